@@ -1,0 +1,93 @@
+//! What every command needs: where the state is, what the user's own directories are, whether we are in a sandbox. The only
+//! place that reads the environment.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::lab::{Error, Inside, Result, StateDir};
+use crate::script::{Dirs, Workflow, workflows};
+
+/// What a command is run with.
+pub(super) struct Context {
+    /// The sandbox that this process is in.
+    pub inside: Option<Inside>,
+    /// The words of the command line, for running it again in a sandbox.
+    pub words: Vec<OsString>,
+    /// The user's own directories of scripts and modules.
+    pub dirs: Dirs,
+    /// All workflows, by their command words.
+    pub workflows: BTreeMap<Vec<String>, Workflow>,
+    /// The user's own workflows that could not be read.
+    pub unreadable: Vec<Error>,
+}
+
+impl Context {
+    pub(super) fn new(inside: Option<Inside>, words: Vec<OsString>) -> Context {
+        let own = |variable: &str, name: &str| {
+            variable_path(variable).or_else(|| config_dir().map(|dir| dir.join(name))).filter(|dir| dir.is_dir())
+        };
+        let dirs = Dirs { stdlib: own("TOPO_STDLIB", "stdlib"), scripts: own("TOPO_SCRIPTS", "scripts") };
+        let (workflows, unreadable) = workflows(&dirs);
+        Context { inside, words, dirs, workflows, unreadable }
+    }
+
+    /// Opens the state directory: `TOPO_STATE`, `/run/toposcript` for root, else one in the user's runtime directory.
+    pub(super) fn state(&self) -> Result<StateDir> {
+        let root = match variable_path("TOPO_STATE") {
+            Some(path) if path.is_absolute() => path,
+            Some(path) => {
+                std::env::current_dir().map_err(|source| Error::file("find the state directory", &source))?.join(path)
+            }
+            None => default_state(),
+        };
+        StateDir::open(&root, self.inside)
+    }
+}
+
+fn variable_path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn default_state() -> PathBuf {
+    let uid = nix::unistd::geteuid();
+    if uid.is_root() {
+        return PathBuf::from("/run/toposcript");
+    }
+    // Not every login has a runtime directory; one under /tmp is checked for its owner and mode like any other.
+    let runtime = variable_path("XDG_RUNTIME_DIR").filter(|dir| dir.is_dir());
+    runtime.map_or_else(|| PathBuf::from(format!("/tmp/toposcript-{uid}")), |dir| dir.join("toposcript"))
+}
+
+fn config_dir() -> Option<PathBuf> {
+    let config = variable_path("XDG_CONFIG_HOME").or_else(|| variable_path("HOME").map(|home| home.join(".config")));
+    config.map(|dir| dir.join("toposcript"))
+}
+
+/// Returns the program that this process runs, to run it again.
+pub(super) fn this_program() -> Result<PathBuf> {
+    std::env::current_exe().map_err(|source| Error::file("find the program itself", &source))
+}
+
+/// Arms the seam of the crash tests, in builds with debug assertions: `TOPO_FAULT=fail:3` or `kill:3`.
+pub(super) fn arm_fault() {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let Ok(text) = std::env::var("TOPO_FAULT") else { return };
+    let Some((kind, at)) = text.split_once(':') else { return };
+    let kind = match kind {
+        "fail" => crate::net::fault::FaultKind::Fail,
+        _ => crate::net::fault::FaultKind::Kill,
+    };
+    crate::net::fault::arm(at.parse().unwrap_or(0), kind);
+}
+
+/// Returns the name that a lab gets from its script's file: `labs/star.rhai` is `star`.
+pub(super) fn lab_name_of(script: &Path) -> String {
+    let stem = script.file_stem().and_then(|stem| stem.to_str()).unwrap_or("lab");
+    let name: String =
+        stem.chars().map(|c| if c.is_ascii_alphanumeric() || "_.@+-".contains(c) { c } else { '-' }).collect();
+    let name = name.trim_start_matches(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).to_string();
+    if name.is_empty() { "lab".into() } else { name }
+}

@@ -1,0 +1,98 @@
+//! `topo exec`: a command in a namespace of a lab.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use super::context::Context;
+use super::inside;
+use super::output::Trouble;
+use crate::lab::{self, Error, Kernel, Kind, LabDir, NetnsRef, Result, StateDir, name};
+use crate::net;
+use crate::prim;
+
+/// Runs a command in a namespace of a lab, with this terminal. `host` is the namespace in which the lab's script ran.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The namespace; the lab may be left out where only one has a namespace of that name
+    #[arg(value_name = "[LAB/]NETNS")]
+    netns: String,
+    /// The command and its arguments; a shell unless given
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<OsString>,
+}
+
+/// Runs `topo exec`.
+pub(super) fn exec(args: Args, context: &Context) -> std::result::Result<u8, Trouble> {
+    let state = context.state()?;
+    let (dir, netns) = find(&state, &args.netns)?;
+    let record = dir.record()?;
+    if let Some(holder) = record.holder.filter(|_| context.inside.is_none()) {
+        return Ok(inside::relay(dir.name(), holder, context)?);
+    }
+    if record.holder.is_none() && !lab::can_build_here() {
+        return Err(inside::not_allowed(&format!("enter netns `{}`", args.netns)).into());
+    }
+    let doing = format!("enter netns `{}` of lab `{}`", netns.name, dir.name());
+    let failed = |source: net::Error| Error::kernel(doing.clone(), &source);
+    let mut kernel = Kernel::open(&record.mark).map_err(failed)?;
+    if netns.made && kernel.ours(&netns).map_err(failed)?.is_none() {
+        return Err(Error::new(Kind::Gone, doing)
+            .because("something else removed it")
+            .hint(format!("`topo down {}` removes the rest", dir.name()))
+            .into());
+    }
+    let netns = kernel.netns(&netns).map_err(failed)?;
+    Ok(replace_with(&netns, args.command)?)
+}
+
+/// Becomes the command, in the namespace; returns only if that fails.
+fn replace_with(netns: &net::Netns, words: Vec<OsString>) -> Result<u8> {
+    let shell = || vec![std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())];
+    let words = if words.is_empty() { shell() } else { words };
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    net::command_in(netns, &mut command);
+    let source = command.exec();
+    let doing = format!("run `{}`", name::shown(&words[0].to_string_lossy()));
+    let error = Error::file(doing, &source);
+    Err(match source.kind() {
+        std::io::ErrorKind::NotFound => error.hint("there is no such program, or its directory is not in PATH"),
+        _ => error,
+    })
+}
+
+/// Finds the lab and the namespace that `[LAB/]NETNS` names.
+fn find(state: &StateDir, wanted: &str) -> Result<(LabDir, NetnsRef)> {
+    let doing = format!("find netns `{}`", name::shown(wanted));
+    if let Some((lab, netns)) = wanted.split_once('/') {
+        let dir = state.find(lab)?;
+        let all = lab::netns_of(&dir, &prim::steps())?;
+        let names: Vec<String> = all.iter().map(|at| at.name.clone()).collect();
+        let found = all.into_iter().find(|at| at.name == netns);
+        let missing = || Error::new(Kind::Missing, doing.clone()).because(format!("lab `{lab}` has no such netns"));
+        return match found {
+            Some(at) => Ok((dir, at)),
+            None => Err(match name::nearest(netns, names.iter().map(String::as_str)) {
+                Some(near) => missing().hint(format!("did you mean `{lab}/{near}`?")),
+                None => missing().hint(format!("it has: {}", names.join(", "))),
+            }),
+        };
+    }
+    let mut found = Vec::new();
+    for lab in state.names()? {
+        let dir = state.find(&lab)?;
+        let at = lab::netns_of(&dir, &prim::steps())?.into_iter().find(|at| at.name == wanted);
+        found.extend(at.map(|at| (dir, at)));
+    }
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(Error::new(Kind::Missing, doing)
+            .because("no lab has a netns of this name")
+            .hint("`topo ls` lists the labs, `topo show LAB` what one holds")),
+        _ => {
+            let labs: Vec<String> = found.iter().map(|(dir, _)| format!("`{}/{wanted}`", dir.name())).collect();
+            Err(Error::invalid(doing).because("several labs have one").hint(format!("say which: {}", labs.join(", "))))
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! `topo gc`: removing what dead runs left.
+
+use super::context::Context;
+use super::output::{self, Style, Trouble, talk};
+use crate::lab;
+use crate::prim;
+
+/// Removes what dead runs left behind: labs whose run was killed, and namespaces and devices that bear the mark of a lab
+/// that is not known any more. Labs that are up stay.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print each step that is taken back
+    #[arg(long)]
+    trace: bool,
+}
+
+/// Runs `topo gc`.
+pub(super) fn gc(args: &Args, context: &Context) -> Result<u8, Trouble> {
+    super::context::arm_fault();
+    let state = context.state()?;
+    let (mut listener, _) = output::listener(Style { json: false, trace: args.trace });
+    let collected = lab::gc(&state, &prim::steps(), &mut listener)?;
+    for (what, names) in [("lab", &collected.labs), ("netns", &collected.netns), ("device", &collected.devs)] {
+        for name in names {
+            talk(&format!("removed {what} `{name}`\n"));
+        }
+    }
+    if collected.errors.is_empty() { Ok(0) } else { Err(collected.errors.into()) }
+}

@@ -1,0 +1,95 @@
+//! Going into a sandbox: the words by which the program calls itself, before the command line proper is read.
+//!
+//! `__holder` is the sandbox's pid 1; `__enter WHO …` goes into a sandbox and runs the rest of the words there, as
+//! `__inside WHO …`. Namespaces of users and pids can be entered by a process with one thread only, so all of this
+//! happens before any other is started.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::context::{Context, this_program};
+use super::output::Trouble;
+use crate::lab::{self, Error, Inside, Kind, Private, Result};
+use crate::net::{self, ProcessId};
+
+const HOLDER: &str = "__holder";
+const ENTER: &str = "__enter";
+const INSIDE: &str = "__inside";
+
+/// Looks for our own words; returns the sandbox that this process is in, and the words of the command line proper, or the
+/// exit code of what they asked for.
+pub(super) fn begin(mut words: Vec<OsString>) -> std::result::Result<(Option<Inside>, Vec<OsString>), u8> {
+    let second = words.get(1).and_then(|word| word.to_str()).unwrap_or("");
+    if second == HOLDER {
+        return Err(net::userns::hold());
+    }
+    if second != ENTER && second != INSIDE {
+        return Ok((None, words));
+    }
+    let enter = second == ENTER;
+    let Some(inside) = words.get(2).and_then(|word| word.to_str()).and_then(Inside::from_word) else { return Err(2) };
+    words.drain(1..3);
+    if !enter {
+        return Ok((Some(inside), words));
+    }
+    Err(go_in("of this run", inside, &words[1..]).unwrap_or_else(|error| Trouble::from(error).report()))
+}
+
+/// Goes into a sandbox and runs the program with `words` there; returns its exit code.
+fn go_in(lab: &str, inside: Inside, words: &[OsString]) -> Result<u8> {
+    let program = this_program()?;
+    lab::enter(lab, inside.holder)?;
+    let mut command = Command::new(program);
+    command.arg(INSIDE).arg(inside.to_word()).args(words);
+    wait_for(command, None)
+}
+
+/// Runs a command that gets the signals that we get, and returns its exit code.
+fn wait_for(mut command: Command, stdin: Option<&str>) -> Result<u8> {
+    let failed = |source: std::io::Error| Error::file("run in the sandbox", &source);
+    if stdin.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().map_err(failed)?;
+    if let (Some(text), Some(mut pipe)) = (stdin, child.stdin.take()) {
+        // A run that ends before it has read all has said why.
+        let _ = pipe.write_all(text.as_bytes());
+    }
+    net::signal::pass_on(child.id()).map_err(|source| Error::kernel("pass on signals", &source))?;
+    let status = child.wait().map_err(failed)?;
+    let signalled = || std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
+    Ok(status.code().or_else(signalled).and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
+
+/// Runs this same command line in the sandbox of a lab.
+pub(super) fn relay(lab: &str, holder: ProcessId, context: &Context) -> Result<u8> {
+    let creator = ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
+    go_in(lab, Inside { holder, creator }, &context.words[1..])
+}
+
+/// Runs this same command line in a new sandbox, which stays if the run leaves a lab up.
+pub(super) fn run_in_new(context: &Context, stdin: Option<&str>) -> Result<u8> {
+    let state = context.state()?;
+    let program = this_program()?;
+    let sandbox = Private::start(&program, &[HOLDER])?;
+    let creator = ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
+    let inside = Inside { holder: sandbox.holder(), creator };
+    let mut command = Command::new(&program);
+    command.arg(ENTER).arg(inside.to_word()).args(&context.words[1..]).env("TOPO_STATE", state.root());
+    let code = wait_for(command, stdin)?;
+    sandbox.end(&state)?;
+    Ok(code)
+}
+
+/// Tells whether a run needs a sandbox of its own.
+pub(super) fn needs_sandbox(wanted: bool, context: &Context) -> bool {
+    context.inside.is_none() && (wanted || !lab::can_build_here())
+}
+
+/// Returns the error for a command that needs rights this process doesn't have.
+pub(super) fn not_allowed(doing: &str) -> Error {
+    Error::new(Kind::Denied, doing)
+        .because("it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have")
+        .hint("run it as root; labs of an ordinary user are built in sandboxes, which need no rights")
+}

@@ -1,0 +1,51 @@
+//! `topo ls`: the labs.
+
+use serde_json::Value;
+
+use super::context::Context;
+use super::output::{self, Trouble, age, data, talk};
+use crate::lab::{self, Summary};
+use crate::prim;
+
+/// Lists the labs: how they are, what they hold, who made them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print them as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `topo ls`.
+pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
+    let state = context.state()?;
+    let mut summaries = Vec::new();
+    let mut errors = Vec::new();
+    for name in state.names()? {
+        match state.find(&name).and_then(|dir| lab::summary(&state, &dir, &prim::steps())) {
+            Ok(summary) => summaries.push(summary),
+            Err(error) => errors.push(error),
+        }
+    }
+    if args.json {
+        output::json(&summaries.iter().map(|summary| serde_json::to_value(summary).unwrap_or(Value::Null)).collect());
+    } else if summaries.is_empty() {
+        talk("no lab is up\n");
+    } else {
+        let titles = ["name", "state", "netns", "devs", "age", "script"].map(String::from);
+        let rows: Vec<Vec<String>> = summaries.iter().map(row).collect();
+        data(&output::table(&titles, &rows));
+    }
+    if errors.is_empty() { Ok(0) } else { Err(errors.into()) }
+}
+
+fn row(summary: &Summary) -> Vec<String> {
+    let state = if summary.sandbox { format!("{} (sandbox)", summary.state) } else { summary.state.to_string() };
+    vec![
+        summary.name.clone(),
+        state,
+        summary.netns.to_string(),
+        summary.devs.to_string(),
+        age(summary.created, lab::now()),
+        summary.script.clone(),
+    ]
+}

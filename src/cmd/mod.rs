@@ -1,0 +1,116 @@
+//! The command line: one file a subcommand. Data goes to stdout, talk to stderr.
+
+mod args;
+mod check;
+mod completions;
+mod context;
+mod doc;
+mod doctor;
+mod down;
+mod exec;
+mod gc;
+mod inside;
+mod ls;
+mod output;
+mod run;
+mod scripts;
+mod show;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use context::Context;
+use output::Trouble;
+
+/// Builds, checks and takes down real Linux networks from a script.
+#[derive(Debug, Parser)]
+#[command(name = "topo", version, propagate_version = true, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "\
+Begin with:
+  topo run examples/01-pair.rhai    build a lab, and be told what it holds
+  topo ls                           list the labs that are up
+  topo doc veth                     read about a primitive
+  topo scripts                      list the workflows, which are commands too
+
+Exit codes: 0 done, 1 the script or a check failed, 2 wrong usage, 3 this machine lacks something,
+130 interrupted (Ctrl-C), 143 terminated.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The commands that are no workflows.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a script: builds its lab, and leaves it up
+    Run(run::Args),
+    /// Checks a script without running it: syntax, unknown functions, wrong arguments, unknown options
+    Check(check::Args),
+    /// Lists the labs
+    Ls(ls::Args),
+    /// Shows what a lab holds: namespaces, devices, addresses, routes
+    Show(show::Args),
+    /// Takes labs down, with all that they made
+    Down(down::Args),
+    /// Runs a command in a namespace of a lab
+    Exec(exec::Args),
+    /// Removes what dead runs left behind
+    Gc(gc::Args),
+    /// Shows the documentation of a primitive, a library function or a workflow
+    Doc(doc::Args),
+    /// Tells what this machine can do, and how to get what is missing
+    Doctor(doctor::Args),
+    /// Lists the workflows: the scripts that are commands of topo
+    Scripts(scripts::Args),
+    /// Prints a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> ExitCode {
+    ExitCode::from(run_words(std::env::args_os().collect()))
+}
+
+fn run_words(words: Vec<OsString>) -> u8 {
+    let (inside, words) = match inside::begin(words) {
+        Ok(begun) => begun,
+        Err(code) => return code,
+    };
+    let context = Context::new(inside, words.clone());
+    let command = context.workflows.iter().fold(Cli::command(), scripts::add_command);
+    let matches = match command.try_get_matches_from(words) {
+        Ok(matches) => matches,
+        Err(error) => return output::usage(&error),
+    };
+    let done = match dispatch(&matches, &context) {
+        Ok(code) => return code,
+        Err(trouble) => trouble,
+    };
+    done.report()
+}
+
+fn dispatch(matches: &ArgMatches, context: &Context) -> Result<u8, Trouble> {
+    if let Some((workflow, matches)) = scripts::chosen(matches, context) {
+        return run::workflow(workflow, matches, context);
+    }
+    // clap has checked the words against the same declaration.
+    let cli = match Cli::from_arg_matches(matches) {
+        Ok(cli) => cli,
+        Err(error) => return Ok(output::usage(&error)),
+    };
+    match cli.command {
+        Command::Run(args) => run::run(args, context),
+        Command::Check(args) => check::check(&args, context),
+        Command::Ls(args) => ls::ls(&args, context),
+        Command::Show(args) => show::show(&args, context),
+        Command::Down(args) => down::down(&args, context),
+        Command::Exec(args) => exec::exec(args, context),
+        Command::Gc(args) => gc::gc(&args, context),
+        Command::Doc(args) => doc::doc(&args, context),
+        Command::Doctor(args) => doctor::doctor(&args, context),
+        Command::Scripts(args) => scripts::scripts(&args, context),
+        Command::Completions(args) => completions::completions(&args, context),
+    }
+}

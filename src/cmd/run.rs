@@ -1,0 +1,274 @@
+//! `topo run`, and the workflows: building a lab from a script.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+use std::rc::Rc;
+
+use clap::{ArgMatches, FromArgMatches};
+
+use super::args::RunOptions;
+use super::context::{self, Context};
+use super::inside;
+use super::output::{self, Said, Style, Trouble, counted, report, talk};
+use crate::lab::{CheckResult, Lab, Origin, StateDir, name};
+use crate::net;
+use crate::prim::LabHandle;
+use crate::script::header::{Header, HeaderError, ValueType};
+use crate::script::{Failure, Script, Session, Texts, Workflow};
+
+/// Runs a script: builds its lab, and leaves it up.
+///
+/// If the script fails, or a check in it, everything that it made is taken back. Arguments after FILE are the script's own;
+/// `topo run FILE --help` shows them.
+#[derive(Debug, clap::Args)]
+#[command(override_usage = "topo run [OPTIONS] FILE [ARGS]...\n       topo run [OPTIONS] -e STATEMENTS [ARGS]...")]
+pub(super) struct Args {
+    #[command(flatten)]
+    options: RunOptions,
+    /// Run these statements instead of a file
+    #[arg(short = 'e', long = "exec", value_name = "STATEMENTS")]
+    exec: Option<String>,
+    /// The script, or `-` for standard input, and its arguments
+    #[arg(value_name = "FILE", trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<OsString>,
+}
+
+/// Runs `topo run`.
+pub(super) fn run(args: Args, context: &Context) -> Result<u8, Trouble> {
+    let mut words = args.words.into_iter();
+    let script = match (args.exec, words.next()) {
+        (Some(text), first) => {
+            words = first.into_iter().chain(words).collect::<Vec<_>>().into_iter();
+            Script::inline("-e", text)
+        }
+        (None, Some(file)) if file == "-" => read_stdin()?,
+        (None, Some(file)) => Script::read(Path::new(&file))?,
+        (None, None) => {
+            talk(
+                "error: no script is given\n\nUsage: topo run [OPTIONS] FILE [ARGS]...\n\nhint: `topo run -e 'STATEMENTS'` runs statements, `topo scripts` lists the workflows\n",
+            );
+            return Ok(2);
+        }
+    };
+    let header = match Header::parse(&script.text) {
+        Ok(header) => header,
+        Err(error) => return Ok(bad_header(&script, &error)),
+    };
+    let command = header.command(format!("topo run {}", script.name)).no_binary_name(true).max_term_width(100);
+    let matches = match command.try_get_matches_from(words) {
+        Ok(matches) => matches,
+        Err(error) => return Ok(output::usage(&error)),
+    };
+    execute(&script, &header, &matches, &args.options, context)
+}
+
+fn read_stdin() -> Result<Script, Trouble> {
+    let text = std::io::read_to_string(std::io::stdin())
+        .map_err(|source| crate::lab::Error::file("read the script from standard input", &source))?;
+    Ok(Script::inline("-", text))
+}
+
+/// Runs a workflow: a script that is a command.
+pub(super) fn workflow(workflow: &Workflow, matches: &ArgMatches, context: &Context) -> Result<u8, Trouble> {
+    let header = match Header::parse(&workflow.script.text) {
+        Ok(header) => header,
+        Err(error) => return Ok(bad_header(&workflow.script, &error)),
+    };
+    let options = match RunOptions::from_arg_matches(matches) {
+        Ok(options) => options,
+        Err(error) => return Ok(output::usage(&error)),
+    };
+    execute(&workflow.script, &header, matches, &options, context)
+}
+
+/// Reports a script whose header can't be read, and returns the exit code.
+fn bad_header(script: &Script, error: &HeaderError) -> u8 {
+    let texts = Texts::default();
+    texts.keep(script);
+    report(&header_failure(script, error), &texts);
+    1
+}
+
+/// Returns a mistake in a script's header as a failure at its line.
+pub(super) fn header_failure(script: &Script, error: &HeaderError) -> Failure {
+    let spot = crate::lab::Spot { source: script.name.clone(), line: error.line, column: 1 };
+    Failure {
+        kind: "syntax".into(),
+        message: format!("read the script's header: {}", error.message),
+        hint: error.hint.clone(),
+        place: crate::lab::Place(vec![spot]),
+        also: Vec::new(),
+    }
+}
+
+fn execute(
+    script: &Script,
+    header: &Header,
+    matches: &ArgMatches,
+    options: &RunOptions,
+    context: &Context,
+) -> Result<u8, Trouble> {
+    if let Some(name) = &options.name {
+        name::check("lab", name)?;
+    }
+    if inside::needs_sandbox(options.sandbox, context) {
+        // A script that can't even be compiled needs no sandbox to be told so.
+        let texts = Texts::default();
+        let failures = crate::script::check(script, &context.dirs, &texts);
+        if let Some(failure) = failures.iter().find(|failure| failure.kind == "syntax") {
+            report(failure, &texts);
+            return Ok(1);
+        }
+        // Standard input can be read once: the run in the sandbox gets what this process has read.
+        let stdin = (script.name == "-").then_some(script.text.as_str());
+        return Ok(inside::run_in_new(context, stdin)?);
+    }
+    net::signal::catch().map_err(|source| crate::lab::Error::kernel("catch signals", &source))?;
+    context::arm_fault();
+    let state = context.state()?;
+    let style = Style { json: options.json, trace: options.trace };
+    let (listener, said) = output::listener(style);
+    let origin = Origin {
+        name: options.name.clone().map_or_else(|| lab_name(script, &state), Ok)?,
+        named: options.name.is_some(),
+        script: script.name.clone(),
+    };
+    let lab = Lab::begin(origin, state, listener)?;
+    let handle = LabHandle::new(lab, &script.name);
+    let mut session = Session::new(&handle, &context.dirs, script_args(header, matches));
+    let ran = catch_unwind(AssertUnwindSafe(|| {
+        session.run(script)?;
+        // What was asked for at the end is part of the script: its refusal is the script's failure.
+        handle.with(|lab| lab.settle()).map_err(|error| Failure::from(&error))
+    }));
+    let texts = session.texts().clone();
+    let Some(mut lab) = handle.take() else { return Ok(1) };
+    match ran {
+        Ok(ran) => Ok(End { lab, texts, options, said }.conclude(ran)),
+        Err(panic) => {
+            // A defect of ours must leave nothing behind either.
+            let _ = lab.take_down();
+            resume_unwind(panic)
+        }
+    }
+}
+
+fn lab_name(script: &Script, state: &StateDir) -> crate::lab::Result<String> {
+    match script.name.as_str() {
+        "-e" | "-" => state.free_name("lab"),
+        path => Ok(context::lab_name_of(Path::new(path))),
+    }
+}
+
+/// Returns the arguments as the script sees them: addresses and networks as values, the rest as plain ones.
+fn script_args(header: &Header, matches: &ArgMatches) -> rhai::Map {
+    let kinds: std::collections::HashMap<&str, ValueType> =
+        header.arguments.iter().map(|argument| (argument.name.as_str(), argument.value)).collect();
+    let values = header.values(matches);
+    let value = |(name, value): (&String, &serde_json::Value)| {
+        let as_value = |value: &serde_json::Value| match (kinds.get(name.as_str()), value.as_str()) {
+            (Some(ValueType::Network), Some(text)) => crate::prim::net_value(text),
+            (Some(ValueType::Ip), Some(text)) => crate::prim::ip_value(text),
+            _ => None,
+        };
+        let plain = |value: &serde_json::Value| rhai::serde::to_dynamic(value).unwrap_or(rhai::Dynamic::UNIT);
+        let dynamic = match value.as_array() {
+            Some(list) => {
+                list.iter().map(|value| as_value(value).unwrap_or_else(|| plain(value))).collect::<Vec<_>>().into()
+            }
+            None => as_value(value).unwrap_or_else(|| plain(value)),
+        };
+        (name.as_str().into(), dynamic)
+    };
+    values.iter().map(value).collect()
+}
+
+/// The end of a run: the lab stays or goes, and what happened is said.
+struct End<'a> {
+    lab: Lab,
+    texts: Texts,
+    options: &'a RunOptions,
+    said: Rc<RefCell<Said>>,
+}
+
+impl End<'_> {
+    fn conclude(mut self, ran: Result<(), Failure>) -> u8 {
+        let name = self.lab.name().to_string();
+        let checks = self.lab.checks().to_vec();
+        let failed = checks.iter().filter(|check| !check.ok).count();
+        if ran.is_err() && self.options.keep {
+            // What was asked for before the failure shows what it failed on.
+            let _ = self.lab.settle();
+        }
+        let failure = ran.err();
+        let fine = failure.is_none() && failed == 0;
+        let stays = if fine { !self.options.rm } else { self.options.keep };
+        let mut code = match &failure {
+            Some(failure) => output::exit_code_of(failure),
+            None if failed > 0 => 1,
+            None => 0,
+        };
+        if let Some(failure) = failure.as_ref().filter(|_| !self.options.json) {
+            report(failure, &self.texts);
+        }
+        if failed > 0 && !self.options.json {
+            talk(&format!("{} failed\n", of_checks(failed, checks.len())));
+        }
+        let up = match stays {
+            true => self.leave_up(&name, &mut code),
+            false => self.take_down(&name, fine, &mut code),
+        };
+        self.print_json(&name, up, failure.as_ref(), &checks);
+        code
+    }
+
+    fn leave_up(&mut self, name: &str, code: &mut u8) -> bool {
+        let summary = summary(&mut self.lab);
+        let up = match self.lab.leave_up() {
+            Ok(up) => up,
+            Err(error) => {
+                report(&Failure::from(&error), &self.texts);
+                *code = (*code).max(1);
+                return true;
+            }
+        };
+        if up && !self.options.json {
+            talk(&format!("lab `{name}` is up: {summary}; `topo down {name}` takes it down\n"));
+        }
+        up
+    }
+
+    fn take_down(&mut self, name: &str, fine: bool, code: &mut u8) -> bool {
+        let any = self.lab.size() > 0;
+        let errors = self.lab.take_down();
+        for error in &errors {
+            report(&Failure::from(error), &self.texts);
+        }
+        if !errors.is_empty() {
+            *code = (*code).max(1);
+            talk(&format!("lab `{name}` is not wholly gone: `topo down {name}` tries again\n"));
+        } else if any && !fine && !self.options.json {
+            talk(&format!("everything that lab `{name}` had made was taken back\n"));
+        }
+        !errors.is_empty()
+    }
+
+    fn print_json(&self, name: &str, up: bool, failure: Option<&Failure>, checks: &[CheckResult]) {
+        if self.options.json {
+            output::json(&output::run_as_json(name, up, failure, checks, &self.said.borrow()));
+        }
+    }
+}
+
+fn of_checks(failed: usize, all: usize) -> String {
+    format!("{failed} of {}", counted(all, "check", "checks"))
+}
+
+fn summary(lab: &mut Lab) -> String {
+    let model = lab.model();
+    let netns = model.all_netns().filter(|entry| entry.at.made).count();
+    let devs = model.all_devs().filter(|entry| entry.dev.made).count();
+    format!("{netns} netns, {}", counted(devs, "device", "devices"))
+}

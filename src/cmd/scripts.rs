@@ -1,0 +1,96 @@
+//! `topo scripts`, and how workflows become commands.
+
+use clap::{ArgMatches, Args as _, Command};
+use serde_json::json;
+
+use super::args::RunOptions;
+use super::context::Context;
+use super::output::{self, Trouble, data};
+use crate::script::Workflow;
+use crate::script::header::Header;
+
+/// Lists the workflows: the scripts that are commands of topo, with what they do. `topo NAME --help` shows the arguments
+/// of one, `topo scripts --source NAME` its text, to begin a script of your own with.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Print the text of one
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// Print them as JSON
+    #[arg(long, conflicts_with = "source")]
+    json: bool,
+}
+
+/// Runs `topo scripts`.
+pub(super) fn scripts(args: &Args, context: &Context) -> Result<u8, Trouble> {
+    if let Some(name) = &args.source {
+        let words: Vec<String> = name.split_whitespace().map(String::from).collect();
+        let workflow = context.workflows.get(&words).ok_or_else(|| {
+            let error = crate::lab::Error::new(crate::lab::Kind::Missing, format!("find workflow `{name}`"));
+            let names: Vec<String> = context.workflows.keys().map(|words| words.join(" ")).collect();
+            match crate::lab::name::nearest(name, names.iter().map(String::as_str)) {
+                Some(near) => error.because("there is none of this name").hint(format!("did you mean `{near}`?")),
+                None => error.because("there is none of this name").hint("`topo scripts` lists them"),
+            }
+        })?;
+        data(&workflow.script.text);
+        return Ok(0);
+    }
+    let about = |workflow: &Workflow| {
+        Header::parse(&workflow.script.text)
+            .map_or_else(|error| format!("(its header is wrong: {error})"), |header| header.about)
+    };
+    if args.json {
+        let row = |workflow: &Workflow| json!({ "name": workflow.words.join(" "), "about": about(workflow), "script": workflow.script.name, "own": workflow.own });
+        output::json(&context.workflows.values().map(row).collect());
+    } else {
+        let rows: Vec<Vec<String>> =
+            context.workflows.values().map(|workflow| vec![workflow.words.join(" "), about(workflow)]).collect();
+        data(&output::table(&["name".into(), "what it does".into()], &rows));
+    }
+    if context.unreadable.is_empty() { Ok(0) } else { Err(context.unreadable.clone().into()) }
+}
+
+/// Adds a workflow to the command line: `["network", "create"]` becomes `topo network create`.
+pub(super) fn add_command(command: Command, (words, workflow): (&Vec<String>, &Workflow)) -> Command {
+    // One of the program's own names stays the program's.
+    if words.len() == 1 && command.find_subcommand(&words[0]).is_some() {
+        return command;
+    }
+    let (Some(last), parents) = (words.last(), &words[..words.len().saturating_sub(1)]) else { return command };
+    // A wrong header is told when the workflow is run, not whenever topo starts.
+    let header = Header::parse(&workflow.script.text).unwrap_or_default();
+    let leaf = RunOptions::augment_args(header.command(last));
+    add_below(command, parents, leaf)
+}
+
+fn add_below(command: Command, parents: &[String], leaf: Command) -> Command {
+    let Some((first, rest)) = parents.split_first() else { return command.subcommand(leaf) };
+    let known = command.find_subcommand(first).is_some();
+    if known {
+        return command.mut_subcommand(first, |parent| add_below(parent, rest, leaf));
+    }
+    let about = format!("Workflows of `{first}`");
+    let parent = Command::new(first.clone()).about(about).subcommand_required(true).arg_required_else_help(true);
+    command.subcommand(add_below(parent, rest, leaf))
+}
+
+/// Returns the workflow that the command line asks for, with its arguments.
+pub(super) fn chosen<'a>(matches: &'a ArgMatches, context: &'a Context) -> Option<(&'a Workflow, &'a ArgMatches)> {
+    let mut words = Vec::new();
+    let mut matches = matches;
+    while let Some((word, below)) = matches.subcommand() {
+        words.push(word.to_string());
+        matches = below;
+        if let Some(workflow) = context.workflows.get(&words) {
+            return is_free(&words).then_some((workflow, matches));
+        }
+    }
+    None
+}
+
+/// Tells whether a workflow's words are none of the program's own commands.
+fn is_free(words: &[String]) -> bool {
+    use clap::CommandFactory;
+    words.len() > 1 || super::Cli::command().find_subcommand(&words[0]).is_none()
+}

@@ -1,0 +1,327 @@
+//! A lab while its script runs: steps are asked for, checked against the model, and settled together.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::error::{Error, Kind, Result};
+use super::event::{CheckResult, Event, Listener};
+use super::journal::{Asked, Journal};
+use super::kernel::Kernel;
+use super::model::Model;
+use super::name;
+use super::place::Place;
+use super::state::{self, LabDir, Record, StateDir, Status};
+use super::step::{Finish, Step};
+use super::undo;
+use crate::net::{self, ProcessId};
+
+/// What a new lab is told about the run that makes it.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    /// The name the lab gets unless the script gives it one.
+    pub name: String,
+    /// Whether the user gave the name, so that the script's own is not taken.
+    pub named: bool,
+    /// The script, as the user named it.
+    pub script: String,
+}
+
+/// A lab that is being built.
+pub struct Lab {
+    origin: Origin,
+    state: StateDir,
+    claimed: Option<(LabDir, Journal)>,
+    kernel: Kernel,
+    model: Model,
+    pending: Vec<Asked>,
+    applied: Vec<Asked>,
+    next_step: u64,
+    seed: u64,
+    checks: Vec<CheckResult>,
+    listener: Listener,
+}
+
+impl Lab {
+    /// Begins a lab; nothing is changed, and no name taken, before the first settling.
+    pub fn begin(origin: Origin, state: StateDir, listener: Listener) -> Result<Lab> {
+        let mark = state.mark(&origin.name);
+        let kernel = Kernel::open(&mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+        let seed = RandomState::new().hash_one(&mark);
+        Ok(Lab {
+            origin,
+            state,
+            claimed: None,
+            kernel,
+            model: Model::new(seed),
+            pending: Vec::new(),
+            applied: Vec::new(),
+            next_step: 1,
+            seed,
+            checks: Vec::new(),
+            listener,
+        })
+    }
+
+    /// Returns the lab's name.
+    pub fn name(&self) -> &str {
+        &self.origin.name
+    }
+
+    /// Gives the lab its name; a name that the user gave on the command line stays.
+    pub fn set_name(&mut self, name: &str) -> Result<()> {
+        name::check("lab", name)?;
+        if self.origin.named || name == self.origin.name {
+            return Ok(());
+        }
+        if self.claimed.is_some() {
+            return Err(Error::invalid(format!("name the lab `{name}`"))
+                .because(format!("it is being built as `{}` already", self.origin.name))
+                .hint("call `lab` before anything looks at the network"));
+        }
+        self.origin.name = name.to_string();
+        self.kernel.set_mark(&self.state.mark(name));
+        Ok(())
+    }
+
+    /// Returns a hardware address that no other device has: random, so that an undo never takes a stranger for ours.
+    pub fn new_mac(&self, no: u32) -> net::Mac {
+        net::Mac::local(name::fnv1a(&[self.seed.to_le_bytes(), u64::from(no).to_le_bytes()].concat()))
+    }
+
+    /// Returns the owner mark of what the lab makes.
+    pub fn mark(&self) -> &str {
+        self.kernel.mark()
+    }
+
+    /// Returns the state directory.
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// Returns what the lab holds, pending steps included.
+    pub fn model(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    /// Returns the kernel with everything settled that was asked for: the only way to look at it.
+    pub fn settled(&mut self) -> Result<(&mut Kernel, &mut Model)> {
+        self.settle()?;
+        Ok((&mut self.kernel, &mut self.model))
+    }
+
+    /// Returns the kernel without settling, to look at what this lab did not make.
+    pub fn foreign(&mut self) -> (&mut Kernel, &mut Model) {
+        (&mut self.kernel, &mut self.model)
+    }
+
+    /// Asks for a step: checks it against what the lab holds and puts it with those that are to be settled.
+    pub fn ask(&mut self, step: impl Step + 'static, place: Place) -> Result<()> {
+        step.plan(&mut self.model)?;
+        self.pending.push(Asked { no: self.next_step, step: Box::new(step), place });
+        self.next_step += 1;
+        Ok(())
+    }
+
+    /// Applies the steps asked for so far, in order.
+    ///
+    /// If one is refused, it and those after it are taken out again, those before it stay, and the error bears the place
+    /// that asked for it.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.claim() {
+            self.cancel(0, &error);
+            return Err(error);
+        }
+        let prepared = self.prepare();
+        let ready = prepared.as_ref().map_or_else(|(at, _)| *at, |()| self.pending.len());
+        if let Some((_, journal)) = &mut self.claimed {
+            journal.write_ahead(&self.pending[..ready])?;
+        }
+        let applied = self.apply(ready);
+        let (upto, refused) = match (applied, prepared) {
+            (Err((at, error)), _) | (Ok(()), Err((at, error))) => (at, Some(error)),
+            (Ok(()), Ok(())) => (self.pending.len(), None),
+        };
+        let Some(mut error) = refused else {
+            self.applied.append(&mut self.pending);
+            return self.note_done();
+        };
+        if let Some(refused) = self.pending.get(upto) {
+            error = error.at(&refused.place);
+        }
+        let errors = self.take_back(upto, ready);
+        self.cancel(upto, &error);
+        self.applied.append(&mut self.pending);
+        self.note_done()?;
+        Err(error.also(errors))
+    }
+
+    fn note_done(&mut self) -> Result<()> {
+        match (&mut self.claimed, self.applied.last()) {
+            (Some((_, journal)), Some(last)) => journal.done(last.no),
+            _ => Ok(()),
+        }
+    }
+
+    fn claim(&mut self) -> Result<()> {
+        if self.claimed.is_some() {
+            return Ok(());
+        }
+        let record = Record {
+            name: self.origin.name.clone(),
+            status: Status::Building,
+            boot_id: state::boot_id()?,
+            creator: self.creator()?,
+            script: self.origin.script.clone(),
+            created: state::now(),
+            mark: self.kernel.mark().to_string(),
+            holder: self.state.inside().map(|inside| inside.holder),
+        };
+        let dir = self.state.claim(&record)?;
+        let journal = Journal::open(&dir.journal())?;
+        self.claimed = Some((dir, journal));
+        Ok(())
+    }
+
+    fn creator(&self) -> Result<ProcessId> {
+        match self.state.inside() {
+            Some(inside) => Ok(inside.creator),
+            None => ProcessId::current().map_err(|source| Error::kernel("look at this process", &source)),
+        }
+    }
+
+    fn prepare(&mut self) -> std::result::Result<(), (usize, Error)> {
+        for (at, asked) in self.pending.iter_mut().enumerate() {
+            let prepared = asked.step.prepare(&mut self.kernel);
+            prepared.map_err(|source| (at, Error::kernel(asked.step.doing(), &source)))?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, upto: usize) -> std::result::Result<(), (usize, Error)> {
+        let steps = &self.pending[..upto];
+        let netns: Vec<usize> = (0..upto).filter(|at| steps[*at].step.makes_netns().is_some()).collect();
+        if let Some(first) = netns.first() {
+            undo::prepare_dir(&self.kernel, &self.state).map_err(|error| (*first, error))?;
+        }
+        self.kernel.start_making(netns.len());
+        let done = apply_in_order(steps, &mut self.kernel, &mut self.listener);
+        self.kernel.stop_making();
+        done
+    }
+
+    /// Undoes the pending steps from `from` up to `ready`: some were applied, the one at `from` perhaps in part.
+    fn take_back(&mut self, from: usize, ready: usize) -> Vec<Error> {
+        if from >= ready {
+            return Vec::new();
+        }
+        let errors = undo::undo(&mut self.kernel, &self.pending[from..ready], &mut |_| {});
+        match (&mut self.claimed, self.pending.get(from)) {
+            (Some((_, journal)), Some(asked)) => match journal.undone(asked.no) {
+                Ok(()) => errors,
+                Err(error) => errors.into_iter().chain([error]).collect(),
+            },
+            _ => errors,
+        }
+    }
+
+    /// Takes the pending steps from `from` on out of the model.
+    fn cancel(&mut self, from: usize, error: &Error) {
+        let why = match error.place().and_then(Place::spot) {
+            Some(spot) => format!("it was not made: {error} ({spot})"),
+            None => format!("it was not made: {error}"),
+        };
+        for asked in self.pending.drain(from..).rev() {
+            asked.step.unplan(&mut self.model, &why);
+        }
+    }
+
+    /// Notes the result of a check.
+    pub fn note_check(&mut self, check: CheckResult) {
+        (self.listener)(&Event::Check(check.clone()));
+        self.checks.push(check);
+    }
+
+    /// Returns the results of all checks so far.
+    pub fn checks(&self) -> &[CheckResult] {
+        &self.checks
+    }
+
+    /// Says something to whoever runs the script.
+    pub fn say(&mut self, event: &Event) {
+        (self.listener)(event);
+    }
+
+    /// Returns how many steps are applied.
+    pub fn size(&self) -> usize {
+        self.applied.len()
+    }
+
+    /// Ends the run and leaves the lab up; tells whether there is one (a script that made nothing leaves none).
+    pub fn leave_up(&mut self) -> Result<bool> {
+        self.settle()?;
+        match self.claimed.take() {
+            Some((dir, _)) if self.applied.is_empty() => dir.remove(&self.state).map(|()| false),
+            Some((dir, _)) => dir.set_status(Status::Up).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Ends the run and takes back all that it made; returns every failure met on the way.
+    pub fn take_down(&mut self) -> Vec<Error> {
+        self.pending.clear();
+        let Some((dir, _)) = self.claimed.take() else { return Vec::new() };
+        let mut errors: Vec<Error> = dir.set_status(Status::Undoing).err().into_iter().collect();
+        let listener = &mut self.listener;
+        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&step_event(asked, true))));
+        errors.extend(undo::retire_dir(&mut self.kernel, &self.state).err());
+        if errors.is_empty() {
+            errors.extend(dir.remove(&self.state).err());
+        }
+        errors
+    }
+}
+
+fn step_event(asked: &Asked, undo: bool) -> Event {
+    Event::Step { undo, doing: asked.step.doing(), like: asked.step.like(), place: asked.place.clone() }
+}
+
+/// Applies `steps` one after the other. A bridge comes up as late as nothing can tell: a port costs far more in one
+/// that is up, since each makes the kernel look at all the others.
+fn apply_in_order(
+    steps: &[Asked],
+    kernel: &mut Kernel,
+    listener: &mut Listener,
+) -> std::result::Result<(), (usize, Error)> {
+    let mut waiting: Vec<(usize, Finish)> = Vec::new();
+    for (at, asked) in steps.iter().enumerate() {
+        let refused = |at: usize, source: &net::Error| (at, Error::kernel(steps[at].step.doing(), source));
+        if let Some(signal) = net::signal::caught() {
+            let error = Error::new(Kind::Interrupted, asked.step.doing()).because(format!("signal {signal} came"));
+            return Err((at, error));
+        }
+        let (now, later): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(_, finish)| asked.step.needs_finished(finish.netns));
+        waiting = later;
+        for (since, finish) in now {
+            (finish.work)(kernel).map_err(|source| refused(since, &source))?;
+        }
+        listener(&step_event(asked, false));
+        asked.step.apply(kernel).map_err(|source| refused(at, &source))?;
+        waiting.extend(asked.step.finish().map(|finish| (at, finish)));
+    }
+    for (since, finish) in waiting {
+        (finish.work)(kernel).map_err(|source| (since, Error::kernel(steps[since].step.doing(), &source)))?;
+    }
+    fence(steps, kernel).map_err(|source| (steps.len().saturating_sub(1), Error::kernel("wait for the links", &source)))
+}
+
+/// Asks for every link that was made, which makes the kernel do the work that waits for its link-watch worker: a first
+/// ping then answers in milliseconds (net/core/link_watch.c).
+fn fence(steps: &[Asked], kernel: &mut Kernel) -> net::Result<()> {
+    for dev in steps.iter().flat_map(|asked| asked.step.makes_devs()) {
+        kernel.link(dev)?;
+    }
+    Ok(())
+}

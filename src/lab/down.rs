@@ -1,0 +1,77 @@
+//! Taking down a lab that another process made: from its record and its journal, and nothing else.
+
+use std::time::Duration;
+
+use super::error::Error;
+use super::event::{Event, Listener};
+use super::journal;
+use super::kernel::Kernel;
+use super::state::{self, LabDir, Record, StateDir, Status};
+use super::step::Steps;
+use super::undo;
+use crate::net;
+
+/// Takes down the lab `name` and returns every failure; after a failure the lab stays listed, so that it can be tried again.
+pub fn down(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Vec<Error> {
+    let opened = state.find(name).and_then(|mut dir| {
+        dir.lock()?;
+        let record = dir.record()?;
+        Ok((dir, record))
+    });
+    match opened {
+        Ok((dir, record)) => down_locked(state, dir, &record, steps, listener),
+        Err(error) => vec![error],
+    }
+}
+
+pub(super) fn down_locked(
+    state: &StateDir,
+    dir: LabDir,
+    record: &Record,
+    steps: &Steps,
+    listener: &mut Listener,
+) -> Vec<Error> {
+    let undone = match (record.holder, state::boot_id()) {
+        (_, Err(error)) => Err(error),
+        // The machine was restarted: nothing of the lab is left in the kernel.
+        (_, Ok(boot_id)) if boot_id != record.boot_id => Ok(Vec::new()),
+        (Some(holder), _) => end_sandbox(holder).map(|()| Vec::new()),
+        (None, _) => undo_journal(state, &dir, record, steps, listener),
+    };
+    match undone {
+        Ok(errors) if errors.is_empty() => dir.remove(state).err().into_iter().collect(),
+        Ok(errors) => errors,
+        Err(error) => vec![error],
+    }
+}
+
+fn undo_journal(
+    state: &StateDir,
+    dir: &LabDir,
+    record: &Record,
+    steps: &Steps,
+    listener: &mut Listener,
+) -> Result<Vec<Error>, Error> {
+    // Read before anything is changed: a damaged journal leaves the lab as it is.
+    let asked = journal::read(&dir.journal(), steps)?;
+    dir.set_status(Status::Undoing)?;
+    let mut kernel = Kernel::open(&record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+    let mut each = |asked: &journal::Asked| {
+        let step = &asked.step;
+        listener(&Event::Step { undo: true, doing: step.doing(), like: step.like(), place: asked.place.clone() });
+    };
+    let mut errors = undo::undo(&mut kernel, &asked, &mut each);
+    errors.extend(undo::retire_dir(&mut kernel, state).err());
+    Ok(errors)
+}
+
+/// Ends a sandbox with all that is in it: the kernel ends every process of a pid namespace whose pid 1 ends.
+pub(super) fn end_sandbox(holder: net::ProcessId) -> Result<(), Error> {
+    let failed = |source: net::Error| Error::kernel("end the lab's sandbox", &source);
+    let left = net::process::end(&[holder], Duration::ZERO).map_err(failed)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let doing = format!("end the lab's sandbox, process {}", holder.pid);
+    Err(Error::new(super::error::Kind::Timeout, doing).because("it is still running after SIGKILL"))
+}

@@ -1,0 +1,173 @@
+//! What goes wrong, as a person needs it: what was attempted, why it failed, where it was asked for, and what to do next.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::place::Place;
+use crate::net;
+
+/// The sort of an error: what a script's `catch` can tell apart, and what the exit code is chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A value that can't be right: malformed, out of range, of the wrong type, an unknown option.
+    Invalid,
+    /// The name, address or object is already there.
+    Exists,
+    /// A thing that was named isn't there.
+    Missing,
+    /// A handle whose thing was removed, or never came to be.
+    Gone,
+    /// Somebody else holds it: another run of the same lab.
+    Busy,
+    /// The rights for it are missing.
+    Denied,
+    /// The kernel or the machine lacks the feature.
+    Unsupported,
+    /// The kernel refused for a reason of its own.
+    Kernel,
+    /// A deadline passed.
+    Timeout,
+    /// An `assert` or a `check` didn't hold.
+    Failed,
+    /// A state file is damaged or belongs to someone else.
+    State,
+    /// Ctrl-C or SIGTERM.
+    Interrupted,
+}
+
+impl Kind {
+    /// Returns the word that scripts compare with: `e.kind == "exists"`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Invalid => "invalid",
+            Kind::Exists => "exists",
+            Kind::Missing => "missing",
+            Kind::Gone => "gone",
+            Kind::Busy => "busy",
+            Kind::Denied => "denied",
+            Kind::Unsupported => "unsupported",
+            Kind::Kernel => "kernel",
+            Kind::Timeout => "timeout",
+            Kind::Failed => "failed",
+            Kind::State => "state",
+            Kind::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// An error with its kind, its cause, the place in the script that asked for it, and a hint.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: Kind,
+    doing: String,
+    because: Option<String>,
+    hint: Option<String>,
+    place: Option<Place>,
+    also: Vec<String>,
+}
+
+/// What the functions of this layer return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// Makes an error of `kind`; `doing` says what was attempted, lower case, names in backticks, no period.
+    pub fn new(kind: Kind, doing: impl Into<String>) -> Error {
+        Error { kind, doing: doing.into(), because: None, hint: None, place: None, also: Vec::new() }
+    }
+
+    /// Makes an error for a value that can't be right.
+    pub fn invalid(doing: impl Into<String>) -> Error {
+        Error::new(Kind::Invalid, doing)
+    }
+
+    /// Makes an error out of the kernel's refusal, with the kind that its errno stands for.
+    pub fn kernel(doing: impl Into<String>, source: &net::Error) -> Error {
+        let kind = if source.is_exists() {
+            Kind::Exists
+        } else if source.is_denied() {
+            Kind::Denied
+        } else if source.is_unsupported() {
+            Kind::Unsupported
+        } else if source.is_gone() {
+            Kind::Missing
+        } else if source.errno() == libc::ETIMEDOUT {
+            Kind::Timeout
+        } else if source.errno() == libc::EINTR {
+            Kind::Interrupted
+        } else {
+            Kind::Kernel
+        };
+        Error::new(kind, doing).because(source)
+    }
+
+    /// Makes an error out of a failed operation on a file.
+    pub fn file(doing: impl Into<String>, source: &std::io::Error) -> Error {
+        let kind = match source.kind() {
+            std::io::ErrorKind::NotFound => Kind::Missing,
+            std::io::ErrorKind::PermissionDenied => Kind::Denied,
+            std::io::ErrorKind::AlreadyExists => Kind::Exists,
+            _ => Kind::State,
+        };
+        Error::new(kind, doing).because(net::io_text(source))
+    }
+
+    /// Adds the cause.
+    pub fn because(mut self, cause: impl fmt::Display) -> Error {
+        self.because = Some(cause.to_string());
+        self
+    }
+
+    /// Adds what to do next.
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the place in the script, unless one is known already: the first one is the one that asked.
+    pub fn at(mut self, place: &Place) -> Error {
+        if self.place.is_none() && !place.is_empty() {
+            self.place = Some(place.clone());
+        }
+        self
+    }
+
+    /// Adds further failures that were met on the way, such as those of an undo.
+    pub fn also(mut self, errors: impl IntoIterator<Item = Error>) -> Error {
+        self.also.extend(errors.into_iter().map(|error| error.to_string()));
+        self
+    }
+
+    /// Returns the kind.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Returns the hint, if there is one.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// Returns the place in the script that asked for what failed.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    /// Returns the further failures.
+    pub fn others(&self) -> &[String] {
+        &self.also
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.doing)?;
+        match &self.because {
+            Some(because) => write!(f, ": {because}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,41 @@
+//! What a lab has to say while it runs: this layer doesn't print, whoever runs the script does.
+
+use super::place::Place;
+
+/// One thing to say.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A line of the script's own output.
+    Print(String),
+    /// A table of the script's: the column titles, and the rows.
+    Table(Vec<String>, Vec<Vec<serde_json::Value>>),
+    /// The result of a check.
+    Check(CheckResult),
+    /// A step that is applied, or taken back.
+    Step {
+        /// Whether it is taken back.
+        undo: bool,
+        /// What it does.
+        doing: String,
+        /// The commands that do the same.
+        like: Vec<String>,
+        /// Where it was asked for.
+        place: Place,
+    },
+}
+
+/// The result of one check.
+#[derive(Debug, Clone)]
+pub struct CheckResult {
+    /// What should hold, in the script's words.
+    pub sentence: String,
+    /// Whether it did.
+    pub ok: bool,
+    /// What was measured, if the value was more than a bool.
+    pub measured: Option<String>,
+    /// Where it was checked.
+    pub place: Place,
+}
+
+/// Takes what a lab has to say.
+pub type Listener = Box<dyn FnMut(&Event)>;

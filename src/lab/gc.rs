@@ -1,0 +1,146 @@
+//! Removing what dead runs left: by journal, and by owner mark where a journal is lost. Never by a pattern of names, and
+//! never what belongs to a lab that lives.
+
+use std::collections::BTreeSet;
+
+use super::down::{down_locked, end_sandbox};
+use super::error::{Error, Result};
+use super::event::Listener;
+use super::kernel::Kernel;
+use super::model::NetnsRef;
+use super::state::{self, LabDir, Record, StateDir, Status};
+use super::step::Steps;
+use super::undo;
+use crate::net::{self, Entry, Rtnl};
+
+/// What was removed, and what could not be.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Labs that dead runs left.
+    pub labs: Vec<String>,
+    /// Named namespaces that belong to no lab that is known.
+    pub netns: Vec<String>,
+    /// Devices of the host that belong to no lab that is known.
+    pub devs: Vec<String>,
+    /// What went wrong.
+    pub errors: Vec<Error>,
+}
+
+/// Removes what dead runs of this state directory left behind.
+pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Collected> {
+    state.sweep()?;
+    let mut collected = Collected::default();
+    for name in state.names()? {
+        match collect_lab(state, &name, steps, listener) {
+            Ok(true) => collected.labs.push(name),
+            Ok(false) => {}
+            Err(errors) => collected.errors.extend(errors),
+        }
+    }
+    if let Err(error) = collect_marked(state, &mut collected) {
+        collected.errors.push(error);
+    }
+    Ok(collected)
+}
+
+fn collect_lab(
+    state: &StateDir,
+    name: &str,
+    steps: &Steps,
+    listener: &mut Listener,
+) -> std::result::Result<bool, Vec<Error>> {
+    let one = |error: Error| vec![error];
+    let mut dir = state.find(name).map_err(one)?;
+    if dir.is_locked() {
+        return Ok(false);
+    }
+    dir.lock().map_err(one)?;
+    let record = match dir.record() {
+        Ok(record) => record,
+        // Killed between making the directory and writing the record: before anything else was made.
+        Err(_) if is_empty(&dir) => return dir.remove(state).map(|()| true).map_err(one),
+        Err(error) => return Err(one(error)),
+    };
+    if !is_dead(state, &record).map_err(one)? {
+        return Ok(false);
+    }
+    match down_locked(state, dir, &record, steps, listener) {
+        errors if errors.is_empty() => Ok(true),
+        errors => Err(errors),
+    }
+}
+
+fn is_empty(dir: &LabDir) -> bool {
+    !dir.journal().exists() && !dir.journal().with_file_name("lab.json").exists()
+}
+
+/// Tells whether nobody wants the lab: its run or its removal was cut short, its sandbox ended, or the machine restarted.
+fn is_dead(state: &StateDir, record: &Record) -> Result<bool> {
+    if record.status != Status::Up || record.boot_id != state::boot_id()? {
+        return Ok(true);
+    }
+    Ok(state.has_ended(record))
+}
+
+/// Removes what bears a mark of this state directory for a lab that it doesn't know.
+fn collect_marked(state: &StateDir, collected: &mut Collected) -> Result<()> {
+    let known: BTreeSet<String> = state.names()?.iter().map(|name| state.mark(name)).collect();
+    let prefix = state.mark_prefix();
+    let orphan = |mark: &str| mark.starts_with(&prefix) && !known.contains(mark);
+    let failed = |source: net::Error| Error::kernel("look for what lost labs left", &source);
+    let mut kernel = Kernel::open(&prefix).map_err(failed)?;
+
+    for name in kernel.dir().list().map_err(failed)? {
+        let (netns, mark) = match kernel.dir().entry(&name).map_err(failed)? {
+            Entry::Netns(netns) => {
+                let mark = kernel.mark_in(&netns).map_err(failed)?;
+                (Some(netns), mark.unwrap_or_default())
+            }
+            Entry::Placeholder(mark) => (None, mark),
+            Entry::Absent | Entry::Other => continue,
+        };
+        if !orphan(&mark) {
+            continue;
+        }
+        if let Some(netns) = netns {
+            undo::end_processes(&BTreeSet::from([netns.id()]))?;
+        }
+        kernel.dir().unbind(&name).map_err(failed)?;
+        collected.netns.push(name);
+    }
+
+    let host = NetnsRef::host();
+    let rtnl = kernel.rtnl(&host).map_err(failed)?;
+    let links = |kernel: &Kernel, rtnl: &Rtnl| kernel.run(net::link::list(rtnl)).map_err(failed);
+    let marked: Vec<net::Link> =
+        links(&kernel, &rtnl)?.into_iter().filter(|link| link.alias.as_deref().is_some_and(orphan)).collect();
+    for link in marked {
+        match kernel.run(net::link::delete(&rtnl, link.index)) {
+            // The end of a veth whose other end was removed, or went with its namespace, just now.
+            Err(error) if !error.is_gone() => return Err(failed(error)),
+            _ => collected.devs.push(link.name),
+        }
+    }
+    undo::retire_dir(&mut kernel, state)
+}
+
+/// Ends a sandbox whose run died before it had a lab, or after; for the process that started it.
+pub(super) fn end_unclaimed(state: &StateDir, holder: net::ProcessId) -> Result<bool> {
+    for name in state.names()? {
+        let mut dir = state.find(&name)?;
+        match dir.record() {
+            Ok(record) if record.holder == Some(holder) => {
+                if record.status == Status::Up {
+                    return Ok(true);
+                }
+                end_sandbox(holder)?;
+                dir.lock()?;
+                dir.remove(state)?;
+                return Ok(false);
+            }
+            _ => {}
+        }
+    }
+    end_sandbox(holder)?;
+    Ok(false)
+}

@@ -1,0 +1,125 @@
+//! A lab's journal: one JSON line a step, written before the step is applied.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::{Error, Kind, Result};
+use super::place::Place;
+use super::step::{Step, Steps};
+
+/// A line of the journal.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum Line {
+    /// A step that is about to be applied.
+    Step {
+        no: u64,
+        word: String,
+        data: Value,
+        #[serde(default)]
+        at: Place,
+    },
+    /// All steps up to this number are applied.
+    Done { upto: u64 },
+    /// The steps from this number on were taken back, or never applied.
+    Undone { from: u64 },
+}
+
+/// A step with its number in the journal and the place that asked for it.
+#[derive(Debug)]
+pub struct Asked {
+    /// Its number within the lab, counted from 1.
+    pub no: u64,
+    /// The step.
+    pub step: Box<dyn Step>,
+    /// Where the script asked for it.
+    pub place: Place,
+}
+
+/// The open journal of a lab.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Opens the journal for writing at its end, and makes it if there is none.
+    pub fn open(path: &Path) -> Result<Journal> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.map_err(|source| Error::file(format!("open the journal `{}`", path.display()), &source))?;
+        Ok(Journal { file, path: path.to_path_buf() })
+    }
+
+    /// Writes down `steps`, in one write.
+    pub fn write_ahead(&mut self, steps: &[Asked]) -> Result<()> {
+        let lines: Vec<Line> = steps
+            .iter()
+            .map(|asked| Line::Step {
+                no: asked.no,
+                word: asked.step.word().to_string(),
+                data: asked.step.data(),
+                at: asked.place.clone(),
+            })
+            .collect();
+        self.write(&lines)
+    }
+
+    /// Writes down that all steps up to `upto` are applied.
+    pub fn done(&mut self, upto: u64) -> Result<()> {
+        self.write(&[Line::Done { upto }])
+    }
+
+    /// Writes down that the steps from `from` on are no more.
+    pub fn undone(&mut self, from: u64) -> Result<()> {
+        self.write(&[Line::Undone { from }])
+    }
+
+    fn write(&mut self, lines: &[Line]) -> Result<()> {
+        let doing = || format!("write the journal `{}`", self.path.display());
+        let mut text = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut text, line)
+                .map_err(|source| Error::new(Kind::State, doing()).because(source))?;
+            text.push(b'\n');
+        }
+        // No fsync: a lab's kernel objects die with the machine, so its journal has nothing to outlive.
+        self.file.write_all(&text).map_err(|source| Error::file(doing(), &source))
+    }
+}
+
+/// Reads the steps of a journal that were not taken back, in their order.
+///
+/// A last line without its newline is what a killed writer left: its step was never applied, so it is not one. Any other
+/// line that can't be read is an error, and the journal is left as it is.
+pub fn read(path: &Path, steps: &Steps) -> Result<Vec<Asked>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::file(format!("read the journal `{}`", path.display()), &source)),
+    };
+    let mut asked = Vec::new();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    for (number, line) in whole.lines().enumerate() {
+        let damaged = |because: String| {
+            Error::new(Kind::State, format!("read the journal `{}`, line {}", path.display(), number + 1))
+                .because(because)
+                .hint(
+                    "the file is damaged; nothing was changed. What the lab made bears its mark: `ip -d link` shows it",
+                )
+        };
+        match serde_json::from_str(line).map_err(|source| damaged(source.to_string()))? {
+            Line::Step { no, word, data, at } => {
+                let step = steps.read(&word, data).map_err(|error| damaged(error.to_string()))?;
+                asked.push(Asked { no, step, place: at });
+            }
+            Line::Done { .. } => {}
+            Line::Undone { from } => asked.retain(|asked: &Asked| asked.no < from),
+        }
+    }
+    Ok(asked)
+}

@@ -1,0 +1,231 @@
+//! The lab's hands: open namespaces and sockets, by the numbers that steps use, on one runtime.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::model::{DevRef, NetnsAt, NetnsRef};
+use super::name;
+use crate::net::{self, Entry, Netns, NetnsDir, NetnsId, NetnsMaker, Rtnl};
+
+/// How many namespaces are kept open at a time: far below the usual limit of 1024 file descriptors, two for each.
+const OPEN_MAX: usize = 200;
+
+struct Open {
+    no: u32,
+    netns: Netns,
+    rtnl: Option<Rc<Rtnl>>,
+}
+
+/// The kernel as steps work on it.
+pub struct Kernel {
+    runtime: tokio::runtime::Runtime,
+    host: Netns,
+    dir: NetnsDir,
+    mark: String,
+    open: VecDeque<Open>,
+    maker: Option<NetnsMaker>,
+    expect_gone: Vec<DevRef>,
+}
+
+impl Kernel {
+    /// Opens the kernel as seen from the calling thread; what is made through it bears `mark`.
+    pub fn open(mark: &str) -> net::Result<Kernel> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| net::Error::io("start the runtime", error))?;
+        Ok(Kernel {
+            runtime,
+            host: Netns::current()?,
+            dir: NetnsDir::system(),
+            mark: mark.to_string(),
+            open: VecDeque::new(),
+            maker: None,
+            expect_gone: Vec::new(),
+        })
+    }
+
+    /// Returns the owner mark: every link bears it as its alias, every namespace as the alias of its `lo`.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
+    /// Changes the owner mark, once the lab's name is settled and before anything is made.
+    pub fn set_mark(&mut self, mark: &str) {
+        self.mark = mark.to_string();
+    }
+
+    /// Returns the directory of named namespaces.
+    pub fn dir(&self) -> &NetnsDir {
+        &self.dir
+    }
+
+    /// Runs `work` to its end.
+    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// Runs `work` to its end or until a signal is caught (EINTR).
+    pub fn run_unless_caught<T>(&self, doing: &str, work: impl Future<Output = net::Result<T>>) -> net::Result<T> {
+        self.runtime.block_on(net::signal::unless_caught(doing, work))
+    }
+
+    /// Returns the open namespace `at`; one that is no longer the one it was is ENOENT.
+    pub fn netns(&mut self, at: &NetnsRef) -> net::Result<Netns> {
+        Ok(self.opened(at)?.netns.clone())
+    }
+
+    /// Returns a socket in the namespace `at`.
+    pub fn rtnl(&mut self, at: &NetnsRef) -> net::Result<Rc<Rtnl>> {
+        // The index is stable: `opened` moves the entry to the back.
+        self.opened(at)?;
+        let _entered = self.runtime.enter();
+        match self.open.back_mut() {
+            Some(open) => match &open.rtnl {
+                Some(rtnl) => Ok(rtnl.clone()),
+                None => {
+                    let rtnl = Rc::new(Rtnl::open(&open.netns)?);
+                    open.rtnl = Some(rtnl.clone());
+                    Ok(rtnl)
+                }
+            },
+            None => Err(net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT)),
+        }
+    }
+
+    fn opened(&mut self, at: &NetnsRef) -> net::Result<&Open> {
+        if let Some(position) = self.open.iter().position(|open| open.no == at.no) {
+            if let Some(open) = self.open.remove(position) {
+                self.open.push_back(open);
+            }
+        } else {
+            let netns = self.find(at)?;
+            self.keep(at, netns);
+        }
+        self.open.back().ok_or_else(|| net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT))
+    }
+
+    fn find(&self, at: &NetnsRef) -> net::Result<Netns> {
+        let same = |netns: Netns, id: &NetnsId| {
+            if netns.id() == *id {
+                return Ok(netns);
+            }
+            Err(net::Error::new(format!("open netns `{}`, which is another one by now", at.name), libc::ENOENT))
+        };
+        match &at.at {
+            NetnsAt::Host => Ok(self.host.clone()),
+            NetnsAt::Named => self.dir.open(&at.name),
+            NetnsAt::Path(path, id) => same(Netns::open(path)?, id),
+            NetnsAt::Process(process, id) => same(Netns::of_pid(process.pid)?, id),
+        }
+    }
+
+    /// Keeps a namespace open under its number.
+    pub fn keep(&mut self, at: &NetnsRef, netns: Netns) {
+        if self.open.len() >= OPEN_MAX {
+            self.open.pop_front();
+        }
+        self.open.push_back(Open { no: at.no, netns, rtnl: None });
+    }
+
+    /// Lets go of a namespace, so that the kernel can free it.
+    pub fn forget(&mut self, at: &NetnsRef) {
+        self.open.retain(|open| open.no != at.no);
+    }
+
+    /// Lets aborted socket tasks end, which closes their sockets: an open socket keeps its namespace alive.
+    pub fn close_forgotten(&self) {
+        self.run(async {
+            for _ in 0..3 {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    /// Starts making `count` namespaces beside what this thread does.
+    pub fn start_making(&mut self, count: usize) {
+        self.maker = (count > 1).then(|| NetnsMaker::start(&self.mark, count));
+    }
+
+    /// Returns a new namespace: the next one of those being made, or one made now.
+    pub fn new_netns(&mut self) -> net::Result<Netns> {
+        match &mut self.maker {
+            Some(maker) => maker.next(),
+            None => Netns::create(&self.mark),
+        }
+    }
+
+    /// Stops making namespaces; those that nobody took are freed.
+    pub fn stop_making(&mut self) {
+        self.maker = None;
+    }
+
+    /// Returns the owner mark that a namespace bears, whoever made it.
+    pub fn mark_in(&self, netns: &Netns) -> net::Result<Option<String>> {
+        let mark = {
+            let _entered = self.runtime.enter();
+            let rtnl = Rtnl::open(netns)?;
+            self.runtime.block_on(net::mark_of(&rtnl))
+        };
+        self.close_forgotten();
+        mark
+    }
+
+    /// Returns the named namespace of `at` if it bears this lab's mark.
+    pub fn ours(&self, at: &NetnsRef) -> net::Result<Option<Netns>> {
+        let Entry::Netns(netns) = self.dir.entry(&at.name)? else { return Ok(None) };
+        let mark = self.mark_in(&netns)?;
+        Ok((mark.as_deref() == Some(self.mark.as_str())).then_some(netns))
+    }
+
+    /// Returns the link of `dev` as the kernel has it, if it is still the one that this lab made or opened.
+    pub fn link(&mut self, dev: &DevRef) -> net::Result<Option<net::Link>> {
+        let rtnl = match self.rtnl(&dev.netns) {
+            Ok(rtnl) => rtnl,
+            Err(error) if error.is_gone() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let link = self.run(net::link::get(&rtnl, dev.index))?;
+        Ok(link.filter(|link| if dev.made { link.mac == dev.mac } else { link.goes_by(&name::kernel_name(&dev.name)) }))
+    }
+
+    /// Notes that `dev` will end by itself, with the namespace of its other end.
+    pub fn expect_gone(&mut self, dev: &DevRef) {
+        self.expect_gone.push(dev.clone());
+    }
+
+    /// Waits until all expected devices are gone; removes one by one those that something else keeps alive.
+    pub fn wait_gone(&mut self) -> Vec<net::Error> {
+        let mut errors = Vec::new();
+        let devs = std::mem::take(&mut self.expect_gone);
+        let namespaces: BTreeSet<u32> = devs.iter().map(|dev| dev.netns.no).collect();
+        for no in namespaces {
+            let here: Vec<&DevRef> = devs.iter().filter(|dev| dev.netns.no == no).collect();
+            if let Err(error) = self.wait_gone_in(&here) {
+                errors.push(error);
+            }
+        }
+        errors
+    }
+
+    fn wait_gone_in(&mut self, devs: &[&DevRef]) -> net::Result<()> {
+        let Some(first) = devs.first() else { return Ok(()) };
+        let mut indexes = Vec::new();
+        for dev in devs {
+            if self.link(dev)?.is_some() {
+                indexes.push(dev.index);
+            }
+        }
+        let netns = self.netns(&first.netns)?;
+        let rtnl = self.rtnl(&first.netns)?;
+        let left = self.run(net::link::wait_gone(&netns, &rtnl, &indexes, Duration::from_secs(5)))?;
+        for index in left {
+            match self.run(net::link::delete(&rtnl, index)) {
+                Err(error) if !error.is_gone() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

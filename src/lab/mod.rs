@@ -1,0 +1,38 @@
+//! Ownership: what a lab is, how it comes to be step by step, and how it goes without a trace.
+//!
+//! Data goes one way: a primitive asks for a `Step` (`Lab::ask`), steps are checked against the `model`, written to the
+//! `journal`, applied through the `Kernel` (`Lab::settle`), and taken back by `undo`. `down` and `gc` do the last part for
+//! labs of other processes, from the `state` directory alone.
+
+mod building;
+mod down;
+mod error;
+mod event;
+mod gc;
+mod journal;
+mod kernel;
+mod model;
+pub mod name;
+mod place;
+mod sandbox;
+mod state;
+mod step;
+mod undo;
+mod view;
+
+pub use building::{Lab, Origin};
+pub use down::down;
+pub use error::{Error, Kind, Result};
+pub use event::{CheckResult, Event, Listener};
+pub use gc::{Collected, gc};
+pub use journal::Asked;
+pub use kernel::Kernel;
+pub use model::{DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, shown_dev};
+pub use place::{Place, Spot};
+pub use sandbox::{Inside, Private, can_build_here, enter};
+pub use state::{LabDir, Record, StateDir, Status, now};
+pub use step::{Finish, ReadStep, Step, Steps};
+pub use view::{DevView, LabView, NetnsView, Summary, netns_of, summary, view};
+
+/// The protocol number that routes, rules, addresses and neighbours of ours bear: one that rt_protos of iproute2 doesn't name.
+pub const OWNER_PROTOCOL: u8 = 84;

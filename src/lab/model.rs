@@ -1,0 +1,291 @@
+//! What a lab holds, as far as it was asked for: the namespaces and devices that a step can be checked against before
+//! the kernel is asked. It is a fold over the lab's steps: `Step::plan` enters one, `Step::unplan` takes it out again.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Kind, Result};
+use crate::net::{Mac, NetnsId, ProcessId};
+
+/// How a namespace is found again, by this process or by a later one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetnsAt {
+    /// The namespace in which the script runs.
+    Host,
+    /// By its name, as `ip netns` knows it.
+    Named,
+    /// By a path, and the identity it had when it was first opened.
+    Path(PathBuf, NetnsId),
+    /// By a process, and the identity it had when it was first opened.
+    Process(ProcessId, NetnsId),
+}
+
+/// A namespace as steps refer to it: a number within the lab, the user's word for it, and how to find it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetnsRef {
+    /// Its number within the lab; 0 is the host.
+    pub no: u32,
+    /// The user's word for it.
+    pub name: String,
+    /// How it is found.
+    pub at: NetnsAt,
+    /// Whether this lab made it, and may remove it.
+    pub made: bool,
+}
+
+impl NetnsRef {
+    /// Returns the namespace in which the script runs.
+    pub fn host() -> NetnsRef {
+        NetnsRef { no: 0, name: "host".into(), at: NetnsAt::Host, made: false }
+    }
+}
+
+/// A device as steps refer to it: by its namespace and index, with the name and address that it should bear.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DevRef {
+    /// Its number within the lab.
+    pub no: u32,
+    /// The namespace that it is in.
+    pub netns: NetnsRef,
+    /// The user's name for it; the kernel's is `name::kernel_name` of it.
+    pub name: String,
+    /// Its index in the namespace.
+    pub index: u32,
+    /// Its hardware address: with the index it tells our device from another one that took its place.
+    pub mac: Option<Mac>,
+    /// Whether this lab made it.
+    pub made: bool,
+}
+
+impl DevRef {
+    /// Returns the device for a message: `eth0` of `h1`.
+    pub fn shown(&self) -> String {
+        shown_dev(&self.name, &self.netns.name)
+    }
+}
+
+/// Returns a device for a message, by its name and its namespace's.
+pub fn shown_dev(name: &str, netns: &str) -> String {
+    if netns == "host" { format!("`{name}`") } else { format!("`{name}` of `{netns}`") }
+}
+
+/// A namespace that the lab knows.
+#[derive(Debug, Clone)]
+pub struct NetnsEntry {
+    /// How steps refer to it.
+    pub at: NetnsRef,
+    /// Its devices, by the user's name.
+    pub devs: BTreeMap<String, u32>,
+    /// Whether `devs` holds what the kernel had in a namespace that is not ours.
+    pub loaded: bool,
+    next_index: u32,
+}
+
+/// A device that the lab knows.
+#[derive(Debug, Clone)]
+pub struct DevEntry {
+    /// How steps refer to it.
+    pub dev: DevRef,
+    /// Its kind, in the kernel's word: `veth`, `bridge`, or empty for a physical one or `lo`.
+    pub kind: String,
+    /// The other end of a veth.
+    pub peer: Option<u32>,
+    /// The bridge that it is a port of.
+    pub controller: Option<u32>,
+    /// The addresses that this lab gave it.
+    pub addresses: Vec<IpNetwork>,
+    /// How many ports it has, if it is a bridge.
+    pub ports: usize,
+}
+
+/// What a lab holds.
+#[derive(Debug, Clone)]
+pub struct Model {
+    netns: BTreeMap<u32, NetnsEntry>,
+    devs: BTreeMap<u32, DevEntry>,
+    by_name: BTreeMap<String, u32>,
+    graves: BTreeMap<u32, String>,
+    next: u32,
+    foreign_base: u32,
+}
+
+/// The first index that is given to a device in a namespace of ours: kernels with tunnel modules loaded put devices of
+/// their own at 2 and up.
+const FIRST_INDEX: u32 = 1000;
+
+impl Model {
+    /// Makes a model that knows only the host; `seed` spreads the indexes that labs take in shared namespaces.
+    pub fn new(seed: u64) -> Model {
+        let foreign_base = 100_000 + (seed % 200_000) as u32 * 10_000;
+        let mut model = Model {
+            netns: BTreeMap::new(),
+            devs: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            graves: BTreeMap::new(),
+            next: 1,
+            foreign_base,
+        };
+        model.add_netns(NetnsRef::host());
+        model
+    }
+
+    /// Returns a number that nothing in this lab has had.
+    pub fn next_no(&mut self) -> u32 {
+        let no = self.next;
+        self.next += 1;
+        no
+    }
+
+    /// Enters a namespace.
+    pub fn add_netns(&mut self, at: NetnsRef) {
+        self.next = self.next.max(at.no + 1);
+        let next_index = if at.made { FIRST_INDEX } else { self.foreign_base };
+        self.by_name.insert(at.name.clone(), at.no);
+        let no = at.no;
+        self.netns.insert(no, NetnsEntry { at, devs: BTreeMap::new(), loaded: false, next_index });
+    }
+
+    /// Takes a namespace out, with its devices and their other ends; handles to them are told `why`.
+    pub fn remove_netns(&mut self, no: u32, why: &str) {
+        let Some(entry) = self.netns.remove(&no) else { return };
+        self.by_name.remove(&entry.at.name);
+        self.graves.insert(no, why.to_string());
+        for dev in entry.devs.into_values() {
+            self.remove_dev(dev, why);
+        }
+    }
+
+    /// Returns a namespace by its number.
+    pub fn netns(&self, no: u32) -> Option<&NetnsEntry> {
+        self.netns.get(&no)
+    }
+
+    /// Returns a namespace by its number, to change it.
+    pub fn netns_mut(&mut self, no: u32) -> Option<&mut NetnsEntry> {
+        self.netns.get_mut(&no)
+    }
+
+    /// Returns a namespace by the user's name.
+    pub fn netns_named(&self, name: &str) -> Option<&NetnsEntry> {
+        self.by_name.get(name).and_then(|no| self.netns.get(no))
+    }
+
+    /// Returns all namespaces that the lab knows, in the order of their making.
+    pub fn all_netns(&self) -> impl Iterator<Item = &NetnsEntry> {
+        self.netns.values()
+    }
+
+    /// Returns all devices that the lab knows, in the order of their making.
+    pub fn all_devs(&self) -> impl Iterator<Item = &DevEntry> {
+        self.devs.values()
+    }
+
+    /// Enters a device.
+    pub fn add_dev(&mut self, entry: DevEntry) {
+        self.next = self.next.max(entry.dev.no + 1);
+        if let Some(netns) = self.netns.get_mut(&entry.dev.netns.no) {
+            netns.devs.insert(entry.dev.name.clone(), entry.dev.no);
+            if entry.dev.made {
+                netns.next_index = netns.next_index.max(entry.dev.index + 1);
+            }
+        }
+        self.devs.insert(entry.dev.no, entry);
+    }
+
+    /// Takes a device out, with the other end of a veth; handles to them are told `why`.
+    pub fn remove_dev(&mut self, no: u32, why: &str) {
+        let Some(entry) = self.devs.remove(&no) else { return };
+        if let Some(netns) = self.netns.get_mut(&entry.dev.netns.no) {
+            netns.devs.remove(&entry.dev.name);
+        }
+        self.graves.insert(no, why.to_string());
+        if let Some(bridge) = entry.controller.and_then(|no| self.devs.get_mut(&no)) {
+            bridge.ports = bridge.ports.saturating_sub(1);
+        }
+        for port in self.devs.values_mut().filter(|dev| dev.controller == Some(no)) {
+            port.controller = None;
+        }
+        if let Some(peer) = entry.peer {
+            self.remove_dev(peer, why);
+        }
+    }
+
+    /// Returns a device by its number.
+    pub fn dev(&self, no: u32) -> Option<&DevEntry> {
+        self.devs.get(&no)
+    }
+
+    /// Returns a device by its number, to change it.
+    pub fn dev_mut(&mut self, no: u32) -> Option<&mut DevEntry> {
+        self.devs.get_mut(&no)
+    }
+
+    /// Returns a device by its namespace and the user's name.
+    pub fn dev_named(&self, netns: u32, name: &str) -> Option<&DevEntry> {
+        self.netns.get(&netns).and_then(|entry| entry.devs.get(name)).and_then(|no| self.devs.get(no))
+    }
+
+    /// Moves a device into another namespace, under another name or index.
+    pub fn relocate_dev(&mut self, no: u32, to: DevRef) {
+        let Some(entry) = self.devs.get_mut(&no) else { return };
+        let from = std::mem::replace(&mut entry.dev, to.clone());
+        if let Some(netns) = self.netns.get_mut(&from.netns.no) {
+            netns.devs.remove(&from.name);
+        }
+        if let Some(netns) = self.netns.get_mut(&to.netns.no) {
+            netns.devs.insert(to.name, no);
+        }
+    }
+
+    /// Returns an index for a new device in the namespace `no`.
+    pub fn next_index(&mut self, no: u32) -> u32 {
+        let taken: Vec<u32> = match self.netns.get(&no) {
+            Some(entry) if !entry.at.made => {
+                entry.devs.values().filter_map(|dev| self.devs.get(dev)).map(|dev| dev.dev.index).collect()
+            }
+            _ => Vec::new(),
+        };
+        let Some(entry) = self.netns.get_mut(&no) else { return 0 };
+        while taken.contains(&entry.next_index) {
+            entry.next_index += 1;
+        }
+        let index = entry.next_index;
+        entry.next_index += 1;
+        index
+    }
+
+    /// Joins a device to a bridge, or takes it out of one.
+    pub fn set_controller(&mut self, port: u32, controller: Option<u32>) {
+        let Some(before) = self.devs.get_mut(&port).map(|dev| std::mem::replace(&mut dev.controller, controller))
+        else {
+            return;
+        };
+        if let Some(bridge) = before.and_then(|no| self.devs.get_mut(&no)) {
+            bridge.ports = bridge.ports.saturating_sub(1);
+        }
+        if let Some(bridge) = controller.and_then(|no| self.devs.get_mut(&no)) {
+            bridge.ports += 1;
+        }
+    }
+
+    /// Checks that a namespace is still there, for a handle that was made for it.
+    pub fn living_netns(&self, at: &NetnsRef) -> Result<&NetnsEntry> {
+        self.netns.get(&at.no).ok_or_else(|| self.gone(at.no, format!("use netns `{}`", at.name)))
+    }
+
+    /// Checks that a device is still there, for a handle that was made for it; `name` is what the handle calls it.
+    pub fn living_dev(&self, no: u32, name: &str) -> Result<&DevEntry> {
+        self.devs.get(&no).ok_or_else(|| self.gone(no, format!("use device {name}")))
+    }
+
+    fn gone(&self, no: u32, doing: String) -> Error {
+        let why = self.graves.get(&no).map_or("it was removed", String::as_str);
+        Error::new(Kind::Gone, doing)
+            .because(why)
+            .hint("the handle outlived its thing; make it again to go on using it")
+    }
+}

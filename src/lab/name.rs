@@ -1,0 +1,95 @@
+//! The one rule for names, and the short names that the kernel gets for long ones.
+
+use super::error::{Error, Result};
+
+/// The kernel's limit for a device name, in bytes (IFNAMSIZ less its NUL; linux/if.h).
+pub const DEV_NAME_MAX: usize = 15;
+/// Our limit for any name, in bytes: the kernel's for an alternative name (ALTIFNAMSIZ less its NUL; linux/if.h).
+pub const NAME_MAX: usize = 127;
+
+const RULE: &str = "a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _";
+
+/// Checks a name for a netns, a device or a lab; `what` is the word for it in the error.
+pub fn check(what: &str, name: &str) -> Result<()> {
+    let because = if name.is_empty() {
+        "it is empty".to_string()
+    } else if name.len() > NAME_MAX {
+        format!("it has {} bytes, at most {NAME_MAX} are allowed", name.len())
+    } else if let Some(wrong) = name.chars().find(|c| !(c.is_ascii_alphanumeric() || "_.@+-".contains(*c))) {
+        format!("{wrong:?} is not allowed in it")
+    } else if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+        "its first character is not a letter, digit or _".to_string()
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!("{what} name `{}`", shown(name))).because(because).hint(RULE))
+}
+
+/// Returns `name` for a message: control characters escaped, cut where it is long.
+pub fn shown(name: &str) -> String {
+    let mut text: String = name.chars().take(40).flat_map(char::escape_debug).collect();
+    if name.chars().count() > 40 {
+        text.push('…');
+    }
+    text
+}
+
+/// Returns the name that the kernel gets for the device `name`: itself, or its beginning and a hash where it is too long.
+///
+/// The hash is over the whole name, so two long names with the same beginning stay apart; the full name becomes the
+/// device's alternative name.
+pub fn kernel_name(name: &str) -> String {
+    if name.len() <= DEV_NAME_MAX {
+        return name.to_string();
+    }
+    let hash = fnv1a(name.as_bytes());
+    format!("{}-{:08x}", &name[..6], (hash ^ (hash >> 32)) as u32)
+}
+
+/// Hashes `bytes` by FNV-1a, the same on every machine and in every release: names and marks are made with it.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Returns the candidate nearest to `word`, if one is near enough to be meant.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_one_rule() {
+        for good in ["a", "h1", "eth0.100", "_x", "very-long-name-of-a-switch", "p@h1", &"n".repeat(127)] {
+            assert!(check("netns", good).is_ok(), "{good}");
+        }
+        for bad in ["", "../x", "a/b", "a b", "line\nbreak", "-x", ".x", "ü", &"n".repeat(300), "a\0b"] {
+            let error = check("netns", bad).expect_err(bad);
+            assert_eq!(error.hint_text(), Some(RULE));
+        }
+    }
+
+    #[test]
+    fn long_device_names_get_short_ones_that_differ() {
+        assert_eq!(kernel_name("eth0"), "eth0");
+        assert_eq!(kernel_name("fifteen-letters"), "fifteen-letters");
+        let (a, b) = (kernel_name("access-switch-port-1"), kernel_name("access-switch-port-2"));
+        assert_eq!((a.len(), b.len()), (15, 15));
+        assert_ne!(a, b);
+        assert!(a.starts_with("access-"));
+    }
+
+    #[test]
+    fn the_nearest_word_is_offered_only_when_it_is_near() {
+        assert_eq!(nearest("mtuu", ["mtu", "up"]), Some("mtu"));
+        assert_eq!(nearest("bridgge", ["bridge", "veth"]), Some("bridge"));
+        assert_eq!(nearest("zebra", ["mtu", "up"]), None);
+    }
+}

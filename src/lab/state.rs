@@ -1,0 +1,330 @@
+//! The state directory: one directory a lab with its record, its journal and its lock.
+//!
+//! ```text
+//! <root>/lock                 held for moments, while a lab is claimed or removed
+//! <root>/labs/NAME/lab.json   the lab's record
+//! <root>/labs/NAME/journal    its steps, written ahead
+//! <root>/labs/NAME/lock       held as long as a process builds the lab, changes it or takes it down
+//! ```
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Kind, Result};
+use super::name;
+use super::sandbox::Inside;
+use crate::net::ProcessId;
+
+/// How far a lab has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Its script runs, or died while it ran.
+    Building,
+    /// Its script ended well and left it up.
+    Up,
+    /// It is being taken down, or the process that did so died.
+    Undoing,
+}
+
+/// A lab's record.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The lab's name.
+    pub name: String,
+    /// How far it has come.
+    pub status: Status,
+    /// Which boot of the machine its kernel objects belong to.
+    pub boot_id: String,
+    /// The process that made it.
+    pub creator: ProcessId,
+    /// The script that made it, as the user named it.
+    pub script: String,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// The owner mark that its kernel objects bear.
+    pub mark: String,
+    /// The process that holds its sandbox, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<ProcessId>,
+}
+
+/// The state directory.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    root: PathBuf,
+    inside: Option<Inside>,
+}
+
+impl StateDir {
+    /// Opens the state directory, and makes it (mode 0700) if it isn't there; one of another user is refused.
+    ///
+    /// A process in a sandbox says so by `inside`: it can't see the holder, and knows that it lives.
+    pub fn open(root: &Path, inside: Option<Inside>) -> Result<StateDir> {
+        let doing = || format!("open the state directory `{}`", root.display());
+        DirBuilder::new().recursive(true).mode(0o700).create(root.join("labs")).map_err(|source| {
+            Error::file(doing(), &source).hint("set TOPO_STATE to a directory that you can write to")
+        })?;
+        let meta = std::fs::metadata(root).map_err(|source| Error::file(doing(), &source))?;
+        let me = nix::unistd::geteuid().as_raw();
+        if meta.uid() != me {
+            return Err(Error::new(Kind::State, doing())
+                .because(format!("it belongs to user {}, and you are user {me}", meta.uid()))
+                .hint("set TOPO_STATE to a directory of your own"));
+        }
+        if meta.mode() & 0o022 != 0 {
+            return Err(Error::new(Kind::State, doing())
+                .because(format!("others can write to it (mode {:04o})", meta.mode() & 0o7777))
+                .hint(format!("run `chmod 700 {}`", root.display())));
+        }
+        let root = root.canonicalize().map_err(|source| Error::file(doing(), &source))?;
+        Ok(StateDir { root, inside })
+    }
+
+    /// Returns the directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the sandbox that this process is in.
+    pub fn inside(&self) -> Option<Inside> {
+        self.inside
+    }
+
+    /// Tells whether the sandbox of a lab has ended.
+    pub fn has_ended(&self, record: &Record) -> bool {
+        let here = self.inside.map(|inside| inside.holder);
+        record.holder.is_some_and(|holder| Some(holder) != here && !holder.is_alive())
+    }
+
+    /// Returns the part of an owner mark that all labs of this state directory share.
+    pub fn mark_prefix(&self) -> String {
+        let hash = name::fnv1a(self.root.as_os_str().as_encoded_bytes());
+        format!("topo:{:08x}:", (hash ^ (hash >> 32)) as u32)
+    }
+
+    /// Returns the owner mark for the lab `name`.
+    pub fn mark(&self, name: &str) -> String {
+        format!("{}{name}", self.mark_prefix())
+    }
+
+    /// Returns the names of all labs, sorted.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let dir = self.root.join("labs");
+        let doing = || format!("list the labs in `{}`", dir.display());
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(|source| Error::file(doing(), &source))? {
+            let entry = entry.map_err(|source| Error::file(doing(), &source))?;
+            if let Some(name) = entry.file_name().to_str().filter(|name| name::check("lab", name).is_ok()) {
+                names.push(name.to_string());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Returns a lab's directory; `missing` with the nearest name if there is none.
+    pub fn find(&self, name: &str) -> Result<LabDir> {
+        name::check("lab", name)?;
+        let dir = self.lab_dir(name);
+        if dir.path.is_dir() {
+            return Ok(dir);
+        }
+        let error = Error::new(Kind::Missing, format!("find lab `{name}`")).because("there is no lab of this name");
+        let names = self.names()?;
+        Err(match name::nearest(name, names.iter().map(String::as_str)) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None => error.hint("`topo ls` lists the labs"),
+        })
+    }
+
+    fn lab_dir(&self, name: &str) -> LabDir {
+        LabDir { name: name.to_string(), path: self.root.join("labs").join(name), lock: None }
+    }
+
+    /// Takes the name `record.name` for a new lab: makes its directory, locks it and writes its record.
+    pub fn claim(&self, record: &Record) -> Result<LabDir> {
+        let doing = || format!("make lab `{}`", record.name);
+        let _all = self.lock_all()?;
+        let mut dir = self.lab_dir(&record.name);
+        match DirBuilder::new().mode(0o700).create(&dir.path) {
+            Ok(()) => {}
+            Err(source) if source.kind() == ErrorKind::AlreadyExists => return Err(self.taken(&dir, doing())),
+            Err(source) => return Err(Error::file(doing(), &source)),
+        }
+        let done = dir.lock().and_then(|()| dir.write_record(record));
+        if let Err(error) = done {
+            // Nothing was made yet: the directory alone would stand in the way of the next run.
+            let _ = std::fs::remove_dir_all(&dir.path);
+            return Err(error);
+        }
+        Ok(dir)
+    }
+
+    fn taken(&self, dir: &LabDir, doing: String) -> Error {
+        let name = &dir.name;
+        let Ok(record) = dir.record() else {
+            return Error::new(Kind::Exists, doing)
+                .because("a lab of this name is there, and its record can't be read");
+        };
+        let held = dir.is_locked();
+        let (kind, because, hint) = match record.status {
+            Status::Building | Status::Undoing if held => (
+                Kind::Busy,
+                format!("process {} is at work on it", record.creator.pid),
+                format!("wait for it, or give this run another name: `--name {name}-2`"),
+            ),
+            Status::Up => (
+                Kind::Exists,
+                format!("it is up, made by `{}`", record.script),
+                format!("`topo down {name}` takes it down; `--name` gives this run another name"),
+            ),
+            _ => (
+                Kind::Exists,
+                "a run that died left it behind".to_string(),
+                format!("`topo gc` or `topo down {name}` removes what is left of it"),
+            ),
+        };
+        Error::new(kind, doing).because(because).hint(hint)
+    }
+
+    /// Returns the first of `NAME`, `NAME-2`, `NAME-3` … that no lab has: for runs that nobody gave a name.
+    pub fn free_name(&self, name: &str) -> Result<String> {
+        let names = self.names()?;
+        let free = |candidate: &String| !names.contains(candidate);
+        let numbered = std::iter::once(name.to_string()).chain((2..).map(|n| format!("{name}-{n}"))).find(free);
+        numbered.ok_or_else(|| Error::new(Kind::Exists, format!("find a free name like `{name}`")))
+    }
+
+    /// Removes what killed processes left half removed.
+    pub fn sweep(&self) -> Result<()> {
+        let _all = self.lock_all()?;
+        let dir = self.root.join("labs");
+        let failed = |source: std::io::Error| Error::file(format!("tidy `{}`", dir.display()), &source);
+        for entry in std::fs::read_dir(&dir).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(REMOVED)) {
+                std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks the state directory, for as long as the file lives.
+    pub fn lock_all(&self) -> Result<File> {
+        let path = self.root.join("lock");
+        let doing = || format!("lock `{}`", path.display());
+        let file = open_lock(&path).map_err(|source| Error::file(doing(), &source))?;
+        file.lock().map_err(|source| Error::file(doing(), &source))?;
+        Ok(file)
+    }
+}
+
+/// How the directory of a lab that is no more begins; a dot is in no lab's name.
+const REMOVED: &str = ".removed-";
+
+fn open_lock(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).open(path)
+}
+
+/// A lab's directory.
+#[derive(Debug)]
+pub struct LabDir {
+    name: String,
+    path: PathBuf,
+    lock: Option<File>,
+}
+
+impl LabDir {
+    /// Returns the lab's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns where its journal is.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// Takes the lab's lock; `busy` if another process holds it. It is let go with this value.
+    pub fn lock(&mut self) -> Result<()> {
+        let doing = || format!("lock lab `{}`", self.name);
+        let file = open_lock(&self.path.join("lock")).map_err(|source| Error::file(doing(), &source))?;
+        match file.try_lock() {
+            Ok(()) => {
+                self.lock = Some(file);
+                Ok(())
+            }
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let who = self.record().map_or(String::new(), |record| format!(" {}", record.creator.pid));
+                Err(Error::new(Kind::Busy, doing())
+                    .because(format!("process{who} is at work on it"))
+                    .hint("wait until it has ended, or end it: it takes the lab down itself"))
+            }
+            Err(std::fs::TryLockError::Error(source)) => Err(Error::file(doing(), &source)),
+        }
+    }
+
+    /// Tells whether another process holds the lock.
+    pub fn is_locked(&self) -> bool {
+        let Ok(file) = OpenOptions::new().write(true).open(self.path.join("lock")) else { return false };
+        matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
+    }
+
+    /// Reads the lab's record; a damaged one is an error that names the file.
+    pub fn record(&self) -> Result<Record> {
+        let path = self.path.join("lab.json");
+        let doing = || format!("read the record `{}`", path.display());
+        let text = std::fs::read_to_string(&path).map_err(|source| Error::file(doing(), &source))?;
+        serde_json::from_str(&text).map_err(|source| {
+            Error::new(Kind::State, doing()).because(source).hint("the file is damaged; nothing was changed")
+        })
+    }
+
+    /// Writes the lab's record: to a file beside it, which then takes its place.
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        let path = self.path.join("lab.json");
+        let doing = || format!("write the record `{}`", path.display());
+        let failed = |source: std::io::Error| Error::file(doing(), &source);
+        let mut file = tempfile::NamedTempFile::new_in(&self.path).map_err(failed)?;
+        serde_json::to_writer(&mut file, record).map_err(|source| failed(source.into()))?;
+        file.write_all(b"\n").map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        file.persist(&path).map_err(|error| failed(error.error))?;
+        Ok(())
+    }
+
+    /// Changes the status in the lab's record.
+    pub fn set_status(&self, status: Status) -> Result<()> {
+        let mut record = self.record()?;
+        record.status = status;
+        self.write_record(&record)
+    }
+
+    /// Removes the lab's directory: the lab is no more.
+    pub fn remove(self, state: &StateDir) -> Result<()> {
+        let failed = |source: std::io::Error| Error::file(format!("remove `{}`", self.path.display()), &source);
+        let _all = state.lock_all()?;
+        // Renamed first: a process killed in the middle leaves no lab that is half there.
+        let away = self.path.with_file_name(format!("{REMOVED}{}-{}", self.name, std::process::id()));
+        std::fs::rename(&self.path, &away).map_err(failed)?;
+        std::fs::remove_dir_all(&away).map_err(failed)
+    }
+}
+
+/// Returns the id of this boot of the machine (random(4)).
+pub fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    let text = std::fs::read_to_string(path).map_err(|source| Error::file(format!("read `{path}`"), &source))?;
+    Ok(text.trim().to_string())
+}
+
+/// Returns the time, in seconds since 1970.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs())
+}

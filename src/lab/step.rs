@@ -1,0 +1,115 @@
+//! A step: one change of the kernel, as data that knows how to make itself and how to take itself back.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+
+use serde_json::Value;
+
+use super::error::{Error, Kind, Result};
+use super::kernel::Kernel;
+use super::model::{DevRef, Model, NetnsRef};
+use crate::net;
+
+/// One change of the kernel.
+///
+/// A step is written to the journal before it is applied, so what it needs for its undo is in its own fields. `undo` is
+/// also called for a step that was never applied, or only in part, by another process, after others have worked on the
+/// machine: it changes only what it can tell to be this lab's, and counts what is gone as done.
+pub trait Step: Debug {
+    /// Returns the word for this sort of step in the journal.
+    fn word(&self) -> &'static str;
+    /// Returns the step's fields.
+    fn data(&self) -> Value;
+    /// Says what the step does, for messages: "add bridge `br0`".
+    fn doing(&self) -> String;
+    /// Returns the `ip`, `nft` or other commands that do the same.
+    fn like(&self) -> Vec<String>;
+    /// Checks the step against what the lab holds, and enters it there.
+    fn plan(&self, model: &mut Model) -> Result<()>;
+    /// Takes the step out of what the lab holds; `why` is told to handles of what it made.
+    fn unplan(&self, model: &mut Model, why: &str);
+    /// Reads what the undo will need to know, before the step is journaled.
+    fn prepare(&mut self, _kernel: &mut Kernel) -> net::Result<()> {
+        Ok(())
+    }
+    /// Makes the change.
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()>;
+    /// Takes the change back.
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()>;
+    /// Returns what is left to do after `apply` and can wait until the settling's other links are in, if anything is.
+    fn finish(&self) -> Option<Finish> {
+        None
+    }
+    /// Tells whether unfinished work in the namespace `no` must be done before this step is applied.
+    fn needs_finished(&self, no: u32) -> bool {
+        self.lives_in().iter().any(|netns| netns.no == no)
+    }
+    /// Returns the namespace that the step makes.
+    fn makes_netns(&self) -> Option<&NetnsRef> {
+        None
+    }
+    /// Returns the devices that the step makes.
+    fn makes_devs(&self) -> Vec<&DevRef> {
+        Vec::new()
+    }
+    /// Returns the namespaces any of whose ends takes the step's effect along.
+    fn lives_in(&self) -> Vec<&NetnsRef>;
+    /// Returns the device whose end takes the step's effect along.
+    fn lives_on(&self) -> Option<&DevRef> {
+        None
+    }
+}
+
+/// Work put off to the end of a settling: a bridge that comes up once its ports are in.
+pub struct Finish {
+    /// The number of the namespace that it is in.
+    pub netns: u32,
+    /// The work.
+    pub work: Box<dyn FnOnce(&mut Kernel) -> net::Result<()>>,
+}
+
+/// Reads a step of one sort back from its fields.
+pub type ReadStep = fn(Value) -> serde_json::Result<Box<dyn Step>>;
+
+/// The sorts of steps that there are, by their words: what a journal is read with.
+#[derive(Debug, Default, Clone)]
+pub struct Steps(HashMap<&'static str, ReadStep>);
+
+impl Steps {
+    /// Makes a registry of the sorts given.
+    pub fn new(sorts: impl IntoIterator<Item = (&'static str, ReadStep)>) -> Steps {
+        Steps(sorts.into_iter().collect())
+    }
+
+    /// Reads a step back.
+    pub fn read(&self, word: &str, data: Value) -> Result<Box<dyn Step>> {
+        let doing = || format!("read a step of sort `{}`", super::name::shown(word));
+        let read = self.0.get(word).ok_or_else(|| {
+            Error::new(Kind::State, doing())
+                .because("this release knows no such step")
+                .hint("use the release of topo that made the lab")
+        })?;
+        read(data).map_err(|source| Error::new(Kind::State, doing()).because(source))
+    }
+}
+
+/// Gives a serde type the two methods of `Step` that store it: its word and its fields.
+#[macro_export]
+macro_rules! step_identity {
+    ($word:literal) => {
+        fn word(&self) -> &'static str {
+            $word
+        }
+        fn data(&self) -> serde_json::Value {
+            serde_json::to_value(self).unwrap_or_default()
+        }
+    };
+}
+
+/// Returns the registry entry of a step type.
+#[macro_export]
+macro_rules! step_sort {
+    ($word:literal, $type:ty) => {
+        ($word, |data| Ok(Box::new(serde_json::from_value::<$type>(data)?) as Box<dyn $crate::lab::Step>))
+    };
+}

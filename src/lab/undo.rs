@@ -1,0 +1,113 @@
+//! Undo: steps backwards, tolerant of what is gone, to the end in spite of failures.
+
+use std::collections::BTreeSet;
+
+use super::error::{Error, Result};
+use super::journal::Asked;
+use super::kernel::Kernel;
+use super::state::StateDir;
+use crate::net::{self, NetnsId};
+
+use std::time::Duration;
+
+/// How long processes in a lab's namespaces have between SIGTERM and SIGKILL.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Takes back `steps`, the last one first, and returns every failure; `each` is told before a step is taken back.
+///
+/// What ends with a namespace or a device that goes anyway is not taken back one by one: the kernel frees it all at
+/// once, and this waits until it has.
+pub fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&Asked)) -> Vec<Error> {
+    let mut errors = Vec::new();
+    let mut going = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for asked in steps {
+        let Some(at) = asked.step.makes_netns() else { continue };
+        match kernel.ours(at) {
+            Ok(Some(netns)) => {
+                going.insert(at.no);
+                ids.insert(netns.id());
+            }
+            // Not there, or somebody else's by now: nothing of ours is inside.
+            Ok(None) => {
+                going.insert(at.no);
+            }
+            Err(source) => errors.push(Error::kernel(format!("look at netns `{}`", at.name), &source).at(&asked.place)),
+        }
+    }
+    if let Err(error) = end_processes(&ids) {
+        errors.push(error);
+    }
+    let made: BTreeSet<u32> = steps.iter().flat_map(|asked| asked.step.makes_devs()).map(|dev| dev.no).collect();
+    for asked in steps.iter().rev() {
+        let step = &asked.step;
+        let with_netns = step.makes_netns().is_none() && step.lives_in().iter().any(|netns| going.contains(&netns.no));
+        let with_dev = step.lives_on().is_some_and(|dev| made.contains(&dev.no));
+        if with_netns || with_dev {
+            for dev in step.makes_devs().iter().filter(|dev| !going.contains(&dev.netns.no)) {
+                kernel.expect_gone(dev);
+            }
+            continue;
+        }
+        each(asked);
+        if let Some(at) = step.makes_netns() {
+            kernel.forget(at);
+            kernel.close_forgotten();
+        }
+        match step.undo(kernel) {
+            Err(source) if !source.is_gone() => {
+                errors.push(Error::kernel(format!("undo: {}", step.doing()), &source).at(&asked.place));
+            }
+            _ => {}
+        }
+    }
+    kernel.close_forgotten();
+    errors.extend(kernel.wait_gone().iter().map(|source| Error::kernel("wait until the links are gone", source)));
+    errors
+}
+
+/// Ends the processes in the namespaces `ids`: SIGTERM, then SIGKILL.
+pub fn end_processes(ids: &BTreeSet<NetnsId>) -> Result<()> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let doing = "end the lab's processes";
+    let processes = net::process::in_netns(ids).map_err(|source| Error::kernel(doing, &source))?;
+    let left = net::process::end(&processes, GRACE).map_err(|source| Error::kernel(doing, &source))?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
+    Err(Error::new(super::error::Kind::Timeout, doing).because(format!("still running: {}", pids.join(", "))))
+}
+
+/// Makes the directory of named namespaces, as `ip netns add` does; notes it if it is ours to remove again.
+pub fn prepare_dir(kernel: &Kernel, state: &StateDir) -> Result<()> {
+    let note = state.root().join(DIR_NOTE);
+    let noted = note.exists();
+    if !noted {
+        let failed = |source: std::io::Error| Error::file(format!("write `{}`", note.display()), &source);
+        std::fs::write(&note, "").map_err(failed)?;
+    }
+    let made = kernel.dir().prepare().map_err(|source| Error::kernel("make the directory of named netns", &source))?;
+    if !made && !noted {
+        std::fs::remove_file(&note).map_err(|source| Error::file(format!("remove `{}`", note.display()), &source))?;
+    }
+    Ok(())
+}
+
+/// Removes the directory of named namespaces if a lab of ours made it and nothing is in it any more.
+pub fn retire_dir(kernel: &mut Kernel, state: &StateDir) -> Result<()> {
+    let note = state.root().join(DIR_NOTE);
+    if !note.exists() {
+        return Ok(());
+    }
+    let failed = |source: &net::Error| Error::kernel("remove the empty directory of named netns", source);
+    if kernel.dir().retire().map_err(|source| failed(&source))? {
+        std::fs::remove_file(&note).map_err(|source| Error::file(format!("remove `{}`", note.display()), &source))?;
+    }
+    Ok(())
+}
+
+/// The file that notes that the directory of named namespaces is ours to remove.
+const DIR_NOTE: &str = "made-netns-dir";

@@ -1,0 +1,210 @@
+//! A lab as it stands: what its journal says, and what the kernel says of it now.
+
+use serde::Serialize;
+
+use super::error::{Error, Result};
+use super::journal;
+use super::kernel::Kernel;
+use super::model::{Model, NetnsRef};
+use super::state::{LabDir, Record, StateDir, Status};
+use super::step::Steps;
+use crate::net;
+
+/// A lab in one line.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// The lab's name.
+    pub name: String,
+    /// "up", "building", "undoing", or "dead" where the process that built it or its sandbox has ended.
+    pub state: &'static str,
+    /// How many namespaces it made.
+    pub netns: usize,
+    /// How many devices it made.
+    pub devs: usize,
+    /// Whether it runs in a sandbox.
+    pub sandbox: bool,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+    /// The script that made it.
+    pub script: String,
+}
+
+/// A lab with all that it holds.
+#[derive(Debug, Serialize)]
+pub struct LabView {
+    /// The lab in one line.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// The namespaces in which it has something.
+    pub namespaces: Vec<NetnsView>,
+    /// The other steps that it made, as the commands that do the same.
+    pub steps: Vec<String>,
+}
+
+/// A namespace with the devices and routes in it.
+#[derive(Debug, Serialize)]
+pub struct NetnsView {
+    /// The user's name for it.
+    pub name: String,
+    /// Whether the lab made it.
+    pub made: bool,
+    /// The devices: all in a namespace that the lab made, else those that the lab made.
+    pub devs: Vec<DevView>,
+    /// The routes of the main tables that the kernel did not make by itself, as `ip route` writes them.
+    pub routes: Vec<String>,
+    /// Why the kernel's state can't be shown, if it can't.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone: Option<String>,
+}
+
+/// A device with its addresses.
+#[derive(Debug, Serialize)]
+pub struct DevView {
+    /// The user's name for it.
+    pub name: String,
+    /// The kernel's name, where it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_name: Option<String>,
+    /// Its kind: `veth`, `bridge` …
+    pub kind: String,
+    /// "up", "down" or "no carrier".
+    pub state: &'static str,
+    /// Its hardware address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<net::Mac>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its addresses with prefix lengths.
+    pub addresses: Vec<String>,
+    /// The bridge that it is a port of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<String>,
+    /// The other end of a veth: the device and its namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+}
+
+/// Returns the lab in one line, from its record and journal alone.
+pub fn summary(state: &StateDir, dir: &LabDir, steps: &Steps) -> Result<Summary> {
+    let record = dir.record()?;
+    let (model, _) = fold(dir, steps)?;
+    Ok(summarize(state, dir, &record, &model))
+}
+
+fn summarize(state: &StateDir, dir: &LabDir, record: &Record, model: &Model) -> Summary {
+    let ended = state.has_ended(record);
+    let word = match record.status {
+        _ if ended => "dead",
+        Status::Up => "up",
+        _ if !dir.is_locked() => "dead",
+        Status::Building => "building",
+        Status::Undoing => "undoing",
+    };
+    Summary {
+        name: record.name.clone(),
+        state: word,
+        netns: model.all_netns().filter(|entry| entry.at.made).count(),
+        devs: model.all_devs().filter(|entry| entry.dev.made).count(),
+        sandbox: record.holder.is_some(),
+        created: record.created,
+        script: record.script.clone(),
+    }
+}
+
+fn fold(dir: &LabDir, steps: &Steps) -> Result<(Model, Vec<journal::Asked>)> {
+    let asked = journal::read(&dir.journal(), steps)?;
+    let mut model = Model::new(0);
+    for asked in &asked {
+        // A journal holds only steps that passed their plan when they were asked for.
+        asked.step.plan(&mut model)?;
+    }
+    Ok((model, asked))
+}
+
+/// Returns the namespaces that the lab made, in the order of their making, and the host.
+pub fn netns_of(dir: &LabDir, steps: &Steps) -> Result<Vec<NetnsRef>> {
+    let (model, _) = fold(dir, steps)?;
+    Ok(model.all_netns().map(|entry| entry.at.clone()).collect())
+}
+
+/// Returns the lab with all that it holds, as the kernel has it now.
+pub fn view(state: &StateDir, name: &str, steps: &Steps) -> Result<LabView> {
+    let dir = state.find(name)?;
+    let record = dir.record()?;
+    let (model, asked) = fold(&dir, steps)?;
+    let mut kernel = Kernel::open(&record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+    let mut namespaces = Vec::new();
+    for entry in model.all_netns() {
+        let made_here = model.all_devs().any(|dev| dev.dev.made && dev.dev.netns.no == entry.at.no);
+        if entry.at.made || made_here {
+            namespaces.push(view_netns(&mut kernel, &model, &entry.at));
+        }
+    }
+    let steps = asked.iter().flat_map(|asked| asked.step.like()).collect();
+    Ok(LabView { summary: summarize(state, &dir, &record, &model), namespaces, steps })
+}
+
+fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef) -> NetnsView {
+    let mut view = NetnsView { name: at.name.clone(), made: at.made, devs: Vec::new(), routes: Vec::new(), gone: None };
+    let dump = kernel.rtnl(at).and_then(|rtnl| kernel.run(net::dump(&rtnl)));
+    match dump {
+        Ok(dump) => fill(&mut view, &dump, model, at),
+        Err(source) => view.gone = Some(source.to_string()),
+    }
+    view
+}
+
+fn fill(view: &mut NetnsView, dump: &net::Dump, model: &Model, at: &NetnsRef) {
+    let entry = |link: &net::Link| {
+        model.all_devs().find(|dev| dev.dev.netns.no == at.no && dev.dev.index == link.index && dev.dev.mac == link.mac)
+    };
+    let user_name = |index: u32| {
+        let link = dump.links.iter().find(|link| link.index == index)?;
+        Some(entry(link).map_or_else(|| link.name.clone(), |dev| dev.dev.name.clone()))
+    };
+    for link in dump.links.iter().filter(|link| !link.loopback && (at.made || entry(link).is_some())) {
+        let dev = entry(link);
+        let name = dev.map_or_else(|| link.name.clone(), |dev| dev.dev.name.clone());
+        let peer = dev.and_then(|dev| dev.peer).and_then(|peer| model.dev(peer)).map(|peer| match peer.controller {
+            Some(bridge) => {
+                let bridge = model.dev(bridge).map_or("?", |bridge| bridge.dev.name.as_str());
+                format!("{} ({bridge})", place_of(&peer.dev.name, &peer.dev.netns.name))
+            }
+            None => place_of(&peer.dev.name, &peer.dev.netns.name),
+        });
+        view.devs.push(DevView {
+            kernel_name: (name != link.name).then(|| link.name.clone()),
+            kind: link.kind.clone().unwrap_or_else(|| "physical".into()),
+            state: match (link.up, link.carrier) {
+                (true, true) => "up",
+                (true, false) => "no carrier",
+                (false, _) => "down",
+            },
+            mac: link.mac,
+            mtu: link.mtu,
+            addresses: dump
+                .addresses
+                .iter()
+                .filter(|address| address.index == link.index && address.scope != "link")
+                .map(|address| address.net.to_string())
+                .collect(),
+            controller: link.controller.and_then(user_name),
+            peer,
+            name,
+        });
+    }
+    if at.made {
+        view.routes =
+            dump.routes.iter().filter(|route| is_worth_showing(route)).map(|route| route.shown(&user_name)).collect();
+    }
+}
+
+fn place_of(name: &str, netns: &str) -> String {
+    if netns == "host" { name.to_string() } else { format!("{netns}/{name}") }
+}
+
+/// Leaves out what the kernel makes by itself: the local table, and the routes that come with an address.
+fn is_worth_showing(route: &net::Route) -> bool {
+    const KERNEL: u8 = 2;
+    route.table != 255 && route.protocol != KERNEL
+}

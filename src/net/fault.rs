@@ -1,0 +1,112 @@
+//! A seam for crash tests: every operation that changes the kernel passes a numbered point first, and a test can make
+//! the n-th of them fail or kill the process. In a release build there are no points.
+
+use super::Result;
+
+/// What happens at the armed point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// The operation fails with EIO, "injected fault", and changes nothing.
+    Fail,
+    /// The process is killed with SIGKILL.
+    Kill,
+}
+
+/// Arms the `at`-th point from now on, counted from 1; it triggers once. Counting starts anew.
+pub fn arm(at: u64, kind: FaultKind) {
+    #[cfg(debug_assertions)]
+    counter::arm(at, kind);
+    #[cfg(not(debug_assertions))]
+    let _ = (at, kind);
+}
+
+/// Returns how many points were passed since the start or the last `arm`.
+pub fn points() -> u64 {
+    #[cfg(debug_assertions)]
+    return counter::points();
+    #[cfg(not(debug_assertions))]
+    0
+}
+
+/// Passes a point, which fails or kills if it is the armed one.
+#[cfg(debug_assertions)]
+pub(crate) fn point(doing: &str) -> Result<()> {
+    counter::pass(doing)
+}
+
+/// Passes a point: nothing in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(crate) fn point(_doing: &str) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(debug_assertions)]
+mod counter {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+    use super::FaultKind;
+    use crate::net::{Error, Result};
+
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    /// 0 is "not armed".
+    static ARMED: AtomicU64 = AtomicU64::new(0);
+    static KILLS: AtomicBool = AtomicBool::new(false);
+
+    pub(super) fn arm(at: u64, kind: FaultKind) {
+        KILLS.store(kind == FaultKind::Kill, SeqCst);
+        PASSED.store(0, SeqCst);
+        ARMED.store(at, SeqCst);
+    }
+
+    pub(super) fn points() -> u64 {
+        PASSED.load(SeqCst)
+    }
+
+    pub(super) fn pass(doing: &str) -> Result<()> {
+        let this = PASSED.fetch_add(1, SeqCst) + 1;
+        if ARMED.compare_exchange(this, 0, SeqCst, SeqCst).is_err() {
+            return Ok(());
+        }
+        if KILLS.load(SeqCst) {
+            // A failure to kill oneself falls through to the injected error.
+            let _ = nix::sys::signal::kill(nix::unistd::getpid(), nix::sys::signal::Signal::SIGKILL);
+        }
+        Err(Error::new(doing, libc::EIO).saying("injected fault"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing;
+
+    /// The counter is the process's, so the test has a process of its own.
+    #[test]
+    fn the_armed_point_fails_once() {
+        testing::in_own_process("net::fault::tests::the_armed_point_fails_once", || {
+            let before = points();
+            point("a").expect("nothing armed");
+            assert_eq!(points(), before + 1);
+            arm(2, FaultKind::Fail);
+            point("b").expect("the first point");
+            let error = point("add link `x`").expect_err("the second point");
+            assert_eq!((error.errno(), error.to_string().as_str()), (libc::EIO, "injected fault"));
+            assert_eq!(error.doing(), "add link `x`");
+            point("c").expect("only once");
+            assert_eq!(points(), 3);
+        });
+    }
+
+    #[test]
+    fn the_armed_point_kills() {
+        let status = testing::status_of_own_process("net::fault::tests::the_armed_point_kills", || {
+            arm(1, FaultKind::Kill);
+            let _ = point("add link `x`");
+            unreachable!("the process was killed");
+        });
+        if let Some(status) = status {
+            assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
+        }
+    }
+}

@@ -1,0 +1,485 @@
+//! Links: read, change, rename, move, delete, and wait for their end. Like `ip link`.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use netlink_packet_core::{NLM_F_APPEND, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop, State,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use serde::Serialize;
+
+pub use super::bridge::{Bridge, BridgeOptions, Port, PortOptions, add_bridge, set_bridge, set_port};
+use super::rtnl::{NEW, raw_attribute};
+pub use super::veth::{VethEnd, add_veth};
+use super::{Error, Mac, Netns, Result, Rtnl};
+
+/// The longest name of a link in bytes (IFNAMSIZ less its NUL); a longer one can only be an altname.
+const NAME_MAX: usize = 15;
+
+/// A link as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// The number, unique in its namespace.
+    pub index: u32,
+    /// The name.
+    pub name: String,
+    /// Further names.
+    pub altnames: Vec<String>,
+    /// The text that somebody put on it (`ip link set alias`).
+    pub alias: Option<String>,
+    /// The driver: "veth", "bridge". `lo` and hardware have none.
+    pub kind: Option<String>,
+    /// The Ethernet address.
+    pub mac: Option<Mac>,
+    /// The largest packet in bytes.
+    pub mtu: u32,
+    /// Whether it was set up (IFF_UP).
+    pub up: bool,
+    /// Whether the cable is in (IFF_LOWER_UP).
+    pub carrier: bool,
+    /// The operational state of RFC 2863 in lower case: "up", "down", "unknown", "lowerlayerdown", …
+    pub state: String,
+    /// The bridge, bond or vrf that it is a port of.
+    pub controller: Option<u32>,
+    /// The link below it, or the other end of a veth (IFLA_LINK).
+    pub link: Option<u32>,
+    /// Where `link` is, if it is in another namespace.
+    pub link_netnsid: Option<i32>,
+    /// Whether it is a loopback device.
+    pub loopback: bool,
+    /// The group, 0 by default.
+    pub group: u32,
+    /// What it is set to, if it is a bridge.
+    pub bridge: Option<Bridge>,
+    /// What it is set to, if it is a port of a bridge.
+    pub port: Option<Port>,
+}
+
+impl Link {
+    /// Tells whether `name` is its name or one of its altnames.
+    pub fn goes_by(&self, name: &str) -> bool {
+        self.name == name || self.altnames.iter().any(|altname| altname == name)
+    }
+}
+
+/// What every new link is given at birth. Fixed indexes save reading them back; take them from about 1000 up, since some
+/// hosts fill each new namespace with gre0, tunl0 and their like.
+#[derive(Debug, Clone, Copy)]
+pub struct NewLink<'a> {
+    /// The name, of at most 15 bytes.
+    pub name: &'a str,
+    /// The number.
+    pub index: u32,
+    /// The Ethernet address.
+    pub mac: Mac,
+    /// The MTU; the driver's default if none is given.
+    pub mtu: Option<u32>,
+}
+
+impl NewLink<'_> {
+    /// Returns the message that makes such a link, still without its kind.
+    pub(super) fn message(&self) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = self.index;
+        message.attributes =
+            vec![LinkAttribute::IfName(self.name.to_string()), LinkAttribute::Address(self.mac.0.to_vec())];
+        message.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
+        message
+    }
+}
+
+/// What to change on a link; what is `None` stays as it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Change<'a> {
+    /// Up or down.
+    pub up: Option<bool>,
+    /// A new name.
+    pub name: Option<&'a str>,
+    /// A new MTU.
+    pub mtu: Option<u32>,
+    /// A new Ethernet address.
+    pub mac: Option<Mac>,
+    /// The bridge to become a port of; `Some(None)` takes it out of the one it is in.
+    pub controller: Option<Option<u32>>,
+    /// A new alias; an empty one removes it.
+    pub alias: Option<&'a str>,
+    /// The namespace to move to. Costs the kernel 16 ms; a veth is better made in place.
+    pub netns: Option<&'a Netns>,
+    /// The index to have in the namespace `netns`; without it the kernel keeps the old one, or takes a free one.
+    pub new_index: Option<u32>,
+}
+
+/// Changes a link, all at once but not atomically: on an error some of it may be done.
+///
+/// Like `ip link set`. ENODEV if there is no such link, EEXIST if the name is taken, EBUSY for a device that is already
+/// a port of another.
+pub async fn change(rtnl: &Rtnl, index: u32, change: &Change<'_>) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    if let Some(up) = change.up {
+        message.header.change_mask = LinkFlags::Up;
+        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+    }
+    let attributes = &mut message.attributes;
+    attributes.extend(change.netns.map(|netns| LinkAttribute::NetNsFd(netns.fd().as_raw_fd())));
+    attributes.extend(change.new_index.map(|index| LinkAttribute::NewIfIndex(index.cast_signed())));
+    attributes.extend(change.name.map(|name| LinkAttribute::IfName(name.to_string())));
+    attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+    attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    attributes.extend(change.controller.map(|controller| LinkAttribute::Controller(controller.unwrap_or(0))));
+    attributes.extend(change.alias.map(alias_attribute));
+    rtnl.change(&format!("set link {index}"), RouteNetlinkMessage::NewLink(message), 0).await
+}
+
+/// Returns the attribute of an alias, which has 255 bytes at most.
+///
+/// The packet crate would add a NUL, which the kernel counts in.
+pub(super) fn alias_attribute(alias: &str) -> LinkAttribute {
+    /// IFLA_IFALIAS of linux/if_link.h.
+    const IFLA_IFALIAS: u16 = 20;
+    LinkAttribute::Other(raw_attribute(IFLA_IFALIAS, alias.as_bytes().to_vec()))
+}
+
+/// Gives a link a further name, of at most 127 bytes.
+///
+/// Like `ip link property add altname NAME dev LINK`. EEXIST if the namespace has a link of that name.
+pub async fn add_altname(rtnl: &Rtnl, index: u32, name: &str) -> Result<()> {
+    let doing = format!("add altname `{name}` to link {index}");
+    rtnl.change(&doing, RouteNetlinkMessage::NewLinkProp(altname(index, name)), NEW | NLM_F_APPEND).await
+}
+
+/// Takes a further name from a link.
+///
+/// Like `ip link property del altname NAME dev LINK`. EINVAL or ENOENT if the link does not have it.
+pub async fn delete_altname(rtnl: &Rtnl, index: u32, name: &str) -> Result<()> {
+    let doing = format!("delete altname `{name}` of link {index}");
+    rtnl.change(&doing, RouteNetlinkMessage::DelLinkProp(altname(index, name)), 0).await
+}
+
+fn altname(index: u32, name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = vec![LinkAttribute::PropList(vec![Prop::AltIfName(name.to_string())])];
+    message
+}
+
+/// Deletes a link; of a veth both ends. Costs the kernel 16 ms: many end faster with their namespace.
+///
+/// Like `ip link delete`. ENODEV if there is no such link.
+pub async fn delete(rtnl: &Rtnl, index: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    rtnl.change(&format!("delete link {index}"), RouteNetlinkMessage::DelLink(message), 0).await
+}
+
+/// Lists all links of the namespace, by index.
+///
+/// Like `ip link show`.
+pub async fn list(rtnl: &Rtnl) -> Result<Vec<Link>> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![without_statistics()];
+    let answers = rtnl.query("list links", RouteNetlinkMessage::GetLink(message)).await?;
+    let mut links: Vec<Link> = answers.into_iter().filter_map(read).collect();
+    links.sort_by_key(|link| link.index);
+    Ok(links)
+}
+
+/// Reads the link of that number, if there is one.
+///
+/// Like `ip link show`. The kernel does its pending work on the link's state first, so that what it says is true
+/// (linkwatch_sync_dev in net/core/link_watch.c).
+pub async fn get(rtnl: &Rtnl, index: u32) -> Result<Option<Link>> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    get_one(rtnl, &format!("read link {index}"), message).await
+}
+
+/// Reads the link of that name or altname, if there is one.
+///
+/// Like `ip link show dev NAME`.
+pub async fn find(rtnl: &Rtnl, name: &str) -> Result<Option<Link>> {
+    /// IFLA_ALT_IFNAME of linux/if_link.h.
+    const IFLA_ALT_IFNAME: u16 = 53;
+    let mut message = LinkMessage::default();
+    // The kernel looks among both kinds of names whichever attribute it is given, but checks their lengths.
+    message.attributes.push(match name.len() {
+        ..=NAME_MAX => LinkAttribute::IfName(name.to_string()),
+        _ => LinkAttribute::Other(raw_attribute(IFLA_ALT_IFNAME, [name.as_bytes(), &[0]].concat())),
+    });
+    get_one(rtnl, &format!("find link `{name}`"), message).await
+}
+
+async fn get_one(rtnl: &Rtnl, doing: &str, mut message: LinkMessage) -> Result<Option<Link>> {
+    message.attributes.push(without_statistics());
+    match rtnl.get(doing, RouteNetlinkMessage::GetLink(message)).await {
+        Ok(answer) => Ok(answer.and_then(read)),
+        Err(error) if error.errno() == libc::ENODEV => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Statistics are most of what a link has to say, and nobody reads them here.
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+/// Waits until all of these links are gone from the namespace, and returns those that still are there at the deadline.
+///
+/// `rtnl` is a socket in the same namespace. A link ends later than the call that ends it: a veth when the kernel gets
+/// round to freeing the namespace of its other end.
+pub async fn wait_gone(netns: &Netns, rtnl: &Rtnl, indexes: &[u32], deadline: Duration) -> Result<Vec<u32>> {
+    /// RTMGRP_LINK of linux/rtnetlink.h.
+    const RTMGRP_LINK: u32 = 1;
+    let wanted: BTreeSet<u32> = indexes.iter().copied().collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Heard first and looked at then: what ends in between is heard.
+    let (_listening, mut events) = Rtnl::open_with_events(netns, RTMGRP_LINK)?;
+    let mut left = present(rtnl, &wanted).await?;
+    let listen = async {
+        while !left.is_empty() {
+            let Some((event, _)) = events.next().await else {
+                return Err(Error::new("wait for links to end", libc::ECONNABORTED));
+            };
+            match ended(event) {
+                Ended::Link(index) => _ = left.remove(&index),
+                Ended::Nothing => {}
+                Ended::Unknown => left = present(rtnl, &left).await?,
+            }
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(deadline, listen).await {
+        Ok(heard) => heard?,
+        Err(_) => left = present(rtnl, &left).await?,
+    }
+    Ok(left.into_iter().collect())
+}
+
+async fn present(rtnl: &Rtnl, wanted: &BTreeSet<u32>) -> Result<BTreeSet<u32>> {
+    Ok(list(rtnl).await?.iter().map(|link| link.index).filter(|index| wanted.contains(index)).collect())
+}
+
+enum Ended {
+    Link(u32),
+    Nothing,
+    /// Events were lost.
+    Unknown,
+}
+
+fn ended(event: NetlinkMessage<RouteNetlinkMessage>) -> Ended {
+    match event.payload {
+        // A port that leaves its bridge is said to be deleted too, from the bridge (net/bridge/br_netlink.c).
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
+            if link.header.interface_family != AddressFamily::Bridge =>
+        {
+            Ended::Link(link.header.index)
+        }
+        NetlinkPayload::Overrun(_) => Ended::Unknown,
+        _ => Ended::Nothing,
+    }
+}
+
+fn read(message: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    let flags = message.header.flags;
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        altnames: Vec::new(),
+        alias: None,
+        kind: None,
+        mac: None,
+        mtu: 0,
+        up: flags.contains(LinkFlags::Up),
+        carrier: flags.contains(LinkFlags::LowerUp),
+        state: String::new(),
+        controller: None,
+        link: None,
+        link_netnsid: None,
+        loopback: flags.contains(LinkFlags::Loopback),
+        group: 0,
+        bridge: None,
+        port: None,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::PropList(properties) => {
+                link.altnames.extend(properties.into_iter().filter_map(|property| match property {
+                    Prop::AltIfName(name) => Some(name),
+                    _ => None,
+                }));
+            }
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
+            LinkAttribute::Address(bytes) => link.mac = Mac::of_bytes(&bytes),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::OperState(state) => link.state = state_name(state),
+            LinkAttribute::Controller(index) => link.controller = Some(index),
+            // A veth whose other end is gone, and a device on top of nothing, say 0.
+            LinkAttribute::Link(index) => link.link = (index != 0).then_some(index),
+            LinkAttribute::LinkNetNsId(id) => link.link_netnsid = Some(id),
+            LinkAttribute::Group(group) => link.group = group,
+            LinkAttribute::LinkInfo(infos) => infos.into_iter().for_each(|info| read_info(&mut link, info)),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn read_info(link: &mut Link, info: LinkInfo) {
+    match info {
+        LinkInfo::Kind(kind) => link.kind = Some(kind_name(kind)),
+        LinkInfo::Data(data) => link.bridge = Bridge::read(data),
+        LinkInfo::PortData(data) => link.port = Port::read(data),
+        _ => {}
+    }
+}
+
+fn kind_name(kind: InfoKind) -> String {
+    kind.to_string()
+}
+
+fn state_name(state: State) -> String {
+    state.to_string().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{block_on, judge, netns, netns_and_rtnl, pair};
+
+    #[test]
+    fn changes_are_those_that_ip_sees() {
+        block_on(async {
+            let (a, rtnl) = netns_and_rtnl();
+            let b = netns();
+            pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
+            let mac = Mac([2, 0, 0, 0, 0, 9]);
+            let change = Change {
+                up: Some(true),
+                name: Some("wan"),
+                mtu: Some(1300),
+                mac: Some(mac),
+                alias: Some("to b"),
+                ..Change::default()
+            };
+            super::change(&rtnl, 1001, &change).await.expect("changed");
+            let link = get(&rtnl, 1001).await.expect("read").expect("wan");
+            assert_eq!((link.name.as_str(), link.mtu, link.mac, link.up), ("wan", 1300, Some(mac), true));
+            assert_eq!((link.alias.as_deref(), link.loopback, link.group), (Some("to b"), false, 0));
+            let seen = &judge(&a, "ip -j link show wan").await[0];
+            assert_eq!(
+                (&seen["ifalias"], &seen["mtu"], &seen["address"]),
+                (&"to b".into(), &1300.into(), &mac.to_string().into())
+            );
+            super::change(&rtnl, 1001, &Change { up: Some(false), alias: Some(""), ..Change::default() })
+                .await
+                .expect("down");
+            let link = get(&rtnl, 1001).await.expect("read").expect("wan");
+            assert_eq!((link.up, link.alias, link.state.as_str()), (false, None, "down"));
+        });
+    }
+
+    #[test]
+    fn moved_it_keeps_its_number_or_says_why_not() {
+        block_on(async {
+            let (a, rtnl) = netns_and_rtnl();
+            let (b, c) = (netns(), netns());
+            pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
+            let change = Change { netns: Some(&c), name: Some("eth7"), ..Change::default() };
+            super::change(&rtnl, 1001, &change).await.expect("moved");
+            assert_eq!(get(&rtnl, 1001).await.expect("read"), None);
+            let there = Rtnl::open(&c).expect("a socket");
+            assert_eq!(find(&there, "eth7").await.expect("found").expect("eth7").index, 1001);
+            let again = Change { netns: Some(&a), new_index: Some(1234), ..Change::default() };
+            super::change(&there, 1001, &again).await.expect("moved");
+            assert_eq!(find(&rtnl, "eth7").await.expect("found").expect("eth7").index, 1234);
+            let (there, index) = (rtnl, 1234);
+            let back = Change { netns: Some(&b), name: Some("eth0"), ..Change::default() };
+            assert!(super::change(&there, index, &back).await.expect_err("b has an eth0").is_exists());
+        });
+    }
+
+    #[test]
+    fn altnames_find_it_too() {
+        block_on(async {
+            let (a, rtnl) = netns_and_rtnl();
+            let b = netns();
+            pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
+            let long = "the-uplink-to-the-second-router";
+            add_altname(&rtnl, 1001, long).await.expect("added");
+            add_altname(&rtnl, 1001, "up").await.expect("added");
+            for name in ["eth0", "up", long] {
+                let link = find(&rtnl, name).await.expect("found").expect(name);
+                assert!(link.index == 1001 && link.goes_by(name) && !link.goes_by("down"), "{link:?}");
+            }
+            assert_eq!(judge(&a, "ip -j link show eth0").await[0]["altnames"], serde_json::json!([long, "up"]));
+            assert!(add_altname(&rtnl, 1, "up").await.expect_err("taken").is_exists());
+            delete_altname(&rtnl, 1001, long).await.expect("deleted");
+            assert_eq!(find(&rtnl, long).await.expect("looked"), None);
+            assert!(delete_altname(&rtnl, 1001, long).await.is_err());
+            assert_eq!(find(&rtnl, &"x".repeat(127)).await.expect("looked"), None);
+        });
+    }
+
+    #[test]
+    fn what_is_not_there() {
+        block_on(async {
+            let (_netns, rtnl) = netns_and_rtnl();
+            assert_eq!(get(&rtnl, 4711).await.expect("looked"), None);
+            assert_eq!(find(&rtnl, "eth0").await.expect("looked"), None);
+            let error = delete(&rtnl, 4711).await.expect_err("no such link");
+            assert!(error.is_gone() && error.doing() == "delete link 4711", "{error:?}");
+            let error = super::change(&rtnl, 4711, &Change { up: Some(true), ..Change::default() }).await;
+            assert!(error.expect_err("no such link").is_gone());
+        });
+    }
+
+    /// a(eth0) -- b(eth0), a(eth1) -- c(eth0): b goes, c stays.
+    #[test]
+    fn it_waits_for_those_that_go_and_names_those_that_stay() {
+        block_on(async {
+            let (a, rtnl) = netns_and_rtnl();
+            let (b, c) = (netns(), netns());
+            pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
+            pair(&rtnl, (&a, "eth1", 1003), (&c, "eth0", 1004)).await;
+            drop(b);
+            let left = wait_gone(&a, &rtnl, &[1001], Duration::from_secs(10)).await.expect("waited");
+            assert_eq!(left, [0u32; 0]);
+            assert_eq!(get(&rtnl, 1001).await.expect("looked"), None);
+            let left = wait_gone(&a, &rtnl, &[1001, 1003, 4711], Duration::from_millis(20)).await.expect("waited");
+            assert_eq!(left, [1003]);
+            let left = wait_gone(&a, &rtnl, &[], Duration::ZERO).await.expect("nothing to wait for");
+            assert_eq!(left, [0u32; 0]);
+        });
+    }
+
+    /// br0(p1) -- b: a port that leaves its bridge is not gone.
+    #[test]
+    fn to_leave_a_bridge_is_not_to_end() {
+        block_on(async {
+            let (a, rtnl) = netns_and_rtnl();
+            let b = netns();
+            let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(0), mtu: None };
+            add_bridge(&rtnl, &bridge, &BridgeOptions::default()).await.expect("a bridge");
+            pair(&rtnl, (&a, "p1", 1001), (&b, "eth0", 1002)).await;
+            super::change(&rtnl, 1001, &Change { controller: Some(Some(1000)), ..Change::default() })
+                .await
+                .expect("in");
+            assert_eq!(get(&rtnl, 1001).await.expect("read").expect("p1").controller, Some(1000));
+            let wait = wait_gone(&a, &rtnl, &[1001], Duration::from_millis(200));
+            let leave = async {
+                super::change(&rtnl, 1001, &Change { controller: Some(None), ..Change::default() }).await.expect("out");
+            };
+            let (left, ()) = futures_util::future::join(wait, leave).await;
+            assert_eq!(left.expect("waited"), [1001]);
+            assert_eq!(get(&rtnl, 1001).await.expect("read").expect("p1").controller, None);
+        });
+    }
+}

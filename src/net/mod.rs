@@ -1,0 +1,57 @@
+//! The kernel: network namespaces, rtnetlink, sysctls, processes, echo requests. Plain async Rust over sockets that were
+//! born in the namespace they work on, so that no thread ever has to be moved. Knows nothing of the language or of labs.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | `netns`, `netns_dir` | namespaces, and their names under /run/netns |
+//! | `rtnl` | one rtnetlink socket in one namespace: timeouts, the kernel's own error text |
+//! | `link`, `veth`, `bridge`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
+//! | `dump` | all of it, to compare |
+//! | `sysctl`, `icmp`, `process`, `run` | what else is done inside a namespace |
+//! | `fault` | the seam for tests that fail or kill at each change of the kernel |
+
+pub mod addr;
+pub mod bridge;
+pub mod dump;
+mod error;
+pub mod fault;
+pub mod icmp;
+mod icmp_packet;
+pub mod link;
+mod mac;
+pub mod neigh;
+mod netns;
+mod netns_dir;
+mod probe;
+pub mod process;
+pub mod route;
+mod rtnl;
+pub mod rule;
+pub mod run;
+pub mod signal;
+pub mod sysctl;
+mod text;
+pub mod userns;
+pub mod veth;
+
+#[cfg(test)]
+mod testing;
+
+pub use addr::{AddrOptions, Address};
+pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};
+pub use dump::{Dump, dump};
+pub use error::{Error, Result, io_text};
+pub use icmp::{Ping, PingReport, ping};
+pub use link::{Change, Link, NewLink};
+pub use mac::{InvalidMac, Mac};
+pub use neigh::Neigh;
+pub use netns::{Netns, NetnsId, NetnsMaker, mark_of};
+pub use netns_dir::{Entry, NetnsDir};
+pub use probe::has_link_kind;
+pub use process::ProcessId;
+pub use route::{NextHop, Route, RouteKind};
+pub use rtnl::Rtnl;
+pub use rule::{Rule, RuleKind};
+pub use run::{Output, Run, command_in, run};
+pub use userns::Sandbox;
+pub use veth::VethEnd;

@@ -1,0 +1,147 @@
+//! Neighbours: which Ethernet address an IP address has. Like `ip neighbour`.
+
+use std::net::IpAddr;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::RouteProtocol;
+use serde::Serialize;
+
+use super::addr::family;
+use super::rtnl::NEW;
+use super::{Mac, Result, Rtnl};
+
+/// A neighbour as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Neigh {
+    /// The link that it is on.
+    pub index: u32,
+    /// Its IP address.
+    pub ip: IpAddr,
+    /// Its Ethernet address, if known.
+    pub mac: Option<Mac>,
+    /// "permanent", "reachable", "stale", "delay", "probe", "incomplete" or "failed"; "none" for a proxy entry.
+    pub state: String,
+    /// Who put it there (RTPROT_… of rtnetlink(7)).
+    pub protocol: u8,
+    /// Whether this host answers in its place.
+    pub proxy: bool,
+}
+
+/// Adds a permanent neighbour.
+///
+/// Like `ip neighbour add IP lladdr MAC dev LINK`. EEXIST if the kernel knows one of that address, also if it found it
+/// out by itself; ENODEV if there is no such link.
+pub async fn add(rtnl: &Rtnl, index: u32, ip: IpAddr, mac: Mac, protocol: u8) -> Result<()> {
+    let mut message = message(index, ip);
+    message.header.state = NeighbourState::Permanent;
+    message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    if protocol != 0 {
+        message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::from(protocol)));
+    }
+    let doing = format!("add neighbour {ip} to link {index}");
+    rtnl.change(&doing, RouteNetlinkMessage::NewNeighbour(message), NEW).await
+}
+
+/// Deletes a neighbour.
+///
+/// Like `ip neighbour delete IP dev LINK`. ENOENT if there is none.
+pub async fn delete(rtnl: &Rtnl, index: u32, ip: IpAddr) -> Result<()> {
+    let doing = format!("delete neighbour {ip} of link {index}");
+    rtnl.change(&doing, RouteNetlinkMessage::DelNeighbour(message(index, ip)), 0).await
+}
+
+fn message(index: u32, ip: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(ip);
+    message.header.ifindex = index;
+    message.attributes = vec![NeighbourAttribute::Destination(ip.into())];
+    message
+}
+
+/// Lists the neighbours of both families, without those that need no finding out (multicast), and the proxy entries.
+///
+/// Like `ip neighbour show` and `ip neighbour show proxy`.
+pub async fn list(rtnl: &Rtnl) -> Result<Vec<Neigh>> {
+    let mut neighbours = Vec::new();
+    for flags in [NeighbourFlags::empty(), NeighbourFlags::Proxy] {
+        let mut message = NeighbourMessage::default();
+        message.header.flags = flags;
+        let answers = rtnl.query("list neighbours", RouteNetlinkMessage::GetNeighbour(message)).await?;
+        neighbours.extend(answers.into_iter().filter_map(read));
+    }
+    neighbours.sort_by_key(|neighbour| (neighbour.index, neighbour.ip, neighbour.proxy));
+    Ok(neighbours)
+}
+
+fn read(message: RouteNetlinkMessage) -> Option<Neigh> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
+    let proxy = message.header.flags.contains(NeighbourFlags::Proxy);
+    if !proxy && matches!(message.header.state, NeighbourState::Noarp | NeighbourState::None) {
+        return None;
+    }
+    let (mut ip, mut mac, mut protocol) = (None, None, 0);
+    for attribute in message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => ip = Some(IpAddr::V4(address)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => ip = Some(IpAddr::V6(address)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = Mac::of_bytes(&bytes),
+            NeighbourAttribute::Protocol(by) => protocol = u8::from(by),
+            _ => {}
+        }
+    }
+    let state = message.header.state.to_string();
+    Some(Neigh { index: message.header.ifindex, ip: ip?, mac, state, protocol, proxy })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{block_on, judge, netns, netns_and_rtnl, pair};
+    use crate::net::{Change, link};
+
+    #[test]
+    fn neighbours_come_back_as_they_were_added() {
+        block_on(async {
+            let (a, rtnl) = netns_and_rtnl();
+            let b = netns();
+            pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
+            link::change(&rtnl, 1001, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+            for text in ["10.0.0.2", "fd00::2"] {
+                let ip: IpAddr = text.parse().expect("an address");
+                let mac = Mac::local(2);
+                add(&rtnl, 1001, ip, mac, 77).await.expect(text);
+                assert!(add(&rtnl, 1001, ip, mac, 77).await.expect_err("twice").is_exists());
+                let expected = Neigh {
+                    index: 1001,
+                    ip,
+                    mac: Some(mac),
+                    state: "permanent".to_string(),
+                    protocol: 77,
+                    proxy: false,
+                };
+                assert_eq!(list(&rtnl).await.expect("neighbours"), [expected]);
+                let seen = judge(&a, &format!("ip -j neighbour show {text}")).await;
+                assert_eq!((&seen[0]["lladdr"], &seen[0]["state"][0]), (&mac.to_string().into(), &"PERMANENT".into()));
+                delete(&rtnl, 1001, ip).await.expect(text);
+                assert_eq!(list(&rtnl).await.expect("neighbours"), []);
+                assert!(delete(&rtnl, 1001, ip).await.expect_err("gone").is_gone());
+            }
+            assert!(
+                add(&rtnl, 4711, [10, 0, 0, 2].into(), Mac::local(2), 0).await.expect_err("no such link").is_gone()
+            );
+        });
+    }
+
+    #[test]
+    fn proxy_entries_are_listed() {
+        block_on(async {
+            let (netns, rtnl) = netns_and_rtnl();
+            judge(&netns, "ip neighbour add proxy 10.0.0.7 dev lo").await;
+            let listed = list(&rtnl).await.expect("neighbours");
+            assert!(listed.len() == 1 && listed[0].proxy && listed[0].ip == IpAddr::from([10, 0, 0, 7]), "{listed:?}");
+        });
+    }
+}

@@ -1,0 +1,306 @@
+//! Network namespaces, anonymous ones: made, opened and entered on throw-away threads (network_namespaces(7)).
+
+use std::fmt;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
+use nix::sched::{CloneFlags, setns, unshare};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Result, Rtnl, fault, link, rtnl};
+
+/// `lo` is the first device of every namespace (LOOPBACK_IFINDEX in include/net/net_namespace.h).
+const LO: u32 = 1;
+
+/// What the kernel knows a namespace by, as long as it lives: the file that stands for it (namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NetnsId {
+    /// The device of the namespace file system.
+    pub dev: u64,
+    /// The inode; the number in `net:[4026531840]`.
+    pub ino: u64,
+}
+
+impl fmt::Display for NetnsId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "net:[{}]", self.ino)
+    }
+}
+
+/// An open network namespace, which lives at least as long as this does.
+#[derive(Debug, Clone)]
+pub struct Netns {
+    fd: Arc<OwnedFd>,
+    id: NetnsId,
+}
+
+impl Netns {
+    /// Opens the namespace of the calling thread.
+    pub fn current() -> Result<Netns> {
+        // Of the thread, not of the process: on a thread that has moved, /proc/self is another namespace.
+        Netns::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// Opens the namespace of a process. ENOENT if there is none of that number.
+    pub fn of_pid(pid: u32) -> Result<Netns> {
+        Netns::open(Path::new(&format!("/proc/{pid}/ns/net")))
+    }
+
+    /// Opens the namespace that the file `path` stands for. ENOENT if there is no such file; EINVAL if it stands for
+    /// something else.
+    pub fn open(path: &Path) -> Result<Netns> {
+        let doing = || format!("open network namespace `{}`", path.display());
+        let file = File::open(path).map_err(|error| Error::io(doing(), error))?;
+        if !is_netns(&file) {
+            let text = format!("`{}` is no network namespace", path.display());
+            return Err(Error::new(doing(), libc::EINVAL).saying(text));
+        }
+        Netns::of_file(file).map_err(|error| Error::io(doing(), error))
+    }
+
+    /// Takes a file that is known to be a network namespace.
+    pub(super) fn of_file(file: File) -> std::io::Result<Netns> {
+        let meta = file.metadata()?;
+        Ok(Netns { fd: Arc::new(file.into()), id: NetnsId { dev: meta.dev(), ino: meta.ino() } })
+    }
+
+    /// Returns the number that tells it from every other namespace alive.
+    pub fn id(&self) -> NetnsId {
+        self.id
+    }
+
+    /// Returns the open file.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Runs `work` on a throw-away thread that is in this namespace, and waits for it.
+    ///
+    /// Sockets made there stay in the namespace when the thread is gone. EPERM without CAP_SYS_ADMIN.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let doing = "enter a network namespace";
+        on_own_thread(doing, || {
+            setns(self.fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(doing, errno as i32))?;
+            Ok(work())
+        })?
+    }
+
+    /// Makes a namespace that nobody else has a name for; its `lo` is up and bears `mark` as its alias.
+    ///
+    /// Like `unshare --net` with `ip link set lo up alias MARK`. EPERM without CAP_SYS_ADMIN, ENOSPC beyond
+    /// /proc/sys/user/max_net_namespaces, ERANGE for a mark of more than 255 bytes.
+    pub fn create(mark: &str) -> Result<Netns> {
+        fault::point(CREATE)?;
+        on_own_thread(CREATE, || unshare_here(mark))?
+    }
+}
+
+const CREATE: &str = "create a network namespace";
+
+/// Runs `work` on a thread of its own and waits for it.
+fn on_own_thread<T: Send>(doing: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, work).map_err(|error| Error::io(doing, error))?;
+        thread.join().or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Moves the calling thread into a new namespace and returns that.
+fn unshare_here(mark: &str) -> Result<Netns> {
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(CREATE, errno as i32))?;
+    let netns = Netns::current()?;
+    let mut message = lo_up();
+    message.attributes.push(link::alias_attribute(mark));
+    rtnl::change_here("set `lo` of a new network namespace up", RouteNetlinkMessage::NewLink(message), 0)?;
+    Ok(netns)
+}
+
+/// Sets `lo` up in the namespace of the calling thread.
+///
+/// Like `ip link set lo up`.
+pub(super) fn set_lo_up() -> Result<()> {
+    let doing = "set link `lo` up";
+    fault::point(doing)?;
+    rtnl::change_here(doing, RouteNetlinkMessage::NewLink(lo_up()), 0)
+}
+
+fn lo_up() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = LO;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message
+}
+
+/// Returns the mark that a namespace was made with: the alias of its `lo`.
+pub async fn mark_of(rtnl: &Rtnl) -> Result<Option<String>> {
+    Ok(link::get(rtnl, LO).await?.and_then(|lo| lo.alias))
+}
+
+/// Tells whether an open file stands for a network namespace (ioctl_nsfs(2)).
+pub(super) fn is_netns(file: &File) -> bool {
+    /// `_IO(0xb7, 0x3)` of linux/nsfs.h.
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: this ioctl has no argument, and the descriptor is open for the whole call.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    kind == libc::CLONE_NEWNET
+}
+
+/// Makes namespaces on one thread beside the caller, in order, ahead of their use.
+///
+/// Dropping it stops the thread and frees what was not taken.
+#[derive(Debug)]
+pub struct NetnsMaker {
+    mark: String,
+    made: mpsc::Receiver<Result<Netns>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl NetnsMaker {
+    /// Starts to make `count` namespaces, each with `mark` as the alias of its `lo`, which is up.
+    pub fn start(mark: &str, count: usize) -> NetnsMaker {
+        let (give, made) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, marked) = (stop.clone(), mark.to_string());
+        let work = move || {
+            for _ in 0..count {
+                let netns = unshare_here(&marked);
+                let failed = netns.is_err();
+                // Nobody listens any more once the maker was dropped.
+                if give.send(netns).is_err() || failed || stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        };
+        // Without a thread `next` makes them one by one, and has the error to tell.
+        let thread = (count > 0).then(|| std::thread::Builder::new().spawn(work).ok()).flatten();
+        NetnsMaker { mark: mark.to_string(), made, stop, thread }
+    }
+
+    /// Returns the next namespace, waiting for it if need be; beyond the count, makes one. Fails as `Netns::create`.
+    #[expect(clippy::should_implement_trait, reason = "an iterator that never ends and fails reads worse")]
+    pub fn next(&mut self) -> Result<Netns> {
+        // Counted here and not where they are made: a fault test must meet its points in one order.
+        fault::point(CREATE)?;
+        match self.made.recv() {
+            Ok(netns) => netns,
+            Err(_) => on_own_thread(CREATE, || unshare_here(&self.mark))?,
+        }
+    }
+}
+
+impl Drop for NetnsMaker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It can't have panicked, and if it had there would be nothing left to do about it.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::net::testing::{block_on, in_own_process, judge, netns};
+    use crate::net::{Change, link};
+
+    #[test]
+    fn a_new_one_has_its_mark_and_lo_up() {
+        block_on(async {
+            let netns = Netns::create("topo:lab1").expect("a namespace");
+            assert_ne!(netns.id(), Netns::current().expect("ours").id());
+            let rtnl = Rtnl::open(&netns).expect("a socket");
+            assert_eq!(mark_of(&rtnl).await.expect("read").as_deref(), Some("topo:lab1"));
+            link::change(&rtnl, LO, &Change { alias: Some(""), ..Change::default() }).await.expect("changed");
+            assert_eq!(mark_of(&rtnl).await.expect("read"), None);
+            let lo = &judge(&netns, "ip -j link show").await[0];
+            assert_eq!((&lo["ifname"], lo["flags"][2].as_str()), (&"lo".into(), Some("LOWER_UP")));
+        });
+    }
+
+    #[test]
+    fn a_mark_that_is_too_long_is_refused() {
+        assert!(Netns::create(&"m".repeat(255)).is_ok());
+        let error = Netns::create(&"m".repeat(256)).expect_err("too long");
+        assert_eq!(error.errno(), libc::ERANGE);
+        assert_eq!(error.doing(), "set `lo` of a new network namespace up");
+    }
+
+    #[test]
+    fn opened_twice_it_is_the_same() {
+        let netns = netns();
+        let path = format!("/proc/self/fd/{}", netns.fd().as_raw_fd());
+        assert_eq!(Netns::open(Path::new(&path)).expect("opened").id(), netns.id());
+        assert_eq!(netns.inside(Netns::current).expect("inside").expect("opened").id(), netns.id());
+        assert_eq!(Netns::of_pid(std::process::id()).expect("ours").id(), Netns::current().expect("ours").id());
+    }
+
+    #[test]
+    fn what_is_none_is_refused() {
+        for (path, errno) in
+            [("/proc/self/ns/mnt", libc::EINVAL), ("/dev/null", libc::EINVAL), ("/no/such", libc::ENOENT)]
+        {
+            let error = Netns::open(Path::new(path)).expect_err(path);
+            assert_eq!((error.errno(), error.doing()), (errno, format!("open network namespace `{path}`").as_str()));
+        }
+        assert!(Netns::of_pid(u32::MAX).expect_err("no such process").is_gone());
+    }
+
+    #[test]
+    fn the_caller_stays_where_it_is() {
+        let before = Netns::current().expect("ours").id();
+        let netns = netns();
+        assert_eq!(netns.inside(|| 42).expect("ran"), 42);
+        let panicked = std::panic::catch_unwind(|| netns.inside(|| panic!("in there")).map(|()| ()));
+        assert!(panicked.is_err(), "a panic goes on in the caller");
+        assert_eq!(Netns::current().expect("ours").id(), before);
+    }
+
+    #[test]
+    fn a_maker_makes_them_ahead_and_beyond_its_count() {
+        let mut maker = NetnsMaker::start("m", 3);
+        let mut ids: Vec<NetnsId> = (0..5).map(|_| maker.next().expect("a namespace").id()).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), 5);
+        drop(NetnsMaker::start("m", 100));
+        assert!(NetnsMaker::start("m", 0).next().is_ok());
+    }
+
+    fn fds_and_threads() -> (usize, usize) {
+        let count = |path: &str| std::fs::read_dir(path).expect(path).count();
+        (count("/proc/self/fd"), count("/proc/self/task"))
+    }
+
+    #[test]
+    fn a_thousand_leave_no_descriptor_and_no_thread() {
+        in_own_process("net::netns::tests::a_thousand_leave_no_descriptor_and_no_thread", || {
+            drop(netns());
+            let before = fds_and_threads();
+            for _ in 0..1000 {
+                let netns = Netns::create("m").expect("a namespace");
+                netns.inside(|| ()).expect("entered");
+            }
+            let mut maker = NetnsMaker::start("m", 50);
+            drop((maker.next(), maker));
+            // A thread that was joined may still be listed for a moment.
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while fds_and_threads() != before && Instant::now() < deadline {
+                std::thread::yield_now();
+            }
+            assert_eq!(fds_and_threads(), before);
+        });
+    }
+}

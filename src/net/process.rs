@@ -1,0 +1,240 @@
+//! Processes: who they are, who is in a namespace, and how they are ended.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
+
+use super::{Error, NetnsId, Result, fault};
+
+/// How long a process that was killed may take to be gone. It takes long only in the kernel: a stuck disk, a core dump.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A process, told from later ones of the same number by the time that it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// The number.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot: field 22 of /proc/PID/stat (proc_pid_stat(5)).
+    pub start: u64,
+}
+
+impl ProcessId {
+    /// Returns the process that has this number now. ESRCH if there is none.
+    pub fn of(pid: u32) -> Result<ProcessId> {
+        let doing = || format!("look at process {pid}");
+        match stat(pid) {
+            Ok((_, start)) => Ok(ProcessId { pid, start }),
+            Err(error) if is_over(&error) => Err(Error::new(doing(), libc::ESRCH)),
+            Err(error) => Err(Error::io(doing(), error)),
+        }
+    }
+
+    /// Returns the calling process.
+    pub fn current() -> Result<ProcessId> {
+        ProcessId::of(std::process::id())
+    }
+
+    /// Tells whether it still runs; one that only waits for its parent to take notice does not.
+    pub fn is_alive(&self) -> bool {
+        stat(self.pid).is_ok_and(|(state, start)| start == self.start && !matches!(state, 'Z' | 'X'))
+    }
+}
+
+/// Returns the state and the start time of a process.
+fn stat(pid: u32) -> io::Result<(char, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name, in parentheses, may hold spaces and parentheses itself.
+    let fields = text.rsplit_once(") ").map(|(_, fields)| fields).unwrap_or_default();
+    let mut fields = fields.split(' ');
+    let state = fields.next().and_then(|state| state.chars().next());
+    // The state is field 3.
+    let start = fields.nth(22 - 4).and_then(|start| start.parse().ok());
+    state.zip(start).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
+}
+
+fn is_over(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
+}
+
+/// Lists the processes in any of the namespaces, in the order of their numbers, without the calling one.
+///
+/// Like `ip netns pids`. Processes that the caller may not look at are left out.
+pub fn in_netns(ids: &BTreeSet<NetnsId>) -> Result<Vec<ProcessId>> {
+    let entries = fs::read_dir("/proc").map_err(|error| Error::io("list processes", error))?;
+    let mut processes: Vec<ProcessId> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|&pid| pid != std::process::id() && is_in(pid, ids))
+        .filter_map(|pid| ProcessId::of(pid).ok())
+        .collect();
+    processes.sort_by_key(|process| process.pid);
+    Ok(processes)
+}
+
+fn is_in(pid: u32, ids: &BTreeSet<NetnsId>) -> bool {
+    fs::metadata(format!("/proc/{pid}/ns/net"))
+        .is_ok_and(|meta| ids.contains(&NetnsId { dev: meta.dev(), ino: meta.ino() }))
+}
+
+/// Ends processes: asks them (SIGTERM), waits up to `grace`, then kills them (SIGKILL) and waits up to 5 s; returns those
+/// that remain.
+///
+/// Each is held by a descriptor from before its start time is compared, so that no later process of the same number is
+/// ever hit (pidfd_open(2)). Blocks the calling thread.
+pub fn end(processes: &[ProcessId], grace: Duration) -> Result<Vec<ProcessId>> {
+    let mut left = Vec::new();
+    for process in processes {
+        left.extend(hold(*process)?);
+    }
+    for (signal, within) in [(libc::SIGTERM, grace), (libc::SIGKILL, KILLED_WITHIN)] {
+        for held in &left {
+            send(held, signal)?;
+        }
+        wait(&mut left, within)?;
+    }
+    Ok(left.into_iter().map(|held| held.process).collect())
+}
+
+struct Held {
+    process: ProcessId,
+    fd: OwnedFd,
+}
+
+/// Opens a process; one that is over is none.
+fn hold(process: ProcessId) -> Result<Option<Held>> {
+    // SAFETY: pidfd_open takes two numbers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process.pid as libc::pid_t, 0) };
+    if fd < 0 {
+        let error = io::Error::last_os_error();
+        if is_over(&error) {
+            return Ok(None);
+        }
+        return Err(Error::io(format!("open process {}", process.pid), error));
+    }
+    // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) };
+    Ok(process.is_alive().then_some(Held { process, fd }))
+}
+
+fn send(held: &Held, signal: libc::c_int) -> Result<()> {
+    let doing = format!("end process {}", held.process.pid);
+    fault::point(&doing)?;
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: the descriptor is open, and a null siginfo is allowed (pidfd_send_signal(2)).
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, held.fd.as_raw_fd(), signal, none, 0) };
+    if sent == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if is_over(&error) => Ok(()),
+        error => Err(Error::io(doing, error)),
+    }
+}
+
+/// Waits until all are over or the time is up, and drops those that are over.
+fn wait(left: &mut Vec<Held>, within: Duration) -> Result<()> {
+    let deadline = Instant::now() + within;
+    while !left.is_empty() {
+        let mut fds: Vec<PollFd<'_>> =
+            left.iter().map(|held| PollFd::new(held.fd.as_fd(), PollFlags::POLLIN)).collect();
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        // Rounded up: with a rest of less than a millisecond this would spin.
+        let timeout = PollTimeout::try_from(remaining.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(nix::Error::EINTR) => continue,
+            Err(errno) => return Err(Error::new("wait for processes to end", errno as i32)),
+        }
+        let mut over = fds.iter().map(|fd| fd.any() == Some(true)).collect::<Vec<_>>().into_iter();
+        left.retain(|_| over.next() != Some(true));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+    use crate::net::testing::netns;
+    use crate::net::{Netns, command_in};
+
+    /// Starts a shell script in `netns` that says a line when it is ready.
+    fn start(netns: &Netns, script: &str) -> (Child, ProcessId) {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).stdout(Stdio::piped());
+        command_in(netns, &mut command);
+        let mut child = command.spawn().expect("a shell");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        let process = ProcessId::of(child.id()).expect("it runs");
+        (child, process)
+    }
+
+    #[test]
+    fn who_one_is_and_whether_one_lives() {
+        let me = ProcessId::current().expect("me");
+        assert!(me.is_alive() && me.pid == std::process::id());
+        assert!(!ProcessId { start: me.start + 1, ..me }.is_alive(), "of the same number, but another");
+        assert_eq!(ProcessId::of(u32::MAX).expect_err("nobody").errno(), libc::ESRCH);
+        let json = serde_json::to_string(&me).expect("JSON");
+        assert_eq!(serde_json::from_str::<ProcessId>(&json).expect("read"), me);
+    }
+
+    #[test]
+    fn a_name_with_parentheses_confuses_nobody() {
+        let netns = netns();
+        let script = "cp $(command -v sleep) '/tmp/a) R 1 (b'; echo; exec '/tmp/a) R 1 (b' 1000";
+        let (mut child, process) = start(&netns, script);
+        assert!(process.is_alive());
+        assert_eq!(end(&[process], Duration::from_secs(10)).expect("ended"), []);
+        child.wait().expect("reaped");
+        fs::remove_file("/tmp/a) R 1 (b").expect("removed");
+    }
+
+    #[test]
+    fn those_in_a_namespace_are_found_and_ended() {
+        let netns = netns();
+        assert_eq!(in_netns(&[netns.id()].into()).expect("nobody"), []);
+        let (mut a, first) = start(&netns, "echo; exec sleep 1000");
+        // SIGTERM, ignored by the shell, stays ignored after exec.
+        let (mut b, second) = start(&netns, "trap '' TERM; echo; exec sleep 1000");
+        let mut found = in_netns(&[netns.id()].into()).expect("two");
+        found.sort_by_key(|process| process.pid);
+        let mut both = [first, second];
+        both.sort_by_key(|process| process.pid);
+        assert_eq!(found, both);
+        assert_eq!(end(&found, Duration::from_millis(20)).expect("ended"), []);
+        // Both still wait for their parent, and are no longer alive for all that.
+        assert!(!first.is_alive() && !second.is_alive());
+        assert_eq!(in_netns(&[netns.id()].into()).expect("nobody"), []);
+        let signal = |child: &mut Child| std::os::unix::process::ExitStatusExt::signal(&child.wait().expect("reaped"));
+        assert_eq!((signal(&mut a), signal(&mut b)), (Some(libc::SIGTERM), Some(libc::SIGKILL)));
+        assert_eq!(end(&both, Duration::ZERO).expect("nothing to do"), []);
+    }
+
+    #[test]
+    fn a_later_process_of_the_same_number_is_let_be() {
+        let netns = netns();
+        let (mut child, process) = start(&netns, "echo; exec sleep 1000");
+        let earlier = ProcessId { start: process.start - 1, ..process };
+        assert_eq!(end(&[earlier], Duration::ZERO).expect("nothing to do"), []);
+        assert!(process.is_alive());
+        child.kill().expect("killed");
+        child.wait().expect("reaped");
+    }
+
+    #[test]
+    fn the_caller_is_never_among_them() {
+        let ours = Netns::current().expect("ours").id();
+        assert!(in_netns(&[ours].into()).expect("many").iter().all(|process| process.pid != std::process::id()));
+    }
+}

@@ -1,0 +1,76 @@
+//! Ctrl-C and SIGTERM: caught once for the whole process, asked for wherever something waits.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use tokio::sync::Notify;
+
+use super::{Error, Result};
+
+static CAUGHT: AtomicI32 = AtomicI32::new(0);
+static WAKE: LazyLock<Notify> = LazyLock::new(Notify::new);
+
+/// Catches SIGINT, SIGTERM and SIGHUP from now on, on a thread that waits for them.
+///
+/// The first one is kept for `caught`; later ones change nothing, so that an undo runs to its end. Must be called while
+/// the process has one thread: threads made later inherit the blocked mask. Like `trap … INT TERM HUP` of a shell.
+pub fn catch() -> Result<()> {
+    let signals = block("catch signals")?;
+    let wait = move || {
+        while let Ok(signal) = signals.wait() {
+            // Only the first one counts: it decides the exit code.
+            let _ = CAUGHT.compare_exchange(0, signal as i32, Ordering::SeqCst, Ordering::SeqCst);
+            WAKE.notify_waiters();
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(|e| Error::io("catch signals", e))?;
+    Ok(())
+}
+
+/// Passes SIGINT, SIGTERM and SIGHUP on to the process `pid` from now on, on a thread that waits for them.
+pub fn pass_on(pid: u32) -> Result<()> {
+    let signals = block("pass on signals")?;
+    let pid = nix::unistd::Pid::from_raw(pid as i32);
+    let wait = move || {
+        while let Ok(signal) = signals.wait() {
+            let _ = nix::sys::signal::kill(pid, signal);
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(|e| Error::io("pass on signals", e))?;
+    Ok(())
+}
+
+fn block(doing: &str) -> Result<SigSet> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        signals.add(signal);
+    }
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)
+        .map_err(|errno| Error::new(doing, errno as i32))?;
+    Ok(signals)
+}
+
+/// Returns the first signal that was caught, if any was.
+pub fn caught() -> Option<i32> {
+    match CAUGHT.load(Ordering::SeqCst) {
+        0 => None,
+        signal => Some(signal),
+    }
+}
+
+/// Runs `work` until it is done or a signal is caught, which is EINTR.
+pub async fn unless_caught<T>(doing: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let wake = WAKE.notified();
+    tokio::pin!(wake);
+    // Enabled before the look at the flag, so that a signal between the two is not missed.
+    wake.as_mut().enable();
+    if caught().is_some() {
+        return Err(Error::new(doing, libc::EINTR));
+    }
+    tokio::select! {
+        biased;
+        () = wake => Err(Error::new(doing, libc::EINTR)),
+        done = work => done,
+    }
+}

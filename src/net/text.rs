@@ -1,0 +1,113 @@
+//! How `ip` writes what is in this module: for messages, and for the commands that a step is like.
+
+use super::{BridgeOptions, PortOptions, Route, RouteKind, Rule, RuleKind};
+
+/// Joins the words that are there.
+fn join(words: impl IntoIterator<Item = Option<String>>) -> String {
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+impl RouteKind {
+    /// Returns iproute2's word for the kind.
+    pub fn word(self) -> String {
+        match self {
+            RouteKind::Unicast => "unicast".into(),
+            RouteKind::Blackhole => "blackhole".into(),
+            RouteKind::Unreachable => "unreachable".into(),
+            RouteKind::Prohibit => "prohibit".into(),
+            RouteKind::Local => "local".into(),
+            RouteKind::Broadcast => "broadcast".into(),
+            RouteKind::Other(number) => number.to_string(),
+        }
+    }
+}
+
+impl Route {
+    /// Tells whether the route leaves by the device `index`.
+    pub fn uses(&self, index: u32) -> bool {
+        self.dev == Some(index) || self.hops.iter().any(|hop| hop.dev == Some(index))
+    }
+
+    /// Writes the route as `ip route` does; `name` gives the names of devices.
+    pub fn shown(&self, name: &dyn Fn(u32) -> Option<String>) -> String {
+        let dev = |index: Option<u32>| {
+            index.map(|index| format!("dev {}", name(index).unwrap_or_else(|| format!("if{index}"))))
+        };
+        let everything = self.dst.prefix() == 0;
+        let hops = self.hops.iter().map(|hop| {
+            let via = hop.via.map(|via| format!("via {via}"));
+            Some(format!("nexthop {}", join([via, dev(hop.dev), Some(format!("weight {}", hop.weight))])))
+        });
+        let words = [
+            (self.kind != RouteKind::Unicast).then(|| self.kind.word()),
+            Some(if everything { "default".into() } else { self.dst.to_string() }),
+            self.via.map(|via| format!("via {via}")),
+            dev(self.dev),
+            self.onlink.then(|| "onlink".into()),
+            self.src.map(|src| format!("src {src}")),
+            self.metric.map(|metric| format!("metric {metric}")),
+            (self.table != super::route::MAIN).then(|| format!("table {}", self.table)),
+        ];
+        join(words.into_iter().chain(hops))
+    }
+}
+
+impl Rule {
+    /// Writes the rule as `ip rule` does.
+    pub fn shown(&self) -> String {
+        join([
+            self.from.map(|from| format!("from {from}")),
+            self.to.map(|to| format!("to {to}")),
+            self.iif.as_ref().map(|dev| format!("iif {dev}")),
+            self.oif.as_ref().map(|dev| format!("oif {dev}")),
+            self.fwmark.map(|mark| format!("fwmark {mark:#x}")),
+            Some(match self.kind {
+                RuleKind::ToTable => format!("table {}", self.table),
+                RuleKind::Blackhole => "blackhole".into(),
+                RuleKind::Unreachable => "unreachable".into(),
+                RuleKind::Prohibit => "prohibit".into(),
+                _ => "action other".into(),
+            }),
+            self.priority.map(|priority| format!("priority {priority}")),
+        ])
+    }
+}
+
+fn switch(key: &str, value: Option<bool>) -> Option<String> {
+    value.map(|on| format!("{key} {}", u8::from(on)))
+}
+
+/// Bridge times go to the kernel, and to `ip`, in hundredths of a second.
+fn time(key: &str, ms: Option<u32>) -> Option<String> {
+    ms.map(|ms| format!("{key} {}", ms / 10))
+}
+
+impl BridgeOptions {
+    /// Writes the options as `ip link add … type bridge` takes them.
+    pub fn like(&self) -> String {
+        join([
+            switch("stp_state", self.stp),
+            switch("vlan_filtering", self.vlan_filtering),
+            switch("mcast_snooping", self.mcast_snooping),
+            time("forward_delay", self.forward_delay_ms),
+            time("hello_time", self.hello_time_ms),
+            time("max_age", self.max_age_ms),
+            time("ageing_time", self.ageing_time_ms),
+            self.priority.map(|priority| format!("priority {priority}")),
+        ])
+    }
+}
+
+impl PortOptions {
+    /// Writes the options as `ip link set … type bridge_slave` takes them.
+    pub fn like(&self) -> String {
+        let on_off =
+            |key: &str, value: Option<bool>| value.map(|on| format!("{key} {}", if on { "on" } else { "off" }));
+        join([
+            on_off("isolated", self.isolated),
+            on_off("hairpin", self.hairpin),
+            on_off("learning", self.learning),
+            on_off("flood", self.flood),
+        ])
+    }
+}

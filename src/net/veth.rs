@@ -1,0 +1,132 @@
+//! Veth pairs, made in one message with both ends in place.
+
+use std::os::fd::AsRawFd;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+
+use super::rtnl::NEW;
+use super::{Error, Netns, NewLink, Result, Rtnl};
+
+/// One end of a new veth pair.
+#[derive(Debug, Clone, Copy)]
+pub struct VethEnd<'a> {
+    /// Where it is born.
+    pub netns: &'a Netns,
+    /// What it is born with.
+    pub link: NewLink<'a>,
+    /// The bridge, in the same namespace, that it is born a port of. The main end only.
+    pub controller: Option<u32>,
+    /// Whether it is born up. The main end only.
+    pub up: bool,
+}
+
+/// Makes a veth pair, each end in its namespace with its name, number, address and MTU; 0.2 ms.
+///
+/// `rtnl` may be a socket in any namespace. Only `main` can be born up or into a bridge: for the peer the kernel refuses
+/// the one (ENOTCONN, after 16 ms of undoing) and ignores the other, so both are EINVAL here; call `change` afterwards.
+/// Like `ip link add NAME netns A type veth peer name NAME netns B`. EEXIST if a name or number is taken, EXFULL for
+/// the 1024th port of a bridge.
+pub async fn add_veth(rtnl: &Rtnl, main: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<()> {
+    let doing = format!("add veth `{}` with peer `{}`", main.link.name, peer.link.name);
+    if peer.up || peer.controller.is_some() {
+        let text = "the peer end of a veth pair can't be born up or into a bridge";
+        return Err(Error::new(doing, libc::EINVAL).saying(text));
+    }
+    let mut message = end_message(main);
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end_message(peer)))),
+    ]));
+    rtnl.change(&doing, RouteNetlinkMessage::NewLink(message), NEW).await
+}
+
+fn end_message(end: &VethEnd<'_>) -> LinkMessage {
+    let mut message = end.link.message();
+    message.attributes.extend([
+        LinkAttribute::NetNsFd(end.netns.fd().as_raw_fd()),
+        // The default is one queue a CPU, which nothing here uses and which costs 0.14 ms more.
+        LinkAttribute::NumTxQueues(1),
+        LinkAttribute::NumRxQueues(1),
+    ]);
+    message.attributes.extend(end.controller.map(LinkAttribute::Controller));
+    if end.up {
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::net::testing::{block_on, judge, netns, netns_and_rtnl};
+    use crate::net::{Change, Mac, link};
+
+    fn end<'a>(netns: &'a Netns, name: &'a str, index: u32) -> VethEnd<'a> {
+        let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: Some(1400) };
+        VethEnd { netns, link, controller: None, up: false }
+    }
+
+    /// a(eth0 #1001) -- b(eth0 #1002), made from a third namespace.
+    #[test]
+    fn both_ends_are_born_in_place_under_one_name() {
+        block_on(async {
+            let (_third, rtnl) = netns_and_rtnl();
+            let (a, b) = (netns(), netns());
+            let main = VethEnd { up: true, ..end(&a, "eth0", 1001) };
+            add_veth(&rtnl, &main, &end(&b, "eth0", 1002)).await.expect("a pair");
+            assert_eq!(link::list(&rtnl).await.expect("links").len(), 1, "only lo in the third");
+            for (netns, index, other, up) in [(&a, 1001, 1002, true), (&b, 1002, 1001, false)] {
+                let rtnl = Rtnl::open(netns).expect("a socket");
+                let link = link::find(&rtnl, "eth0").await.expect("a link").expect("eth0");
+                assert_eq!((link.index, link.mtu, link.up), (index, 1400, up));
+                assert_eq!(link.mac, Some(Mac::local(u64::from(index))));
+                assert_eq!((link.kind.as_deref(), link.link), (Some("veth"), Some(other)));
+                assert!(link.link_netnsid.is_some());
+                let seen = judge(netns, "ip -j -d link show eth0").await;
+                assert_eq!(seen[0]["ifindex"], index);
+                assert_eq!((&seen[0]["num_tx_queues"], &seen[0]["num_rx_queues"]), (&json!(1), &json!(1)));
+                assert_eq!(seen[0]["address"], Mac::local(u64::from(index)).to_string());
+            }
+        });
+    }
+
+    /// h(eth0) -- br0: the bridge's end is born a port of it, and up.
+    #[test]
+    fn the_main_end_is_born_into_its_bridge() {
+        block_on(async {
+            let (switch, rtnl) = netns_and_rtnl();
+            let host = netns();
+            let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(0), mtu: None };
+            link::add_bridge(&rtnl, &bridge, &Default::default()).await.expect("a bridge");
+            let main = VethEnd { up: true, controller: Some(1000), ..end(&switch, "p1", 1001) };
+            add_veth(&rtnl, &main, &end(&host, "eth0", 1002)).await.expect("a pair");
+            let port = link::get(&rtnl, 1001).await.expect("a link").expect("p1");
+            assert_eq!((port.controller, port.up, port.carrier), (Some(1000), true, false));
+            assert_ne!(port.state, "up");
+            let inside = Rtnl::open(&host).expect("a socket");
+            link::change(&inside, 1002, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+            let port = link::get(&rtnl, 1001).await.expect("a link").expect("p1");
+            assert_eq!((port.carrier, port.state.as_str()), (true, "up"));
+        });
+    }
+
+    #[test]
+    fn what_the_kernel_refuses() {
+        block_on(async {
+            let (a, rtnl) = netns_and_rtnl();
+            let b = netns();
+            let born_up = VethEnd { up: true, ..end(&b, "eth0", 1002) };
+            let error = add_veth(&rtnl, &end(&a, "eth0", 1001), &born_up).await.expect_err("a peer can't be up");
+            assert_eq!(error.errno(), libc::EINVAL);
+            add_veth(&rtnl, &end(&a, "eth0", 1001), &end(&b, "eth0", 1002)).await.expect("a pair");
+            let error = add_veth(&rtnl, &end(&a, "eth1", 1003), &end(&b, "eth0", 1004)).await.expect_err("taken");
+            assert!(error.is_exists(), "{error}");
+            assert_eq!(error.doing(), "add veth `eth1` with peer `eth0`");
+            assert_eq!(link::list(&rtnl).await.expect("links").len(), 2, "nothing is left of the refused pair");
+        });
+    }
+}

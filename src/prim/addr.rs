@@ -1,0 +1,203 @@
+//! Addresses of both families, and what else a device is asked for.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::Dev;
+use super::units;
+use super::value::Ip;
+use super::veth::ip;
+use crate::lab::{DevRef, Error, Kernel, Kind, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
+use crate::net::{self, AddrOptions};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "addr",
+    about: "Addresses of devices.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("addr", AddAddr)],
+    options: &[],
+};
+
+/// Adds an address to a device.
+#[derive(Debug, Serialize, Deserialize)]
+struct AddAddr {
+    dev: DevRef,
+    net: IpNetwork,
+}
+
+impl Step for AddAddr {
+    step_identity!("addr");
+
+    fn doing(&self) -> String {
+        format!("add address `{}` to {}", self.net, self.dev.shown())
+    }
+
+    fn like(&self) -> Vec<String> {
+        let quiet = if self.net.is_ipv6() { " nodad" } else { " brd +" };
+        vec![format!("{} addr add {}{quiet} dev {}", ip(&self.dev.netns), self.net, name::kernel_name(&self.dev.name))]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_dev(self.dev.no, &self.dev.shown())?;
+        let Some(entry) = model.dev_mut(self.dev.no) else { return Ok(()) };
+        if entry.addresses.contains(&self.net) {
+            return Err(Error::new(Kind::Exists, self.doing()).because("this lab gave it that address already"));
+        }
+        entry.addresses.push(self.net);
+        Ok(())
+    }
+
+    fn unplan(&self, model: &mut Model, _why: &str) {
+        if let Some(entry) = model.dev_mut(self.dev.no) {
+            entry.addresses.retain(|net| *net != self.net);
+        }
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        // Without duplicate address detection: a lab's address works at once, not a second later (RFC 4862, 5.4).
+        let options = AddrOptions { protocol: OWNER_PROTOCOL, nodad: true, peer: None };
+        kernel.run(net::addr::add(&rtnl, self.dev.index, self.net, &options))
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if kernel.link(&self.dev)?.is_none() {
+            return Ok(());
+        }
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        let addresses = kernel.run(net::addr::list(&rtnl))?;
+        let ours = addresses.iter().any(|address| {
+            address.index == self.dev.index && address.net == self.net && address.protocol == OWNER_PROTOCOL
+        });
+        if ours { kernel.run(net::addr::delete(&rtnl, self.dev.index, self.net)) } else { Ok(()) }
+    }
+
+    fn needs_finished(&self, _no: u32) -> bool {
+        false
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.dev.netns]
+    }
+
+    fn lives_on(&self) -> Option<&DevRef> {
+        Some(&self.dev)
+    }
+}
+
+/// Refuses what can't be a host's own address, before the kernel takes it without a word.
+fn check_usable(net: &IpNetwork) -> std::result::Result<(), String> {
+    let ip = net.ip();
+    let wide = if net.is_ipv4() { 31 } else { 127 };
+    if ip.is_unspecified() || ip.is_multicast() {
+        return Err("it is not the address of a host".into());
+    }
+    if net.prefix() < wide && ip == net.network() && net.is_ipv4() {
+        return Err(format!("it is the address of the network itself; its first host is `{}`", first_host(net)));
+    }
+    if net.prefix() < wide && net.is_ipv4() && ip == net.broadcast() {
+        return Err("it is the broadcast address of its network".into());
+    }
+    Ok(())
+}
+
+fn first_host(net: &IpNetwork) -> String {
+    super::value::offset(net.network(), 1).map_or(String::new(), |ip: IpAddr| format!("{ip}/{}", net.prefix()))
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Gives a device an address with its prefix length, IPv4 or IPv6; an IPv6 one works at once, without duplicate address
+    /// detection.
+    ///
+    /// Like `ip addr add CIDR brd + dev DEV`, and `nodad` for IPv6.
+    ///
+    /// Fails with `invalid` where the text is no such address or names the network or its broadcast address, with `exists`
+    /// where the device has it, and with `missing` where there is no such device.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0");
+    /// h["eth0"].addr("10.0.0.1/24");
+    /// h["eth0"].addr("fd00::1/64");
+    /// assert(h["eth0"].addrs().len() == 2);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn addr(ctx: NativeCallContext, dev: Dev, cidr: Dynamic) -> RhaiResultOf<Dev> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let doing = format!("add an address to {}", dev.shown());
+            let net: IpNetwork = units::argument(&doing, cidr)?;
+            check_usable(&net).map_err(|because| {
+                Error::invalid(format!("add address `{net}` to {}", dev.shown())).because(because)
+            })?;
+            let entry = dev.existing(lab)?;
+            lab.ask(AddAddr { dev: entry.dev, net }, place)
+        })?;
+        Ok(dev)
+    }
+
+    /// Returns the addresses of a device, as maps with `address`, `ip`, `prefix`, `version` and `scope`.
+    ///
+    /// Link-local IPv6 addresses, which the kernel makes by itself, are left out.
+    ///
+    /// Like `ip addr show dev DEV`.
+    ///
+    /// Fails with `missing` where there is no such device.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0");
+    /// h["eth0"].addr("10.0.0.1/24");
+    /// let a = h["eth0"].addrs()[0];
+    /// assert(a.address == "10.0.0.1/24" && a.ip == ip("10.0.0.1") && a.prefix == 24);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn addrs(ctx: NativeCallContext, dev: Dev) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            let entry = dev.existing(lab)?;
+            let (kernel, _) = lab.settled()?;
+            let failed = |source: net::Error| Error::kernel(format!("list the addresses of {}", dev.shown()), &source);
+            let rtnl = kernel.rtnl(&entry.dev.netns).map_err(failed)?;
+            let addresses = kernel.run(net::addr::list(&rtnl)).map_err(failed)?;
+            let here = addresses.iter().filter(|address| address.index == entry.dev.index && address.scope != "link");
+            Ok(here
+                .map(|address| {
+                    Dynamic::from_map(Map::from_iter([
+                        ("address".into(), address.net.to_string().into()),
+                        ("ip".into(), Dynamic::from(Ip(address.net.ip()))),
+                        ("prefix".into(), i64::from(address.net.prefix()).into()),
+                        ("version".into(), if address.net.is_ipv4() { 4_i64 } else { 6 }.into()),
+                        ("scope".into(), address.scope.clone().into()),
+                    ]))
+                })
+                .collect())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn network_and_broadcast_addresses_are_refused() {
+        let usable = |text: &str| check_usable(&text.parse().expect("an address")).is_ok();
+        for good in
+            ["10.0.0.1/24", "10.0.0.0/31", "10.0.0.1/31", "10.0.0.0/32", "fd00::/64", "fd00::1/128", "127.0.0.2/8"]
+        {
+            assert!(usable(good), "{good}");
+        }
+        for bad in ["10.0.0.0/24", "10.0.0.255/24", "0.0.0.0/0", "224.0.0.1/24", "ff02::1/64", "::/64"] {
+            assert!(!usable(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What every primitive needs of the call it is in: the lab, the place in the script, and the way to raise an error.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
+
+use crate::lab::{Error, Kind, Lab, Place, Result, Spot, Step};
+
+/// What the engine's functions return. The name matters: the metadata of rhai knows it.
+pub type RhaiResultOf<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// The lab that a script builds, as the engine carries it to every call.
+#[derive(Clone)]
+pub struct LabHandle {
+    lab: Rc<RefCell<Option<Lab>>>,
+    script: Rc<str>,
+}
+
+impl LabHandle {
+    /// Wraps the lab that the script named `script` builds.
+    pub fn new(lab: Lab, script: &str) -> LabHandle {
+        LabHandle { lab: Rc::new(RefCell::new(Some(lab))), script: script.into() }
+    }
+
+    /// Takes the lab out, at the end of the run; handles that still live then find it closed.
+    pub fn take(&self) -> Option<Lab> {
+        self.lab.borrow_mut().take()
+    }
+
+    /// Works on the lab.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Lab) -> Result<T>) -> Result<T> {
+        let closed = || Error::new(Kind::Gone, "use the lab").because("its run is over");
+        match self.lab.try_borrow_mut() {
+            Ok(mut lab) => lab.as_mut().map_or_else(|| Err(closed()), work),
+            Err(_) => Err(Error::invalid("use the lab").because("another primitive is at work on it")),
+        }
+    }
+}
+
+/// An error as a script's `catch` gets it.
+#[derive(Debug, Clone)]
+pub struct ScriptError(pub Rc<Error>);
+
+/// Returns the lab of the call.
+pub(super) fn lab_of(ctx: &NativeCallContext) -> Result<LabHandle> {
+    let lab = ctx.tag().and_then(|tag| tag.clone().try_cast::<LabHandle>());
+    lab.ok_or_else(|| Error::invalid(format!("call `{}`", ctx.fn_name())).because("no lab is being built here"))
+}
+
+/// Works on the call's lab; an error is raised at the place in the script.
+pub(super) fn with_lab<T>(ctx: &NativeCallContext, work: impl FnOnce(&mut Lab) -> Result<T>) -> RhaiResultOf<T> {
+    raise(ctx, lab_of(ctx).and_then(|lab| lab.with(work)))
+}
+
+/// Asks the call's lab for a step.
+pub(super) fn ask(ctx: &NativeCallContext, step: impl Step + 'static) -> RhaiResultOf<()> {
+    let place = place_of(ctx);
+    with_lab(ctx, |lab| lab.ask(step, place))
+}
+
+/// Turns an error into one that rhai raises at the call, and that the script can catch, but for an interruption.
+pub(super) fn raise<T>(ctx: &NativeCallContext, result: Result<T>) -> RhaiResultOf<T> {
+    result.map_err(|error| rhai_error(error.at(&place_of(ctx)), ctx.call_position()))
+}
+
+/// Wraps an error for rhai.
+pub fn rhai_error(error: Error, position: Position) -> Box<EvalAltResult> {
+    let interrupted = error.kind() == Kind::Interrupted;
+    let error = Dynamic::from(ScriptError(Rc::new(error)));
+    Box::new(match interrupted {
+        true => EvalAltResult::ErrorTerminated(error, position),
+        false => EvalAltResult::ErrorRuntime(error, position),
+    })
+}
+
+/// Returns where in the script a call stands, and who called that.
+pub fn place_of(ctx: &NativeCallContext) -> Place {
+    let script = lab_of(ctx).map_or_else(|_| Rc::from(""), |lab| lab.script);
+    let mut spots = Vec::new();
+    let mut push = |source: &str, position: Position| {
+        let (Some(line), Some(column)) = (position.line(), position.position()) else { return };
+        let spot = Spot { source: source.to_string(), line, column };
+        if spots.last() != Some(&spot) {
+            spots.push(spot);
+        }
+    };
+    push(ctx.call_source().unwrap_or(&script), ctx.call_position());
+    // A frame's position is where it was called; its source is where its own body stands, so the caller's source is
+    // the frame's before it.
+    let frames = ctx.debugger().map_or(&[][..], |debugger| debugger.call_stack());
+    for depth in (0..frames.len()).rev() {
+        let source = match depth {
+            0 => &*script,
+            _ => frames[depth - 1].source.as_deref().unwrap_or(&script),
+        };
+        push(source, frames[depth].pos);
+    }
+    Place(spots)
+}
+
+/// Returns a value of ours, or any other, as the text that `print` shows.
+pub(super) fn text_of(value: &Dynamic) -> String {
+    let dev = value.clone().try_cast::<super::Dev>().map(|dev| dev.name.to_string());
+    let netns = || value.clone().try_cast::<super::NetnsHandle>().map(|netns| netns.0.name.clone());
+    let ip = || value.clone().try_cast::<super::Ip>().map(|ip| ip.0.to_string());
+    let net = || value.clone().try_cast::<super::Net>().map(|net| net.0.to_string());
+    dev.or_else(netns).or_else(ip).or_else(net).unwrap_or_else(|| value.to_string())
+}

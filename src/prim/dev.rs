@@ -1,0 +1,441 @@
+//! Devices: what any device in a namespace tells of itself, and how it is renamed, moved, and set up or down.
+
+use rhai::plugin::*;
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, lab_of, place_of, raise, with_lab};
+use super::handles::{self, Dev, NetnsHandle};
+use super::veth::{add_full_name, check_free, ip};
+use crate::lab::{DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, name};
+use crate::net::{self, Change};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "dev",
+    about: "What any device can be asked, and its name, place and state.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("rename", RenameDev), step_sort!("move", MoveDev), step_sort!("up", SetUp)],
+    options: &[],
+};
+
+/// Gives a device another name.
+#[derive(Debug, Serialize, Deserialize)]
+struct RenameDev {
+    from: DevRef,
+    to: DevRef,
+}
+
+impl Step for RenameDev {
+    step_identity!("rename");
+
+    fn doing(&self) -> String {
+        format!("rename {} to `{}`", self.from.shown(), self.to.name)
+    }
+
+    fn like(&self) -> Vec<String> {
+        vec![format!(
+            "{} link set dev {} name {}",
+            ip(&self.from.netns),
+            name::kernel_name(&self.from.name),
+            name::kernel_name(&self.to.name)
+        )]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_dev(self.from.no, &self.from.shown())?;
+        check_free(model, &self.to, &self.doing())?;
+        model.relocate_dev(self.from.no, self.to.clone());
+        Ok(())
+    }
+
+    fn unplan(&self, model: &mut Model, _why: &str) {
+        model.relocate_dev(self.from.no, self.from.clone());
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        rename(kernel, &self.from, &self.to)
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if kernel.link(&self.to)?.is_none() {
+            return Ok(());
+        }
+        rename(kernel, &self.to, &self.from)
+    }
+
+    fn needs_finished(&self, _no: u32) -> bool {
+        true
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.from.netns]
+    }
+
+    fn lives_on(&self) -> Option<&DevRef> {
+        Some(&self.from)
+    }
+}
+
+fn rename(kernel: &mut Kernel, from: &DevRef, to: &DevRef) -> net::Result<()> {
+    let rtnl = kernel.rtnl(&from.netns)?;
+    if name::kernel_name(&from.name) != from.name {
+        kernel.run(net::link::delete_altname(&rtnl, from.index, &from.name))?;
+    }
+    let new_name = name::kernel_name(&to.name);
+    let rename = Change { name: Some(&new_name), ..Change::default() };
+    match kernel.run(net::link::change(&rtnl, from.index, &rename)) {
+        // Kernels before 6.2 rename only a device that is down.
+        Err(error) if error.errno() == libc::EBUSY => {
+            kernel.run(net::link::change(&rtnl, from.index, &Change { up: Some(false), ..Change::default() }))?;
+            let both = Change { up: Some(true), ..rename };
+            kernel.run(net::link::change(&rtnl, from.index, &both))?;
+        }
+        done => done?,
+    }
+    add_full_name(kernel, to)
+}
+
+/// Moves a device into another namespace.
+#[derive(Debug, Serialize, Deserialize)]
+struct MoveDev {
+    from: DevRef,
+    to: DevRef,
+    up: bool,
+}
+
+impl Step for MoveDev {
+    step_identity!("move");
+
+    fn doing(&self) -> String {
+        format!("move {} to netns `{}`", self.from.shown(), self.to.netns.name)
+    }
+
+    fn like(&self) -> Vec<String> {
+        let short = name::kernel_name(&self.from.name);
+        vec![
+            format!("{} link set dev {short} netns {}", ip(&self.from.netns), self.to.netns.name),
+            format!("{} link set dev {short} up", ip(&self.to.netns)),
+        ]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_dev(self.from.no, &self.from.shown())?;
+        model.living_netns(&self.to.netns)?;
+        check_free(model, &self.to, &self.doing())?;
+        model.set_controller(self.from.no, None);
+        model.relocate_dev(self.from.no, self.to.clone());
+        if let Some(entry) = model.dev_mut(self.to.no) {
+            // The kernel drops them with the move.
+            entry.addresses.clear();
+        }
+        Ok(())
+    }
+
+    fn unplan(&self, model: &mut Model, _why: &str) {
+        model.relocate_dev(self.from.no, self.from.clone());
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        move_dev(kernel, &self.from, &self.to, self.up)
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if kernel.link(&self.to)?.is_none() {
+            return Ok(());
+        }
+        move_dev(kernel, &self.to, &self.from, self.up)
+    }
+
+    fn needs_finished(&self, _no: u32) -> bool {
+        true
+    }
+
+    // A device that the lab made goes with the namespace that it is in. Another one is fetched back first: the kernel
+    // would destroy a virtual one.
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        if self.from.made { vec![&self.to.netns] } else { Vec::new() }
+    }
+}
+
+fn move_dev(kernel: &mut Kernel, from: &DevRef, to: &DevRef, up: bool) -> net::Result<()> {
+    let target = kernel.netns(&to.netns)?;
+    let rtnl = kernel.rtnl(&from.netns)?;
+    let change = Change { netns: Some(&target), new_index: Some(to.index), ..Change::default() };
+    kernel.run(net::link::change(&rtnl, from.index, &change))?;
+    if !up {
+        return Ok(());
+    }
+    let rtnl = kernel.rtnl(&to.netns)?;
+    kernel.run(net::link::change(&rtnl, to.index, &Change { up: Some(true), ..Change::default() }))
+}
+
+/// Sets a device up or down.
+#[derive(Debug, Serialize, Deserialize)]
+struct SetUp {
+    dev: DevRef,
+    up: bool,
+    before: Option<bool>,
+}
+
+impl Step for SetUp {
+    step_identity!("up");
+
+    fn doing(&self) -> String {
+        format!("set {} {}", self.dev.shown(), if self.up { "up" } else { "down" })
+    }
+
+    fn like(&self) -> Vec<String> {
+        let state = if self.up { "up" } else { "down" };
+        vec![format!("{} link set dev {} {state}", ip(&self.dev.netns), name::kernel_name(&self.dev.name))]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_dev(self.dev.no, &self.dev.shown()).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        if !self.dev.made && !self.dev.netns.made {
+            self.before = kernel.link(&self.dev)?.map(|link| link.up);
+        }
+        Ok(())
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        set_up(kernel, &self.dev, self.up)
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        match (self.before, kernel.link(&self.dev)?) {
+            (Some(before), Some(link)) if link.up == self.up && before != self.up => set_up(kernel, &self.dev, before),
+            _ => Ok(()),
+        }
+    }
+
+    fn needs_finished(&self, _no: u32) -> bool {
+        true
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.dev.netns]
+    }
+
+    fn lives_on(&self) -> Option<&DevRef> {
+        Some(&self.dev)
+    }
+}
+
+fn set_up(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
+    let rtnl = kernel.rtnl(&dev.netns)?;
+    kernel.run(net::link::change(&rtnl, dev.index, &Change { up: Some(up), ..Change::default() }))
+}
+
+/// Refuses to move a device that would lose what the lab could not give back.
+fn check_movable(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<bool> {
+    if dev.made {
+        return Ok(true);
+    }
+    let (kernel, _) = lab.settled()?;
+    let failed = |source: net::Error| Error::kernel(doing, &source);
+    let link = kernel
+        .link(dev)
+        .map_err(failed)?
+        .ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))?;
+    let rtnl = kernel.rtnl(&dev.netns).map_err(failed)?;
+    let addresses = kernel.run(net::addr::list(&rtnl)).map_err(failed)?;
+    let kept: Vec<String> = addresses
+        .iter()
+        .filter(|address| address.index == dev.index && address.scope != "link")
+        .map(|address| format!("`{}`", address.net))
+        .collect();
+    if kept.is_empty() {
+        return Ok(link.up);
+    }
+    Err(Error::new(Kind::Denied, doing)
+        .because(format!("it carries {}, which a move would lose, with the routes over it", kept.join(", ")))
+        .hint("connect it by a bridge or a route instead"))
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Gives a device another name; handles to it stay good.
+    ///
+    /// Like `ip link set dev OLD name NEW`.
+    ///
+    /// Fails with `exists` where the name is taken in its namespace.
+    ///
+    /// ```rhai
+    /// let r = netns("r1");
+    /// veth(r["eth0"], "up0");
+    /// let wan = r["eth0"];
+    /// wan.rename("wan0");
+    /// assert(wan.name == "wan0" && r["wan0"].state == "up");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn rename(ctx: NativeCallContext, dev: Dev, new_name: &str) -> RhaiResultOf<Dev> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            name::check("device", new_name)?;
+            let from = dev.existing(lab)?.dev;
+            handles::load(lab, &from.netns)?;
+            let to = DevRef { name: new_name.to_string(), ..from.clone() };
+            lab.ask(RenameDev { from, to }, place)
+        })?;
+        Ok(dev)
+    }
+
+    /// Moves a device into another namespace, where it comes up; the kernel drops its addresses. A pair that `veth` makes in
+    /// place is a hundred times cheaper.
+    ///
+    /// Like `ip link set dev DEV netns NETNS`.
+    ///
+    /// Fails with `exists` where the name is taken there, and with `denied` for a device that the lab did not make and that
+    /// carries addresses.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth("left0", "right0");
+    /// host["right0"].move_to(h);
+    /// assert(h["right0"].state == "up");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn move_to(ctx: NativeCallContext, dev: Dev, netns: NetnsHandle) -> RhaiResultOf<Dev> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let from = dev.existing(lab)?.dev;
+            let target = netns.living(lab)?;
+            handles::load(lab, &target)?;
+            let up = check_movable(lab, &from, &format!("move {} to netns `{}`", from.shown(), target.name))?;
+            let index = lab.model().next_index(target.no);
+            let to = DevRef { netns: target, index, ..from.clone() };
+            lab.ask(MoveDev { from, to, up }, place)
+        })?;
+        Ok(dev)
+    }
+
+    /// Sets a device up.
+    ///
+    /// Like `ip link set dev DEV up`.
+    ///
+    /// Fails with `missing` where there is no such device.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0", #{ up: false });
+    /// h["eth0"].up();
+    /// host["up0"].up();
+    /// assert(h["eth0"].state == "up");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn up(ctx: NativeCallContext, dev: Dev) -> RhaiResultOf<Dev> {
+        ask_up(&ctx, &dev, true)?;
+        Ok(dev)
+    }
+
+    /// Sets a device down: its routes go, and what is at the other end of the cable loses its carrier.
+    ///
+    /// Like `ip link set dev DEV down`.
+    ///
+    /// Fails with `missing` where there is no such device.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0");
+    /// host["up0"].down();
+    /// assert(h["eth0"].state == "no carrier");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn down(ctx: NativeCallContext, dev: Dev) -> RhaiResultOf<Dev> {
+        ask_up(&ctx, &dev, false)?;
+        Ok(dev)
+    }
+
+    /// Returns the name of a device.
+    #[rhai_fn(get = "name", return_raw, pure)]
+    pub fn dev_name(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<String> {
+        with_lab(&ctx, |lab| Ok(dev.find(lab)?.map_or_else(|| dev.name.to_string(), |entry| entry.dev.name)))
+    }
+
+    /// Returns the namespace that a device is in.
+    #[rhai_fn(get = "netns", return_raw, pure)]
+    pub fn dev_netns(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<NetnsHandle> {
+        with_lab(&ctx, |lab| {
+            Ok(dev.find(lab)?.map_or_else(|| dev.netns.clone(), |entry| NetnsHandle::new(entry.dev.netns)))
+        })
+    }
+
+    /// Returns the hardware address of a device.
+    #[rhai_fn(get = "mac", return_raw, pure)]
+    pub fn dev_mac(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<String> {
+        link(&ctx, dev).map(|link| link.mac.map_or(String::new(), |mac| mac.to_string()))
+    }
+
+    /// Returns the MTU of a device in bytes.
+    #[rhai_fn(get = "mtu", return_raw, pure)]
+    pub fn dev_mtu(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<i64> {
+        link(&ctx, dev).map(|link| i64::from(link.mtu))
+    }
+
+    /// Returns the kind of a device in the kernel's word: `veth`, `bridge` …; empty for `lo` and hardware.
+    #[rhai_fn(get = "kind", return_raw, pure)]
+    pub fn dev_kind(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<String> {
+        link(&ctx, dev).map(|link| link.kind.unwrap_or_default())
+    }
+
+    /// Returns the state of a device: `up`, `down` or `no carrier`.
+    #[rhai_fn(get = "state", return_raw, pure)]
+    pub fn dev_state(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<String> {
+        link(&ctx, dev).map(|link| {
+            match (link.up, link.carrier) {
+                (true, true) => "up",
+                (true, false) => "no carrier",
+                (false, _) => "down",
+            }
+            .to_string()
+        })
+    }
+
+    /// Returns the index of a device in its namespace.
+    #[rhai_fn(get = "index", return_raw, pure)]
+    pub fn dev_index(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<i64> {
+        link(&ctx, dev).map(|link| i64::from(link.index))
+    }
+
+    #[rhai_fn(global, name = "to_string", pure)]
+    pub fn dev_text(dev: &mut Dev) -> String {
+        dev.name.to_string()
+    }
+
+    #[rhai_fn(global, name = "to_debug", pure)]
+    pub fn dev_debug(dev: &mut Dev) -> String {
+        dev.to_string()
+    }
+}
+
+fn ask_up(ctx: &NativeCallContext, dev: &Dev, up: bool) -> RhaiResultOf<()> {
+    let place = place_of(ctx);
+    with_lab(ctx, |lab| {
+        let entry = dev.existing(lab)?;
+        lab.ask(SetUp { dev: entry.dev, up, before: None }, place)
+    })
+}
+
+/// Returns the kernel's view of a device.
+fn link(ctx: &NativeCallContext, dev: &Dev) -> RhaiResultOf<net::Link> {
+    let looked = lab_of(ctx).and_then(|lab| {
+        lab.with(|lab| {
+            let entry = dev.existing(lab)?;
+            let (kernel, _) = lab.settled()?;
+            let failed = |source: net::Error| Error::kernel(format!("look at {}", dev.shown()), &source);
+            let rtnl = kernel.rtnl(&entry.dev.netns).map_err(failed)?;
+            let link = kernel.run(net::link::get(&rtnl, entry.dev.index)).map_err(failed)?;
+            link.ok_or_else(|| {
+                Error::new(Kind::Gone, format!("look at {}", dev.shown())).because("something else removed it")
+            })
+        })
+    });
+    raise(ctx, looked)
+}

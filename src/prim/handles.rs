@@ -1,0 +1,163 @@
+//! The handles that scripts hold: a netns, and a device in one.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use crate::lab::{DevEntry, DevRef, Error, Kind, Lab, NetnsRef, Result, name, shown_dev};
+use crate::net;
+
+/// A network namespace, as a script holds it.
+#[derive(Debug, Clone)]
+pub struct NetnsHandle(pub Rc<NetnsRef>);
+
+impl NetnsHandle {
+    /// Wraps a namespace that the lab knows.
+    pub fn new(at: NetnsRef) -> NetnsHandle {
+        NetnsHandle(Rc::new(at))
+    }
+
+    /// Checks that the namespace is still there.
+    pub fn living(&self, lab: &mut Lab) -> Result<NetnsRef> {
+        lab.model().living_netns(&self.0).map(|entry| entry.at.clone())
+    }
+}
+
+impl std::fmt::Display for NetnsHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "netns `{}`", self.0.name)
+    }
+}
+
+/// A device in a namespace, as a script holds it: `h["eth0"]`.
+///
+/// It may be named before it exists, as an end of a `veth` is. Once it was found it stays that one device, whatever its
+/// name is later.
+#[derive(Debug, Clone)]
+pub struct Dev {
+    /// The namespace that it was named in.
+    pub netns: NetnsHandle,
+    /// The name that it was named by.
+    pub name: Rc<str>,
+    found: Rc<Cell<Option<u32>>>,
+}
+
+impl Dev {
+    /// Names a device, whether it exists or not.
+    pub fn named(netns: NetnsHandle, name: &str) -> Dev {
+        Dev { netns, name: name.into(), found: Rc::new(Cell::new(None)) }
+    }
+
+    /// Wraps a device that the lab knows.
+    pub fn known(dev: &DevRef) -> Dev {
+        let found = Rc::new(Cell::new(Some(dev.no)));
+        Dev { netns: NetnsHandle::new(dev.netns.clone()), name: dev.name.as_str().into(), found }
+    }
+
+    /// Returns the device for a message.
+    pub fn shown(&self) -> String {
+        shown_dev(&name::shown(&self.name), &self.netns.0.name)
+    }
+
+    /// Finds the device, if there is one of this name.
+    pub fn find(&self, lab: &mut Lab) -> Result<Option<DevEntry>> {
+        if let Some(no) = self.found.get() {
+            return lab.model().living_dev(no, &self.shown()).map(|entry| Some(entry.clone()));
+        }
+        let netns = self.netns.living(lab)?;
+        let entry = find_dev(lab, &netns, &self.name)?;
+        if let Some(entry) = &entry {
+            self.found.set(Some(entry.dev.no));
+        }
+        Ok(entry)
+    }
+
+    /// Finds the device, which must exist.
+    pub fn existing(&self, lab: &mut Lab) -> Result<DevEntry> {
+        if let Some(entry) = self.find(lab)? {
+            return Ok(entry);
+        }
+        let netns = self.netns.living(lab)?;
+        let names: Vec<String> =
+            lab.model().netns(netns.no).map(|entry| entry.devs.keys().cloned().collect()).unwrap_or_default();
+        let error =
+            Error::new(Kind::Missing, format!("find device {}", self.shown())).because("there is no such device");
+        Err(match name::nearest(&self.name, names.iter().map(String::as_str)) {
+            Some(near) => error.hint(format!("did you mean `{near}`?")),
+            None if names.is_empty() => error.hint(format!("netns `{}` has no devices yet", netns.name)),
+            None => error.hint(format!("it has: {}", names.join(", "))),
+        })
+    }
+}
+
+impl std::fmt::Display for Dev {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "dev {}", self.shown())
+    }
+}
+
+/// Finds a device by name: one that the lab knows, or one that the kernel has.
+pub fn find_dev(lab: &mut Lab, netns: &NetnsRef, name: &str) -> Result<Option<DevEntry>> {
+    load(lab, netns)?;
+    if let Some(entry) = lab.model().dev_named(netns.no, name) {
+        return Ok(Some(entry.clone()));
+    }
+    if !netns.made || !lab.model().netns(netns.no).is_some_and(|entry| entry.loaded) {
+        return Ok(None);
+    }
+    // A command that ran in the namespace may have made it.
+    let (kernel, _) = lab.settled()?;
+    let failed =
+        |source: net::Error| Error::kernel(format!("look for device {}", shown_dev(name, &netns.name)), &source);
+    let rtnl = kernel.rtnl(netns).map_err(failed)?;
+    let Some(link) = kernel.run(net::link::find(&rtnl, name)).map_err(failed)? else { return Ok(None) };
+    let entry = foreign(lab, netns, &link);
+    lab.model().add_dev(entry.clone());
+    Ok(Some(entry))
+}
+
+/// Enters what the kernel has in a namespace that is not ours, once.
+pub fn load(lab: &mut Lab, netns: &NetnsRef) -> Result<()> {
+    if netns.made || lab.model().netns(netns.no).is_none_or(|entry| entry.loaded) {
+        return Ok(());
+    }
+    let failed = |source: net::Error| Error::kernel(format!("look into netns `{}`", netns.name), &source);
+    let (kernel, _) = lab.foreign();
+    let rtnl = kernel.rtnl(netns).map_err(failed)?;
+    let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+    for link in &links {
+        let entry = foreign(lab, netns, link);
+        if lab.model().dev_named(netns.no, &entry.dev.name).is_none() {
+            lab.model().add_dev(entry);
+        }
+    }
+    if let Some(entry) = lab.model().netns_mut(netns.no) {
+        entry.loaded = true;
+    }
+    Ok(())
+}
+
+/// Notes that something other than the lab's steps may have changed a namespace of ours.
+pub fn disturbed(lab: &mut Lab, netns: &NetnsRef) {
+    if let Some(entry) = lab.model().netns_mut(netns.no) {
+        entry.loaded = netns.made;
+    }
+}
+
+fn foreign(lab: &mut Lab, netns: &NetnsRef, link: &net::Link) -> DevEntry {
+    let no = lab.model().next_no();
+    DevEntry {
+        dev: DevRef {
+            no,
+            netns: netns.clone(),
+            name: link.altnames.first().filter(|alt| name::kernel_name(alt) == link.name).unwrap_or(&link.name).clone(),
+            index: link.index,
+            mac: link.mac,
+            made: false,
+        },
+        kind: link.kind.clone().unwrap_or_default(),
+        peer: None,
+        controller: None,
+        addresses: Vec::new(),
+        ports: 0,
+    }
+}

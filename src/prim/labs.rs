@@ -1,0 +1,163 @@
+//! The lab itself: its name, settling, and output.
+
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+
+use super::Group;
+use super::context::{RhaiResultOf, with_lab};
+use crate::lab::{Error, Event, Result};
+
+pub(super) const GROUP: Group = Group {
+    name: "lab",
+    about: "The lab as a whole, and what the script prints.",
+    module: || {
+        let mut module = exported_module!(functions);
+        module.set_custom_type::<super::ScriptError>("Error");
+        module
+    },
+    steps: &[],
+    options: &[],
+};
+
+/// Lays out rows as a table: the columns in the order of `columns`, or of their names.
+fn lay_out(rows: Array, columns: Option<Vec<String>>) -> Result<Event> {
+    let doing = "print a table";
+    let mut maps = Vec::new();
+    for (number, row) in rows.into_iter().enumerate() {
+        let shown = super::options::shown_value(&row);
+        let wrong = || Error::invalid(doing).because(format!("row {number} is {shown}, and a row is a map"));
+        maps.push(row.try_cast::<Map>().ok_or_else(wrong)?);
+    }
+    let named = || {
+        let mut names: Vec<String> = Vec::new();
+        for key in maps.iter().flat_map(Map::keys) {
+            if !names.iter().any(|name| name == key.as_str()) {
+                names.push(key.to_string());
+            }
+        }
+        names
+    };
+    let columns = columns.unwrap_or_else(named);
+    let cell = |map: &Map, column: &String| map.get(column.as_str()).map_or(serde_json::Value::Null, as_json);
+    let rows = maps.iter().map(|map| columns.iter().map(|column| cell(map, column)).collect()).collect();
+    Ok(Event::Table(columns, rows))
+}
+
+/// Turns a script's value into JSON: handles and addresses become their text.
+pub fn as_json(value: &Dynamic) -> serde_json::Value {
+    if value.is_unit() {
+        return serde_json::Value::Null;
+    }
+    if let Ok(number) = value.as_int() {
+        return number.into();
+    }
+    if let Ok(number) = value.as_float() {
+        return number.into();
+    }
+    if let Ok(flag) = value.as_bool() {
+        return flag.into();
+    }
+    if let Some(list) = value.read_lock::<Array>() {
+        return list.iter().map(as_json).collect();
+    }
+    if let Some(map) = value.read_lock::<Map>() {
+        return map.iter().map(|(key, value)| (key.to_string(), as_json(value))).collect();
+    }
+    super::context::text_of(value).into()
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Names the lab that the script builds; `--name` on the command line goes before it. The script's file name is the name
+    /// unless either is given.
+    ///
+    /// Like the `--name` of `topo run`.
+    ///
+    /// Fails with `invalid` for a name that breaks the rule for names, and once something has looked at the network: the lab
+    /// has its name by then.
+    ///
+    /// ```rhai
+    /// lab("office");
+    /// netns("h1");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab(ctx: NativeCallContext, name: &str) -> RhaiResultOf<()> {
+        with_lab(&ctx, |lab| lab.set_name(name))
+    }
+
+    /// Applies what was asked for so far. It happens by itself when something looks at the network and at the script's end;
+    /// calling it is for catching the kernel's own refusal where it arises.
+    ///
+    /// Like the end of an `ip -batch` file.
+    ///
+    /// Fails with the kernel's refusal of any step, at the line that asked for it.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// try {
+    ///     h.route("default", #{ via: "192.0.2.1" });
+    ///     settle();
+    /// } catch (e) {
+    ///     print(e.message);
+    /// }
+    /// assert(h.routes().is_empty());
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn settle(ctx: NativeCallContext) -> RhaiResultOf<()> {
+        with_lab(&ctx, |lab| lab.settle())
+    }
+
+    /// Prints rows, which are maps, as a table with a column for each key; under `--json`, as a list of objects.
+    ///
+    /// Like `column -t`.
+    ///
+    /// Fails with `invalid` where a row is no map.
+    ///
+    /// ```rhai
+    /// table([#{ name: "h1", ip: "10.0.0.1" }, #{ name: "h2", ip: "10.0.0.2" }]);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn table(ctx: NativeCallContext, rows: Array) -> RhaiResultOf<()> {
+        with_lab(&ctx, |lab| {
+            let event = lay_out(rows, None)?;
+            lab.say(&event);
+            Ok(())
+        })
+    }
+
+    /// Prints rows as a table with the columns given, in their order.
+    #[rhai_fn(name = "table", return_raw)]
+    pub fn table_with(ctx: NativeCallContext, rows: Array, columns: Array) -> RhaiResultOf<()> {
+        with_lab(&ctx, |lab| {
+            let columns = columns.iter().map(ToString::to_string).collect();
+            let event = lay_out(rows, Some(columns))?;
+            lab.say(&event);
+            Ok(())
+        })
+    }
+
+    /// Returns the sort of an error, for `catch`: `invalid`, `exists`, `missing`, `gone`, `busy`, `denied`, `unsupported`,
+    /// `kernel`, `timeout`, `failed` or `state`.
+    #[rhai_fn(get = "kind", pure)]
+    pub fn error_kind(error: &mut super::super::ScriptError) -> String {
+        error.0.kind().word().to_string()
+    }
+
+    /// Returns what an error says: what was attempted, and why it failed.
+    #[rhai_fn(get = "message", pure)]
+    pub fn error_message(error: &mut super::super::ScriptError) -> String {
+        error.0.to_string()
+    }
+
+    /// Returns what to do next about an error; empty where nothing is known.
+    #[rhai_fn(get = "hint", pure)]
+    pub fn error_hint(error: &mut super::super::ScriptError) -> String {
+        error.0.hint_text().unwrap_or_default().to_string()
+    }
+
+    #[rhai_fn(global, name = "to_string", name = "to_debug", pure)]
+    pub fn error_text(error: &mut super::super::ScriptError) -> String {
+        error.0.to_string()
+    }
+}

@@ -1,0 +1,70 @@
+//! The primitives: what a script can call. One file a group: its steps, its documented functions, its tests.
+//!
+//! This is the only place where Rhai meets `lab`. A function checks its values, asks the lab for a step, and returns a
+//! handle; what looks at the network settles first. `GROUPS` is the one list of the groups: the engine, the catalogue, the
+//! journal and the tests are all made from it.
+
+mod addr;
+mod bridge;
+mod check;
+mod context;
+mod dev;
+mod handles;
+mod labs;
+mod neigh;
+mod netns;
+mod options;
+mod ping;
+mod process;
+mod route;
+mod rule;
+mod sysctl;
+mod units;
+mod value;
+mod veth;
+
+use rhai::Module;
+
+use crate::lab::{ReadStep, Steps};
+
+pub use context::{LabHandle, ScriptError, place_of, rhai_error};
+pub use handles::{Dev, NetnsHandle};
+pub use options::{OptionDoc, OptionSet};
+pub use value::{Ip, Net, ip_value, net_value};
+
+/// A group of primitives.
+pub struct Group {
+    /// Its name: the file's.
+    pub name: &'static str,
+    /// What it is for, in one sentence.
+    pub about: &'static str,
+    /// Makes the module with its functions.
+    pub module: fn() -> Module,
+    /// The sorts of steps that its functions ask for.
+    pub steps: &'static [(&'static str, ReadStep)],
+    /// The options that its functions take.
+    pub options: &'static [OptionSet],
+}
+
+/// All groups, in the order in which the reference lists them.
+pub const GROUPS: &[Group] = &[
+    netns::GROUP,
+    veth::GROUP,
+    dev::GROUP,
+    bridge::GROUP,
+    addr::GROUP,
+    route::GROUP,
+    rule::GROUP,
+    neigh::GROUP,
+    sysctl::GROUP,
+    process::GROUP,
+    ping::GROUP,
+    check::GROUP,
+    value::GROUP,
+    labs::GROUP,
+];
+
+/// Returns the sorts of steps of all groups: what journals are read with.
+pub fn steps() -> Steps {
+    Steps::new(GROUPS.iter().flat_map(|group| group.steps.iter().copied()))
+}

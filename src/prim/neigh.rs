@@ -1,0 +1,182 @@
+//! Neighbours: fixed entries of a namespace's ARP and NDP tables.
+
+use std::net::IpAddr;
+
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::{Dev, NetnsHandle};
+use super::options::options;
+use super::units::{self, DevOrName};
+use super::value::Ip;
+use super::veth::ip;
+use crate::lab::{DevRef, Error, Kernel, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
+use crate::net::{self, Mac};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "neigh",
+    about: "Fixed neighbours of a namespace.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("neigh", AddNeigh)],
+    options: &[NeighOptions::SET],
+};
+
+options! {
+    /// Options of `neigh`.
+    pub struct NeighOptions of "neigh" {
+        /// The device behind which the neighbour is.
+        dev: DevOrName,
+        /// The neighbour's hardware address.
+        mac: Mac,
+    }
+}
+
+/// Adds a permanent neighbour.
+#[derive(Debug, Serialize, Deserialize)]
+struct AddNeigh {
+    dev: DevRef,
+    ip: IpAddr,
+    mac: Mac,
+}
+
+impl Step for AddNeigh {
+    step_identity!("neigh");
+
+    fn doing(&self) -> String {
+        format!("add neighbour `{}` to {}", self.ip, self.dev.shown())
+    }
+
+    fn like(&self) -> Vec<String> {
+        vec![format!(
+            "{} neigh add {} lladdr {} nud permanent dev {}",
+            ip(&self.dev.netns),
+            self.ip,
+            self.mac,
+            name::kernel_name(&self.dev.name)
+        )]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_dev(self.dev.no, &self.dev.shown()).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        kernel.run(net::neigh::add(&rtnl, self.dev.index, self.ip, self.mac, OWNER_PROTOCOL))
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if kernel.link(&self.dev)?.is_none() {
+            return Ok(());
+        }
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        let neighbours = kernel.run(net::neigh::list(&rtnl))?;
+        let ours = neighbours.iter().any(|neigh| {
+            neigh.index == self.dev.index
+                && neigh.ip == self.ip
+                && neigh.protocol == OWNER_PROTOCOL
+                && neigh.mac == Some(self.mac)
+        });
+        if ours { kernel.run(net::neigh::delete(&rtnl, self.dev.index, self.ip)) } else { Ok(()) }
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.dev.netns]
+    }
+
+    fn lives_on(&self) -> Option<&DevRef> {
+        Some(&self.dev)
+    }
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Adds a neighbour that stays: the namespace reaches `ip` at this hardware address without asking.
+    ///
+    /// Like `ip neigh add IP lladdr MAC nud permanent dev DEV`.
+    ///
+    /// Fails with `invalid` where `dev` or `mac` is not given, and with `exists` where there is such a neighbour.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0");
+    /// h["eth0"].addr("10.0.0.1/24");
+    /// h.neigh("10.0.0.9", #{ dev: h["eth0"], mac: "02:00:00:00:00:09" });
+    /// assert(h.neighs().some(|n| n.ip == ip("10.0.0.9") && n.mac == "02:00:00:00:00:09"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn neigh(
+        ctx: NativeCallContext,
+        netns: NetnsHandle,
+        address: Dynamic,
+        options: Map,
+    ) -> RhaiResultOf<NetnsHandle> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let doing = "add a neighbour";
+            let options = NeighOptions::parse(options)?;
+            netns.living(lab)?;
+            let ip: IpAddr = units::argument(doing, address)?;
+            let (Some(dev), Some(mac)) = (options.dev, options.mac) else {
+                return Err(Error::invalid(format!("{doing} `{ip}`")).because("it needs both `dev` and `mac`"));
+            };
+            let dev = match dev {
+                DevOrName::Dev(dev) => dev,
+                DevOrName::Name(name) => Dev::named(netns.clone(), &name),
+            };
+            let entry = dev.existing(lab)?;
+            if entry.dev.netns.no != netns.0.no {
+                return Err(
+                    Error::invalid(format!("{doing} `{ip}`")).because(format!("{} is in another netns", dev.shown()))
+                );
+            }
+            lab.ask(AddNeigh { dev: entry.dev, ip, mac }, place)
+        })?;
+        Ok(netns)
+    }
+
+    /// Returns the neighbours of a namespace, learnt ones included, as maps with `ip`, `mac`, `dev` and `state`.
+    ///
+    /// Like `ip neigh show`.
+    ///
+    /// Fails with `gone` where the namespace was removed.
+    ///
+    /// ```rhai
+    /// assert(netns("h1").neighs().is_empty());
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn neighs(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            let failed = |source: net::Error| Error::kernel(format!("list the neighbours of `{}`", at.name), &source);
+            let (kernel, model) = lab.settled()?;
+            let rtnl = kernel.rtnl(&at).map_err(failed)?;
+            let neighbours = kernel.run(net::neigh::list(&rtnl)).map_err(failed)?;
+            let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+            let name_of = |index: u32| {
+                let full = model.all_devs().find(|dev| dev.dev.netns.no == at.no && dev.dev.index == index);
+                let link = links.iter().find(|link| link.index == index);
+                full.map(|dev| dev.dev.name.clone()).or(link.map(|link| link.name.clone())).unwrap_or_default()
+            };
+            // Multicast and broadcast entries are the kernel's own, and nobody's neighbours.
+            let real = neighbours.iter().filter(|neigh| neigh.state != "noarp");
+            Ok(real
+                .map(|neigh| {
+                    Dynamic::from_map(Map::from_iter([
+                        ("ip".into(), Dynamic::from(Ip(neigh.ip))),
+                        ("mac".into(), neigh.mac.map_or(Dynamic::UNIT, |mac| mac.to_string().into())),
+                        ("dev".into(), name_of(neigh.index).into()),
+                        ("state".into(), neigh.state.clone().into()),
+                    ]))
+                })
+                .collect())
+        })
+    }
+}

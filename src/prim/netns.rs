@@ -1,0 +1,407 @@
+//! Network namespaces: made, found, looked into, removed.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use rhai::plugin::*;
+use rhai::{Array, Dynamic};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, ask, place_of, with_lab};
+use super::handles::{self, Dev, NetnsHandle};
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Result, Step, name};
+use crate::net::{self, Entry, Netns};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "netns",
+    about: "Network namespaces: the hosts, routers and containers of a lab.",
+    module: || {
+        let mut module = exported_module!(functions);
+        module.set_custom_type::<NetnsHandle>("Netns").set_custom_type::<Dev>("Dev");
+        module
+    },
+    steps: &[step_sort!("netns", AddNetns), step_sort!("netns-remove", RemoveNetns)],
+    options: &[],
+};
+
+/// Adds a named namespace.
+#[derive(Debug, Serialize, Deserialize)]
+struct AddNetns {
+    at: NetnsRef,
+    lo: u32,
+}
+
+impl Step for AddNetns {
+    step_identity!("netns");
+
+    fn doing(&self) -> String {
+        format!("add netns `{}`", self.at.name)
+    }
+
+    fn like(&self) -> Vec<String> {
+        vec![format!("ip netns add {0}", self.at.name), format!("ip -n {0} link set dev lo up", self.at.name)]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        if model.netns_named(&self.at.name).is_some() {
+            return Err(Error::new(Kind::Exists, self.doing())
+                .because("this lab has one of this name")
+                .hint(format!("`netns_get(\"{}\")` returns it", self.at.name)));
+        }
+        model.add_netns(self.at.clone());
+        model.add_dev(DevEntry {
+            dev: DevRef { no: self.lo, netns: self.at.clone(), name: "lo".into(), index: 1, mac: None, made: false },
+            kind: String::new(),
+            peer: None,
+            controller: None,
+            addresses: Vec::new(),
+            ports: 0,
+        });
+        Ok(())
+    }
+
+    fn unplan(&self, model: &mut Model, why: &str) {
+        model.remove_netns(self.at.no, why);
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let netns = kernel.new_netns()?;
+        kernel.dir().bind(&self.at.name, &netns, kernel.mark())?;
+        kernel.keep(&self.at, netns);
+        Ok(())
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        kernel.forget(&self.at);
+        let ours = match kernel.dir().entry(&self.at.name)? {
+            Entry::Netns(netns) => kernel.mark_in(&netns)?.as_deref() == Some(kernel.mark()),
+            Entry::Placeholder(mark) => mark == kernel.mark(),
+            Entry::Absent | Entry::Other => false,
+        };
+        if ours { kernel.dir().unbind(&self.at.name) } else { Ok(()) }
+    }
+
+    fn makes_netns(&self) -> Option<&NetnsRef> {
+        Some(&self.at)
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        Vec::new()
+    }
+}
+
+/// Removes a namespace that the lab made. What was in it can't be brought back, so its undo does nothing.
+#[derive(Debug, Serialize, Deserialize)]
+struct RemoveNetns {
+    at: NetnsRef,
+}
+
+impl Step for RemoveNetns {
+    step_identity!("netns-remove");
+
+    fn doing(&self) -> String {
+        format!("remove netns `{}`", self.at.name)
+    }
+
+    fn like(&self) -> Vec<String> {
+        vec![format!("ip netns pids {0} | xargs -r kill; ip netns delete {0}", self.at.name)]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        if !self.at.made {
+            return Err(Error::new(Kind::Denied, self.doing())
+                .because("this lab did not make it")
+                .hint("a lab removes only what it made"));
+        }
+        model.living_netns(&self.at)?;
+        model.remove_netns(self.at.no, "its netns was removed");
+        Ok(())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let Some(netns) = kernel.ours(&self.at)? else { return Ok(()) };
+        let id = netns.id();
+        drop(netns);
+        let left = net::process::end(&net::process::in_netns(&[id].into())?, std::time::Duration::from_secs(2))?;
+        if !left.is_empty() {
+            return Err(net::Error::new(self.doing(), libc::EBUSY));
+        }
+        kernel.forget(&self.at);
+        kernel.close_forgotten();
+        kernel.dir().unbind(&self.at.name)
+    }
+
+    fn undo(&self, _kernel: &mut Kernel) -> net::Result<()> {
+        Ok(())
+    }
+
+    fn needs_finished(&self, _no: u32) -> bool {
+        true
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        Vec::new()
+    }
+}
+
+/// Checks that no namespace of this name is on the machine.
+fn check_free(lab: &mut Lab, name: &str) -> Result<()> {
+    let doing = format!("add netns `{name}`");
+    let (kernel, _) = lab.foreign();
+    let entry = kernel.dir().entry(name).map_err(|source| Error::kernel(doing.clone(), &source))?;
+    let mark = match entry {
+        Entry::Absent => return Ok(()),
+        Entry::Netns(netns) => kernel.mark_in(&netns).unwrap_or_default(),
+        Entry::Placeholder(mark) => Some(mark),
+        Entry::Other => None,
+    };
+    let error = Error::new(Kind::Exists, doing);
+    let owner = mark.as_deref().and_then(|mark| mark.strip_prefix("topo:")).and_then(|mark| mark.split_once(':'));
+    Err(match owner {
+        Some((_, owner)) => error.because(format!("lab `{owner}` has made one of this name")).hint(format!(
+            "`topo down {owner}` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side"
+        )),
+        None => error
+            .because("there is one of this name already, and topo did not make it")
+            .hint("`ip netns list` shows it; `netns_get` opens it; `--sandbox` gives the lab a host of its own"),
+    })
+}
+
+/// Enters a namespace that the lab did not make, or returns the entry that it has.
+fn open_foreign(lab: &mut Lab, name: String, at: NetnsAt, netns: Netns) -> Result<NetnsHandle> {
+    let (kernel, _) = lab.foreign();
+    let host = kernel.netns(&NetnsRef::host()).map_err(|source| Error::kernel("open the host", &source))?;
+    if netns.id() == host.id() {
+        return Ok(NetnsHandle::new(NetnsRef::host()));
+    }
+    if let Some(known) = lab.model().netns_named(&name) {
+        return Ok(NetnsHandle::new(known.at.clone()));
+    }
+    let no = lab.model().next_no();
+    let at = NetnsRef { no, name, at, made: false };
+    lab.model().add_netns(at.clone());
+    Ok(NetnsHandle::new(at))
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Adds a network namespace with `lo` up, visible to `ip netns`.
+    ///
+    /// Like `ip netns add NAME; ip -n NAME link set dev lo up`.
+    ///
+    /// Fails with `exists` if this lab, another lab or anything else on the machine has one of this name, and with
+    /// `invalid` for a name that breaks the rule for names.
+    ///
+    /// ```rhai
+    /// let h1 = netns("h1");
+    /// assert(h1.name == "h1");
+    /// assert("lo" in h1.devs().map(|d| d.name));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn netns(ctx: NativeCallContext, name: &str) -> RhaiResultOf<NetnsHandle> {
+        let at = with_lab(&ctx, |lab| {
+            name::check("netns", name)?;
+            if lab.model().netns_named(name).is_none() {
+                check_free(lab, name)?;
+            }
+            let no = lab.model().next_no();
+            Ok(NetnsRef { no, name: name.to_string(), at: NetnsAt::Named, made: true })
+        })?;
+        let lo = with_lab(&ctx, |lab| Ok(lab.model().next_no()))?;
+        ask(&ctx, AddNetns { at: at.clone(), lo })?;
+        Ok(NetnsHandle::new(at))
+    }
+
+    /// Returns the namespace of this name: one that this lab made, or one that is on the machine.
+    ///
+    /// Like the `NAME` of `ip -n NAME …`.
+    ///
+    /// Fails with `missing` if there is none. One that the lab did not make is used, and never removed.
+    ///
+    /// ```rhai
+    /// netns("h1");
+    /// assert(netns_get("h1").name == "h1");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn netns_get(ctx: NativeCallContext, name: &str) -> RhaiResultOf<NetnsHandle> {
+        with_lab(&ctx, |lab| {
+            name::check("netns", name)?;
+            if let Some(entry) = lab.model().netns_named(name) {
+                return Ok(NetnsHandle::new(entry.at.clone()));
+            }
+            let doing = format!("find netns `{name}`");
+            let (kernel, _) = lab.foreign();
+            match kernel.dir().open(name) {
+                Ok(netns) => open_foreign(lab, name.to_string(), NetnsAt::Named, netns),
+                Err(source) if source.is_gone() => {
+                    let error = Error::new(Kind::Missing, doing).because("there is no netns of this name");
+                    let names = kernel.dir().list().unwrap_or_default();
+                    let mut known: Vec<String> = lab.model().all_netns().map(|entry| entry.at.name.clone()).collect();
+                    known.extend(names);
+                    Err(match name::nearest(name, known.iter().map(String::as_str)) {
+                        Some(near) => error.hint(format!("did you mean `{near}`?")),
+                        None => error.hint(format!("`netns(\"{name}\")` makes it")),
+                    })
+                }
+                Err(source) => Err(Error::kernel(doing, &source)),
+            }
+        })
+    }
+
+    /// Returns the namespace that a process is in.
+    ///
+    /// Like `nsenter --net=/proc/PID/ns/net`, or `ip netns attach`.
+    ///
+    /// Fails with `missing` if there is no such process.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// assert(netns_of_pid(1).devs().len() > 0);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn netns_of_pid(ctx: NativeCallContext, pid: i64) -> RhaiResultOf<NetnsHandle> {
+        with_lab(&ctx, |lab| {
+            let doing = format!("open the netns of process {pid}");
+            let failed = |source: net::Error| match source.is_gone() {
+                true => Error::new(Kind::Missing, doing.clone()).because("there is no such process"),
+                false => Error::kernel(doing.clone(), &source),
+            };
+            let number = u32::try_from(pid).ok().filter(|pid| *pid > 0);
+            let number = number.ok_or_else(|| Error::invalid(doing.clone()).because("a pid is a number above 0"))?;
+            let process = net::ProcessId::of(number).map_err(failed)?;
+            let netns = Netns::of_pid(number).map_err(failed)?;
+            let at = NetnsAt::Process(process, netns.id());
+            open_foreign(lab, format!("pid {pid}"), at, netns)
+        })
+    }
+
+    /// Returns the namespace that a path stands for: a bind mount, or a file of `/proc/PID/ns/net`.
+    ///
+    /// Like `nsenter --net=PATH`.
+    ///
+    /// Fails with `missing` if there is no such file, and with `invalid` if it is no network namespace.
+    ///
+    /// ```rhai
+    /// assert(netns_open("/proc/self/ns/net").name == "host");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn netns_open(ctx: NativeCallContext, path: &str) -> RhaiResultOf<NetnsHandle> {
+        with_lab(&ctx, |lab| {
+            let doing = format!("open the netns `{}`", name::shown(path));
+            let netns = Netns::open(Path::new(path)).map_err(|source| match source.errno() {
+                libc::EINVAL => Error::invalid(doing.clone()).because(&source),
+                _ => Error::kernel(doing.clone(), &source),
+            })?;
+            let at = NetnsAt::Path(path.into(), netns.id());
+            open_foreign(lab, path.to_string(), at, netns)
+        })
+    }
+
+    /// Names a device of a namespace: `h["eth0"]`. The device may exist, or be about to be made by `veth`.
+    ///
+    /// Like the `dev NAME` of `ip -n NETNS … dev NAME`.
+    ///
+    /// Fails with `invalid` for a name that the kernel can't have.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// assert(h["lo"].name == "lo");
+    /// ```
+    #[rhai_fn(index_get, return_raw, pure)]
+    pub fn dev_of(ctx: NativeCallContext, netns: &mut NetnsHandle, name: &str) -> RhaiResultOf<Dev> {
+        with_lab(&ctx, |_| name::check("device", name))?;
+        Ok(Dev::named(netns.clone(), name))
+    }
+
+    /// Returns the devices of a namespace, in the order of their indexes.
+    ///
+    /// Like `ip -n NETNS link`.
+    ///
+    /// Fails with `gone` if the namespace was removed.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0");
+    /// assert(h.devs().map(|d| d.name) == ["lo", "eth0"]);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn devs(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            let failed =
+                |source: net::Error| Error::kernel(format!("list the devices of `{}`", at.name), &source).at(&place);
+            let (kernel, _) = lab.settled()?;
+            let rtnl = kernel.rtnl(&at).map_err(failed)?;
+            let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+            handles::disturbed(lab, &at);
+            let mut devs = Array::new();
+            for link in links {
+                let known = lab
+                    .model()
+                    .all_devs()
+                    .find(|dev| dev.dev.netns.no == at.no && dev.dev.index == link.index)
+                    .cloned();
+                let dev = match known {
+                    Some(dev) => Dev::known(&dev.dev),
+                    None => Dev::named(netns.clone(), &link.name),
+                };
+                devs.push(Dynamic::from(dev));
+            }
+            Ok(devs)
+        })
+    }
+
+    /// Removes a namespace that this lab made, with all that is in it; its processes are ended.
+    ///
+    /// Like `ip netns delete NAME`, after ending what `ip netns pids NAME` lists.
+    ///
+    /// Fails with `denied` for a namespace that the lab did not make. Handles to it and to its devices fail with `gone`.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// h.remove();
+    /// try { h.devs(); } catch (e) { assert(e.kind == "gone"); }
+    /// ```
+    #[rhai_fn(name = "remove", return_raw)]
+    pub fn remove_netns(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<()> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            // On its own: a removal can't be taken back, so what was asked for before it must be known to be good.
+            lab.settle()?;
+            lab.ask(RemoveNetns { at: NetnsRef::clone(&netns.0) }, place)?;
+            lab.settle()
+        })
+    }
+
+    /// Returns the name of a namespace.
+    #[rhai_fn(get = "name", pure)]
+    pub fn netns_name(netns: &mut NetnsHandle) -> String {
+        netns.0.name.clone()
+    }
+
+    #[rhai_fn(global, name = "to_string", pure)]
+    pub fn netns_text(netns: &mut NetnsHandle) -> String {
+        netns.0.name.clone()
+    }
+
+    #[rhai_fn(global, name = "to_debug", pure)]
+    pub fn netns_debug(netns: &mut NetnsHandle) -> String {
+        netns.to_string()
+    }
+
+    #[rhai_fn(global, name = "==")]
+    pub fn netns_equals(a: NetnsHandle, b: NetnsHandle) -> bool {
+        Rc::ptr_eq(&a.0, &b.0) || a.0.no == b.0.no
+    }
+
+    #[rhai_fn(global, name = "!=")]
+    pub fn netns_differs(a: NetnsHandle, b: NetnsHandle) -> bool {
+        !netns_equals(a, b)
+    }
+}

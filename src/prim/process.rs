@@ -1,0 +1,123 @@
+//! Commands that run in a namespace.
+
+use std::time::Duration;
+
+use rhai::plugin::*;
+use rhai::{Dynamic, Map};
+
+use super::Group;
+use super::context::{RhaiResultOf, with_lab};
+use super::handles::{self, NetnsHandle};
+use super::options::options;
+use super::units::{FromScript, argument};
+use crate::lab::{Error, Kind, Lab, Result, name};
+use crate::net;
+
+pub(super) const GROUP: Group = Group {
+    name: "process",
+    about: "Commands that run in a namespace.",
+    module: || exported_module!(functions),
+    steps: &[],
+    options: &[ExecOptions::SET],
+};
+
+options! {
+    /// Options of `exec`.
+    pub struct ExecOptions of "exec" {
+        /// How long it may take; then it is killed, and the call fails with `timeout`. No limit unless given.
+        deadline: Duration,
+        /// What it reads from its standard input; nothing unless given.
+        stdin: String,
+    }
+}
+
+/// A command: a line for the shell, or a program with its arguments.
+struct Command(Vec<String>);
+
+impl FromScript for Command {
+    const WHAT: &'static str = r#"a command line, or a list such as ["ip", "addr"]"#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        if value.is_string() {
+            let line = value.into_string().unwrap_or_default();
+            return Ok(Command(vec!["/bin/sh".into(), "-c".into(), line]));
+        }
+        let words = value.into_array().map_err(|_| String::new())?;
+        let words: Vec<String> = words.into_iter().map(|word| word.to_string()).collect();
+        if words.is_empty() || words.iter().any(|word| word.contains('\0')) {
+            Err(String::new())
+        } else {
+            Ok(Command(words))
+        }
+    }
+}
+
+fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> Result<Map> {
+    let options = ExecOptions::parse(options)?;
+    let at = netns.living(lab)?;
+    let shown = match command.clone().into_string() {
+        Ok(line) => name::shown(&line),
+        Err(_) => name::shown(&command.to_string()),
+    };
+    let doing = format!("run `{shown}` in netns `{}`", at.name);
+    let Command(argv) = argument(&doing, command)?;
+    let failed = |source: net::Error| match source.is_gone() {
+        true => Error::new(Kind::Missing, doing.clone()).because(format!("there is no program `{}`", argv[0])),
+        false => Error::kernel(doing.clone(), &source),
+    };
+    let (kernel, _) = lab.settled()?;
+    let netns = kernel.netns(&at).map_err(|source| Error::kernel(doing.clone(), &source))?;
+    let run = net::Run {
+        netns: &netns,
+        argv: &argv,
+        env: &[],
+        stdin: options.stdin.as_deref().map(str::as_bytes),
+        cwd: None,
+        deadline: options.deadline,
+    };
+    let output = kernel.run_unless_caught(&doing, net::run(&run)).map_err(failed)?;
+    handles::disturbed(lab, &at);
+    if output.timed_out {
+        let deadline = options.deadline.unwrap_or_default();
+        return Err(Error::new(Kind::Timeout, doing)
+            .because(format!("it was still running after {deadline:?}, and was killed"))
+            .hint("`deadline` gives it longer"));
+    }
+    let text = |bytes: &[u8]| Dynamic::from(String::from_utf8_lossy(bytes).into_owned());
+    Ok(Map::from_iter([
+        ("ok".into(), (output.code == 0).into()),
+        ("code".into(), i64::from(output.code).into()),
+        ("stdout".into(), text(&output.stdout)),
+        ("stderr".into(), text(&output.stderr)),
+    ]))
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Runs a command in a namespace and returns `#{ ok, code, stdout, stderr }`: a line for `/bin/sh`, or a list of a program
+    /// and its arguments.
+    ///
+    /// `code` is 128 and the signal's number where a signal ended it. What it leaves running ends with the lab.
+    ///
+    /// Like `ip netns exec NETNS sh -c 'COMMAND'`, without its own view of `/sys`.
+    ///
+    /// Fails with `missing` where there is no such program, and with `timeout` after the `deadline`.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// let r = h.exec("echo hello; exit 3");
+    /// assert(r.code == 3 && r.stdout == "hello\n" && !r.ok);
+    /// assert(h.exec(["cat"], #{ stdin: "abc", deadline: "5s" }).stdout == "abc");
+    /// ```
+    #[rhai_fn(name = "exec", return_raw)]
+    pub fn exec_with(ctx: NativeCallContext, netns: NetnsHandle, command: Dynamic, options: Map) -> RhaiResultOf<Map> {
+        with_lab(&ctx, |lab| exec(lab, &netns, command, options))
+    }
+
+    /// Runs a command in a namespace without a deadline.
+    #[rhai_fn(name = "exec", return_raw)]
+    pub fn exec_plain(ctx: NativeCallContext, netns: NetnsHandle, command: Dynamic) -> RhaiResultOf<Map> {
+        exec_with(ctx, netns, command, Map::new())
+    }
+}

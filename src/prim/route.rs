@@ -1,0 +1,310 @@
+//! Routes of both families: to a gateway, over a device, over several, or into nowhere.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::{Dev, NetnsHandle};
+use super::options::options;
+use super::units::{self, DevOrName, FromScript, Maps, Metric, Subnet, Table, Weight};
+use super::value::{Ip, Net};
+use super::veth::ip;
+use crate::lab::{DevRef, Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Place, Result, Step, name};
+use crate::net::{self, NextHop, Route, RouteKind};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "route",
+    about: "Routes of a namespace.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("route", AddRoute)],
+    options: &[RouteOptions::SET, HopOptions::SET],
+};
+
+options! {
+    /// Options of `route`.
+    pub struct RouteOptions of "route" {
+        /// The gateway.
+        via: IpAddr,
+        /// The device that it leaves by; found by the gateway unless given.
+        dev: DevOrName,
+        /// Its metric; the kernel's own unless given (0 for IPv4, 1024 for IPv6).
+        metric: Metric,
+        /// The routing table; 254, the main one, unless given.
+        table: Table,
+        /// The source address of packets that the namespace itself sends.
+        src: IpAddr,
+        /// Whether packets are dropped without a word; false unless given.
+        blackhole: bool,
+        /// Whether packets are answered with "unreachable"; false unless given.
+        unreachable: bool,
+        /// Whether packets are answered with "prohibited"; false unless given.
+        prohibit: bool,
+        /// Whether the gateway is taken to be on the device's link, whatever the addresses say; false unless given.
+        onlink: bool,
+        /// Several next hops that share the traffic, each a map with `via`, `dev` and `weight`.
+        hops: Maps,
+    }
+}
+
+options! {
+    /// Options of one of several next hops.
+    pub struct HopOptions of "route: hops" {
+        /// The gateway.
+        via: IpAddr,
+        /// The device that it leaves by.
+        dev: DevOrName,
+        /// Its share of the traffic; 1 unless given.
+        weight: Weight,
+    }
+}
+
+/// Adds a route.
+#[derive(Debug, Serialize, Deserialize)]
+struct AddRoute {
+    netns: NetnsRef,
+    route: Route,
+    devs: Vec<DevRef>,
+}
+
+impl AddRoute {
+    fn text(&self) -> String {
+        let names =
+            |index: u32| self.devs.iter().find(|dev| dev.index == index).map(|dev| name::kernel_name(&dev.name));
+        self.route.shown(&names)
+    }
+}
+
+impl Step for AddRoute {
+    step_identity!("route");
+
+    fn doing(&self) -> String {
+        let netns = if self.netns.no == 0 { String::new() } else { format!(" to netns `{}`", self.netns.name) };
+        format!("add route `{}`{netns}", self.text())
+    }
+
+    fn like(&self) -> Vec<String> {
+        let family = if self.route.dst.is_ipv6() { " -6" } else { "" };
+        vec![format!("{}{family} route add {}", ip(&self.netns), self.text())]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_netns(&self.netns)?;
+        self.devs.iter().try_for_each(|dev| model.living_dev(dev.no, &dev.shown()).map(|_| ()))
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let rtnl = kernel.rtnl(&self.netns)?;
+        kernel.run(net::route::add(&rtnl, &self.route))
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let rtnl = kernel.rtnl(&self.netns)?;
+        // A route of another owner to the same place has another protocol, and a deletion that names ours passes it by.
+        kernel.run(net::route::delete(&rtnl, &self.route))
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.netns]
+    }
+
+    // A route over a device that goes is taken back all the same: it is gone then, which counts as done.
+}
+
+fn dev_of(lab: &mut Lab, netns: &NetnsHandle, named: DevOrName, doing: &str) -> Result<DevRef> {
+    let dev = match named {
+        DevOrName::Dev(dev) => dev,
+        DevOrName::Name(name) => Dev::named(netns.clone(), &name),
+    };
+    let entry = dev.existing(lab)?;
+    if entry.dev.netns.no == netns.0.no {
+        return Ok(entry.dev);
+    }
+    Err(Error::invalid(doing).because(format!("{} is in another netns", dev.shown())))
+}
+
+/// Reads the destination: a network, an address alone, or `default`, whose family the gateway gives.
+fn destination(dst: Dynamic, gateway: Option<IpAddr>, doing: &str) -> Result<IpNetwork> {
+    let text = dst.clone().into_string().unwrap_or_default();
+    if text == "default" {
+        let everything = if gateway.is_some_and(|via| via.is_ipv6()) { "::/0" } else { "0.0.0.0/0" };
+        return units::argument::<Subnet>(doing, everything.into()).map(|subnet| subnet.0);
+    }
+    if let Ok(ip) = IpAddr::from_script(dst.clone()) {
+        return Ok(IpNetwork::from(ip));
+    }
+    units::argument::<Subnet>(doing, dst).map(|subnet| subnet.0)
+}
+
+fn add(lab: &mut Lab, netns: &NetnsHandle, dst: Dynamic, options: Map, place: Place) -> Result<()> {
+    let options = RouteOptions::parse(options)?;
+    let at = netns.living(lab)?;
+    let shown = super::options::shown_value(&dst);
+    let doing = format!("add route to {shown}");
+    let mut hops = Vec::new();
+    for map in options.hops.clone().map_or(Vec::new(), |hops| hops.0) {
+        hops.push(HopOptions::parse(map)?);
+    }
+    let gateway = options.via.or_else(|| hops.iter().find_map(|hop| hop.via));
+    let mut route = Route::new(destination(dst, gateway, &doing)?);
+    let wrong = |because: String| Err(Error::invalid(doing.clone()).because(because));
+    for address in [options.via, options.src].into_iter().flatten().chain(hops.iter().filter_map(|hop| hop.via)) {
+        if address.is_ipv4() != route.dst.is_ipv4() {
+            return wrong(format!("`{address}` is of another family than `{}`", route.dst));
+        }
+    }
+    let kinds = [
+        (options.blackhole, RouteKind::Blackhole, "blackhole"),
+        (options.unreachable, RouteKind::Unreachable, "unreachable"),
+        (options.prohibit, RouteKind::Prohibit, "prohibit"),
+    ];
+    let chosen: Vec<_> = kinds.into_iter().filter(|(given, ..)| *given == Some(true)).collect();
+    let somewhere = options.via.is_some() || options.dev.is_some() || !hops.is_empty();
+    match chosen.as_slice() {
+        [] if !somewhere => return wrong("it says neither `via` nor `dev` nor `hops`, so it leads nowhere".into()),
+        [] => {}
+        [(_, kind, word)] if !somewhere => {
+            let _ = word;
+            route.kind = *kind;
+        }
+        [(_, _, word), ..] => return wrong(format!("`{word}` leads nowhere, so it goes with nothing else")),
+    }
+    if !hops.is_empty() && (options.via.is_some() || options.dev.is_some()) {
+        return wrong("`hops` says where it goes, so `via` and `dev` are not given beside it".into());
+    }
+    let mut devs = Vec::new();
+    let mut index_of = |lab: &mut Lab, dev: Option<DevOrName>| -> Result<Option<u32>> {
+        let Some(dev) = dev else { return Ok(None) };
+        let dev = dev_of(lab, netns, dev, &doing)?;
+        let index = dev.index;
+        devs.push(dev);
+        Ok(Some(index))
+    };
+    route.dev = index_of(lab, options.dev)?;
+    for hop in hops {
+        let dev = index_of(lab, hop.dev)?;
+        route.hops.push(NextHop { via: hop.via, dev, weight: hop.weight.map_or(1, |weight| weight.0) });
+    }
+    route.via = options.via;
+    route.metric = options.metric.map(|metric| metric.0);
+    route.table = options.table.map_or(route.table, |table| table.0);
+    route.src = options.src;
+    route.onlink = options.onlink.unwrap_or(false);
+    route.protocol = OWNER_PROTOCOL;
+    lab.ask(AddRoute { netns: at, route, devs }, place)
+}
+
+fn as_map(route: &Route, dev: Option<String>) -> Map {
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Dynamic| {
+        map.insert(key.into(), value);
+    };
+    put("dst", Dynamic::from(Net(route.dst)));
+    put("kind", route.kind.word().into());
+    put("table", i64::from(route.table).into());
+    put("protocol", i64::from(route.protocol).into());
+    put("metric", route.metric.map_or(0, i64::from).into());
+    put("via", route.via.map_or(Dynamic::UNIT, |via| Dynamic::from(Ip(via))));
+    put("dev", dev.map_or(Dynamic::UNIT, Dynamic::from));
+    put("src", route.src.map_or(Dynamic::UNIT, |src| Dynamic::from(Ip(src))));
+    map
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Adds a route to a namespace: `dst` is a network, an address alone, or `"default"`.
+    ///
+    /// Like `ip route add DST via GATEWAY dev DEV metric N table T src IP`.
+    ///
+    /// Fails with `invalid` where the destination has host bits, families are mixed or no way is given, with `exists` where
+    /// there is such a route, and with the kernel's reason where it refuses: a gateway that is not reached directly.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// let r = netns("r1");
+    /// veth(h["eth0"], r["eth0"]);
+    /// h["eth0"].addr("10.0.0.2/24");
+    /// r["eth0"].addr("10.0.0.1/24");
+    /// h.route("default", #{ via: "10.0.0.1" });
+    /// h.route("192.0.2.0/24", #{ blackhole: true });
+    /// assert(h.routes().some(|r| r.dst == net("0.0.0.0/0") && r.via == ip("10.0.0.1")));
+    /// assert(h.ping("10.0.0.1").ok);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn route(ctx: NativeCallContext, netns: NetnsHandle, dst: Dynamic, options: Map) -> RhaiResultOf<NetnsHandle> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| add(lab, &netns, dst, options, place))?;
+        Ok(netns)
+    }
+
+    /// Returns the routes of a namespace, those of the local table left out, as maps with `dst`, `kind`, `via`, `dev`, `metric`,
+    /// `table`, `src` and `protocol`.
+    ///
+    /// Like `ip route show table all`, for both families.
+    ///
+    /// Fails with `gone` where the namespace was removed.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0");
+    /// h["eth0"].addr("10.0.0.1/24");
+    /// assert(h.routes().some(|r| r.dst == net("10.0.0.0/24") && r.dev == "eth0"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn routes(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            let failed = |source: net::Error| Error::kernel(format!("list the routes of `{}`", at.name), &source);
+            let (kernel, _) = lab.settled()?;
+            let rtnl = kernel.rtnl(&at).map_err(failed)?;
+            let routes = kernel.run(net::route::list(&rtnl)).map_err(failed)?;
+            let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+            const LOCAL: u32 = 255;
+            let name_of = |index: u32| {
+                let link = links.iter().find(|link| link.index == index);
+                let full = lab.model().all_devs().find(|dev| dev.dev.netns.no == at.no && dev.dev.index == index);
+                full.map(|dev| dev.dev.name.clone()).or(link.map(|link| link.name.clone()))
+            };
+            let mut maps = Array::new();
+            let mut name_of = name_of;
+            for route in routes.iter().filter(|route| route.table != LOCAL) {
+                let dev = route.dev.and_then(&mut name_of);
+                maps.push(Dynamic::from_map(as_map(route, dev)));
+            }
+            Ok(maps)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::Kind;
+
+    #[test]
+    fn default_takes_the_family_of_its_gateway() {
+        let default = |via: Option<&str>| {
+            let via = via.map(|via| via.parse().expect("an address"));
+            destination("default".into(), via, "add route").expect("a destination").to_string()
+        };
+        assert_eq!(default(None), "0.0.0.0/0");
+        assert_eq!(default(Some("10.0.0.1")), "0.0.0.0/0");
+        assert_eq!(default(Some("fd00::1")), "::/0");
+    }
+
+    #[test]
+    fn a_destination_has_no_host_bits() {
+        let error = destination("10.0.0.5/24".into(), None, "add route").expect_err("host bits");
+        assert_eq!(error.kind(), Kind::Invalid);
+        assert!(error.to_string().contains("the network is `10.0.0.0/24`"), "{error}");
+        assert!(destination("10.0.0.5".into(), None, "add route").is_ok());
+    }
+}

@@ -1,0 +1,204 @@
+//! Policy rules: which routing table a packet is looked up in.
+
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::NetnsHandle;
+use super::options::options;
+use super::units::{DevOrName, Mark, Metric, Subnet, Table};
+use super::value::Net;
+use super::veth::ip;
+use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Place, Result, Step, name};
+use crate::net::{self, Rule, RuleKind};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "rule",
+    about: "Policy rules of a namespace.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("rule", AddRule)],
+    options: &[RuleOptions::SET],
+};
+
+options! {
+    /// Options of `rule`.
+    pub struct RuleOptions of "rule" {
+        /// The source addresses that it is for.
+        from: Subnet,
+        /// The destination addresses that it is for.
+        to: Subnet,
+        /// The device that packets come in by.
+        iif: DevOrName,
+        /// The device that packets leave by.
+        oif: DevOrName,
+        /// The firewall mark that packets bear.
+        fwmark: Mark,
+        /// The routing table in which they are looked up; 254, the main one, unless given.
+        table: Table,
+        /// The lower, the sooner it is looked at; the kernel takes the next free one below unless given.
+        priority: Metric,
+        /// Whether packets are dropped without a word; false unless given.
+        blackhole: bool,
+        /// Whether packets are answered with "unreachable"; false unless given.
+        unreachable: bool,
+        /// Whether packets are answered with "prohibited"; false unless given.
+        prohibit: bool,
+        /// Whether it is for IPv6; as `from` and `to` say unless given, else false.
+        ipv6: bool,
+    }
+}
+
+/// Adds a policy rule.
+#[derive(Debug, Serialize, Deserialize)]
+struct AddRule {
+    netns: NetnsRef,
+    rule: Rule,
+}
+
+impl Step for AddRule {
+    step_identity!("rule");
+
+    fn doing(&self) -> String {
+        let netns = if self.netns.no == 0 { String::new() } else { format!(" to netns `{}`", self.netns.name) };
+        format!("add rule `{}`{netns}", self.rule.shown())
+    }
+
+    fn like(&self) -> Vec<String> {
+        let family = if self.rule.v6 { " -6" } else { "" };
+        vec![format!("{}{family} rule add {}", ip(&self.netns), self.rule.shown())]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_netns(&self.netns).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let rtnl = kernel.rtnl(&self.netns)?;
+        kernel.run(net::rule::add(&rtnl, &self.rule))
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let rtnl = kernel.rtnl(&self.netns)?;
+        kernel.run(net::rule::delete(&rtnl, &self.rule))
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.netns]
+    }
+}
+
+fn dev_name(lab: &mut Lab, netns: &NetnsHandle, dev: Option<DevOrName>) -> Result<Option<String>> {
+    Ok(match dev {
+        None => None,
+        // A rule may name a device that comes later: the kernel matches by name.
+        Some(DevOrName::Name(text)) => {
+            name::check("device", &text)?;
+            Some(name::kernel_name(&text))
+        }
+        Some(DevOrName::Dev(dev)) => {
+            let dev = dev.existing(lab)?.dev;
+            if dev.netns.no != netns.0.no {
+                return Err(Error::invalid("add rule").because(format!("{} is in another netns", dev.shown())));
+            }
+            Some(name::kernel_name(&dev.name))
+        }
+    })
+}
+
+fn add(lab: &mut Lab, netns: &NetnsHandle, options: Map, place: Place) -> Result<()> {
+    let options = RuleOptions::parse(options)?;
+    let at = netns.living(lab)?;
+    let wrong = |because: &str| Err(Error::invalid("add rule").because(because));
+    let families: Vec<bool> = [options.from, options.to].iter().flatten().map(|subnet| subnet.0.is_ipv6()).collect();
+    let v6 = options.ipv6.or(families.first().copied()).unwrap_or(false);
+    if families.iter().any(|family| *family != v6) {
+        return wrong("`from`, `to` and `ipv6` are not of one family");
+    }
+    let kinds = [
+        (options.blackhole, RuleKind::Blackhole),
+        (options.unreachable, RuleKind::Unreachable),
+        (options.prohibit, RuleKind::Prohibit),
+    ];
+    let chosen: Vec<RuleKind> =
+        kinds.into_iter().filter(|(given, _)| *given == Some(true)).map(|(_, kind)| kind).collect();
+    let kind = match (chosen.as_slice(), options.table) {
+        ([], _) => RuleKind::ToTable,
+        ([kind], None) => *kind,
+        _ => return wrong("it says more than one thing to do with the packets"),
+    };
+    let rule = Rule {
+        v6,
+        from: options.from.map(|subnet| subnet.0),
+        to: options.to.map(|subnet| subnet.0),
+        iif: dev_name(lab, netns, options.iif)?,
+        oif: dev_name(lab, netns, options.oif)?,
+        fwmark: options.fwmark.map(|mark| mark.0),
+        table: options.table.map_or(254, |table| table.0),
+        priority: options.priority.map(|priority| priority.0),
+        kind,
+        protocol: OWNER_PROTOCOL,
+    };
+    lab.ask(AddRule { netns: at, rule }, place)
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Adds a policy rule to a namespace.
+    ///
+    /// Like `ip rule add from NET to NET iif DEV fwmark N table T priority P`.
+    ///
+    /// Fails with `invalid` where families are mixed, and with `exists` where there is such a rule.
+    ///
+    /// ```rhai
+    /// let r = netns("r1");
+    /// r.rule(#{ from: "10.0.0.0/24", table: 100, priority: 500 });
+    /// assert(r.rules().some(|rule| rule.table == 100 && rule.priority == 500));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn rule(ctx: NativeCallContext, netns: NetnsHandle, options: Map) -> RhaiResultOf<NetnsHandle> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| add(lab, &netns, options, place))?;
+        Ok(netns)
+    }
+
+    /// Returns the policy rules of a namespace, as maps with `priority`, `from`, `to`, `iif`, `oif`, `fwmark`, `table` and `version`.
+    ///
+    /// Like `ip rule show`, for both families.
+    ///
+    /// Fails with `gone` where the namespace was removed.
+    ///
+    /// ```rhai
+    /// assert(netns("r1").rules().some(|rule| rule.table == 254));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn rules(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            let failed = |source: net::Error| Error::kernel(format!("list the rules of `{}`", at.name), &source);
+            let (kernel, _) = lab.settled()?;
+            let rtnl = kernel.rtnl(&at).map_err(failed)?;
+            let rules = kernel.run(net::rule::list(&rtnl)).map_err(failed)?;
+            let subnet = |net: Option<ipnetwork::IpNetwork>| net.map_or(Dynamic::UNIT, |net| Dynamic::from(Net(net)));
+            let text = |text: &Option<String>| text.clone().map_or(Dynamic::UNIT, Dynamic::from);
+            let as_map = |rule: &Rule| {
+                Dynamic::from_map(Map::from_iter([
+                    ("priority".into(), i64::from(rule.priority.unwrap_or(0)).into()),
+                    ("from".into(), subnet(rule.from)),
+                    ("to".into(), subnet(rule.to)),
+                    ("iif".into(), text(&rule.iif)),
+                    ("oif".into(), text(&rule.oif)),
+                    ("fwmark".into(), rule.fwmark.map_or(Dynamic::UNIT, |mark| i64::from(mark).into())),
+                    ("table".into(), i64::from(rule.table).into()),
+                    ("version".into(), if rule.v6 { 6_i64 } else { 4 }.into()),
+                ]))
+            };
+            Ok(rules.iter().map(as_map).collect())
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! Kernel settings of a namespace, forwarding among them.
+
+use rhai::Dynamic;
+use rhai::plugin::*;
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::NetnsHandle;
+use crate::lab::{Error, Kernel, Lab, Model, NetnsAt, NetnsRef, Place, Result, Step, name};
+use crate::net;
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "sysctl",
+    about: "Kernel settings of a namespace.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("sysctl", SetSysctl)],
+    options: &[],
+};
+
+/// Sets a kernel setting.
+#[derive(Debug, Serialize, Deserialize)]
+struct SetSysctl {
+    netns: NetnsRef,
+    key: String,
+    value: String,
+    before: Option<String>,
+}
+
+impl Step for SetSysctl {
+    step_identity!("sysctl");
+
+    fn doing(&self) -> String {
+        let netns = if self.netns.no == 0 { String::new() } else { format!(" in netns `{}`", self.netns.name) };
+        format!("set `{}` to `{}`{netns}", self.key, name::shown(&self.value))
+    }
+
+    fn like(&self) -> Vec<String> {
+        let enter = match &self.netns.at {
+            NetnsAt::Host => String::new(),
+            NetnsAt::Named => format!("ip netns exec {} ", self.netns.name),
+            NetnsAt::Path(path, _) => format!("nsenter --net={} ", path.display()),
+            NetnsAt::Process(process, _) => format!("nsenter -t {} -n ", process.pid),
+        };
+        vec![format!("{enter}sysctl -w {}={}", self.key, self.value)]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_netns(&self.netns).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.netns.made {
+            return Ok(());
+        }
+        let netns = kernel.netns(&self.netns)?;
+        match net::sysctl::read(&netns, &self.key) {
+            Ok(before) => self.before = Some(before),
+            // A setting of a device that this settling makes: it goes with the device.
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let netns = kernel.netns(&self.netns)?;
+        net::sysctl::write(&netns, &self.key, &self.value)
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let Some(before) = &self.before else { return Ok(()) };
+        let netns = kernel.netns(&self.netns)?;
+        let now = net::sysctl::read(&netns, &self.key)?;
+        // Somebody else may have set it since: then it is theirs.
+        if same(&now, &self.value) && !same(&now, before) {
+            net::sysctl::write(&netns, &self.key, before)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.netns]
+    }
+}
+
+/// Compares two values the way the kernel reads them: several numbers are parted by any white space.
+fn same(a: &str, b: &str) -> bool {
+    a.split_whitespace().eq(b.split_whitespace())
+}
+
+fn set(lab: &mut Lab, netns: &NetnsHandle, key: &str, value: String, place: Place) -> Result<()> {
+    let at = netns.living(lab)?;
+    check_key(key)?;
+    if value.contains(['\n', '\0']) {
+        return Err(Error::invalid(format!("set `{key}`")).because("its value is more than one line"));
+    }
+    lab.ask(SetSysctl { netns: at, key: key.to_string(), value, before: None }, place)
+}
+
+fn check_key(key: &str) -> Result<()> {
+    net::sysctl::path(key).map(|_| ()).map_err(|source| {
+        Error::invalid(format!("use the setting `{}`", name::shown(key)))
+            .because(&source)
+            .hint("a netns has the settings below `net.`, such as `net.ipv4.ip_forward`")
+    })
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Sets a kernel setting of a namespace. One of the host is set back when the lab goes.
+    ///
+    /// Like `ip netns exec NETNS sysctl -w KEY=VALUE`.
+    ///
+    /// Fails with `invalid` for a key that is not below `net.`, with `missing` for one that the kernel lacks, and with the
+    /// kernel's reason for a value that it refuses.
+    ///
+    /// ```rhai
+    /// let r = netns("r1");
+    /// r.sysctl("net.ipv4.ip_default_ttl", 33);
+    /// assert(r.sysctl("net.ipv4.ip_default_ttl") == "33");
+    /// ```
+    #[rhai_fn(name = "sysctl", return_raw)]
+    pub fn set_sysctl(
+        ctx: NativeCallContext,
+        netns: NetnsHandle,
+        key: &str,
+        value: Dynamic,
+    ) -> RhaiResultOf<NetnsHandle> {
+        let place = place_of(&ctx);
+        let value = match value.as_bool() {
+            Ok(on) => if on { "1" } else { "0" }.to_string(),
+            Err(_) => value.to_string(),
+        };
+        with_lab(&ctx, |lab| set(lab, &netns, key, value, place))?;
+        Ok(netns)
+    }
+
+    /// Returns a kernel setting of a namespace, as text.
+    #[rhai_fn(name = "sysctl", return_raw)]
+    pub fn get_sysctl(ctx: NativeCallContext, netns: NetnsHandle, key: &str) -> RhaiResultOf<String> {
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            check_key(key)?;
+            let failed = |source: net::Error| Error::kernel(format!("read `{key}` of netns `{}`", at.name), &source);
+            let (kernel, _) = lab.settled()?;
+            let netns = kernel.netns(&at).map_err(failed)?;
+            net::sysctl::read(&netns, key).map_err(failed)
+        })
+    }
+
+    /// Makes a namespace a router, for IPv4 and IPv6, or stops it being one.
+    ///
+    /// Like `sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`.
+    ///
+    /// Fails with `gone` where the namespace was removed. Forwarding of the host is set back when the lab goes.
+    ///
+    /// ```rhai
+    /// let r = netns("r1");
+    /// r.forward(true);
+    /// assert(r.sysctl("net.ipv4.ip_forward") == "1");
+    /// assert(r.sysctl("net.ipv6.conf.all.forwarding") == "1");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn forward(ctx: NativeCallContext, netns: NetnsHandle, on: bool) -> RhaiResultOf<NetnsHandle> {
+        let place = place_of(&ctx);
+        let value = if on { "1" } else { "0" };
+        with_lab(&ctx, |lab| {
+            set(lab, &netns, "net.ipv4.ip_forward", value.into(), place.clone())?;
+            // A kernel without IPv6, or booted with ipv6.disable=1, has nothing to set.
+            if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
+                return Ok(());
+            }
+            set(lab, &netns, "net.ipv6.conf.all.forwarding", value.into(), place)
+        })?;
+        Ok(netns)
+    }
+}

@@ -1,0 +1,358 @@
+//! Cables: veth pairs, both ends made where they belong.
+
+use rhai::plugin::*;
+use rhai::{Dynamic, Map};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::{self, Dev, NetnsHandle};
+use super::options::options;
+use super::units::Mtu;
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, name, shown_dev};
+use crate::net::{self, Change, Mac, NewLink, VethEnd};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "veth",
+    about: "Cables between namespaces, and ports of bridges.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("veth", AddVeth)],
+    options: &[VethOptions::SET],
+};
+
+options! {
+    /// Options of `veth`.
+    pub struct VethOptions of "veth" {
+        /// The MTU of both ends; 1500 unless given.
+        mtu: Mtu,
+        /// Whether both ends come up; true unless given.
+        up: bool,
+        /// The hardware address of the first end; a random one of our own range unless given.
+        mac: Mac,
+        /// The hardware address of the second end.
+        peer_mac: Mac,
+    }
+}
+
+/// The most ports that a bridge has (net/bridge/br_private.h, BR_MAX_PORTS less port 0).
+pub(super) const BRIDGE_PORTS_MAX: usize = 1023;
+
+/// One end of a pair that is to be made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct End {
+    dev: DevRef,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    bridge: Option<DevRef>,
+}
+
+/// Adds a veth pair.
+#[derive(Debug, Serialize, Deserialize)]
+struct AddVeth {
+    ends: [End; 2],
+    mtu: Option<u32>,
+    up: bool,
+}
+
+impl AddVeth {
+    /// Returns the end that is born with its bridge and up, and the one that is seen to afterwards.
+    fn main_and_peer(&self) -> (&End, &End) {
+        let [a, b] = &self.ends;
+        if a.bridge.is_none() && b.bridge.is_some() { (b, a) } else { (a, b) }
+    }
+}
+
+impl Step for AddVeth {
+    step_identity!("veth");
+
+    fn doing(&self) -> String {
+        format!("add veth {} -- {}", self.ends[0].dev.shown(), self.ends[1].dev.shown())
+    }
+
+    fn like(&self) -> Vec<String> {
+        let netns = |end: &End| match end.dev.netns.at {
+            crate::lab::NetnsAt::Host => String::new(),
+            _ => format!(" netns {}", end.dev.netns.name),
+        };
+        let (main, peer) = self.main_and_peer();
+        let mtu = self.mtu.map_or(String::new(), |mtu| format!(" mtu {mtu}"));
+        let mut like = vec![format!(
+            "ip link add {}{}{mtu} type veth peer name {}{}{mtu}",
+            name::kernel_name(&main.dev.name),
+            netns(main),
+            name::kernel_name(&peer.dev.name),
+            netns(peer)
+        )];
+        for end in [main, peer] {
+            let bridge = end
+                .bridge
+                .as_ref()
+                .map_or(String::new(), |bridge| format!(" master {}", name::kernel_name(&bridge.name)));
+            let up = if self.up { " up" } else { "" };
+            if !bridge.is_empty() || self.up {
+                like.push(format!(
+                    "{} link set dev {}{bridge}{up}",
+                    ip(&end.dev.netns),
+                    name::kernel_name(&end.dev.name)
+                ));
+            }
+        }
+        like
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        for end in &self.ends {
+            model.living_netns(&end.dev.netns)?;
+            check_free(model, &end.dev, &self.doing())?;
+            let full =
+                end.bridge.as_ref().and_then(|bridge| model.dev(bridge.no)).filter(|dev| dev.ports >= BRIDGE_PORTS_MAX);
+            if let Some(bridge) = full {
+                return Err(Error::invalid(self.doing())
+                    .because(format!(
+                        "bridge {} has {BRIDGE_PORTS_MAX} ports, the most the kernel allows",
+                        bridge.dev.shown()
+                    ))
+                    .hint("spread the hosts over several bridges, joined by a veth"));
+            }
+        }
+        let [a, b] = &self.ends;
+        for (end, other) in [(a, b), (b, a)] {
+            model.add_dev(DevEntry {
+                dev: end.dev.clone(),
+                kind: "veth".into(),
+                peer: Some(other.dev.no),
+                controller: None,
+                addresses: Vec::new(),
+                ports: 0,
+            });
+            if let Some(bridge) = &end.bridge {
+                model.set_controller(end.dev.no, Some(bridge.no));
+            }
+        }
+        Ok(())
+    }
+
+    fn unplan(&self, model: &mut Model, why: &str) {
+        model.remove_dev(self.ends[0].dev.no, why);
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let (main, peer) = self.main_and_peer();
+        let (main_netns, peer_netns) = (kernel.netns(&main.dev.netns)?, kernel.netns(&peer.dev.netns)?);
+        let (main_name, peer_name) = (name::kernel_name(&main.dev.name), name::kernel_name(&peer.dev.name));
+        let link = |dev: &DevRef| (dev.index, dev.mac.unwrap_or(Mac([0; 6])));
+        let ((main_index, main_mac), (peer_index, peer_mac)) = (link(&main.dev), link(&peer.dev));
+        let host = kernel.rtnl(&NetnsRef::host())?;
+        let main_end = VethEnd {
+            netns: &main_netns,
+            link: NewLink { name: &main_name, index: main_index, mac: main_mac, mtu: self.mtu },
+            controller: main.bridge.as_ref().map(|bridge| bridge.index),
+            up: self.up,
+        };
+        let peer_end = VethEnd {
+            netns: &peer_netns,
+            link: NewLink { name: &peer_name, index: peer_index, mac: peer_mac, mtu: self.mtu },
+            controller: None,
+            up: false,
+        };
+        kernel.run(net::link::add_veth(&host, &main_end, &peer_end))?;
+        // The peer can't be born up or in a bridge: it gets both now, with its mark.
+        let mark = kernel.mark().to_string();
+        let controller = peer.bridge.as_ref().map(|bridge| Some(bridge.index));
+        let change = Change { up: self.up.then_some(true), controller, alias: Some(&mark), ..Change::default() };
+        let rtnl = kernel.rtnl(&peer.dev.netns)?;
+        kernel.run(net::link::change(&rtnl, peer_index, &change))?;
+        let rtnl = kernel.rtnl(&main.dev.netns)?;
+        kernel.run(net::link::change(&rtnl, main_index, &Change { alias: Some(&mark), ..Change::default() }))?;
+        add_full_name(kernel, &main.dev)?;
+        add_full_name(kernel, &peer.dev)
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        for end in &self.ends {
+            if delete_link(kernel, &end.dev)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn needs_finished(&self, _no: u32) -> bool {
+        false
+    }
+
+    fn makes_devs(&self) -> Vec<&DevRef> {
+        self.ends.iter().map(|end| &end.dev).collect()
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        self.ends.iter().map(|end| &end.dev.netns).collect()
+    }
+}
+
+/// Returns how `ip` is called for a namespace.
+pub(super) fn ip(netns: &NetnsRef) -> String {
+    match &netns.at {
+        crate::lab::NetnsAt::Host => "ip".into(),
+        crate::lab::NetnsAt::Named => format!("ip -n {}", netns.name),
+        crate::lab::NetnsAt::Path(path, _) => format!("nsenter --net={} ip", path.display()),
+        crate::lab::NetnsAt::Process(process, _) => format!("nsenter -t {} -n ip", process.pid),
+    }
+}
+
+/// Checks that a device's name is free in its namespace, as far as the lab knows it.
+pub(super) fn check_free(model: &Model, dev: &DevRef, doing: &str) -> Result<()> {
+    let Some(taken) = model.dev_named(dev.netns.no, &dev.name) else { return Ok(()) };
+    let error = Error::new(Kind::Exists, doing).because(format!("there is a device {} already", taken.dev.shown()));
+    Err(match taken.dev.made {
+        true => error.hint("this lab made it: take another name"),
+        false => error.hint("this lab did not make it, and leaves it alone: take another name"),
+    })
+}
+
+/// Gives a device with a long name its full name as an alternative one.
+pub(super) fn add_full_name(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
+    if name::kernel_name(&dev.name) == dev.name {
+        return Ok(());
+    }
+    let rtnl = kernel.rtnl(&dev.netns)?;
+    kernel.run(net::link::add_altname(&rtnl, dev.index, &dev.name))
+}
+
+/// Deletes a device if it is still the one that the lab made; tells whether it was.
+pub(super) fn delete_link(kernel: &mut Kernel, dev: &DevRef) -> net::Result<bool> {
+    if kernel.link(dev)?.is_none() {
+        return Ok(false);
+    }
+    let rtnl = kernel.rtnl(&dev.netns)?;
+    kernel.run(net::link::delete(&rtnl, dev.index)).map(|()| true)
+}
+
+/// What the script named as an end.
+enum Named {
+    New(NetnsRef, String),
+    Port(DevRef),
+}
+
+fn named(lab: &mut Lab, end: &Dynamic) -> Result<Named> {
+    let doing = "add veth";
+    if let Some(name) = end.clone().try_cast::<rhai::ImmutableString>() {
+        name::check("device", &name)?;
+        handles::load(lab, &NetnsRef::host())?;
+        return Ok(Named::New(NetnsRef::host(), name.into()));
+    }
+    if end.clone().try_cast::<NetnsHandle>().is_some() {
+        return Err(Error::invalid(doing)
+            .because("an end is a device, and this is a netns")
+            .hint(r#"name the device: `veth(h["eth0"], …)`"#));
+    }
+    let dev = super::units::argument::<EndDev>(doing, end.clone())?.0;
+    match dev.find(lab)? {
+        Some(entry) if entry.kind == "bridge" => Ok(Named::Port(entry.dev)),
+        Some(entry) => Err(Error::new(Kind::Exists, format!("{doing} end {}", entry.dev.shown()))
+            .because("there is a device of this name already")
+            .hint("an end is a new device, or a bridge that gets a port")),
+        None => Ok(Named::New(dev.netns.living(lab)?, dev.name.to_string())),
+    }
+}
+
+/// What an end can be, for the message.
+struct EndDev(Dev);
+
+impl super::units::FromScript for EndDev {
+    const WHAT: &'static str = r#"an end such as h["eth0"], a bridge, or a name"#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        Dev::from_script(value).map(EndDev)
+    }
+}
+
+/// Names the port of a bridge after the device at the other end of its cable.
+fn port_name(lab: &mut Lab, bridge: &DevRef, other: &Named) -> String {
+    let base = match other {
+        Named::New(netns, name) if netns.no == bridge.netns.no => format!("{}-{name}", bridge.name),
+        Named::New(netns, name) => format!("{}-{name}", netns.name),
+        Named::Port(other) => format!("{}-{}", bridge.name, other.name),
+    };
+    // A pid or a path names a namespace too, and neither is a device's name.
+    let base: String =
+        base.chars().map(|c| if name::check("device", &format!("x{c}")).is_ok() { c } else { '-' }).collect();
+    let base = base.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()).to_string();
+    let mut taken = |name: &str| lab.model().dev_named(bridge.netns.no, name).is_some();
+    if !taken(&base) {
+        return base;
+    }
+    let mut n = 2;
+    while taken(&format!("{base}-{n}")) {
+        n += 1;
+    }
+    format!("{base}-{n}")
+}
+
+fn new_dev(lab: &mut Lab, netns: NetnsRef, name: String, mac: Option<Mac>) -> DevRef {
+    let no = lab.model().next_no();
+    let index = lab.model().next_index(netns.no);
+    DevRef { no, netns, name, index, mac: Some(mac.unwrap_or_else(|| lab.new_mac(no))), made: true }
+}
+
+fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::lab::Place) -> Result<[DevRef; 2]> {
+    let [a, b] = [named(lab, &ends[0])?, named(lab, &ends[1])?];
+    if let (Named::New(netns_a, name_a), Named::New(netns_b, name_b)) = (&a, &b)
+        && netns_a.no == netns_b.no
+        && name_a == name_b
+    {
+        return Err(Error::invalid(format!("add veth {0} -- {0}", shown_dev(name_a, &netns_a.name)))
+            .because("both ends have the same name in the same netns"));
+    }
+    let mut make = |this: &Named, other: &Named, mac: Option<Mac>| match this {
+        Named::New(netns, name) => End { dev: new_dev(lab, netns.clone(), name.clone(), mac), bridge: None },
+        Named::Port(bridge) => {
+            let name = port_name(lab, bridge, other);
+            End { dev: new_dev(lab, bridge.netns.clone(), name, mac), bridge: Some(bridge.clone()) }
+        }
+    };
+    let ends = [make(&a, &b, options.mac), make(&b, &a, options.peer_mac)];
+    let devs = [ends[0].dev.clone(), ends[1].dev.clone()];
+    let mtu = options.mtu.map(|mtu| mtu.0);
+    lab.ask(AddVeth { ends, mtu, up: options.up.unwrap_or(true) }, place)?;
+    Ok(devs)
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Lays a cable: a veth pair whose ends are made where they belong, and come up.
+    ///
+    /// An end is a device reference (`h["eth0"]`), a bridge, which gets a port that is named after the other end, or a plain
+    /// name for a device of the host. Returns the two devices.
+    ///
+    /// Like `ip link add A netns N1 type veth peer name B netns N2`, then `ip link set … up` for both.
+    ///
+    /// Fails with `exists` where a name is taken, with `invalid` for both ends the same, and with `gone` where a namespace
+    /// was removed.
+    ///
+    /// ```rhai
+    /// let a = netns("a");
+    /// let b = netns("b");
+    /// veth(a["eth0"], b["eth0"], #{ mtu: 1400 });
+    /// a["eth0"].addr("10.0.0.1/24");
+    /// b["eth0"].addr("10.0.0.2/24");
+    /// assert(a.ping("10.0.0.2").ok);
+    /// assert(b["eth0"].mtu == 1400);
+    /// ```
+    #[rhai_fn(name = "veth", return_raw)]
+    pub fn veth_with(ctx: NativeCallContext, end: Dynamic, other: Dynamic, options: Map) -> RhaiResultOf<rhai::Array> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let options = VethOptions::parse(options)?;
+            let devs = add(lab, [end, other], &options, place)?;
+            Ok(devs.iter().map(|dev| Dynamic::from(Dev::known(dev))).collect())
+        })
+    }
+
+    /// Lays a cable with default options: both ends up, MTU 1500.
+    #[rhai_fn(name = "veth", return_raw)]
+    pub fn veth(ctx: NativeCallContext, end: Dynamic, other: Dynamic) -> RhaiResultOf<rhai::Array> {
+        veth_with(ctx, end, other, Map::new())
+    }
+}

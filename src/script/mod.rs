@@ -1,0 +1,15 @@
+//! The language: the engine and its limits, where scripts come from, the catalogue of what they can call, and what is said
+//! when one fails.
+
+pub mod catalog;
+mod check;
+mod engine;
+mod failure;
+pub mod header;
+pub mod reference;
+mod sources;
+
+pub use check::check;
+pub use engine::{Session, bare};
+pub use failure::Failure;
+pub use sources::{Dirs, Script, Texts, Workflow, module_names, workflows};

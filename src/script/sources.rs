@@ -1,0 +1,169 @@
+//! Where scripts come from: files, the embedded standard library and workflows, and the user's own directories.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use include_dir::{Dir, include_dir};
+
+use crate::lab::{Error, Kind, Result, name};
+
+static STDLIB: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/stdlib");
+static SCRIPTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scripts");
+
+/// The user's own directories, which are looked into before the embedded ones.
+#[derive(Debug, Clone, Default)]
+pub struct Dirs {
+    /// Where modules of the standard library are overridden, and more are added.
+    pub stdlib: Option<PathBuf>,
+    /// Where workflows are overridden, and more are added.
+    pub scripts: Option<PathBuf>,
+}
+
+/// A script: its text, and the name that messages know it by.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// The name: a path as the user wrote it, `scripts/bridge.rhai`, `-e` or `-`.
+    pub name: String,
+    /// The text.
+    pub text: String,
+}
+
+impl Script {
+    /// Reads a script from a file.
+    pub fn read(path: &Path) -> Result<Script> {
+        let shown = path.display().to_string();
+        let doing = || format!("read the script `{}`", name::shown(&shown));
+        let bytes = std::fs::read(path).map_err(|source| Error::file(doing(), &source))?;
+        let text = String::from_utf8(bytes).map_err(|source| {
+            Error::invalid(doing()).because(format!("byte {} is not UTF-8 text", source.utf8_error().valid_up_to()))
+        })?;
+        Ok(Script { name: shown, text: without_shebang(text) })
+    }
+
+    /// Wraps a text that is in no file.
+    pub fn inline(name: &str, text: impl Into<String>) -> Script {
+        Script { name: name.into(), text: without_shebang(text.into()) }
+    }
+}
+
+/// Turns a first line `#!…` into a comment, so that a script can be executable; lines keep their numbers.
+fn without_shebang(text: String) -> String {
+    match text.strip_prefix("#!") {
+        Some(rest) => format!("//{rest}"),
+        None => text,
+    }
+}
+
+/// A workflow: a script that is a command of `topo`.
+#[derive(Debug, Clone)]
+pub struct Workflow {
+    /// The words of its command: `["network", "create"]`.
+    pub words: Vec<String>,
+    /// The script.
+    pub script: Script,
+    /// Whether it is the user's own.
+    pub own: bool,
+}
+
+/// Returns all workflows by their command words: the user's own hide embedded ones of the same words.
+///
+/// An unreadable directory or file of the user's is passed over: it must not keep `topo down` from running. `Err` tells of
+/// it, beside what was found.
+pub fn workflows(dirs: &Dirs) -> (BTreeMap<Vec<String>, Workflow>, Vec<Error>) {
+    let mut found = BTreeMap::new();
+    let mut errors = Vec::new();
+    let embedded = SCRIPTS.files().chain(SCRIPTS.dirs().flat_map(|dir| dir.files()));
+    for file in embedded {
+        let (Some(words), Some(text)) = (words_of(file.path()), file.contents_utf8()) else { continue };
+        let script = Script::inline(&format!("scripts/{}", file.path().display()), text);
+        found.insert(words.clone(), Workflow { words, script, own: false });
+    }
+    for path in dirs.scripts.iter().flat_map(|dir| own_files(dir, 1)) {
+        let relative = dirs.scripts.as_ref().and_then(|dir| path.strip_prefix(dir).ok());
+        let Some(words) = relative.and_then(words_of) else { continue };
+        match Script::read(&path) {
+            Ok(script) => {
+                found.insert(words.clone(), Workflow { words, script, own: true });
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    (found, errors)
+}
+
+fn own_files(dir: &Path, depth: usize) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() && depth > 0 {
+            files.extend(own_files(&path, depth - 1));
+        } else if path.is_file() {
+            files.push(path);
+        }
+    }
+    files
+}
+
+/// Returns the command words of a script's path; none for a file that is no script.
+fn words_of(path: &Path) -> Option<Vec<String>> {
+    if path.extension()? != "rhai" {
+        return None;
+    }
+    let words: Option<Vec<String>> =
+        path.with_extension("").iter().map(|word| word.to_str().map(ToString::to_string)).collect();
+    words.filter(|words| words.iter().all(|word| name::check("command", word).is_ok()))
+}
+
+/// Returns the names of all modules that `import` finds by name, sorted.
+pub fn module_names(dirs: &Dirs) -> Vec<String> {
+    let own = dirs.stdlib.iter().flat_map(|dir| own_files(dir, 0));
+    let paths = own.chain(STDLIB.files().map(|file| file.path().to_path_buf()));
+    let mut names: Vec<String> = paths.filter_map(|path| words_of(Path::new(path.file_name()?))).flatten().collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Finds the module that `import "wanted"` means in the script `importer`.
+///
+/// A name that begins with `.` or `/`, or ends with `.rhai`, is a path, from the directory of the importing script. Any other
+/// is a module of the user's directory, or of the standard library.
+pub fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Result<Script> {
+    if wanted.starts_with(['.', '/']) || wanted.ends_with(".rhai") {
+        let from = importer.map(Path::new).and_then(Path::parent).unwrap_or(Path::new(""));
+        let path = from.join(wanted);
+        return Script::read(&if path.extension().is_some() { path } else { path.with_extension("rhai") });
+    }
+    name::check("module", wanted)?;
+    let file = format!("{wanted}.rhai");
+    if let Some(path) = dirs.stdlib.as_ref().map(|dir| dir.join(&file)).filter(|path| path.is_file()) {
+        return Script::read(&path);
+    }
+    if let Some(text) = STDLIB.get_file(&file).and_then(|file| file.contents_utf8()) {
+        return Ok(Script::inline(&format!("stdlib/{file}"), text));
+    }
+    let error = Error::new(Kind::Missing, format!("import \"{wanted}\"")).because("there is no module of this name");
+    let names = module_names(dirs);
+    Err(match name::nearest(wanted, names.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+        None => error.hint(format!("the standard library has: {}; a path begins with `./`", names.join(", "))),
+    })
+}
+
+/// The texts of all scripts that a run has read, for the excerpts in messages.
+#[derive(Debug, Clone, Default)]
+pub struct Texts(Rc<RefCell<HashMap<String, String>>>);
+
+impl Texts {
+    /// Keeps a script's text.
+    pub fn keep(&self, script: &Script) {
+        self.0.borrow_mut().insert(script.name.clone(), script.text.clone());
+    }
+
+    /// Returns the text of the script of this name.
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.0.borrow().get(name).cloned()
+    }
+}
