@@ -1,6 +1,6 @@
 //! What all runs have in common: `topo run FILE` and the workflows.
 
-/// Options of every run.
+// No doc comment: clap would take it for what each workflow is about.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Run options")]
 pub(super) struct RunOptions {

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::context::{Context, this_program};
@@ -33,14 +34,16 @@ pub(super) fn begin(mut words: Vec<OsString>) -> std::result::Result<(Option<Ins
     if !enter {
         return Ok((Some(inside), words));
     }
-    Err(go_in("of this run", inside, &words[1..]).unwrap_or_else(|error| Trouble::from(error).report()))
+    Err(go_in("of this run", inside, &words[1..], None).unwrap_or_else(|error| Trouble::from(error).report()))
 }
 
 /// Goes into a sandbox and runs the program with `words` there; returns its exit code.
-fn go_in(lab: &str, inside: Inside, words: &[OsString]) -> Result<u8> {
+fn go_in(lab: &str, inside: Inside, words: &[OsString], state: Option<&Path>) -> Result<u8> {
     let program = this_program()?;
     lab::enter(lab, inside.holder)?;
     let mut command = Command::new(program);
+    // Inside, an ordinary user is root, and the default would be root's directory.
+    command.envs(state.map(|root| ("TOPO_STATE", root)));
     command.arg(INSIDE).arg(inside.to_word()).args(words);
     wait_for(command, None)
 }
@@ -56,8 +59,8 @@ fn wait_for(mut command: Command, stdin: Option<&str>) -> Result<u8> {
         // A run that ends before it has read all has said why.
         let _ = pipe.write_all(text.as_bytes());
     }
-    net::signal::pass_on(child.id()).map_err(|source| Error::kernel("pass on signals", &source))?;
-    let status = child.wait().map_err(failed)?;
+    let status =
+        net::signal::wait_passing_on(&mut child).map_err(|source| Error::kernel("run in the sandbox", &source))?;
     let signalled = || std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
     Ok(status.code().or_else(signalled).and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
@@ -65,7 +68,8 @@ fn wait_for(mut command: Command, stdin: Option<&str>) -> Result<u8> {
 /// Runs this same command line in the sandbox of a lab.
 pub(super) fn relay(lab: &str, holder: ProcessId, context: &Context) -> Result<u8> {
     let creator = ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
-    go_in(lab, Inside { holder, creator }, &context.words[1..])
+    let state = context.state()?;
+    go_in(lab, Inside { holder, creator }, &context.words[1..], Some(state.root()))
 }
 
 /// Runs this same command line in a new sandbox, which stays if the run leaves a lab up.

@@ -41,7 +41,7 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Begins a lab; nothing is changed, and no name taken, before the first settling.
+    /// Begins a lab; nothing is changed, and no name taken, before the first step is asked for.
     pub fn begin(origin: Origin, state: StateDir, listener: Listener) -> Result<Lab> {
         let mark = state.mark(&origin.name);
         let kernel = Kernel::open(&mark).map_err(|source| Error::kernel("open the kernel", &source))?;
@@ -75,7 +75,7 @@ impl Lab {
         if self.claimed.is_some() {
             return Err(Error::invalid(format!("name the lab `{name}`"))
                 .because(format!("it is being built as `{}` already", self.origin.name))
-                .hint("call `lab` before anything looks at the network"));
+                .hint("call `lab` before the first thing is made"));
         }
         self.origin.name = name.to_string();
         self.kernel.set_mark(&self.state.mark(name));
@@ -115,6 +115,7 @@ impl Lab {
 
     /// Asks for a step: checks it against what the lab holds and puts it with those that are to be settled.
     pub fn ask(&mut self, step: impl Step + 'static, place: Place) -> Result<()> {
+        self.claim()?;
         step.plan(&mut self.model)?;
         self.pending.push(Asked { no: self.next_step, step: Box::new(step), place });
         self.next_step += 1;
@@ -128,10 +129,6 @@ impl Lab {
     pub fn settle(&mut self) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
-        }
-        if let Err(error) = self.claim() {
-            self.cancel(0, &error);
-            return Err(error);
         }
         let prepared = self.prepare();
         let ready = prepared.as_ref().map_or_else(|(at, _)| *at, |()| self.pending.len());

@@ -42,21 +42,21 @@ pub struct Asked {
 
 /// The open journal of a lab.
 #[derive(Debug)]
-pub struct Journal {
+pub(super) struct Journal {
     file: File,
     path: PathBuf,
 }
 
 impl Journal {
     /// Opens the journal for writing at its end, and makes it if there is none.
-    pub fn open(path: &Path) -> Result<Journal> {
+    pub(super) fn open(path: &Path) -> Result<Journal> {
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.map_err(|source| Error::file(format!("open the journal `{}`", path.display()), &source))?;
         Ok(Journal { file, path: path.to_path_buf() })
     }
 
     /// Writes down `steps`, in one write.
-    pub fn write_ahead(&mut self, steps: &[Asked]) -> Result<()> {
+    pub(super) fn write_ahead(&mut self, steps: &[Asked]) -> Result<()> {
         let lines: Vec<Line> = steps
             .iter()
             .map(|asked| Line::Step {
@@ -70,12 +70,12 @@ impl Journal {
     }
 
     /// Writes down that all steps up to `upto` are applied.
-    pub fn done(&mut self, upto: u64) -> Result<()> {
+    pub(super) fn done(&mut self, upto: u64) -> Result<()> {
         self.write(&[Line::Done { upto }])
     }
 
     /// Writes down that the steps from `from` on are no more.
-    pub fn undone(&mut self, from: u64) -> Result<()> {
+    pub(super) fn undone(&mut self, from: u64) -> Result<()> {
         self.write(&[Line::Undone { from }])
     }
 
@@ -96,7 +96,7 @@ impl Journal {
 ///
 /// A last line without its newline is what a killed writer left: its step was never applied, so it is not one. Any other
 /// line that can't be read is an error, and the journal is left as it is.
-pub fn read(path: &Path, steps: &Steps) -> Result<Vec<Asked>> {
+pub(super) fn read(path: &Path, steps: &Steps) -> Result<Vec<Asked>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

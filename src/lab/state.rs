@@ -318,7 +318,7 @@ impl LabDir {
 }
 
 /// Returns the id of this boot of the machine (random(4)).
-pub fn boot_id() -> Result<String> {
+pub(super) fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let text = std::fs::read_to_string(path).map_err(|source| Error::file(format!("read `{path}`"), &source))?;
     Ok(text.trim().to_string())

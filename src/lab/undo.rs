@@ -1,14 +1,13 @@
 //! Undo: steps backwards, tolerant of what is gone, to the end in spite of failures.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::error::{Error, Result};
 use super::journal::Asked;
 use super::kernel::Kernel;
 use super::state::StateDir;
 use crate::net::{self, NetnsId};
-
-use std::time::Duration;
 
 /// How long processes in a lab's namespaces have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -17,7 +16,7 @@ const GRACE: Duration = Duration::from_secs(2);
 ///
 /// What ends with a namespace or a device that goes anyway is not taken back one by one: the kernel frees it all at
 /// once, and this waits until it has.
-pub fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&Asked)) -> Vec<Error> {
+pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&Asked)) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut going = BTreeSet::new();
     let mut ids = BTreeSet::new();
@@ -67,7 +66,7 @@ pub fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&Asked)) 
 }
 
 /// Ends the processes in the namespaces `ids`: SIGTERM, then SIGKILL.
-pub fn end_processes(ids: &BTreeSet<NetnsId>) -> Result<()> {
+pub(super) fn end_processes(ids: &BTreeSet<NetnsId>) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
@@ -82,24 +81,32 @@ pub fn end_processes(ids: &BTreeSet<NetnsId>) -> Result<()> {
 }
 
 /// Makes the directory of named namespaces, as `ip netns add` does; notes it if it is ours to remove again.
-pub fn prepare_dir(kernel: &Kernel, state: &StateDir) -> Result<()> {
+pub(super) fn prepare_dir(kernel: &Kernel, state: &StateDir) -> Result<()> {
+    if state.inside().is_some() {
+        // A sandbox has a directory of its own, which goes with it.
+        return kernel.dir().prepare().map(|_| ()).map_err(|source| failed_dir(&source));
+    }
     let note = state.root().join(DIR_NOTE);
     let noted = note.exists();
     if !noted {
         let failed = |source: std::io::Error| Error::file(format!("write `{}`", note.display()), &source);
         std::fs::write(&note, "").map_err(failed)?;
     }
-    let made = kernel.dir().prepare().map_err(|source| Error::kernel("make the directory of named netns", &source))?;
+    let made = kernel.dir().prepare().map_err(|source| failed_dir(&source))?;
     if !made && !noted {
         std::fs::remove_file(&note).map_err(|source| Error::file(format!("remove `{}`", note.display()), &source))?;
     }
     Ok(())
 }
 
+fn failed_dir(source: &net::Error) -> Error {
+    Error::kernel("make the directory of named netns", source)
+}
+
 /// Removes the directory of named namespaces if a lab of ours made it and nothing is in it any more.
-pub fn retire_dir(kernel: &mut Kernel, state: &StateDir) -> Result<()> {
+pub(super) fn retire_dir(kernel: &mut Kernel, state: &StateDir) -> Result<()> {
     let note = state.root().join(DIR_NOTE);
-    if !note.exists() {
+    if state.inside().is_some() || !note.exists() {
         return Ok(());
     }
     let failed = |source: &net::Error| Error::kernel("remove the empty directory of named netns", source);

@@ -1,5 +1,6 @@
 //! Ctrl-C and SIGTERM: caught once for the whole process, asked for wherever something waits.
 
+use std::process::{Child, ExitStatus};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -28,17 +29,28 @@ pub fn catch() -> Result<()> {
     Ok(())
 }
 
-/// Passes SIGINT, SIGTERM and SIGHUP on to the process `pid` from now on, on a thread that waits for them.
-pub fn pass_on(pid: u32) -> Result<()> {
-    let signals = block("pass on signals")?;
-    let pid = nix::unistd::Pid::from_raw(pid as i32);
-    let wait = move || {
-        while let Ok(signal) = signals.wait() {
-            let _ = nix::sys::signal::kill(pid, signal);
+/// Waits for a child to end, and passes SIGINT, SIGTERM and SIGHUP on to it.
+///
+/// Without a thread: a process that has entered a pid namespace can't have a second one (clone(2), CLONE_THREAD).
+pub fn wait_passing_on(child: &mut Child) -> Result<ExitStatus> {
+    let doing = "wait for a process";
+    let mut signals = block(doing)?;
+    signals.add(Signal::SIGCHLD);
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)
+        .map_err(|errno| Error::new(doing, errno as i32))?;
+    let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+    loop {
+        // Looked at after the signals are blocked: an end before that sent its SIGCHLD to nobody.
+        if let Some(status) = child.try_wait().map_err(|error| Error::io(doing, error))? {
+            return Ok(status);
         }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(|e| Error::io("pass on signals", e))?;
-    Ok(())
+        match signals.wait() {
+            Ok(Signal::SIGCHLD) | Err(_) => {}
+            Ok(signal) => {
+                let _ = nix::sys::signal::kill(pid, signal);
+            }
+        }
+    }
 }
 
 fn block(doing: &str) -> Result<SigSet> {

@@ -74,8 +74,8 @@ pub mod functions {
     ///
     /// Like the `--name` of `topo run`.
     ///
-    /// Fails with `invalid` for a name that breaks the rule for names, and once something has looked at the network: the lab
-    /// has its name by then.
+    /// Fails with `invalid` for a name that breaks the rule for names, and once something was made: the lab has its name by
+    /// then.
     ///
     /// ```rhai
     /// lab("office");

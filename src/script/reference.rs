@@ -62,8 +62,9 @@ pub fn plain(entry: &Entry) -> String {
     if let Some(options) = entry.options {
         let width = options.options.iter().map(|option| option.name.len()).max().unwrap_or(0);
         for option in options.options {
-            let words = format!("{:width$}  {} ({})", option.name, option.doc.trim(), option.what);
-            text.push_str(&format!("{}\n", wrap(&words, "    ")));
+            let below = " ".repeat(width + 6);
+            let words = wrap(&format!("{} ({})", option.doc.trim(), option.what), &below);
+            text.push_str(&format!("    {:width$}  {}\n", option.name, words.trim_start()));
         }
         text.push('\n');
     }

@@ -130,7 +130,7 @@ pub fn module_names(dirs: &Dirs) -> Vec<String> {
 ///
 /// A name that begins with `.` or `/`, or ends with `.rhai`, is a path, from the directory of the importing script. Any other
 /// is a module of the user's directory, or of the standard library.
-pub fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Result<Script> {
+pub(super) fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Result<Script> {
     if wanted.starts_with(['.', '/']) || wanted.ends_with(".rhai") {
         let from = importer.map(Path::new).and_then(Path::parent).unwrap_or(Path::new(""));
         let path = from.join(wanted);
