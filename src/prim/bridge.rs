@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
+use super::dev::add_link_local;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::units::{Mtu, Priority};
@@ -138,6 +139,7 @@ impl Step for AddBridge {
         kernel.run(net::link::add_bridge(&rtnl, &link, &quiet))?;
         let mark = kernel.mark().to_string();
         kernel.run(net::link::change(&rtnl, self.dev.index, &Change { alias: Some(&mark), ..Change::default() }))?;
+        add_link_local(kernel, &self.dev)?;
         add_full_name(kernel, &self.dev)
     }
 

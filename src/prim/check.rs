@@ -40,10 +40,10 @@ fn verdict(doing: &str, value: &Dynamic) -> Result<Verdict> {
 
 /// Writes a probe's result in one line: why, if it says so, then what it measured.
 fn measured(map: &Map) -> String {
-    let mut parts = Vec::new();
     if let Some(why) = map.get("why").filter(|why| !why.is_unit()) {
-        parts.push(why.to_string());
+        return why.to_string();
     }
+    let mut parts = Vec::new();
     for (key, value) in map {
         if matches!(key.as_str(), "ok" | "why") || value.is_unit() || value.as_int() == Ok(0) && key == "duplicates" {
             continue;

@@ -1,5 +1,8 @@
 //! Devices: what any device in a namespace tells of itself, and how it is renamed, moved, and set up or down.
 
+use std::net::{IpAddr, Ipv6Addr};
+
+use ipnetwork::{IpNetwork, Ipv6Network};
 use rhai::plugin::*;
 use serde::{Deserialize, Serialize};
 
@@ -7,8 +10,8 @@ use super::Group;
 use super::context::{RhaiResultOf, lab_of, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
 use super::veth::{add_full_name, check_free, ip};
-use crate::lab::{DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, name};
-use crate::net::{self, Change};
+use crate::lab::{DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
+use crate::net::{self, Change, Mac};
 use crate::{step_identity, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -163,11 +166,7 @@ fn move_dev(kernel: &mut Kernel, from: &DevRef, to: &DevRef, up: bool) -> net::R
     let rtnl = kernel.rtnl(&from.netns)?;
     let change = Change { netns: Some(&target), new_index: Some(to.index), ..Change::default() };
     kernel.run(net::link::change(&rtnl, from.index, &change))?;
-    if !up {
-        return Ok(());
-    }
-    let rtnl = kernel.rtnl(&to.netns)?;
-    kernel.run(net::link::change(&rtnl, to.index, &Change { up: Some(true), ..Change::default() }))
+    if up { set_up(kernel, to, true) } else { Ok(()) }
 }
 
 /// Sets a device up or down.
@@ -227,7 +226,37 @@ impl Step for SetUp {
     }
 }
 
+/// Gives a device that is about to come up the link-local address that the kernel would give it, but without duplicate
+/// address detection. That takes a second or two, in which a router asks for no neighbour and drops what it should forward
+/// (net/ipv6/ndisc.c, ndisc_send_ns); `tests/suite/route.rhai` shows it. The kernel then finds the address there.
+pub(super) fn add_link_local(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
+    let Some(mac) = dev.mac.filter(|_| dev.made) else { return Ok(()) };
+    let rtnl = kernel.rtnl(&dev.netns)?;
+    let options = net::AddrOptions { protocol: OWNER_PROTOCOL, nodad: true, peer: None };
+    match kernel.run(net::addr::add(&rtnl, dev.index, link_local(mac), &options)) {
+        // Without IPv6, in the kernel or on the device, there is nothing to be ready for.
+        Err(error)
+            if error.is_exists() || error.is_unsupported() || error.is_denied() || error.errno() == libc::EINVAL =>
+        {
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// Returns the link-local address that a hardware address makes (RFC 4291, appendix A).
+fn link_local(mac: Mac) -> IpNetwork {
+    let [a, b, c, d, e, f] = mac.0;
+    let words = [[a ^ 2, b], [c, 0xff], [0xfe, d], [e, f]].map(u16::from_be_bytes);
+    let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, words[0], words[1], words[2], words[3]);
+    // A prefix length of 64 is one that every IPv6 address can have.
+    Ipv6Network::new(ip, 64).map_or_else(|_| IpNetwork::from(IpAddr::V6(ip)), IpNetwork::V6)
+}
+
 fn set_up(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
+    if up {
+        add_link_local(kernel, dev)?;
+    }
     let rtnl = kernel.rtnl(&dev.netns)?;
     kernel.run(net::link::change(&rtnl, dev.index, &Change { up: Some(up), ..Change::default() }))
 }
@@ -438,4 +467,15 @@ fn link(ctx: &NativeCallContext, dev: &Dev) -> RhaiResultOf<net::Link> {
         })
     });
     raise(ctx, looked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of RFC 4291, appendix A.
+    #[test]
+    fn a_link_local_address_is_made_of_the_hardware_address() {
+        assert_eq!(link_local(Mac([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde])).to_string(), "fe80::3656:78ff:fe9a:bcde/64");
+    }
 }

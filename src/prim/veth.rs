@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
+use super::dev::add_link_local;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::units::Mtu;
@@ -156,6 +157,9 @@ impl Step for AddVeth {
             up: false,
         };
         kernel.run(net::link::add_veth(&host, &main_end, &peer_end))?;
+        for end in [main, peer].into_iter().filter(|end| end.bridge.is_none()) {
+            add_link_local(kernel, &end.dev)?;
+        }
         // The peer can't be born up or in a bridge: it gets both now, with its mark.
         let mark = kernel.mark().to_string();
         let controller = peer.bridge.as_ref().map(|bridge| Some(bridge.index));

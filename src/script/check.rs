@@ -16,14 +16,11 @@ use crate::prim::{GROUPS, NetnsHandle, OptionSet};
 pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
     texts.keep(script);
     let engine = checking_engine();
-    let mut scope = Scope::new();
-    scope.push_constant("host", NetnsHandle::new(NetnsRef::host()));
-    scope.push_constant("args", rhai::Map::new());
-    let ast = match engine.compile_with_scope(&scope, &script.text) {
+    let ast = match engine.compile_with_scope(&checking_scope(), &script.text) {
         Ok(ast) => ast,
-        Err(error) => return vec![Failure::of(&error.into(), &script.name, &engine)],
+        Err(error) => return vec![Failure::of(&error.into(), script, &engine)],
     };
-    let mut checker = Checker::new(&engine, script, dirs);
+    let mut checker = Checker::new(&engine, script, dirs, texts);
     checker.learn(&ast);
     ast.walk(&mut |path| {
         if let Some(node) = path.last() {
@@ -42,10 +39,19 @@ fn checking_engine() -> Engine {
     engine
 }
 
+/// Returns a scope with the names that a run has; their values are not looked at.
+fn checking_scope() -> Scope<'static> {
+    let mut scope = Scope::new();
+    scope.push_constant("host", NetnsHandle::new(NetnsRef::host()));
+    scope.push_constant("args", rhai::Map::new());
+    scope
+}
+
 struct Checker<'a> {
     engine: &'a Engine,
     script: &'a Script,
     dirs: &'a Dirs,
+    texts: &'a Texts,
     known: BTreeMap<String, BTreeSet<usize>>,
     /// The functions of each imported module, by the name that it is imported as; none where the module is not known
     /// before the script runs.
@@ -54,7 +60,7 @@ struct Checker<'a> {
 }
 
 impl<'a> Checker<'a> {
-    fn new(engine: &'a Engine, script: &'a Script, dirs: &'a Dirs) -> Checker<'a> {
+    fn new(engine: &'a Engine, script: &'a Script, dirs: &'a Dirs, texts: &'a Texts) -> Checker<'a> {
         let mut known = catalog::arities(engine);
         // What rhai's own keywords do looks like a call.
         for (keyword, arities) in [
@@ -70,7 +76,7 @@ impl<'a> Checker<'a> {
         ] {
             known.entry(keyword.into()).or_default().extend(arities);
         }
-        Checker { engine, script, dirs, known, modules: BTreeMap::new(), found: Vec::new() }
+        Checker { engine, script, dirs, texts, known, modules: BTreeMap::new(), found: Vec::new() }
     }
 
     /// Notes the functions that the script defines, and those of the modules that it imports.
@@ -103,10 +109,8 @@ impl<'a> Checker<'a> {
                 return None;
             }
         };
-        let mut scope = Scope::new();
-        scope.push_constant("host", NetnsHandle::new(NetnsRef::host()));
-        scope.push_constant("args", rhai::Map::new());
-        match self.engine.compile_with_scope(&scope, &module.text) {
+        self.texts.keep(&module);
+        match self.engine.compile_with_scope(&checking_scope(), &module.text) {
             Ok(ast) => {
                 let mut functions: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
                 for function in ast.iter_functions() {
@@ -115,7 +119,7 @@ impl<'a> Checker<'a> {
                 Some(functions)
             }
             Err(error) => {
-                self.found.push(Failure::of(&error.into(), &module.name, self.engine));
+                self.found.push(Failure::of(&error.into(), &module, self.engine));
                 None
             }
         }

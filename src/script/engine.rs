@@ -65,7 +65,7 @@ impl Session {
         let mut ast = self
             .engine
             .compile_with_scope(&self.scope, &script.text)
-            .map_err(|error| self.failure(&error.into(), &script.name))?;
+            .map_err(|error| self.failure(&error.into(), script))?;
         ast.set_source(script.name.as_str());
         Ok(ast)
     }
@@ -74,10 +74,10 @@ impl Session {
     pub fn run(&mut self, script: &Script) -> Result<(), Failure> {
         let ast = self.compile(script)?;
         let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
-        done.map_err(|error| self.failure(&error, &script.name))
+        done.map_err(|error| self.failure(&error, script))
     }
 
-    fn failure(&self, error: &EvalAltResult, script: &str) -> Failure {
+    fn failure(&self, error: &EvalAltResult, script: &Script) -> Failure {
         Failure::of(error, script, &self.engine)
     }
 

@@ -5,7 +5,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, ParseErrorType, Position};
 use serde_json::json;
 
 use super::catalog;
-use super::sources::Texts;
+use super::sources::{Script, Texts};
 use crate::lab::{Error, Kind, Place, Spot};
 use crate::prim::ScriptError;
 
@@ -38,16 +38,16 @@ impl From<&Error> for Failure {
 
 impl Failure {
     /// Reads what rhai says of a failed script.
-    pub fn of(error: &EvalAltResult, script: &str, engine: &Engine) -> Failure {
+    pub fn of(error: &EvalAltResult, script: &Script, engine: &Engine) -> Failure {
         let mut spots = Vec::new();
-        let inner = descend(error, script, &mut spots);
+        let inner = descend(error, &script.name, &mut spots);
         spots.reverse();
         let place = Place(spots);
         match inner {
             EvalAltResult::ErrorRuntime(value, _) | EvalAltResult::ErrorTerminated(value, _) => {
                 Failure::thrown(value, place, matches!(inner, EvalAltResult::ErrorTerminated(..)))
             }
-            EvalAltResult::ErrorParsing(error, _) => syntax(error, place, engine),
+            EvalAltResult::ErrorParsing(error, _) => syntax(error, place, engine, &script.text),
             EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(signature, place, engine),
             EvalAltResult::ErrorStackOverflow(_) => Failure {
                 hint: Some("does a function call itself without end?".into()),
@@ -145,7 +145,7 @@ fn span_of(text: &str, spot: &Spot) -> Option<std::ops::Range<usize>> {
     Some(start + begin..start + begin + width)
 }
 
-fn syntax(error: &ParseErrorType, place: Place, engine: &Engine) -> Failure {
+fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> Failure {
     let failure = Failure::plain("syntax", lower_first(&error.to_string()), place);
     match error {
         ParseErrorType::VariableUndefined(name) => {
@@ -158,7 +158,10 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine) -> Failure {
                 hint: match (called, near) {
                     (true, _) => Some(format!("`{name}` is a function: call it, `{name}(…)`")),
                     (false, Some(near)) => Some(format!("did you mean `{near}`?")),
-                    _ => Some("a function sees its parameters and constants alone, not the variables around it".into()),
+                    _ if is_declared(name, text) => {
+                        Some("a function sees its parameters and constants alone, not the variables around it".into())
+                    }
+                    _ => None,
                 },
                 ..failure
             }
@@ -172,10 +175,19 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine) -> Failure {
     }
 }
 
+/// Tells whether a script declares a variable of this name somewhere.
+fn is_declared(name: &str, text: &str) -> bool {
+    ["let", "const", "for"].iter().any(|word| text.contains(&format!("{word} {name}")))
+}
+
 /// Explains a call that fits no function: an unknown name, or a known one with other arguments.
 fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
     let (name, arguments) = signature.split_once('(').unwrap_or((signature, ""));
-    let name = name.trim().rsplit("::").next().unwrap_or(name).trim();
+    let name = name.trim();
+    if name.contains("::") {
+        let hint = Some("`topo doc` lists the functions of each module".into());
+        return Failure { hint, ..Failure::plain("unknown", format!("unknown function `{name}`"), place) };
+    }
     let arguments = arguments.trim_end_matches(')').trim();
     let signatures = catalog::signatures(engine, name);
     if !signatures.is_empty() {

@@ -82,7 +82,8 @@ fn who_is_there_answers() {
         for to in ["10.0.0.1", "10.0.0.254", "10.1.0.2", "fd00::fe", "fd01::2", "127.0.0.1", "::1"] {
             let request = Ping { count: 3, interval: Duration::from_millis(5), ..one(to) };
             let report = ping(&lab.a, &request).await.expect("a report");
-            assert_eq!((report.sent, report.received, report.duplicates, report.rtt.len()), (3, 3, 0, 3), "{to}");
+            let summary = (report.sent, report.received, report.duplicates, report.rtt.len());
+            assert_eq!(summary, (3, 3, 0, 3), "{to}: {report:?}");
             assert_eq!(report.refused, None, "{to}");
         }
         for size in [0, 3, 1472, 3000, 65_000] {
