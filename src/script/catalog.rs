@@ -108,12 +108,13 @@ fn entries_of(group: &Group) -> Vec<Entry> {
         |info| {
             let meta = info.metadata;
             let comments: Vec<String> = meta.comments.iter().map(|comment| uncomment(comment)).collect();
-            Some((meta.name.to_string(), params(&meta.params_info), comments.join("\n")))
+            let form = signature(&meta.name, &params(&meta.params_info), &meta.return_type);
+            Some((meta.name.to_string(), form, params(&meta.params_info).len(), comments.join("\n")))
         },
         true,
     );
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
-    for (name, parameters, comment) in found {
+    for (name, form, count, comment) in found {
         if !is_public(&name) {
             continue;
         }
@@ -127,8 +128,8 @@ fn entries_of(group: &Group) -> Vec<Entry> {
             doc: Doc::default(),
             options,
         });
-        entry.signatures.push(signature(&name, &parameters));
-        entry.arities.insert(parameters.len());
+        entry.signatures.push(form);
+        entry.arities.insert(count);
         // Of several forms, the one with an example carries the documentation of all.
         let doc = Doc::parse(&comment);
         if doc.example.is_some() || entry.doc.about.is_empty() {
@@ -140,6 +141,10 @@ fn entries_of(group: &Group) -> Vec<Entry> {
         entry.signatures.sort_by_key(String::len);
         entry.signatures.dedup();
     }
+    // What the group is named after first, then functions, then properties.
+    entries.sort_by_key(|entry| {
+        (entry.name != group.name, !entry.name.starts_with(char::is_alphabetic), entry.name.clone())
+    });
     entries
 }
 
@@ -196,7 +201,7 @@ pub fn names(engine: &Engine) -> Vec<String> {
 /// Returns how a function is called, for messages; nothing if there is none of this name.
 pub fn signatures(engine: &Engine, name: &str) -> Vec<String> {
     let form = |info: rhai::FuncInfo| {
-        (info.metadata.name == name).then(|| format!("`{}`", signature(name, &params(&info.metadata.params_info))))
+        (info.metadata.name == name).then(|| format!("`{}`", signature(name, &params(&info.metadata.params_info), "")))
     };
     let mut forms = engine.collect_fn_metadata(None, form, true);
     forms.sort_by_key(String::len);
@@ -242,9 +247,14 @@ fn params(info: &[impl AsRef<str>]) -> Vec<String> {
 
 fn shown_param(param: &str) -> String {
     let Some((name, kind)) = param.split_once(':') else { return String::new() };
-    let kind = kind.trim().trim_start_matches('&').trim_start_matches("mut ");
-    let kind = kind.rsplit("::").next().unwrap_or(kind);
-    let kind = match kind {
+    format!("{}: {}", name.trim(), shown_type(kind))
+}
+
+/// Returns the script's word for a type: the last part of its path, without what only Rust needs to know.
+fn shown_type(kind: &str) -> &str {
+    let kind = kind.trim().trim_start_matches('&').trim_start_matches("mut ").trim();
+    let kind = kind.strip_prefix("RhaiResultOf<").and_then(|kind| kind.strip_suffix('>')).unwrap_or(kind);
+    match kind.rsplit("::").next().unwrap_or(kind).trim() {
         "NetnsHandle" => "Netns",
         "ImmutableString" | "str" | "String" => "string",
         "INT" | "i64" => "int",
@@ -252,25 +262,28 @@ fn shown_param(param: &str) -> String {
         "Dynamic" => "any",
         "FnPtr" => "closure",
         "Map" => "map",
-        "Array" => "array",
+        "Array" | "Vec<Dynamic>" => "array",
         "ScriptError" => "Error",
         other => other,
-    };
-    format!("{}: {kind}", name.trim())
+    }
 }
 
 /// Writes a form of a function: as a method where its first argument is a handle.
-fn signature(name: &str, parameters: &[String]) -> String {
+fn signature(name: &str, parameters: &[String], result: &str) -> String {
     let typed = |param: &String| param.split_once(": ").map_or(param.clone(), |(name, _)| name.to_string());
     let first = parameters.first().map(|first| (typed(first), first.rsplit(": ").next().unwrap_or("").to_string()));
     let rest: Vec<String> = parameters.iter().skip(1).cloned().collect();
-    match first {
+    let call = match first {
         Some((receiver, _)) if name.starts_with("get$") => format!("{receiver}{}", shown_name(name)),
         Some((receiver, _)) if name == "index$get$" => format!("{receiver}[{}]", rest.join(", ")),
         Some((receiver, kind)) if matches!(kind.as_str(), "Netns" | "Dev" | "Net") => {
             format!("{receiver}.{name}({})", rest.join(", "))
         }
         _ => format!("{name}({})", parameters.join(", ")),
+    };
+    match shown_type(result) {
+        "" | "()" => call,
+        kind => format!("{call} -> {kind}"),
     }
 }
 
