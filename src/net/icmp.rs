@@ -95,8 +95,10 @@ pub async fn ping(netns: &Netns, ping: &Ping) -> Result<PingReport> {
         let until = if echoes.report.sent < ping.count { next.min(end) } else { end };
         match timeout_at(until, socket.readable()).await {
             Ok(ready) => {
-                echoes.receive(socket.get_ref());
-                ready.map_err(failed)?.clear_ready();
+                let mut ready = ready.map_err(failed)?;
+                if echoes.receive(socket.get_ref()) {
+                    ready.clear_ready();
+                }
             }
             Err(_) if until == end => break,
             Err(_) => {}
@@ -206,13 +208,14 @@ impl<'a> Echoes<'a> {
         }
     }
 
-    fn receive(&mut self, socket: &Socket) {
+    /// Reads what has come; returns whether that was all.
+    fn receive(&mut self, socket: &Socket) -> bool {
         loop {
             let (length, from) = match recvfrom::<SockaddrStorage>(socket.as_raw_fd(), &mut self.buffer) {
                 Ok(received) => received,
-                Err(nix::Error::EINTR) => continue,
-                // Nothing more; an error that was kept for the socket belongs to no request that could be told.
-                Err(_) => return,
+                Err(nix::Error::EAGAIN) => return true,
+                // An error that was kept for the socket, and is gone with this; whose request it was can't be told.
+                Err(_) => return false,
             };
             let now = Instant::now();
             let from = from.as_ref().and_then(|from| from.as_sockaddr_in6()).map(|from| IpAddr::V6(from.ip()));

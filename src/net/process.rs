@@ -192,12 +192,13 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_confuses_nobody() {
         let netns = netns();
-        let script = "cp $(command -v sleep) '/tmp/a) R 1 (b'; echo; exec '/tmp/a) R 1 (b' 1000";
-        let (mut child, process) = start(&netns, script);
+        let dir = tempfile::tempdir().expect("a directory");
+        let program = dir.path().join("a) R 1 (b");
+        let script = format!("cp $(command -v sleep) '{0}'; echo; exec '{0}' 1000", program.display());
+        let (mut child, process) = start(&netns, &script);
         assert!(process.is_alive());
         assert_eq!(end(&[process], Duration::from_secs(10)).expect("ended"), []);
         child.wait().expect("reaped");
-        fs::remove_file("/tmp/a) R 1 (b").expect("removed");
     }
 
     #[test]

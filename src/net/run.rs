@@ -262,8 +262,8 @@ mod tests {
             let absent = run(&Run::new(&netns, &argv(&["no-such-program"]))).await.expect_err("absent");
             assert_eq!((absent.errno(), absent.doing()), (libc::ENOENT, "run `no-such-program`"));
             assert_eq!(run(&Run::new(&netns, &[])).await.expect_err("nothing").errno(), libc::EINVAL);
-            let killed = run(&Run::new(&netns, &sh("kill -INT $$"))).await.expect("ran");
-            assert_eq!(killed.code, 128 + libc::SIGINT);
+            let killed = run(&Run::new(&netns, &sh("kill -KILL $$"))).await.expect("ran");
+            assert_eq!(killed.code, 128 + libc::SIGKILL);
         });
     }
 

@@ -32,7 +32,8 @@ use crate::lab::{ReadStep, Steps};
 pub use context::{LabHandle, ScriptError, place_of, rhai_error};
 pub use handles::{Dev, NetnsHandle};
 pub use options::{OptionDoc, OptionSet};
-pub use value::{Ip, Net, ip_value, net_value};
+pub use units::parse_time;
+pub use value::{Ip, Net, ip_value, net_value, parse_cidr, parse_ip, without_host_bits};
 
 /// A group of primitives.
 pub struct Group {

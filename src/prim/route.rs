@@ -304,7 +304,7 @@ mod tests {
     fn a_destination_has_no_host_bits() {
         let error = destination("10.0.0.5/24".into(), None, "add route").expect_err("host bits");
         assert_eq!(error.kind(), Kind::Invalid);
-        assert!(error.to_string().contains("the network is `10.0.0.0/24`"), "{error}");
+        assert!(error.to_string().contains("did you mean `10.0.0.0/24`?"), "{error}");
         assert!(destination("10.0.0.5".into(), None, "add route").is_ok());
     }
 }

@@ -116,6 +116,9 @@ impl FromScript for Duration {
 pub fn parse_time(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
     let (number, unit) = text.split_at(digits);
+    if number.starts_with('.') || number.ends_with('.') {
+        return None;
+    }
     let number: f64 = number.parse().ok()?;
     let seconds = match unit {
         "us" => number / 1e6,
@@ -232,7 +235,7 @@ mod tests {
         assert_eq!(parse_time("200ms"), Some(Duration::from_millis(200)));
         assert_eq!(parse_time("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!(parse_time("2m"), Some(Duration::from_secs(120)));
-        for wrong in ["", "5", "ms", "-1s", "1 s", "1.2.3s", "9e9s", "1d"] {
+        for wrong in ["", "5", "ms", "-1s", "1 s", ".5s", "1.s", "1.2.3s", "9e9s", "1d"] {
             assert_eq!(parse_time(wrong), None, "{wrong}");
         }
     }

@@ -45,7 +45,7 @@ pub fn parse_ip(text: &str) -> std::result::Result<IpAddr, String> {
 pub fn parse_cidr(text: &str) -> std::result::Result<IpNetwork, String> {
     let Some((address, prefix)) = text.split_once('/') else {
         return Err(match parse_ip(text) {
-            Ok(ip) => format!("the prefix length is missing: `{text}/{}` is one host", longest(ip)),
+            Ok(ip) => format!("the prefix length is missing; `{text}/{}` is one host", longest(ip)),
             Err(because) => because,
         });
     };
@@ -61,7 +61,7 @@ pub fn parse_cidr(text: &str) -> std::result::Result<IpNetwork, String> {
 pub fn without_host_bits(net: IpNetwork) -> std::result::Result<IpNetwork, String> {
     match IpNetwork::new(net.network(), net.prefix()) {
         Ok(network) if network == net => Ok(net),
-        Ok(network) => Err(format!("host bits are set; the network is `{network}`")),
+        Ok(network) => Err(format!("host bits are set; did you mean `{network}`?")),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn host_bits_are_named() {
         let net = parse_cidr("10.0.0.5/24").and_then(without_host_bits);
-        assert_eq!(net, Err("host bits are set; the network is `10.0.0.0/24`".into()));
+        assert_eq!(net, Err("host bits are set; did you mean `10.0.0.0/24`?".into()));
     }
 
     proptest! {

@@ -188,7 +188,7 @@ fn the_user_sees_what_is_wrong() {
 
             For more information, try '--help'.
             $ topo veth-pair lab --gateway 10.0.0.1 --subnet 10.0.0.5/24
-            error: invalid value '10.0.0.5/24' for '--subnet <CIDR>': host bits set; did you mean `10.0.0.0/24`?
+            error: invalid value '10.0.0.5/24' for '--subnet <CIDR>': host bits are set; did you mean `10.0.0.0/24`?
 
             For more information, try '--help'.
             $ topo veth-pair lab --gateway 10.0.0.1 --port 70000
@@ -396,7 +396,7 @@ fn a_wrong_note_is_an_error() {
               hint: a note stands whole at the end of a line
             line 5: `many` of `--count` is not of the type N: not a whole number
               hint: the placeholder word is the type of an argument's values
-            line 4: `10.0.0.5/24` of `--subnet` is not of the type CIDR: host bits set; did you mean `10.0.0.0/24`?
+            line 4: `10.0.0.5/24` of `--subnet` is not of the type CIDR: host bits are set; did you mean `10.0.0.0/24`?
               hint: the placeholder word is the type of an argument's values
             line 4: `two` of `--count` is not of the type N: not a whole number
               hint: the placeholder word is the type of an argument's values

@@ -1,10 +1,9 @@
 //! The types of a script's arguments: strict, and clear about what is wrong.
 
-use std::net::IpAddr;
-
 use clap::ValueHint;
-use ipnetwork::IpNetwork;
 use serde_json::Value;
+
+use crate::prim::{parse_cidr, parse_ip, parse_time, without_host_bits};
 
 /// The type of an argument's values, chosen by its placeholder word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +59,9 @@ impl ValueType {
             ValueType::Name => name(text)?,
             ValueType::File if text.is_empty() => return Err("an empty path".into()),
             ValueType::File => {}
-            ValueType::Ip => drop(ip(text)?),
-            ValueType::Address => drop(with_prefix(text, "10.0.0.1/24")?),
-            ValueType::Network => network(text)?,
+            ValueType::Ip => drop(parse_ip(text)?),
+            ValueType::Address => drop(parse_cidr(text)?),
+            ValueType::Network => drop(parse_cidr(text).and_then(without_host_bits)?),
             ValueType::Duration => duration(text)?,
             ValueType::KeyValue => key_value(text)?,
         }
@@ -104,49 +103,15 @@ fn name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn ip(text: &str) -> Result<IpAddr, String> {
-    if text.parse::<IpNetwork>().is_ok() && text.contains('/') {
-        return Err("an address without a prefix length is wanted here".into());
-    }
-    text.parse().map_err(|_| "not an IPv4 or IPv6 address".into())
-}
-
-fn network(text: &str) -> Result<(), String> {
-    let given = with_prefix(text, "10.0.0.0/24")?;
-    if given.ip() == given.network() {
+fn duration(text: &str) -> Result<(), String> {
+    if parse_time(text).is_some() {
         return Ok(());
     }
-    let meant = format!("{}/{}", given.network(), given.prefix());
-    Err(format!("host bits set; did you mean `{meant}`?"))
-}
-
-/// Reads `ADDRESS/LENGTH`. `IpNetwork`'s own parser also takes `10.0.0.1`, `/024`, `/+24` and dotted masks.
-fn with_prefix(text: &str, example: &str) -> Result<IpNetwork, String> {
-    let Some((address, prefix)) = text.split_once('/') else {
-        ip(text)?;
-        return Err(format!("the prefix length is missing, as in `{example}`"));
-    };
-    let address = ip(address)?;
-    let strict = prefix.bytes().all(|c| c.is_ascii_digit()) && (prefix == "0" || !prefix.starts_with('0'));
-    let length = prefix.parse().ok().filter(|_| strict);
-    length.and_then(|length| IpNetwork::new(address, length).ok()).ok_or_else(|| {
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        format!("`/{prefix}` is not a prefix length, which is a number from 0 to {longest}")
+    let number = text.parse::<f64>().is_ok_and(f64::is_finite);
+    Err(match number {
+        true => format!("a duration needs its unit; did you mean `{text}s`?"),
+        false => "not a duration, such as `15ms`, `2s` or `1m`; the units are us, ms, s, m (or min) and h".into(),
     })
-}
-
-fn duration(text: &str) -> Result<(), String> {
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
-    let (number, unit) = text.split_at(text.find(|c: char| c.is_alphabetic()).unwrap_or(text.len()));
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    if !digits(whole) || !digits(fraction) {
-        return Err("not a duration, such as `15ms`, `2s` or `1m`".into());
-    }
-    match unit {
-        "us" | "ms" | "s" | "m" | "min" | "h" => Ok(()),
-        "" => Err(format!("a duration needs its unit; did you mean `{number}s`?")),
-        _ => Err(format!("`{unit}` is not a unit of time, which is `us`, `ms`, `s`, `m` (or `min`) or `h`")),
-    }
 }
 
 fn key_value(text: &str) -> Result<(), String> {
@@ -207,23 +172,23 @@ mod tests {
                 ("ADDR", "10.0.0.1|10.0.0.1/24/8"),
             ],
             expect![[r#"
-                CIDR "10.0.0.5/24": host bits set; did you mean `10.0.0.0/24`?
-                CIDR "fd00::1/64": host bits set; did you mean `fd00::/64`?
-                CIDR "10.0.0.0": the prefix length is missing, as in `10.0.0.0/24`
-                CIDR "10.0.0.0/024": `/024` is not a prefix length, which is a number from 0 to 32
-                CIDR "10.0.0.0/+24": `/+24` is not a prefix length, which is a number from 0 to 32
-                CIDR "10.0.0.0/": `/` is not a prefix length, which is a number from 0 to 32
-                CIDR "10.0.0.0/33": `/33` is not a prefix length, which is a number from 0 to 32
-                CIDR "fd00::/129": `/129` is not a prefix length, which is a number from 0 to 128
-                CIDR "10.0.0.0/255.0.0.0": `/255.0.0.0` is not a prefix length, which is a number from 0 to 32
-                CIDR "010.0.0.0/24": not an IPv4 or IPv6 address
-                CIDR "10.0.0/24": not an IPv4 or IPv6 address
-                CIDR "lan": not an IPv4 or IPv6 address
-                IP "10.0.0.1/24": an address without a prefix length is wanted here
-                IP "10.0.0.01": not an IPv4 or IPv6 address
-                IP "": not an IPv4 or IPv6 address
-                ADDR "10.0.0.1": the prefix length is missing, as in `10.0.0.1/24`
-                ADDR "10.0.0.1/24/8": `/24/8` is not a prefix length, which is a number from 0 to 32
+                CIDR "10.0.0.5/24": host bits are set; did you mean `10.0.0.0/24`?
+                CIDR "fd00::1/64": host bits are set; did you mean `fd00::/64`?
+                CIDR "10.0.0.0": the prefix length is missing; `10.0.0.0/32` is one host
+                CIDR "10.0.0.0/024": the prefix length is not a number from 0 to 32
+                CIDR "10.0.0.0/+24": the prefix length is not a number from 0 to 32
+                CIDR "10.0.0.0/": the prefix length is not a number from 0 to 32
+                CIDR "10.0.0.0/33": the prefix length is not a number from 0 to 32
+                CIDR "fd00::/129": the prefix length is not a number from 0 to 128
+                CIDR "10.0.0.0/255.0.0.0": the prefix length is not a number from 0 to 32
+                CIDR "010.0.0.0/24": it is not an IP address
+                CIDR "10.0.0/24": it is not an IP address
+                CIDR "lan": it is not an IP address
+                IP "10.0.0.1/24": an address alone has no prefix length
+                IP "10.0.0.01": it is not an IP address
+                IP "": it is not an IP address
+                ADDR "10.0.0.1": the prefix length is missing; `10.0.0.1/32` is one host
+                ADDR "10.0.0.1/24/8": the prefix length is not a number from 0 to 32
             "#]],
         );
     }
@@ -249,11 +214,11 @@ mod tests {
                 N "": not a whole number
                 N "9223372036854775808": too large for a number of 64 bits
                 SECONDS "2": a duration needs its unit; did you mean `2s`?
-                SECONDS "2d": `d` is not a unit of time, which is `us`, `ms`, `s`, `m` (or `min`) or `h`
-                SECONDS "-1s": not a duration, such as `15ms`, `2s` or `1m`
-                SECONDS "1.s": not a duration, such as `15ms`, `2s` or `1m`
-                SECONDS "s": not a duration, such as `15ms`, `2s` or `1m`
-                SECONDS "": not a duration, such as `15ms`, `2s` or `1m`
+                SECONDS "2d": not a duration, such as `15ms`, `2s` or `1m`; the units are us, ms, s, m (or min) and h
+                SECONDS "-1s": not a duration, such as `15ms`, `2s` or `1m`; the units are us, ms, s, m (or min) and h
+                SECONDS "1.s": not a duration, such as `15ms`, `2s` or `1m`; the units are us, ms, s, m (or min) and h
+                SECONDS "s": not a duration, such as `15ms`, `2s` or `1m`; the units are us, ms, s, m (or min) and h
+                SECONDS "": not a duration, such as `15ms`, `2s` or `1m`; the units are us, ms, s, m (or min) and h
                 NAME "": an empty name
                 NAME "a/b": a name cannot be `.` or `..`, nor have a `/` or a control character in it
                 NAME "..": a name cannot be `.` or `..`, nor have a `/` or a control character in it
