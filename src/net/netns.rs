@@ -5,9 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -40,6 +38,8 @@ impl fmt::Display for NetnsId {
 pub struct Netns {
     fd: Arc<OwnedFd>,
     id: NetnsId,
+    /// A socket that was born here with the namespace, for the first who wants one: no thread has to come in for it.
+    socket: Arc<Mutex<Option<OwnedFd>>>,
 }
 
 impl Netns {
@@ -69,7 +69,13 @@ impl Netns {
     /// Takes a file that is known to be a network namespace.
     pub(super) fn of_file(file: File) -> std::io::Result<Netns> {
         let meta = file.metadata()?;
-        Ok(Netns { fd: Arc::new(file.into()), id: NetnsId { dev: meta.dev(), ino: meta.ino() } })
+        let id = NetnsId { dev: meta.dev(), ino: meta.ino() };
+        Ok(Netns { fd: Arc::new(file.into()), id, socket: Arc::default() })
+    }
+
+    /// Takes the rtnetlink socket that is left from making the namespace, if it is there.
+    pub(super) fn take_socket(&self) -> Option<OwnedFd> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Returns the number that tells it from every other namespace alive.
@@ -119,8 +125,8 @@ fn unshare_here(mark: &str) -> Result<Netns> {
     let netns = Netns::current()?;
     let mut message = lo_up();
     message.attributes.push(link::alias_attribute(mark));
-    rtnl::change_here("set `lo` of a new network namespace up", RouteNetlinkMessage::NewLink(message), 0)?;
-    Ok(netns)
+    let socket = rtnl::change_here("set `lo` of a new network namespace up", RouteNetlinkMessage::NewLink(message), 0)?;
+    Ok(Netns { socket: Arc::new(Mutex::new(Some(socket))), ..netns })
 }
 
 /// Sets `lo` up in the namespace of the calling thread.
@@ -129,7 +135,7 @@ fn unshare_here(mark: &str) -> Result<Netns> {
 pub(super) fn set_lo_up() -> Result<()> {
     let doing = "set link `lo` up";
     fault::point(doing)?;
-    rtnl::change_here(doing, RouteNetlinkMessage::NewLink(lo_up()), 0)
+    rtnl::change_here(doing, RouteNetlinkMessage::NewLink(lo_up()), 0).map(drop)
 }
 
 fn lo_up() -> LinkMessage {
@@ -154,36 +160,38 @@ pub(super) fn is_netns(file: &File) -> bool {
     kind == libc::CLONE_NEWNET
 }
 
-/// Makes namespaces on one thread beside the caller, in order, ahead of their use.
+/// How far a maker may be ahead of the caller; each namespace that waits holds two file descriptors of at most 1024.
+const AHEAD_MAX: usize = 128;
+
+/// Makes namespaces on one thread beside the caller, in order, ahead of their use but by no more than 128.
 ///
 /// Dropping it stops the thread and frees what was not taken.
 #[derive(Debug)]
 pub struct NetnsMaker {
     mark: String,
-    made: mpsc::Receiver<Result<Netns>>,
-    stop: Arc<AtomicBool>,
+    /// None only while it is dropped.
+    made: Option<mpsc::Receiver<Result<Netns>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl NetnsMaker {
     /// Starts to make `count` namespaces, each with `mark` as the alias of its `lo`, which is up.
     pub fn start(mark: &str, count: usize) -> NetnsMaker {
-        let (give, made) = mpsc::channel();
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, marked) = (stop.clone(), mark.to_string());
+        let (give, made) = mpsc::sync_channel(AHEAD_MAX);
+        let marked = mark.to_string();
         let work = move || {
             for _ in 0..count {
                 let netns = unshare_here(&marked);
                 let failed = netns.is_err();
                 // Nobody listens any more once the maker was dropped.
-                if give.send(netns).is_err() || failed || stopped.load(Ordering::Relaxed) {
+                if give.send(netns).is_err() || failed {
                     return;
                 }
             }
         };
         // Without a thread `next` makes them one by one, and has the error to tell.
         let thread = (count > 0).then(|| std::thread::Builder::new().spawn(work).ok()).flatten();
-        NetnsMaker { mark: mark.to_string(), made, stop, thread }
+        NetnsMaker { mark: mark.to_string(), made: Some(made), thread }
     }
 
     /// Returns the next namespace, waiting for it if need be; beyond the count, makes one. Fails as `Netns::create`.
@@ -191,16 +199,17 @@ impl NetnsMaker {
     pub fn next(&mut self) -> Result<Netns> {
         // Counted here and not where they are made: a fault test must meet its points in one order.
         fault::point(CREATE)?;
-        match self.made.recv() {
-            Ok(netns) => netns,
-            Err(_) => on_own_thread(CREATE, || unshare_here(&self.mark))?,
+        match self.made.as_ref().and_then(|made| made.recv().ok()) {
+            Some(netns) => netns,
+            None => on_own_thread(CREATE, || unshare_here(&self.mark))?,
         }
     }
 }
 
 impl Drop for NetnsMaker {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        // First, so that the thread does not wait for somebody to take the next one.
+        self.made = None;
         if let Some(thread) = self.thread.take() {
             // It can't have panicked, and if it had there would be nothing left to do about it.
             let _ = thread.join();
@@ -275,7 +284,7 @@ mod tests {
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 5);
-        drop(NetnsMaker::start("m", 100));
+        drop(NetnsMaker::start("m", 2 * AHEAD_MAX));
         assert!(NetnsMaker::start("m", 0).next().is_ok());
     }
 

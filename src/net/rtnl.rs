@@ -1,7 +1,7 @@
 //! One rtnetlink socket in one namespace. Every request has a time limit, and an error carries the kernel's own text:
 //! the socket asks for extended acknowledgements (Documentation/userspace-api/netlink/intro.rst, "Ext ACK").
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
@@ -13,6 +13,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr, TokioSocket};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::task::JoinHandle;
 
 use super::{Error, Netns, Result, fault};
@@ -56,12 +57,13 @@ impl Rtnl {
     ) -> Result<(Rtnl, impl Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + use<>)> {
         let failed = |error| Error::io("open an rtnetlink socket", error);
         let runtime = tokio::runtime::Handle::try_current().map_err(|error| failed(std::io::Error::other(error)))?;
-        let socket = match netns.id() == Netns::current()?.id() {
-            true => new_socket(groups),
-            false => netns.inside(|| new_socket(groups))?,
-        }
-        .map_err(failed)?;
-        // SAFETY: the descriptor comes from a socket that gave up its ownership in the same expression.
+        let ready = if groups == 0 { netns.take_socket() } else { None };
+        let socket = match ready {
+            Some(socket) => socket,
+            None if netns.id() == Netns::current()?.id() => new_socket(groups).map_err(failed)?,
+            None => netns.inside(|| new_socket(groups))?.map_err(failed)?,
+        };
+        // SAFETY: the descriptor comes from an owner that gave it up in the same expression.
         let socket = unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) };
         let (mut connection, handle, events) = rtnetlink::from_socket(socket);
         // Without these an answer of success looks like a connection that broke.
@@ -135,44 +137,48 @@ fn outcome(doing: &str, answer: NetlinkMessage<RouteNetlinkMessage>) -> Option<R
     }
 }
 
-/// Makes one change over a blocking socket in the namespace that the calling thread is in.
-pub(crate) fn change_here(doing: &str, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
+/// Makes one change over a new socket in the namespace that the calling thread is in, without a runtime; returns the
+/// socket for more.
+pub(crate) fn change_here(doing: &str, message: RouteNetlinkMessage, flags: u16) -> Result<OwnedFd> {
     let failed = |error| Error::io(doing, error);
-    let socket = new_socket(0).map_err(failed)?;
+    let fd = new_socket(0).map_err(failed)?;
     let mut message = NetlinkMessage::from(message);
     message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(failed)?;
-    // SAFETY: the socket outlives the borrow, which ends with this function.
-    let fd = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    let errno = |errno| Error::new(doing, errno as i32);
+    send(fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(errno)?;
     let within = PollTimeout::try_from(ANSWER_WITHIN).unwrap_or(PollTimeout::MAX);
     loop {
-        match poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], within) {
+        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], within) {
             Ok(0) => return Err(Error::timeout(doing)),
             Ok(_) => break,
             Err(nix::Error::EINTR) => {}
-            Err(errno) => return Err(Error::new(doing, errno as i32)),
+            Err(other) => return Err(errno(other)),
         }
     }
-    let (answer, _) = socket.recv_from_full().map_err(failed)?;
-    let answer = NetlinkMessage::deserialize(&answer)
+    // An acknowledgement is a header and a text of the kernel's.
+    let mut bytes = vec![0; 4096];
+    let length = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty()).map_err(errno)?;
+    bytes.truncate(length);
+    let answer = NetlinkMessage::deserialize(&bytes)
         .map_err(|error| Error::new(doing, libc::EBADMSG).saying(error.to_string()))?;
     match outcome(doing, answer) {
         Some(Err(error)) => Err(error),
-        _ => Ok(()),
+        _ => Ok(fd),
     }
 }
 
 /// Makes a socket in the namespace of the calling thread.
-fn new_socket(groups: u32) -> std::io::Result<Socket> {
+fn new_socket(groups: u32) -> std::io::Result<OwnedFd> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind(&SocketAddr::new(0, groups))?;
     socket.set_non_blocking(true)?;
     socket.set_ext_ack(true)?;
     socket.set_cap_ack(true)?;
-    Ok(socket)
+    // SAFETY: the descriptor comes from a socket that gave up its ownership in the same expression.
+    Ok(unsafe { OwnedFd::from_raw_fd(socket.into_raw_fd()) })
 }
 
 /// Reads an NLMSG_ERROR: errno 0 is the acknowledgement.
@@ -225,6 +231,20 @@ mod tests {
     fn without_a_runtime_there_is_an_error_and_no_panic() {
         let error = Rtnl::open(&netns()).expect_err("no runtime");
         assert_eq!(error.doing(), "open an rtnetlink socket");
+    }
+
+    /// The first socket was left from making the namespace, the second is made for the asking.
+    #[test]
+    fn every_socket_is_in_its_namespace() {
+        block_on(async {
+            let netns = netns();
+            for _ in 0..2 {
+                let rtnl = Rtnl::open(&netns).expect("a socket");
+                assert_eq!(crate::net::mark_of(&rtnl).await.expect("read").as_deref(), Some("toposcript test"));
+            }
+            let host = Rtnl::open(&Netns::current().expect("ours")).expect("a socket");
+            assert_ne!(crate::net::mark_of(&host).await.expect("read").as_deref(), Some("toposcript test"));
+        });
     }
 
     #[test]

@@ -56,6 +56,22 @@ pub fn read(netns: &Netns, key: &str) -> Result<String> {
     Ok(text.strip_suffix('\n').unwrap_or(&text).to_string())
 }
 
+/// Lists the names below a key, such as the devices below `net.ipv4.conf`, sorted.
+///
+/// Like `ls /proc/sys/net/ipv4/conf`. ENOENT if the kernel has no such settings.
+pub fn list(netns: &Netns, key: &str) -> Result<Vec<String>> {
+    let path = path(key)?;
+    let names = || -> std::io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&path)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort();
+        Ok(names)
+    };
+    netns.inside(names)?.map_err(|error| Error::io(format!("list sysctls `{key}`"), error))
+}
+
 /// Writes a setting. Costs the kernel time in proportion to the number of namespaces.
 ///
 /// Like `sysctl -w KEY=VALUE`. ENOENT if the kernel has no such setting, EINVAL for a value that it does not take.

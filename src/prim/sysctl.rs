@@ -26,6 +26,9 @@ struct SetSysctl {
     key: String,
     value: String,
     before: Option<String>,
+    /// Other settings that the kernel changes along with this one, as they were before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    along: Vec<(String, String)>,
 }
 
 impl Step for SetSysctl {
@@ -58,7 +61,10 @@ impl Step for SetSysctl {
         }
         let netns = kernel.netns(&self.netns)?;
         match net::sysctl::read(&netns, &self.key) {
-            Ok(before) => self.before = Some(before),
+            Ok(before) => {
+                self.before = Some(before);
+                self.along = changed_along(&netns, &self.key)?;
+            }
             // A setting of a device that this settling makes: it goes with the device.
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),
@@ -88,6 +94,34 @@ impl Step for SetSysctl {
     }
 }
 
+/// Reads the settings that the kernel changes along with `key`: a setting of all devices is given to each of them, and
+/// forwarding turns redirects off (net/ipv4/devinet.c, inet_forward_change; net/ipv6/addrconf.c, addrconf_fixup_forwarding).
+fn changed_along(netns: &net::Netns, key: &str) -> net::Result<Vec<(String, String)>> {
+    let parts: Vec<&str> = key.split(['.', '/']).collect();
+    let (family, setting) = match parts.as_slice() {
+        ["net", "ipv4", "ip_forward"] => ("ipv4", "forwarding"),
+        ["net", family, "conf", "all", setting] => (*family, *setting),
+        _ => return Ok(Vec::new()),
+    };
+    let mut keys = Vec::new();
+    for dev in net::sysctl::list(netns, &format!("net/{family}/conf"))? {
+        keys.push(format!("net/{family}/conf/{dev}/{setting}"));
+    }
+    if family == "ipv4" && setting == "forwarding" {
+        keys.push("net/ipv4/conf/all/accept_redirects".into());
+    }
+    let mut along = Vec::new();
+    for key in keys {
+        match net::sysctl::read(netns, &key) {
+            Ok(before) => along.push((key, before)),
+            // A device that went since the list was made, or a setting that can't be read.
+            Err(error) if error.is_gone() || error.is_denied() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(along)
+}
+
 /// Compares two values the way the kernel reads them: several numbers are parted by any white space.
 fn same(a: &str, b: &str) -> bool {
     a.split_whitespace().eq(b.split_whitespace())
@@ -99,7 +133,7 @@ fn set(lab: &mut Lab, netns: &NetnsHandle, key: &str, value: String, place: Plac
     if value.contains(['\n', '\0']) {
         return Err(Error::invalid(format!("set `{key}`")).because("its value is more than one line"));
     }
-    lab.ask(SetSysctl { netns: at, key: key.to_string(), value, before: None }, place)
+    lab.ask(SetSysctl { netns: at, key: key.to_string(), value, before: None, along: Vec::new() }, place)
 }
 
 fn check_key(key: &str) -> Result<()> {
