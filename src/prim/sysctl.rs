@@ -82,11 +82,18 @@ impl Step for SetSysctl {
         let netns = kernel.netns(&self.netns)?;
         let now = net::sysctl::read(&netns, &self.key)?;
         // Somebody else may have set it since: then it is theirs.
-        if same(&now, &self.value) && !same(&now, before) {
-            net::sysctl::write(&netns, &self.key, before)
-        } else {
-            Ok(())
+        if !same(&now, &self.value) || same(&now, before) {
+            return Ok(());
         }
+        net::sysctl::write(&netns, &self.key, before)?;
+        for (key, before) in &self.along {
+            match net::sysctl::read(&netns, key) {
+                Ok(now) if !same(&now, before) => net::sysctl::write(&netns, key, before)?,
+                // As it was, or the setting of a device that went since.
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {
