@@ -3,6 +3,8 @@
 //! Run with `cargo bench --bench star` (N = 100) or `cargo bench --bench star -- 1000`. As root; each build has a network, mount
 //! and pid namespace of its own, by `unshare` of util-linux, whose own time is measured and taken off.
 
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement prints, and stops where it can't be made")]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -84,5 +86,7 @@ fn main() {
     let empty = median(empty);
     let (by_topo, by_ip) = (median(by_topo).saturating_sub(empty), median(by_ip).saturating_sub(empty));
     let ratio = by_ip.as_secs_f64() / by_topo.as_secs_f64();
-    println!("star of {n}, up and down: topo {by_topo:.1?}, one ip a step {by_ip:.1?}, ratio {ratio:.1} (medians of {ROUNDS})");
+    println!(
+        "star of {n}, up and down: topo {by_topo:.1?}, one ip a step {by_ip:.1?}, ratio {ratio:.1} (medians of {ROUNDS})"
+    );
 }

@@ -2,6 +2,8 @@
 //!
 //! Run with `cargo bench --bench startup`. As root, so that no sandbox is made; nothing is changed.
 
+#![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement prints, and stops where it can't be made")]
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

@@ -141,7 +141,7 @@ fn execute(
     let ran = catch_unwind(AssertUnwindSafe(|| {
         session.run(script)?;
         // What was asked for at the end is part of the script: its refusal is the script's failure.
-        handle.with(|lab| lab.settle()).map_err(|error| Failure::from(&error))
+        handle.with(|lab| lab.settle()).map_err(|error| Box::new(Failure::from(&error)))
     }));
     let texts = session.texts().clone();
     let Some(mut lab) = handle.take() else { return Ok(1) };
@@ -194,7 +194,7 @@ struct End<'a> {
 }
 
 impl End<'_> {
-    fn conclude(mut self, ran: Result<(), Failure>) -> u8 {
+    fn conclude(mut self, ran: Result<(), Box<Failure>>) -> u8 {
         let name = self.lab.name().to_string();
         let checks = self.lab.checks().to_vec();
         let failed = checks.iter().filter(|check| !check.ok).count();
@@ -202,7 +202,7 @@ impl End<'_> {
             // What was asked for before the failure shows what it failed on.
             let _ = self.lab.settle();
         }
-        let failure = ran.err();
+        let failure = ran.err().map(|failure| *failure);
         let fine = failure.is_none() && failed == 0;
         let stays = if fine { !self.options.rm } else { self.options.keep };
         let mut code = match &failure {

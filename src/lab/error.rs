@@ -59,7 +59,10 @@ impl Kind {
 
 /// An error with its kind, its cause, the place in the script that asked for it, and a hint.
 #[derive(Debug, Clone)]
-pub struct Error {
+pub struct Error(Box<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
     kind: Kind,
     doing: String,
     because: Option<String>,
@@ -74,7 +77,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// Makes an error of `kind`; `doing` says what was attempted, lower case, names in backticks, no period.
     pub fn new(kind: Kind, doing: impl Into<String>) -> Error {
-        Error { kind, doing: doing.into(), because: None, hint: None, place: None, also: Vec::new() }
+        Error(Box::new(Parts { kind, doing: doing.into(), because: None, hint: None, place: None, also: Vec::new() }))
     }
 
     /// Makes an error for a value that can't be right.
@@ -115,55 +118,55 @@ impl Error {
 
     /// Adds the cause.
     pub fn because(mut self, cause: impl fmt::Display) -> Error {
-        self.because = Some(cause.to_string());
+        self.0.because = Some(cause.to_string());
         self
     }
 
     /// Adds what to do next.
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
-        self.hint = Some(hint.into());
+        self.0.hint = Some(hint.into());
         self
     }
 
     /// Adds the place in the script, unless one is known already: the first one is the one that asked.
     pub fn at(mut self, place: &Place) -> Error {
-        if self.place.is_none() && !place.is_empty() {
-            self.place = Some(place.clone());
+        if self.0.place.is_none() && !place.is_empty() {
+            self.0.place = Some(place.clone());
         }
         self
     }
 
     /// Adds further failures that were met on the way, such as those of an undo.
     pub fn also(mut self, errors: impl IntoIterator<Item = Error>) -> Error {
-        self.also.extend(errors.into_iter().map(|error| error.to_string()));
+        self.0.also.extend(errors.into_iter().map(|error| error.to_string()));
         self
     }
 
     /// Returns the kind.
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     /// Returns the hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref()
+        self.0.hint.as_deref()
     }
 
     /// Returns the place in the script that asked for what failed.
     pub fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
+        self.0.place.as_ref()
     }
 
     /// Returns the further failures.
     pub fn others(&self) -> &[String] {
-        &self.also
+        &self.0.also
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.doing)?;
-        match &self.because {
+        f.write_str(&self.0.doing)?;
+        match &self.0.because {
             Some(because) => write!(f, ": {because}"),
             None => Ok(()),
         }

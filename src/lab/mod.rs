@@ -31,7 +31,7 @@ pub use model::{DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, shown_de
 pub use place::{Place, Spot};
 pub use sandbox::{Inside, Private, can_build_here, enter};
 pub use state::{LabDir, Record, StateDir, Status, now};
-pub use step::{Finish, ReadStep, Step, Steps};
+pub use step::{Finish, ReadStep, Step, Steps, Work};
 pub use view::{DevView, LabView, NetnsView, Summary, netns_of, summary, view};
 
 /// The protocol number that routes, rules, addresses and neighbours of ours bear: one that rt_protos of iproute2 doesn't name.

@@ -65,8 +65,11 @@ pub struct Finish {
     /// The number of the namespace that it is in.
     pub netns: u32,
     /// The work.
-    pub work: Box<dyn FnOnce(&mut Kernel) -> net::Result<()>>,
+    pub work: Work,
 }
+
+/// Work on the kernel that is done once.
+pub type Work = Box<dyn FnOnce(&mut Kernel) -> net::Result<()>>;
 
 /// Reads a step of one sort back from its fields.
 pub type ReadStep = fn(Value) -> serde_json::Result<Box<dyn Step>>;

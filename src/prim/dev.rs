@@ -1,5 +1,7 @@
 //! Devices: what any device in a namespace tells of itself, and how it is renamed, moved, and set up or down.
 
+#![expect(clippy::unwrap_used, reason = "what `#[export_module]` makes of a property unwraps, and nothing here does")]
+
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnetwork::{IpNetwork, Ipv6Network};

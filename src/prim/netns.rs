@@ -1,5 +1,7 @@
 //! Network namespaces: made, found, looked into, removed.
 
+#![expect(clippy::unwrap_used, reason = "what `#[export_module]` makes of a property unwraps, and nothing here does")]
+
 use std::path::Path;
 use std::rc::Rc;
 

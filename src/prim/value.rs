@@ -1,5 +1,7 @@
 //! Values: `ip("10.0.0.1")` and `net("10.0.0.0/24")`, read strictly, with the arithmetic that topologies need.
 
+#![expect(clippy::unwrap_used, reason = "what `#[export_module]` makes of a property unwraps, and nothing here does")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 

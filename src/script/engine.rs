@@ -60,7 +60,7 @@ impl Session {
     }
 
     /// Compiles a script.
-    pub fn compile(&self, script: &Script) -> Result<AST, Failure> {
+    pub fn compile(&self, script: &Script) -> Result<AST, Box<Failure>> {
         self.texts.keep(script);
         let mut ast = self
             .engine
@@ -71,14 +71,14 @@ impl Session {
     }
 
     /// Runs a script to its end.
-    pub fn run(&mut self, script: &Script) -> Result<(), Failure> {
+    pub fn run(&mut self, script: &Script) -> Result<(), Box<Failure>> {
         let ast = self.compile(script)?;
         let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
         done.map_err(|error| self.failure(&error, script))
     }
 
-    fn failure(&self, error: &EvalAltResult, script: &Script) -> Failure {
-        Failure::of(error, script, &self.engine)
+    fn failure(&self, error: &EvalAltResult, script: &Script) -> Box<Failure> {
+        Box::new(Failure::of(error, script, &self.engine))
     }
 
     /// Returns the texts of all scripts that were read, for the excerpts in messages.
