@@ -102,6 +102,13 @@ pub struct DevEntry {
     pub ports: usize,
 }
 
+impl DevEntry {
+    /// Makes the entry of a device of which nothing more is known than its kind.
+    pub fn new(dev: DevRef, kind: &str) -> DevEntry {
+        DevEntry { dev, kind: kind.into(), peer: None, controller: None, addresses: Vec::new(), ports: 0 }
+    }
+}
+
 /// What a lab holds.
 #[derive(Debug, Clone)]
 pub struct Model {
@@ -227,6 +234,11 @@ impl Model {
     /// Returns a device by its namespace and the user's name.
     pub fn dev_named(&self, netns: u32, name: &str) -> Option<&DevEntry> {
         self.netns.get(&netns).and_then(|entry| entry.devs.get(name)).and_then(|no| self.devs.get(no))
+    }
+
+    /// Returns a device by its namespace and index.
+    pub fn dev_at(&self, netns: u32, index: u32) -> Option<&DevEntry> {
+        self.devs.values().find(|dev| dev.dev.netns.no == netns && dev.dev.index == index)
     }
 
     /// Moves a device into another namespace, under another name or index.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::handles::Dev;
+use super::handles::{self, Dev};
 use super::units;
 use super::value::Ip;
 use super::veth::ip;
@@ -164,10 +164,8 @@ pub mod functions {
     pub fn addrs(ctx: NativeCallContext, dev: Dev) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
             let entry = dev.existing(lab)?;
-            let (kernel, _) = lab.settled()?;
-            let failed = |source: net::Error| Error::kernel(format!("list the addresses of {}", dev.shown()), &source);
-            let rtnl = kernel.rtnl(&entry.dev.netns).map_err(failed)?;
-            let addresses = kernel.run(net::addr::list(&rtnl)).map_err(failed)?;
+            let doing = format!("list the addresses of {}", dev.shown());
+            let addresses = handles::look(lab, &entry.dev.netns, &doing, net::addr::list)?;
             let here = addresses.iter().filter(|address| address.index == entry.dev.index && address.scope != "link");
             Ok(here
                 .map(|address| {

@@ -114,14 +114,7 @@ impl Step for AddBridge {
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_netns(&self.dev.netns)?;
         check_free(model, &self.dev, &self.doing())?;
-        model.add_dev(DevEntry {
-            dev: self.dev.clone(),
-            kind: "bridge".into(),
-            peer: None,
-            controller: None,
-            addresses: Vec::new(),
-            ports: 0,
-        });
+        model.add_dev(DevEntry::new(self.dev.clone(), "bridge"));
         Ok(())
     }
 
@@ -297,12 +290,9 @@ fn check_attachable(lab: &mut Lab, port: &DevRef, doing: &str) -> Result<()> {
     if port.made {
         return Ok(());
     }
-    let failed = |source: net::Error| Error::kernel(doing, &source);
-    let (kernel, _) = lab.settled()?;
-    let rtnl = kernel.rtnl(&port.netns).map_err(failed)?;
-    let routes = kernel.run(net::route::list(&rtnl)).map_err(failed)?;
+    let both = async |rtnl: &net::Rtnl| Ok((net::route::list(rtnl).await?, net::addr::list(rtnl).await?));
+    let (routes, addresses) = handles::look(lab, &port.netns, doing, both)?;
     let default = routes.iter().any(|route| route.dst.prefix() == 0 && route.uses(port.index));
-    let addresses = kernel.run(net::addr::list(&rtnl)).map_err(failed)?;
     let address = addresses.iter().find(|address| address.index == port.index && address.scope != "link");
     let because = match (default, address) {
         (true, _) => format!(
@@ -452,21 +442,10 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let doing = format!("list the ports of {}", bridge.shown());
             let br = bridge_of(lab, &bridge, &doing)?.dev;
-            let failed = |source: net::Error| Error::kernel(doing.clone(), &source);
-            let (kernel, _) = lab.settled()?;
-            let rtnl = kernel.rtnl(&br.netns).map_err(failed)?;
-            let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
-            let mut ports = Array::new();
-            for link in links.iter().filter(|link| link.controller == Some(br.index)) {
-                let known =
-                    lab.model().all_devs().find(|dev| dev.dev.netns.no == br.netns.no && dev.dev.index == link.index);
-                let dev = match known {
-                    Some(dev) => Dev::known(&dev.dev),
-                    None => Dev::named(NetnsHandle::new(br.netns.clone()), &link.name),
-                };
-                ports.push(Dynamic::from(dev));
-            }
-            Ok(ports)
+            let links = handles::look(lab, &br.netns, &doing, net::link::list)?;
+            let netns = NetnsHandle::new(br.netns);
+            let ports = links.iter().filter(|link| link.controller == Some(br.index));
+            Ok(ports.map(|link| Dynamic::from(handles::listed(lab, &netns, link))).collect())
         })
     }
 }

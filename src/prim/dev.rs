@@ -9,7 +9,7 @@ use rhai::plugin::*;
 use serde::{Deserialize, Serialize};
 
 use super::Group;
-use super::context::{RhaiResultOf, lab_of, place_of, raise, with_lab};
+use super::context::{RhaiResultOf, place_of, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
 use super::veth::{add_full_name, check_free, ip};
 use crate::lab::{DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
@@ -268,14 +268,9 @@ fn check_movable(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<bool> {
     if dev.made {
         return Ok(true);
     }
-    let (kernel, _) = lab.settled()?;
-    let failed = |source: net::Error| Error::kernel(doing, &source);
-    let link = kernel
-        .link(dev)
-        .map_err(failed)?
-        .ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))?;
-    let rtnl = kernel.rtnl(&dev.netns).map_err(failed)?;
-    let addresses = kernel.run(net::addr::list(&rtnl)).map_err(failed)?;
+    let both = async |rtnl: &net::Rtnl| Ok((net::link::get(rtnl, dev.index).await?, net::addr::list(rtnl).await?));
+    let (link, addresses) = handles::look(lab, &dev.netns, doing, both)?;
+    let link = link.ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))?;
     let kept: Vec<String> = addresses
         .iter()
         .filter(|address| address.index == dev.index && address.scope != "link")
@@ -456,19 +451,13 @@ fn ask_up(ctx: &NativeCallContext, dev: &Dev, up: bool) -> RhaiResultOf<()> {
 
 /// Returns the kernel's view of a device.
 fn link(ctx: &NativeCallContext, dev: &Dev) -> RhaiResultOf<net::Link> {
-    let looked = lab_of(ctx).and_then(|lab| {
-        lab.with(|lab| {
-            let entry = dev.existing(lab)?;
-            let (kernel, _) = lab.settled()?;
-            let failed = |source: net::Error| Error::kernel(format!("look at {}", dev.shown()), &source);
-            let rtnl = kernel.rtnl(&entry.dev.netns).map_err(failed)?;
-            let link = kernel.run(net::link::get(&rtnl, entry.dev.index)).map_err(failed)?;
-            link.ok_or_else(|| {
-                Error::new(Kind::Gone, format!("look at {}", dev.shown())).because("something else removed it")
-            })
-        })
-    });
-    raise(ctx, looked)
+    with_lab(ctx, |lab| {
+        let entry = dev.existing(lab)?;
+        let doing = format!("look at {}", dev.shown());
+        let get = async |rtnl: &net::Rtnl| net::link::get(rtnl, entry.dev.index).await;
+        let link = handles::look(lab, &entry.dev.netns, &doing, get)?;
+        link.ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::lab::{DevEntry, DevRef, Error, Kind, Lab, NetnsRef, Result, name, shown_dev};
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, NetnsRef, Result, name, shown_dev};
 use crate::net;
 
 /// A network namespace, as a script holds it.
@@ -95,6 +95,28 @@ impl std::fmt::Display for Dev {
     }
 }
 
+/// Looks at a namespace, with everything settled that was asked for; `doing` says what for.
+pub fn look<T>(
+    lab: &mut Lab,
+    netns: &NetnsRef,
+    doing: &str,
+    ask: impl AsyncFnOnce(&net::Rtnl) -> net::Result<T>,
+) -> Result<T> {
+    let (kernel, _) = lab.settled()?;
+    look_with(kernel, netns, doing, ask)
+}
+
+fn look_with<T>(
+    kernel: &mut Kernel,
+    netns: &NetnsRef,
+    doing: &str,
+    ask: impl AsyncFnOnce(&net::Rtnl) -> net::Result<T>,
+) -> Result<T> {
+    let failed = |source: net::Error| Error::kernel(doing, &source);
+    let rtnl = kernel.rtnl(netns).map_err(failed)?;
+    kernel.run(ask(&rtnl)).map_err(failed)
+}
+
 /// Finds a device by name: one that the lab knows, or one that the kernel has.
 pub fn find_dev(lab: &mut Lab, netns: &NetnsRef, name: &str) -> Result<Option<DevEntry>> {
     load(lab, netns)?;
@@ -105,11 +127,8 @@ pub fn find_dev(lab: &mut Lab, netns: &NetnsRef, name: &str) -> Result<Option<De
         return Ok(None);
     }
     // A command that ran in the namespace may have made it.
-    let (kernel, _) = lab.settled()?;
-    let failed =
-        |source: net::Error| Error::kernel(format!("look for device {}", shown_dev(name, &netns.name)), &source);
-    let rtnl = kernel.rtnl(netns).map_err(failed)?;
-    let Some(link) = kernel.run(net::link::find(&rtnl, name)).map_err(failed)? else { return Ok(None) };
+    let doing = format!("look for device {}", shown_dev(name, &netns.name));
+    let Some(link) = look(lab, netns, &doing, async |rtnl| net::link::find(rtnl, name).await)? else { return Ok(None) };
     let entry = foreign(lab, netns, &link);
     lab.model().add_dev(entry.clone());
     Ok(Some(entry))
@@ -120,10 +139,8 @@ pub fn load(lab: &mut Lab, netns: &NetnsRef) -> Result<()> {
     if netns.made || lab.model().netns(netns.no).is_none_or(|entry| entry.loaded) {
         return Ok(());
     }
-    let failed = |source: net::Error| Error::kernel(format!("look into netns `{}`", netns.name), &source);
     let (kernel, _) = lab.foreign();
-    let rtnl = kernel.rtnl(netns).map_err(failed)?;
-    let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+    let links = look_with(kernel, netns, &format!("look into netns `{}`", netns.name), net::link::list)?;
     for link in &links {
         let entry = foreign(lab, netns, link);
         if lab.model().dev_named(netns.no, &entry.dev.name).is_none() {
@@ -143,21 +160,23 @@ pub fn disturbed(lab: &mut Lab, netns: &NetnsRef) {
     }
 }
 
+/// Returns the handle for a device that the kernel lists: the lab's own word for it, where it knows it.
+pub fn listed(lab: &mut Lab, netns: &NetnsHandle, link: &net::Link) -> Dev {
+    match lab.model().dev_at(netns.0.no, link.index) {
+        Some(entry) => Dev::known(&entry.dev),
+        None => Dev::named(netns.clone(), &link.name),
+    }
+}
+
+/// Returns the user's name of the device `index`, or else the kernel's.
+pub fn name_at(lab: &mut Lab, netns: &NetnsRef, links: &[net::Link], index: u32) -> Option<String> {
+    let known = lab.model().dev_at(netns.no, index).map(|entry| entry.dev.name.clone());
+    known.or_else(|| links.iter().find(|link| link.index == index).map(|link| link.name.clone()))
+}
+
 fn foreign(lab: &mut Lab, netns: &NetnsRef, link: &net::Link) -> DevEntry {
     let no = lab.model().next_no();
-    DevEntry {
-        dev: DevRef {
-            no,
-            netns: netns.clone(),
-            name: link.altnames.first().filter(|alt| name::kernel_name(alt) == link.name).unwrap_or(&link.name).clone(),
-            index: link.index,
-            mac: link.mac,
-            made: false,
-        },
-        kind: link.kind.clone().unwrap_or_default(),
-        peer: None,
-        controller: None,
-        addresses: Vec::new(),
-        ports: 0,
-    }
+    let name = link.altnames.first().filter(|alt| name::kernel_name(alt) == link.name).unwrap_or(&link.name).clone();
+    let dev = DevRef { no, netns: netns.clone(), name, index: link.index, mac: link.mac, made: false };
+    DevEntry::new(dev, link.kind.as_deref().unwrap_or_default())
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::handles::{Dev, NetnsHandle};
+use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::units::{self, DevOrName};
 use super::value::Ip;
@@ -155,24 +155,16 @@ pub mod functions {
     pub fn neighs(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
-            let failed = |source: net::Error| Error::kernel(format!("list the neighbours of `{}`", at.name), &source);
-            let (kernel, model) = lab.settled()?;
-            let rtnl = kernel.rtnl(&at).map_err(failed)?;
-            let neighbours = kernel.run(net::neigh::list(&rtnl)).map_err(failed)?;
-            let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
-            let name_of = |index: u32| {
-                let full = model.all_devs().find(|dev| dev.dev.netns.no == at.no && dev.dev.index == index);
-                let link = links.iter().find(|link| link.index == index);
-                full.map(|dev| dev.dev.name.clone()).or(link.map(|link| link.name.clone())).unwrap_or_default()
-            };
-            // Multicast and broadcast entries are the kernel's own, and nobody's neighbours.
-            let real = neighbours.iter().filter(|neigh| neigh.state != "noarp");
-            Ok(real
+            let doing = format!("list the neighbours of `{}`", at.name);
+            let both = async |rtnl: &net::Rtnl| Ok((net::neigh::list(rtnl).await?, net::link::list(rtnl).await?));
+            let (neighbours, links) = handles::look(lab, &at, &doing, both)?;
+            Ok(neighbours
+                .iter()
                 .map(|neigh| {
                     Dynamic::from_map(Map::from_iter([
                         ("ip".into(), Dynamic::from(Ip(neigh.ip))),
                         ("mac".into(), neigh.mac.map_or(Dynamic::UNIT, |mac| mac.to_string().into())),
-                        ("dev".into(), name_of(neigh.index).into()),
+                        ("dev".into(), handles::name_at(lab, &at, &links, neigh.index).unwrap_or_default().into()),
                         ("state".into(), neigh.state.clone().into()),
                     ]))
                 })

@@ -53,14 +53,10 @@ impl Step for AddNetns {
                 .hint(format!("`netns_get(\"{}\")` returns it", self.at.name)));
         }
         model.add_netns(self.at.clone());
-        model.add_dev(DevEntry {
-            dev: DevRef { no: self.lo, netns: self.at.clone(), name: "lo".into(), index: 1, mac: None, made: false },
-            kind: String::new(),
-            peer: None,
-            controller: None,
-            addresses: Vec::new(),
-            ports: 0,
-        });
+        model.add_dev(DevEntry::new(
+            DevRef { no: self.lo, netns: self.at.clone(), name: "lo".into(), index: 1, mac: None, made: false },
+            "",
+        ));
         Ok(())
     }
 
@@ -333,29 +329,11 @@ pub mod functions {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn devs(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
-        let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
-            let failed =
-                |source: net::Error| Error::kernel(format!("list the devices of `{}`", at.name), &source).at(&place);
-            let (kernel, _) = lab.settled()?;
-            let rtnl = kernel.rtnl(&at).map_err(failed)?;
-            let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+            let links = handles::look(lab, &at, &format!("list the devices of `{}`", at.name), net::link::list)?;
             handles::disturbed(lab, &at);
-            let mut devs = Array::new();
-            for link in links {
-                let known = lab
-                    .model()
-                    .all_devs()
-                    .find(|dev| dev.dev.netns.no == at.no && dev.dev.index == link.index)
-                    .cloned();
-                let dev = match known {
-                    Some(dev) => Dev::known(&dev.dev),
-                    None => Dev::named(netns.clone(), &link.name),
-                };
-                devs.push(Dynamic::from(dev));
-            }
-            Ok(devs)
+            Ok(links.iter().map(|link| Dynamic::from(handles::listed(lab, &netns, link))).collect())
         })
     }
 

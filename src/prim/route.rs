@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::handles::{Dev, NetnsHandle};
+use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::units::{self, DevOrName, FromScript, Maps, Metric, Subnet, Table, Weight};
 use super::value::{Ip, Net};
@@ -262,24 +262,17 @@ pub mod functions {
     pub fn routes(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
-            let failed = |source: net::Error| Error::kernel(format!("list the routes of `{}`", at.name), &source);
-            let (kernel, _) = lab.settled()?;
-            let rtnl = kernel.rtnl(&at).map_err(failed)?;
-            let routes = kernel.run(net::route::list(&rtnl)).map_err(failed)?;
-            let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+            let doing = format!("list the routes of `{}`", at.name);
+            let both = async |rtnl: &net::Rtnl| Ok((net::route::list(rtnl).await?, net::link::list(rtnl).await?));
+            let (routes, links) = handles::look(lab, &at, &doing, both)?;
             const LOCAL: u32 = 255;
-            let name_of = |index: u32| {
-                let link = links.iter().find(|link| link.index == index);
-                let full = lab.model().all_devs().find(|dev| dev.dev.netns.no == at.no && dev.dev.index == index);
-                full.map(|dev| dev.dev.name.clone()).or(link.map(|link| link.name.clone()))
-            };
-            let mut maps = Array::new();
-            let mut name_of = name_of;
-            for route in routes.iter().filter(|route| route.table != LOCAL) {
-                let dev = route.dev.and_then(&mut name_of);
-                maps.push(Dynamic::from_map(as_map(route, dev)));
-            }
-            Ok(maps)
+            let shown = routes.iter().filter(|route| route.table != LOCAL);
+            Ok(shown
+                .map(|route| {
+                    let dev = route.dev.and_then(|index| handles::name_at(lab, &at, &links, index));
+                    Dynamic::from_map(as_map(route, dev))
+                })
+                .collect())
         })
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::handles::NetnsHandle;
+use super::handles::{self, NetnsHandle};
 use super::options::options;
 use super::units::{DevOrName, Mark, Metric, Subnet, Table};
 use super::value::Net;
@@ -180,10 +180,7 @@ pub mod functions {
     pub fn rules(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
-            let failed = |source: net::Error| Error::kernel(format!("list the rules of `{}`", at.name), &source);
-            let (kernel, _) = lab.settled()?;
-            let rtnl = kernel.rtnl(&at).map_err(failed)?;
-            let rules = kernel.run(net::rule::list(&rtnl)).map_err(failed)?;
+            let rules = handles::look(lab, &at, &format!("list the rules of `{}`", at.name), net::rule::list)?;
             let subnet = |net: Option<ipnetwork::IpNetwork>| net.map_or(Dynamic::UNIT, |net| Dynamic::from(Net(net)));
             let text = |text: &Option<String>| text.clone().map_or(Dynamic::UNIT, Dynamic::from);
             let as_map = |rule: &Rule| {

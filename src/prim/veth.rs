@@ -118,14 +118,7 @@ impl Step for AddVeth {
         }
         let [a, b] = &self.ends;
         for (end, other) in [(a, b), (b, a)] {
-            model.add_dev(DevEntry {
-                dev: end.dev.clone(),
-                kind: "veth".into(),
-                peer: Some(other.dev.no),
-                controller: None,
-                addresses: Vec::new(),
-                ports: 0,
-            });
+            model.add_dev(DevEntry { peer: Some(other.dev.no), ..DevEntry::new(end.dev.clone(), "veth") });
             if let Some(bridge) = &end.bridge {
                 model.set_controller(end.dev.no, Some(bridge.no));
             }
