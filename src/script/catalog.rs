@@ -103,7 +103,7 @@ pub fn primitives() -> Vec<Entry> {
 fn entries_of(group: &Group) -> Vec<Entry> {
     let mut engine = Engine::new_raw();
     engine.register_global_module((group.module)().into());
-    let found = engine.collect_fn_metadata(
+    let mut found = engine.collect_fn_metadata(
         None,
         |info| {
             let meta = info.metadata;
@@ -113,6 +113,8 @@ fn entries_of(group: &Group) -> Vec<Entry> {
         },
         true,
     );
+    // rhai lists them in no order; a page is the same each time that it is made.
+    found.sort();
     let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
     for (name, form, count, comment) in found {
         if !is_public(&name) {
@@ -138,7 +140,7 @@ fn entries_of(group: &Group) -> Vec<Entry> {
     }
     let mut entries: Vec<Entry> = entries.into_values().collect();
     for entry in &mut entries {
-        entry.signatures.sort_by_key(String::len);
+        entry.signatures.sort_by_key(|form| (form.len(), form.clone()));
         entry.signatures.dedup();
     }
     // What the group is named after first, then functions, then properties.
@@ -204,7 +206,7 @@ pub fn signatures(engine: &Engine, name: &str) -> Vec<String> {
         (info.metadata.name == name).then(|| format!("`{}`", signature(name, &params(&info.metadata.params_info), "")))
     };
     let mut forms = engine.collect_fn_metadata(None, form, true);
-    forms.sort_by_key(String::len);
+    forms.sort_by_key(|form| (form.len(), form.clone()));
     forms.dedup();
     forms
 }

@@ -2,4 +2,6 @@
 
 #![expect(clippy::panic, clippy::expect_used, reason = "a test fails by a panic, its helpers too")]
 
+mod docs;
+mod tidy;
 mod world;

@@ -1,0 +1,164 @@
+//! The house is in order: what may use what, where `unsafe` may stand, how long a file may be.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules, each of which may use those behind it.
+const HOUSE: [&str; 6] = ["cmd", "repl", "script", "prim", "lab", "net"];
+const LINES_MAX: usize = 600;
+
+struct Source {
+    path: PathBuf,
+    module: String,
+    text: String,
+}
+
+impl Source {
+    /// Returns the lines of code: without comments, and without the tests at the end.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let code = (1..).zip(self.text.lines()).take_while(|(_, line)| line.trim() != "#[cfg(test)]");
+        code.filter(|(_, line)| !line.trim_start().starts_with("//"))
+    }
+
+    fn at(&self, line: usize) -> String {
+        format!("{}:{line}", self.path.display())
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path, ending: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap_or_else(|err| panic!("list {}: {err}", folder.display())) {
+        let path = entry.expect("list a folder").path();
+        if path.is_dir() {
+            files(&path, ending, found);
+        } else if path.extension().is_some_and(|ext| ext == ending) {
+            found.push(path);
+        }
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let src = root().join("src");
+    let mut paths = Vec::new();
+    files(&src, "rs", &mut paths);
+    assert!(paths.len() > 50, "only {} sources were found", paths.len());
+    let source = |path: PathBuf| {
+        let below = path.strip_prefix(&src).expect("below src");
+        let module = below.iter().next().expect("a part").to_string_lossy().trim_end_matches(".rs").to_string();
+        let text = fs::read_to_string(&path).expect("read a source");
+        Source { path, module, text }
+    };
+    // What only tests use keeps to the tests' rules.
+    paths
+        .into_iter()
+        .map(source)
+        .filter(|source| !source.path.ends_with("testing.rs") && !source.path.ends_with("tests.rs"))
+        .collect()
+}
+
+fn none(what: &str, wrong: &[String]) {
+    assert!(wrong.is_empty(), "{what}:\n{}", wrong.join("\n"));
+}
+
+/// Finds the lines of code for which `is_wrong` holds, in the modules given.
+fn lines(modules: &[&str], is_wrong: impl Fn(&str) -> bool) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| modules.contains(&source.module.as_str())) {
+        let found = source.code().filter(|(_, line)| is_wrong(line));
+        wrong.extend(found.map(|(number, line)| format!("{}: {}", source.at(number), line.trim())));
+    }
+    wrong
+}
+
+#[test]
+fn modules_use_only_what_is_to_their_right() {
+    let mut wrong = Vec::new();
+    for (place, module) in HOUSE.iter().enumerate() {
+        for forbidden in HOUSE[..place].iter() {
+            wrong.extend(lines(&[module], |line| {
+                line.contains(&format!("crate::{forbidden}::")) || line.contains(&format!("crate::{{{forbidden}"))
+            }));
+        }
+    }
+    none("arrows backwards", &wrong);
+}
+
+#[test]
+fn every_module_of_the_house_is_known() {
+    let mut unknown: Vec<String> = sources().iter().map(|source| source.module.clone()).collect();
+    unknown.retain(|module| !HOUSE.contains(&module.as_str()) && module != "lib" && module != "main");
+    none("modules that are not in the house", &unknown);
+}
+
+#[test]
+fn each_layer_keeps_to_its_own_world() {
+    none("rhai below `prim`", &lines(&["lab", "net"], |line| line.contains("rhai::")));
+    let netlink = |line: &str| {
+        ["rtnetlink", "netlink_packet", "netlink_proto", "netlink_sys"].iter().any(|name| line.contains(name))
+    };
+    none("netlink above `net`", &lines(&["lab", "prim", "script", "cmd", "repl"], netlink));
+    none("our names in `net`", &lines(&["net"], |line| line.contains("toposcript") || line.contains("TOPO_")));
+    let prints =
+        |line: &str| ["println!", "print!", "eprintln!", "stdout()", "stderr()"].iter().any(|word| line.contains(word));
+    none("output below `cmd`", &lines(&["lab", "prim", "script"], prints));
+    none("the environment below `cmd`", &lines(&["lab", "prim", "script", "net"], |line| line.contains("env::var")));
+}
+
+#[test]
+fn unsafe_stands_in_net_alone() {
+    none("unsafe", &lines(&["cmd", "repl", "script", "prim", "lab", "lib", "main"], |line| line.contains("unsafe ")));
+}
+
+#[test]
+fn nothing_sleeps() {
+    none(
+        "sleeps",
+        &lines(&["cmd", "repl", "script", "lab", "net"], |line| {
+            line.contains("thread::sleep") || line.contains("time::sleep(")
+        }),
+    );
+}
+
+#[test]
+fn every_group_is_listed_once() {
+    let groups = fs::read_to_string(root().join("src/prim/mod.rs")).expect("read src/prim/mod.rs");
+    let mut wrong = Vec::new();
+    for source in
+        sources().iter().filter(|source| source.module == "prim" && source.text.contains("const GROUP: Group"))
+    {
+        let name = source.path.file_stem().expect("a name").to_string_lossy().into_owned();
+        if groups.matches(&format!("    {name}::GROUP,")).count() != 1 {
+            wrong.push(name);
+        }
+    }
+    none("groups that `GROUPS` doesn't list once", &wrong);
+}
+
+#[test]
+fn every_group_has_its_suite() {
+    let missing: Vec<String> = toposcript::prim::GROUPS
+        .iter()
+        .map(|group| format!("tests/suite/{}.rhai", if group.name == "lab" { "labs" } else { group.name }))
+        .filter(|file| !root().join(file).is_file())
+        .collect();
+    none("groups without tests of their own", &missing);
+}
+
+#[test]
+fn no_file_is_longer_than_one_thought() {
+    let mut paths = Vec::new();
+    for folder in ["src", "tests", "benches"] {
+        files(&root().join(folder), "rs", &mut paths);
+    }
+    for folder in ["scripts", "stdlib", "examples", "tests"] {
+        files(&root().join(folder), "rhai", &mut paths);
+    }
+    let long = |path: &PathBuf| {
+        let count = fs::read_to_string(path).expect("read a file").lines().count();
+        (count > LINES_MAX).then(|| format!("{}: {count} lines", path.display()))
+    };
+    none("files over 600 lines", &paths.iter().filter_map(long).collect::<Vec<_>>());
+}

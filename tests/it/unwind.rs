@@ -1,0 +1,247 @@
+//! Crash safety: whatever operation on the kernel fails, or is the last one before a SIGKILL, nothing stays behind.
+//!
+//! The seam is `TOPO_FAULT` (src/net/fault.rs): the n-th operation of the process fails, or kills it. A kill tells by the
+//! exit code whether there was an n-th one, so the kills also tell how many points the failures have to go through.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::stage::{KILLED, in_used_world, with_fault};
+use super::world::{Ran, Snapshot, World};
+
+/// A run with the name `lab`, and what others have in its world.
+struct Case {
+    command: Vec<String>,
+    file: Option<PathBuf>,
+    others: &'static str,
+}
+
+impl Case {
+    fn file(path: PathBuf) -> Case {
+        Case { command: vec!["run".to_owned()], file: Some(path), others: "" }
+    }
+
+    /// Runs `test` in a world of the case's, and tells the last faults if it fails.
+    fn play(&self, test: impl FnOnce(&Stage<'_>)) {
+        in_used_world(self.others, |w, before| test(&Stage { w, before, case: self, history: RefCell::default() }));
+    }
+}
+
+/// A case in its world.
+struct Stage<'a> {
+    w: &'a World,
+    before: &'a Snapshot,
+    case: &'a Case,
+    history: RefCell<Vec<String>>,
+}
+
+impl Stage<'_> {
+    /// Runs the case with a fault, or none, and with more options.
+    fn run(&self, fault: &str, options: &[&str]) -> Ran {
+        let Case { command, file, .. } = self.case;
+        let file = file.iter().map(|path| path.to_str().expect("UTF-8"));
+        let named = ["--name", "lab"].iter().chain(options).copied();
+        self.topo(fault, &command.iter().map(String::as_str).chain(named).chain(file).collect::<Vec<_>>())
+    }
+
+    fn topo(&self, fault: &str, words: &[&str]) -> Ran {
+        let ran = with_fault(self.w, fault, words);
+        let said = format!("{}{}", ran.out(), ran.err());
+        self.history.borrow_mut().push(format!("TOPO_FAULT={fault} {}: {}\n{said}", words.join(" "), ran.code));
+        assert!(ran.code != 101 && !said.contains("panicked"), "a panic");
+        ran
+    }
+
+    fn clean(&self) {
+        self.w.assert_clean(self.before);
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.history.borrow().iter().rev().take(3).rev().for_each(|line| println!("{line}"));
+        }
+    }
+}
+
+/// All scripts below a directory of the repository.
+fn scripts_in(dir: &str) -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+    let mut found = Vec::new();
+    let mut dirs = vec![dir.clone()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).expect("a directory of scripts") {
+            let path = entry.expect("an entry").path();
+            match path.is_dir() {
+                true => dirs.push(path),
+                false => found.extend(path.extension().is_some_and(|ext| ext == "rhai").then_some(path)),
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no script in {}", dir.display());
+    found
+}
+
+/// The workflows: `scripts/veth-pair.rhai` is `topo veth-pair`.
+fn workflows() -> Vec<Case> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let words = |path: PathBuf| -> Vec<String> {
+        let words = path.strip_prefix(&root).expect("below the root").with_extension("");
+        words.iter().map(|word| word.to_str().expect("UTF-8").to_owned()).collect()
+    };
+    scripts_in("scripts").into_iter().map(|path| Case { command: words(path), file: None, others: "" }).collect()
+}
+
+fn examples() -> Vec<Case> {
+    scripts_in("examples").into_iter().map(Case::file).collect()
+}
+
+fn every_step() -> Case {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/unwind");
+    Case { others: include_str!("unwind/every-step.sh"), ..Case::file(dir.join("every-step.rhai")) }
+}
+
+/// Kills the run at each point, and lets `topo gc` remove what it left; returns how many points there are.
+fn kill_at_each_point(stage: &Stage<'_>) -> u32 {
+    for point in 1.. {
+        let ran = stage.run(&format!("kill:{point}"), &[]);
+        if ran.code != KILLED {
+            ran.ok();
+            stage.topo("", &["down", "lab"]).ok();
+            stage.clean();
+            return point - 1;
+        }
+        stage.topo("", &["gc"]).ok();
+        stage.clean();
+    }
+    unreachable!("a run has an end")
+}
+
+/// Makes the run fail at each point: it takes everything back itself.
+fn fail_at_each_point(stage: &Stage<'_>, points: u32) {
+    assert!(points > 0, "a run that changes nothing proves nothing");
+    for point in 1..=points {
+        stage.run(&format!("fail:{point}"), &[]).fails(1).says("injected fault");
+        stage.clean();
+    }
+    stage.run(&format!("fail:{}", points + 1), &[]).ok();
+    stage.topo("", &["down", "lab"]).ok();
+    stage.clean();
+}
+
+fn fail_and_kill(case: &Case) {
+    case.play(|stage| {
+        let points = kill_at_each_point(stage);
+        fail_at_each_point(stage, points);
+    });
+}
+
+/// Every workflow that ships, failing and killed at every point.
+#[test]
+fn workflows_leave_nothing() {
+    workflows().iter().for_each(fail_and_kill);
+}
+
+/// Every example, failing and killed at every point.
+#[test]
+fn examples_leave_nothing() {
+    examples().iter().for_each(fail_and_kill);
+}
+
+/// A lab of every step there is (see every-step.rhai), killed at every point.
+#[test]
+fn every_step_is_undone_after_a_kill() {
+    every_step().play(|stage| {
+        let points = kill_at_each_point(stage);
+        assert!(points > 80, "{points} points");
+    });
+}
+
+/// A lab of every step there is, failing at every point.
+#[test]
+fn every_step_is_undone_after_a_failure() {
+    every_step().play(|stage| {
+        // As many as are passed without a kill; `kill_at_each_point` would find the same, slower.
+        let killed = |point: &u32| {
+            let ran = stage.run(&format!("kill:{point}"), &[]);
+            stage.topo("", if ran.code == KILLED { &["gc"] } else { &["down", "lab"] }).ok();
+            ran.code == KILLED
+        };
+        let (mut low, mut high) = (0, 1024);
+        while high - low > 1 {
+            let middle = (low + high) / 2;
+            if killed(&middle) { low = middle } else { high = middle }
+        }
+        fail_at_each_point(stage, low);
+    });
+}
+
+/// `down` that is killed or fails at any point is finished by another `down`, and by `gc`.
+#[test]
+fn a_down_that_was_cut_short_is_finished() {
+    every_step().play(|stage| {
+        for point in 1.. {
+            let mut ended = 0;
+            for (fault, code, finish) in
+                [("kill", KILLED, ["down", "lab"].as_slice()), ("kill", KILLED, &["gc"]), ("fail", 1, &["down", "lab"])]
+            {
+                stage.run("", &[]).ok();
+                let ran = stage.topo(&format!("{fault}:{point}"), &["down", "lab"]);
+                if ran.code == 0 {
+                    ended += 1;
+                } else {
+                    ran.fails(code);
+                    stage.topo("", finish).ok();
+                }
+                stage.clean();
+            }
+            if ended > 0 {
+                assert_eq!((ended, point > 20), (3, true), "kills and failures meet the same points, {point} of them");
+                return;
+            }
+        }
+    });
+}
+
+/// A run that takes its lab down at the end (`--rm`), killed or failing while it does, is finished by `gc`.
+#[test]
+fn an_undo_that_was_cut_short_is_finished() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/02-bridge.rhai");
+    Case::file(script).play(|stage| {
+        let points = kill_at_each_point(stage);
+        for point in points + 1.. {
+            let killed = stage.run(&format!("kill:{point}"), &["--rm"]);
+            if killed.code == 0 {
+                assert!(point > points + 3, "no point in the undo");
+                return;
+            }
+            killed.fails(KILLED);
+            stage.topo("", &["gc"]).ok();
+            stage.clean();
+            stage.run(&format!("fail:{point}"), &["--rm"]).fails(1).says("injected fault").says("topo down lab");
+            stage.topo("", &["gc"]).ok();
+            stage.clean();
+        }
+    });
+}
+
+/// `gc` that is killed at any point is finished by another `gc`.
+#[test]
+fn a_gc_that_was_killed_is_finished() {
+    every_step().play(|stage| {
+        for point in 1.. {
+            stage.run("kill:75", &[]).fails(KILLED);
+            let ran = stage.topo(&format!("kill:{point}"), &["gc"]);
+            if ran.code == 0 {
+                assert!(point > 10, "a gc of {point} points");
+                return;
+            }
+            ran.fails(KILLED);
+            stage.topo("", &["gc"]).ok();
+            stage.clean();
+        }
+    });
+}
