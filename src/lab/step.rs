@@ -54,6 +54,10 @@ pub trait Step: Debug {
     }
     /// Returns the namespaces any of whose ends takes the step's effect along.
     fn lives_in(&self) -> Vec<&NetnsRef>;
+    /// Returns the namespace that must not end before the step is taken back: one with somebody else's device in it.
+    fn holds_netns(&self) -> Option<&NetnsRef> {
+        None
+    }
     /// Returns the device whose end takes the step's effect along.
     fn lives_on(&self) -> Option<&DevRef> {
         None

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::error::{Error, Result};
 use super::journal::Asked;
 use super::kernel::Kernel;
+use super::model::NetnsRef;
 use super::state::StateDir;
 use crate::net::{self, NetnsId};
 
@@ -20,6 +21,7 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
     let mut errors = Vec::new();
     let mut going = BTreeSet::new();
     let mut ids = BTreeSet::new();
+    let mut occupied = BTreeSet::new();
     for asked in steps {
         let Some(at) = asked.step.makes_netns() else { continue };
         match kernel.ours(at) {
@@ -36,6 +38,12 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
     }
     if let Err(error) = end_processes(&ids) {
         errors.push(error);
+        // A namespace with somebody in it keeps its name: without it nobody would find them again.
+        let kept = steps.iter().filter_map(|asked| asked.step.makes_netns()).filter(|at| is_occupied(kernel, at));
+        kept.for_each(|at| {
+            going.remove(&at.no);
+            occupied.insert(at.no);
+        });
     }
     let made: BTreeSet<u32> = steps.iter().flat_map(|asked| asked.step.makes_devs()).map(|dev| dev.no).collect();
     for asked in steps.iter().rev() {
@@ -48,6 +56,9 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
             }
             continue;
         }
+        if step.makes_netns().is_some_and(|at| occupied.contains(&at.no)) {
+            continue;
+        }
         each(asked);
         if let Some(at) = step.makes_netns() {
             kernel.forget(at);
@@ -55,6 +66,7 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
         }
         match step.undo(kernel) {
             Err(source) if !source.is_gone() => {
+                occupied.extend(step.holds_netns().map(|at| at.no));
                 errors.push(Error::kernel(format!("undo: {}", step.doing()), &source).at(&asked.place));
             }
             _ => {}
@@ -63,6 +75,15 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
     kernel.close_forgotten();
     errors.extend(kernel.wait_gone().iter().map(|source| Error::kernel("wait until the links are gone", source)));
     errors
+}
+
+/// Tells whether a namespace of ours has processes in it; if that can't be told, it may.
+fn is_occupied(kernel: &Kernel, at: &NetnsRef) -> bool {
+    match kernel.ours(at) {
+        Ok(Some(netns)) => net::process::in_netns(&[netns.id()].into()).map_or(true, |found| !found.is_empty()),
+        Ok(None) => false,
+        Err(_) => true,
+    }
 }
 
 /// Ends the processes in the namespaces `ids`: SIGTERM, then SIGKILL.
@@ -86,6 +107,7 @@ pub(super) fn prepare_dir(kernel: &Kernel, state: &StateDir) -> Result<()> {
         // A sandbox has a directory of its own, which goes with it.
         return kernel.dir().prepare().map(|_| ()).map_err(|source| failed_dir(&source));
     }
+    let _all = state.lock_all()?;
     let note = state.root().join(DIR_NOTE);
     let noted = note.exists();
     if !noted {
@@ -110,7 +132,9 @@ pub(super) fn retire_dir(kernel: &mut Kernel, state: &StateDir) -> Result<()> {
         return Ok(());
     }
     let failed = |source: &net::Error| Error::kernel("remove the empty directory of named netns", source);
-    if kernel.dir().retire().map_err(|source| failed(&source))? {
+    let _all = state.lock_all()?;
+    // A run that was killed between the note and the directory leaves the note alone.
+    if kernel.dir().retire().map_err(|source| failed(&source))? || !kernel.dir().exists() {
         std::fs::remove_file(&note).map_err(|source| Error::file(format!("remove `{}`", note.display()), &source))?;
     }
     Ok(())

@@ -51,6 +51,11 @@ impl NetnsDir {
         self.dir.join(name)
     }
 
+    /// Tells whether the directory is there.
+    pub fn exists(&self) -> bool {
+        self.dir.exists()
+    }
+
     /// Lists the names in order; none if there is no directory.
     ///
     /// Like `ip netns list`.

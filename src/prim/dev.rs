@@ -59,14 +59,20 @@ impl Step for RenameDev {
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        rename(kernel, &self.from, &self.to)
+        rename(kernel, &self.from, &self.to)?;
+        add_full_name(kernel, &self.to)
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if kernel.link(&self.to)?.is_none() {
+        // A run that was cut short got anywhere between the changes, so each is taken back, made or not.
+        if kernel.link(&self.to)?.is_none() && kernel.link(&self.from)?.is_none() {
             return Ok(());
         }
-        rename(kernel, &self.to, &self.from)
+        rename(kernel, &self.to, &self.from)?;
+        match add_full_name(kernel, &self.from) {
+            Err(error) if error.is_exists() => Ok(()),
+            done => done,
+        }
     }
 
     fn needs_finished(&self, _no: u32) -> bool {
@@ -82,10 +88,14 @@ impl Step for RenameDev {
     }
 }
 
+/// Takes the full name of `from` away and gives the device the name that the kernel has for `to`.
 fn rename(kernel: &mut Kernel, from: &DevRef, to: &DevRef) -> net::Result<()> {
     let rtnl = kernel.rtnl(&from.netns)?;
     if name::kernel_name(&from.name) != from.name {
-        kernel.run(net::link::delete_altname(&rtnl, from.index, &from.name))?;
+        match kernel.run(net::link::delete_altname(&rtnl, from.index, &from.name)) {
+            Err(error) if !error.is_gone() => return Err(error),
+            _ => {}
+        }
     }
     let new_name = name::kernel_name(&to.name);
     let rename = Change { name: Some(&new_name), ..Change::default() };
@@ -98,7 +108,7 @@ fn rename(kernel: &mut Kernel, from: &DevRef, to: &DevRef) -> net::Result<()> {
         }
         done => done?,
     }
-    add_full_name(kernel, to)
+    Ok(())
 }
 
 /// Moves a device into another namespace.
@@ -146,10 +156,14 @@ impl Step for MoveDev {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if kernel.link(&self.to)?.is_none() {
-            return Ok(());
+        if kernel.link(&self.to)?.is_some() {
+            return move_dev(kernel, &self.to, &self.from, self.up);
         }
-        move_dev(kernel, &self.to, &self.from, self.up)
+        // An undo that was cut short had moved it back, which sets it down, and no more.
+        match kernel.link(&self.from)? {
+            Some(link) if self.up && !link.up => set_up(kernel, &self.from, true),
+            _ => Ok(()),
+        }
     }
 
     fn needs_finished(&self, _no: u32) -> bool {
@@ -160,6 +174,10 @@ impl Step for MoveDev {
     // would destroy a virtual one.
     fn lives_in(&self) -> Vec<&NetnsRef> {
         if self.from.made { vec![&self.to.netns] } else { Vec::new() }
+    }
+
+    fn holds_netns(&self) -> Option<&NetnsRef> {
+        (!self.from.made).then_some(&self.to.netns)
     }
 }
 
