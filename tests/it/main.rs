@@ -3,5 +3,7 @@
 #![expect(clippy::panic, clippy::expect_used, reason = "a test fails by a panic, its helpers too")]
 
 mod docs;
+mod stage;
 mod tidy;
+mod unwind;
 mod world;

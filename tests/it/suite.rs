@@ -1,0 +1,257 @@
+//! The primitives' and the standard library's own tests, written in Rhai: `tests/suite/GROUP.rhai` for `src/prim/GROUP.rs`,
+//! `tests/stdlib/MODULE.rhai` for `stdlib/MODULE.rhai`.
+//!
+//! Each `fn test_…()` runs in a world of its own, as `topo run --rm` does it, and must leave nothing behind. A wrong call is
+//! marked at its line's end:
+//!
+//! ```rhai
+//! /// Both ends of a cable are told apart by their names.
+//! fn test_ends_differ() {
+//!     veth("a", "a");  //~ invalid: both ends
+//! }
+//! ```
+//!
+//! Of a function with marks, every marked line is a run of its own in which the other marked lines are blank. It must fail with
+//! exit code 1, name this line on stderr, and with `--json` give this kind, and this text in its message or hint. A
+//! function without marks must succeed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+
+use serde_json::Value;
+
+use crate::world::{Ran, World};
+
+/// Worlds at once. More than there are processors, since a run mostly waits for the kernel.
+const AT_ONCE: usize = 6;
+
+/// A file of tests.
+struct Suite {
+    path: PathBuf,
+    text: String,
+    tests: Vec<Test>,
+}
+
+/// One test function.
+struct Test {
+    name: String,
+    line: usize,
+    documented: bool,
+    marks: Vec<Mark>,
+}
+
+/// A line that must fail.
+#[derive(Clone)]
+struct Mark {
+    line: usize,
+    kind: String,
+    text: String,
+}
+
+impl Suite {
+    fn read(path: PathBuf) -> Suite {
+        let text = fs::read_to_string(&path).unwrap_or_else(|err| panic!("read {}: {err}", path.display()));
+        let mut tests: Vec<Test> = Vec::new();
+        let mut before = "";
+        for (number, line) in (1..).zip(text.lines()) {
+            if let Some(name) = line.strip_prefix("fn ").and_then(|rest| rest.split('(').next()) {
+                let documented = before.starts_with("/// ") && before.trim_end().ends_with('.');
+                tests.push(Test { name: name.into(), line: number, documented, marks: Vec::new() });
+            }
+            if let Some((_, mark)) = line.split_once("//~ ") {
+                let (kind, said) =
+                    mark.split_once(": ").unwrap_or_else(|| panic!("{}:{number}: `//~ KIND: TEXT`", path.display()));
+                let test = tests.last_mut().unwrap_or_else(|| panic!("{}:{number}: outside a test", path.display()));
+                test.marks.push(Mark { line: number, kind: kind.into(), text: said.trim().into() });
+            }
+            before = line;
+        }
+        // Functions that tests call are no tests.
+        tests.retain(|test| test.name.starts_with("test_"));
+        Suite { path, text, tests }
+    }
+
+    /// Returns the script of one case: all of the file with its line numbers, but for the marked lines that are not `mark`'s.
+    fn script(&self, test: &Test, mark: Option<&Mark>) -> String {
+        let keep = |(number, line): (usize, &str)| match line.contains("//~ ") && Some(number) != mark.map(|m| m.line) {
+            true => "\n".to_owned(),
+            false => format!("{line}\n"),
+        };
+        let body: String = (1..).zip(self.text.lines()).map(keep).collect();
+        format!("{body}{}();\n", test.name)
+    }
+
+    fn file(&self) -> String {
+        self.path.file_name().expect("a file").to_string_lossy().into_owned()
+    }
+
+    /// Runs one test function in a world of its own; returns what went wrong.
+    fn run(&self, test: &Test) -> Vec<String> {
+        let world = World::new();
+        // The state directory itself is there from the first run on.
+        world.topo(&["gc"]).ok();
+        let before = world.snapshot();
+        let mut wrong = Vec::new();
+        let mut complain = |line: usize, ran: &Ran, what: String| {
+            wrong.push(format!(
+                "{}:{line}: {}: {what}\n{}{}",
+                self.path.display(),
+                test.name,
+                indented(ran.out()),
+                indented(ran.err())
+            ));
+        };
+        if test.marks.is_empty() {
+            world.write(&self.file(), &self.script(test, None));
+            let ran = world.topo(&["run", "--rm", &self.file()]);
+            if ran.code != 0 {
+                complain(test.line, &ran, format!("exit code {}", ran.code));
+            }
+        }
+        for mark in &test.marks {
+            world.write(&self.file(), &self.script(test, Some(mark)));
+            let ran = world.topo(&["run", "--rm", &self.file()]);
+            let spot = format!("{}:{}:", self.file(), mark.line);
+            if ran.code != 1 {
+                complain(mark.line, &ran, format!("exit code {} instead of 1", ran.code));
+            } else if !ran.err().contains(&spot) {
+                complain(mark.line, &ran, format!("`{spot}` is not named"));
+            }
+            let ran = world.topo(&["run", "--rm", "--json", &self.file()]);
+            if let Err(what) = agrees(&ran, &self.file(), mark) {
+                complain(mark.line, &ran, what);
+            }
+        }
+        let clean = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.assert_clean(&before)));
+        if let Err(panic) = clean {
+            let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+            wrong.push(format!("{}:{}: {}: {said}", self.path.display(), test.line, test.name));
+        }
+        wrong
+    }
+}
+
+/// Compares the error that `--json` gives with what the mark says.
+fn agrees(ran: &Ran, file: &str, mark: &Mark) -> Result<(), String> {
+    let json: Value = serde_json::from_str(ran.out()).map_err(|err| format!("`--json` printed no JSON: {err}"))?;
+    let error = &json["error"];
+    let word = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+    if word("kind") != mark.kind {
+        return Err(format!("the kind is `{}`, not `{}`", word("kind"), mark.kind));
+    }
+    if !word("message").contains(&mark.text) && !word("hint").contains(&mark.text) {
+        return Err(format!("neither message nor hint says `{}`", mark.text));
+    }
+    // The innermost place may be in a module.
+    let here = |spot: &Value| spot["source"] == file && spot["line"].as_u64() == Some(mark.line as u64);
+    match error["at"].as_array().is_some_and(|spots| spots.iter().any(here)) {
+        true => Ok(()),
+        false => Err(format!("the line is none of {}", error["at"])),
+    }
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("    {line}\n")).collect()
+}
+
+/// Runs all tests of a file, several at once.
+fn check_file(file: &str) {
+    let suite = Suite::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file));
+    assert!(!suite.tests.is_empty(), "{file} has no tests");
+    let mut wrong: Vec<String> = Vec::new();
+    let mut names = BTreeSet::new();
+    for test in &suite.tests {
+        if !test.documented {
+            wrong.push(format!("{file}:{}: `{}` lacks its `///` sentence", test.line, test.name));
+        }
+        if !names.insert(&test.name) {
+            wrong.push(format!("{file}:{}: a second `{}`", test.line, test.name));
+        }
+    }
+    wrong.extend(known_before(&suite));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let queue = Mutex::new(suite.tests.iter());
+    let found = Mutex::new(Vec::new());
+    let next = || queue.lock().expect("no panic under the lock").next();
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE.min(suite.tests.len()) {
+            scope.spawn(|| {
+                while let Some(test) = next() {
+                    let more = suite.run(test);
+                    found.lock().expect("no panic under the lock").extend(more);
+                }
+            });
+        }
+    });
+    wrong.extend(found.into_inner().expect("no panic under the lock"));
+    wrong.sort();
+    assert!(wrong.is_empty(), "{} wrong in {file}:\n\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What `topo check` finds in a file of tests is a line that is marked: it has no false alarms.
+fn known_before(suite: &Suite) -> Vec<String> {
+    let world = World::new();
+    let path = suite.path.display().to_string();
+    let ran = world.topo(&["check", "--json", &path]);
+    let found: Vec<Value> =
+        serde_json::from_str(ran.out()).unwrap_or_else(|err| panic!("`topo check --json`: {err}: {ran:?}"));
+    let marked: BTreeSet<u64> = suite.tests.iter().flat_map(|test| &test.marks).map(|mark| mark.line as u64).collect();
+    let alarm = |failure: &&Value| failure["at"][0]["line"].as_u64().is_none_or(|line| !marked.contains(&line));
+    found.iter().filter(alarm).map(|failure| format!("{path}: a false alarm of `topo check`: {failure}")).collect()
+}
+
+/// Makes a test function of each file, so that one can be run by its name.
+macro_rules! suites {
+    ($dir:literal: $($name:ident)+) => {
+        $(
+            #[test]
+            fn $name() {
+                super::check_file(concat!($dir, "/", stringify!($name), ".rhai"));
+            }
+        )+
+
+        #[test]
+        fn every_file_is_run() {
+            let mut files = super::files_in(concat!("tests/", $dir), "rhai");
+            let mut named = vec![$(stringify!($name)),+];
+            files.sort();
+            named.sort();
+            assert_eq!(files, named, "the files of tests/{} and the list in tests/it/suite.rs", $dir);
+        }
+    };
+}
+
+fn files_in(dir: &str, extension: &str) -> Vec<String> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+    let entries = fs::read_dir(&dir).unwrap_or_else(|err| panic!("list {}: {err}", dir.display()));
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let named = paths.filter(|path| path.extension().is_some_and(|found| found == extension));
+    named.map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect()
+}
+
+mod primitives {
+    suites!("suite": netns veth dev bridge addr route rule neigh sysctl process ping check value labs);
+}
+
+mod stdlib {
+    suites!("stdlib": lan);
+}
+
+/// Every group of primitives has its file of tests, and every module of the library.
+#[test]
+fn every_group_has_its_tests() {
+    let mut groups = files_in("src/prim", "rs");
+    groups.retain(|name| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/prim").join(format!("{name}.rs"));
+        fs::read_to_string(path).expect("a source").contains("const GROUP: Group")
+    });
+    let tested = files_in("tests/suite", "rhai");
+    let missing: Vec<_> = groups.into_iter().filter(|group| !tested.contains(group)).collect();
+    assert!(missing.is_empty(), "tests/suite lacks {missing:?}");
+    let tested = files_in("tests/stdlib", "rhai");
+    let missing: Vec<_> = files_in("stdlib", "rhai").into_iter().filter(|module| !tested.contains(module)).collect();
+    assert!(missing.is_empty(), "tests/stdlib lacks {missing:?}");
+}
