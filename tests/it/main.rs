@@ -4,6 +4,7 @@
 
 mod docs;
 mod stage;
+mod star;
 mod tidy;
 mod unwind;
 mod world;
