@@ -15,7 +15,7 @@ use super::output::{self, Said, Style, Trouble, counted, report, talk};
 use crate::lab::{CheckResult, Lab, Origin, StateDir, name};
 use crate::net;
 use crate::prim::LabHandle;
-use crate::script::header::{Header, HeaderError, ValueType};
+use crate::script::header::{Header, HeaderError, RESERVED_OPTIONS, ValueType};
 use crate::script::{Failure, Script, Session, Texts, Workflow};
 
 /// Runs a script: builds its lab, and leaves it up.
@@ -25,14 +25,14 @@ use crate::script::{Failure, Script, Session, Texts, Workflow};
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "topo run [OPTIONS] FILE [ARGS]...\n       topo run [OPTIONS] -e STATEMENTS [ARGS]...")]
 pub(super) struct Args {
-    #[command(flatten)]
-    options: RunOptions,
     /// Run these statements instead of a file
     #[arg(short = 'e', long = "exec", value_name = "STATEMENTS")]
     exec: Option<String>,
     /// The script, or `-` for standard input, and its arguments
     #[arg(value_name = "FILE", trailing_var_arg = true, allow_hyphen_values = true)]
     words: Vec<OsString>,
+    #[command(flatten)]
+    options: RunOptions,
 }
 
 /// Runs `topo run`.
@@ -59,9 +59,22 @@ pub(super) fn run(args: Args, context: &Context) -> Result<u8, Trouble> {
     let command = header.command(format!("topo run {}", script.name)).no_binary_name(true).max_term_width(100);
     let matches = match command.try_get_matches_from(words) {
         Ok(matches) => matches,
-        Err(error) => return Ok(output::usage(&error)),
+        Err(error) => {
+            let code = output::usage(&error);
+            hint_at_own_option(&error);
+            return Ok(code);
+        }
     };
     execute(&script, &header, &matches, &args.options, context)
+}
+
+/// Says where topo's own options go, if one of them was given as the script's.
+fn hint_at_own_option(error: &clap::Error) {
+    use clap::error::{ContextKind, ContextValue};
+    let Some(ContextValue::String(given)) = error.get(ContextKind::InvalidArg) else { return };
+    if RESERVED_OPTIONS.contains(&given.trim_start_matches('-')) {
+        talk(&format!("\nhint: `{given}` is an option of topo itself: it goes before the script\n"));
+    }
 }
 
 fn read_stdin() -> Result<Script, Trouble> {

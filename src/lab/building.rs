@@ -293,7 +293,6 @@ fn apply_in_order(
 ) -> std::result::Result<(), (usize, Error)> {
     let mut waiting: Vec<(usize, Finish)> = Vec::new();
     for (at, asked) in steps.iter().enumerate() {
-        let refused = |at: usize, source: &net::Error| (at, Error::kernel(steps[at].step.doing(), source));
         if let Some(signal) = net::signal::caught() {
             let error = Error::new(Kind::Interrupted, asked.step.doing()).because(format!("signal {signal} came"));
             return Err((at, error));
@@ -302,16 +301,24 @@ fn apply_in_order(
             waiting.into_iter().partition(|(_, finish)| asked.step.needs_finished(finish.netns));
         waiting = later;
         for (since, finish) in now {
-            (finish.work)(kernel).map_err(|source| refused(since, &source))?;
+            (finish.work)(kernel).map_err(|source| (since, refused(&steps[since], &source)))?;
         }
         listener(&step_event(asked, false));
-        asked.step.apply(kernel).map_err(|source| refused(at, &source))?;
+        asked.step.apply(kernel).map_err(|source| (at, refused(asked, &source)))?;
         waiting.extend(asked.step.finish().map(|finish| (at, finish)));
     }
     for (since, finish) in waiting {
-        (finish.work)(kernel).map_err(|source| (since, Error::kernel(steps[since].step.doing(), &source)))?;
+        (finish.work)(kernel).map_err(|source| (since, refused(&steps[since], &source)))?;
     }
     fence(steps, kernel).map_err(|source| (steps.len().saturating_sub(1), Error::kernel("wait for the links", &source)))
+}
+
+fn refused(asked: &Asked, source: &net::Error) -> Error {
+    let error = Error::kernel(asked.step.doing(), source);
+    match asked.step.advice(source) {
+        Some(advice) => error.hint(advice),
+        None => error,
+    }
 }
 
 /// Asks for every link that was made, which makes the kernel do the work that waits for its link-watch worker: a first

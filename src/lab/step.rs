@@ -32,6 +32,10 @@ pub trait Step: Debug {
     fn prepare(&mut self, _kernel: &mut Kernel) -> net::Result<()> {
         Ok(())
     }
+    /// Says what to do about the kernel's refusal of `apply`, where more is known than the kernel says.
+    fn advice(&self, _refusal: &net::Error) -> Option<String> {
+        None
+    }
     /// Makes the change.
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()>;
     /// Takes the change back.

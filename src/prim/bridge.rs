@@ -136,6 +136,11 @@ impl Step for AddBridge {
         add_full_name(kernel, &self.dev)
     }
 
+    fn advice(&self, refusal: &net::Error) -> Option<String> {
+        let vlans = self.options.vlan_filtering == Some(true) && refusal.is_unsupported();
+        vlans.then(|| "this kernel's bridges can't keep VLANs apart: it lacks CONFIG_BRIDGE_VLAN_FILTERING".into())
+    }
+
     fn finish(&self) -> Option<Finish> {
         let dev = self.dev.clone();
         let up = self.up;

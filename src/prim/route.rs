@@ -105,6 +105,18 @@ impl Step for AddRoute {
         kernel.run(net::route::add(&rtnl, &self.route))
     }
 
+    fn advice(&self, refusal: &net::Error) -> Option<String> {
+        let by_gateway = self.route.via.is_some() || self.route.hops.iter().any(|hop| hop.via.is_some());
+        match refusal.errno() {
+            libc::EINVAL | libc::ENETUNREACH | libc::EHOSTUNREACH if by_gateway => Some(format!(
+                "a gateway must be on a network that `{}` has an address in; `onlink: true` takes it to be there",
+                self.netns.name
+            )),
+            libc::ENETDOWN => Some("the device is down: `up()` sets it up".into()),
+            _ => None,
+        }
+    }
+
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
         // A route of another owner to the same place has another protocol, and a deletion that names ours passes it by.

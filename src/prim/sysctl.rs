@@ -77,6 +77,14 @@ impl Step for SetSysctl {
         net::sysctl::write(&netns, &self.key, &self.value)
     }
 
+    fn advice(&self, refusal: &net::Error) -> Option<String> {
+        match refusal.errno() {
+            libc::ENOENT => Some(format!("this kernel has no setting `{}` in a netns", self.key)),
+            libc::EINVAL => Some(format!("`{}` does not take this value", self.key)),
+            _ => None,
+        }
+    }
+
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let Some(before) = &self.before else { return Ok(()) };
         let netns = kernel.netns(&self.netns)?;

@@ -253,7 +253,7 @@ fn shown_param(param: &str) -> String {
 }
 
 /// Returns the script's word for a type: the last part of its path, without what only Rust needs to know.
-fn shown_type(kind: &str) -> &str {
+pub(super) fn shown_type(kind: &str) -> &str {
     let kind = kind.trim().trim_start_matches('&').trim_start_matches("mut ").trim();
     let kind = kind.strip_prefix("RhaiResultOf<").and_then(|kind| kind.strip_suffix('>')).unwrap_or(kind);
     match kind.rsplit("::").next().unwrap_or(kind).trim() {

@@ -191,7 +191,8 @@ fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
     let arguments = arguments.trim_end_matches(')').trim();
     let signatures = catalog::signatures(engine, name);
     if !signatures.is_empty() {
-        let given = if arguments.is_empty() { "no arguments".into() } else { format!("({arguments})") };
+        let types: Vec<&str> = arguments.split(',').map(catalog::shown_type).collect();
+        let given = if arguments.is_empty() { "no arguments".into() } else { format!("({})", types.join(", ")) };
         return Failure {
             hint: Some(format!("it is called as {}", signatures.join(" or "))),
             ..Failure::plain("invalid", format!("call `{name}` with {given}: no such form of it"), place)

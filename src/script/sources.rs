@@ -51,7 +51,8 @@ impl Script {
 /// Turns a first line `#!…` into a comment, so that a script can be executable; lines keep their numbers.
 fn without_shebang(text: String) -> String {
     match text.strip_prefix("#!") {
-        Some(rest) => format!("//{rest}"),
+        // With a space: `#!/bin/…` must not become the documentation comment `///bin/…`.
+        Some(rest) => format!("// {rest}"),
         None => text,
     }
 }
