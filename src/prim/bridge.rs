@@ -11,7 +11,7 @@ use super::context::{RhaiResultOf, place_of, with_lab};
 use super::dev::add_link_local;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
-use super::units::{Mtu, Priority};
+use super::units::{DevMac, Mtu, Priority};
 use super::veth::{BRIDGE_PORTS_MAX, add_full_name, check_free, delete_link, ip};
 use crate::lab::{DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, name};
 use crate::net::{self, Change, Mac, NewLink};
@@ -47,7 +47,7 @@ options! {
         /// The MTU; the smallest of its ports' unless given.
         mtu: Mtu,
         /// The hardware address; a random one of our own range unless given.
-        mac: Mac,
+        mac: DevMac,
         /// Whether it comes up; true unless given.
         up: bool,
     }
@@ -268,7 +268,7 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, name: &str, options: Map, place: Plac
     handles::load(lab, &netns)?;
     let no = lab.model().next_no();
     let index = lab.model().next_index(netns.no);
-    let mac = options.mac.unwrap_or_else(|| lab.new_mac(no));
+    let mac = options.mac.map_or_else(|| lab.new_mac(no), |mac| mac.0);
     let dev = DevRef { no, netns, name: name.to_string(), index, mac: Some(mac), made: true };
     let step = AddBridge {
         dev: dev.clone(),

@@ -128,6 +128,17 @@ impl Step for RemoveNetns {
         if !left.is_empty() {
             return Err(net::Error::new(self.doing(), libc::EBUSY));
         }
+        // The kernel frees a namespace some time after it is let go, and until then the other end of a cable keeps its name
+        // (tests/suite/netns.rhai, test_remove_frees_the_cables).
+        let rtnl = kernel.rtnl(&self.at)?;
+        let links = kernel.run(net::link::list(&rtnl))?;
+        for cable in links.iter().filter(|link| link.kind.as_deref() == Some("veth")) {
+            match kernel.run(net::link::delete(&rtnl, cable.index)) {
+                Err(error) if !error.is_gone() => return Err(error),
+                _ => {}
+            }
+        }
+        drop(rtnl);
         kernel.forget(&self.at);
         kernel.close_forgotten();
         kernel.dir().unbind(&self.at.name)

@@ -8,7 +8,7 @@ use rhai::{Dynamic, Map};
 
 use super::Group;
 use super::context::{RhaiResultOf, with_lab};
-use super::handles::NetnsHandle;
+use super::handles::{Dev, NetnsHandle};
 use super::options::options;
 use super::units::{self, Count, DevOrName, Size, Ttl};
 use crate::lab::{Error, Lab, Result, name};
@@ -60,9 +60,11 @@ fn ping(lab: &mut Lab, netns: &NetnsHandle, to: Dynamic, options: Map) -> Result
     ping.src = options.src;
     ping.dev = match options.dev {
         None => None,
-        Some(DevOrName::Name(text)) => Some(name::kernel_name(&text)),
-        Some(DevOrName::Dev(dev)) => Some(name::kernel_name(&dev.existing(lab)?.dev.name)),
-    };
+        Some(DevOrName::Name(text)) => Some(Dev::named(netns.clone(), &text)),
+        Some(DevOrName::Dev(dev)) => Some(dev),
+    }
+    .map(|dev| dev.existing(lab).map(|entry| name::kernel_name(&entry.dev.name)))
+    .transpose()?;
     if options.src.is_some_and(|src| src.is_ipv4() != to.is_ipv4()) {
         return Err(Error::invalid(doing).because("`src` is of another family"));
     }

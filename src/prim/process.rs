@@ -6,7 +6,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::Group;
-use super::context::{RhaiResultOf, with_lab};
+use super::context::{RhaiResultOf, text_of, with_lab};
 use super::handles::{self, NetnsHandle};
 use super::options::options;
 use super::units::{FromScript, argument};
@@ -43,7 +43,7 @@ impl FromScript for Command {
             return Ok(Command(vec!["/bin/sh".into(), "-c".into(), line]));
         }
         let words = value.into_array().map_err(|_| String::new())?;
-        let words: Vec<String> = words.into_iter().map(|word| word.to_string()).collect();
+        let words: Vec<String> = words.iter().map(text_of).collect();
         if words.is_empty() || words.iter().any(|word| word.contains('\0')) {
             Err(String::new())
         } else {

@@ -176,6 +176,22 @@ impl FromScript for Mac {
     }
 }
 
+/// The hardware address of a device of ours: one device's, so neither a group's nor all zeros (IEEE 802, 8.2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DevMac(pub Mac);
+
+impl FromScript for DevMac {
+    const WHAT: &'static str = r#"a hardware address such as "02:00:00:00:00:01""#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        match Mac::from_script(value)? {
+            Mac([0, 0, 0, 0, 0, 0]) => Err("no device has this one".into()),
+            Mac([first, ..]) if first & 1 == 1 => Err("it is the address of a group, not of one device".into()),
+            mac => Ok(DevMac(mac)),
+        }
+    }
+}
+
 impl FromScript for Dev {
     const WHAT: &'static str = r#"a device such as h["eth0"]"#;
 

@@ -9,7 +9,7 @@ use super::context::{RhaiResultOf, place_of, with_lab};
 use super::dev::add_link_local;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
-use super::units::Mtu;
+use super::units::{DevMac, Mtu};
 use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, name, shown_dev};
 use crate::net::{self, Change, Mac, NewLink, VethEnd};
 use crate::{step_identity, step_sort};
@@ -30,9 +30,9 @@ options! {
         /// Whether both ends come up; true unless given.
         up: bool,
         /// The hardware address of the first end; a random one of our own range unless given.
-        mac: Mac,
+        mac: DevMac,
         /// The hardware address of the second end.
-        peer_mac: Mac,
+        peer_mac: DevMac,
     }
 }
 
@@ -308,7 +308,8 @@ fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::l
             End { dev: new_dev(lab, bridge.netns.clone(), name, mac), bridge: Some(bridge.clone()) }
         }
     };
-    let ends = [make(&a, &b, options.mac), make(&b, &a, options.peer_mac)];
+    let mac = |mac: Option<DevMac>| mac.map(|mac| mac.0);
+    let ends = [make(&a, &b, mac(options.mac)), make(&b, &a, mac(options.peer_mac))];
     let devs = [ends[0].dev.clone(), ends[1].dev.clone()];
     let mtu = options.mtu.map(|mtu| mtu.0);
     lab.ask(AddVeth { ends, mtu, up: options.up.unwrap_or(true) }, place)?;

@@ -111,11 +111,10 @@ impl Header {
     /// command becomes a subcommand. Each option's id is its name in the script, each positional's its placeholder, so
     /// ids of the caller's own need only differ from the options'.
     pub fn command(&self, name: impl Into<String>) -> Command {
-        let name = name.into();
         let (positionals, options): (Vec<_>, Vec<_>) =
             self.arguments.iter().partition(|argument| argument.kind == ArgumentKind::Positional);
-        let mut command = Command::new(name.clone())
-            .bin_name(name)
+        // No `bin_name`: clap makes that of the words before, and the completion of a subcommand hangs on it.
+        let mut command = Command::new(name.into())
             .disable_version_flag(true)
             .args(options.into_iter().chain(positionals).map(Argument::to_clap));
         if !self.about.is_empty() {

@@ -180,7 +180,7 @@ fn the_user_sees_what_is_wrong() {
 
               tip: a similar argument exists: '--subnet'
 
-            Usage: topo veth-pair --gateway <IP> --subnet <CIDR> <NAME> [TARGET] [FILE]...
+            Usage: topo --gateway <IP> --subnet <CIDR> <NAME> [TARGET] [FILE]...
 
             For more information, try '--help'.
             $ topo veth-pair lab --gateway
@@ -211,7 +211,7 @@ fn the_user_sees_what_is_wrong() {
               --gateway <IP>
               <NAME>
 
-            Usage: topo veth-pair --gateway <IP> <NAME> [TARGET] [FILE]...
+            Usage: topo --gateway <IP> <NAME> [TARGET] [FILE]...
 
             For more information, try '--help'.
         "#]],
@@ -223,73 +223,73 @@ fn help_is_the_header() {
     refused(
         &["--help"],
         expect![[r#"
-        $ topo veth-pair --help
-        Two netns joined by a veth pair, with addresses,
-        default routes and a ping.
+            $ topo veth-pair --help
+            Two netns joined by a veth pair, with addresses,
+            default routes and a ping.
 
-        It replaces:
+            It replaces:
 
-            ip link add eth0 netns a type veth peer name eth0 netns b
-            iptables -A FORWARD -j ACCEPT
+                ip link add eth0 netns a type veth peer name eth0 netns b
+                iptables -A FORWARD -j ACCEPT
 
-        Usage: topo veth-pair [OPTIONS] --gateway <IP> <NAME> [TARGET] [FILE]...
+            Usage: topo [OPTIONS] --gateway <IP> <NAME> [TARGET] [FILE]...
 
-        Arguments:
-          <NAME>
-                  the first positional, required
+            Arguments:
+              <NAME>
+                      the first positional, required
 
-          [TARGET]
-                  an optional positional
+              [TARGET]
+                      an optional positional
 
-                  [default: x]
+                      [default: x]
 
-          [FILE]...
-                  the rest of the positionals
+              [FILE]...
+                      the rest of the positionals
 
-        Options:
-              --subnet <CIDR>
-                  where the addresses come from
+            Options:
+                  --subnet <CIDR>
+                      where the addresses come from
 
-                  [default: 172.18.0.0/24]
+                      [default: 172.18.0.0/24]
 
-              --count <N>
-                  how many echoes to send
+                  --count <N>
+                      how many echoes to send
 
-                  [default: 3]
+                      [default: 3]
 
-          -v, --verbose
-                  a flag
+              -v, --verbose
+                      a flag
 
-              --no-ping
-                  another, e.g. for [::1]
+                  --no-ping
+                      another, e.g. for [::1]
 
-          -l, --label <K=V>
-                  may be given more than once
+              -l, --label <K=V>
+                      may be given more than once
 
-              --driver <NAME>
-                  one of a list and a continuation line of its description
+                  --driver <NAME>
+                      one of a list and a continuation line of its description
 
-                  [default: bridge]
-                  [possible values: bridge, routed, isolated]
+                      [default: bridge]
+                      [possible values: bridge, routed, isolated]
 
-              --gateway <IP>
-                  required option
+                  --gateway <IP>
+                      required option
 
-              --port <PORT>
-                  where it listens
+                  --port <PORT>
+                      where it listens
 
-          -h, --help
-                  Print help (see a summary with '-h')
+              -h, --help
+                      Print help (see a summary with '-h')
 
-        Examples:
-          topo veth-pair lab --gateway 10.0.0.1
-    "#]],
+            Examples:
+              topo veth-pair lab --gateway 10.0.0.1
+        "#]],
     );
     let short = run(&parsed(&["   --count N  how many  [default: 3]"]), "-h").unwrap_err().to_string();
     expect![[r#"
         A lab.
 
-        Usage: topo veth-pair [OPTIONS]
+        Usage: topo [OPTIONS]
 
         Options:
               --count <N>  how many [default: 3]
