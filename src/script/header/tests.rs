@@ -56,8 +56,8 @@ fn wrong(cases: &[&str], expected: Expect) {
 }
 
 fn run(header: &Header, args: &str) -> Result<Map<String, Value>, clap::Error> {
-    let argv = std::iter::once("topo").chain(args.split_whitespace());
-    let matches = header.command("topo veth-pair").term_width(100).try_get_matches_from(argv)?;
+    let command = header.command("topo veth-pair").term_width(100).no_binary_name(true);
+    let matches = command.try_get_matches_from(args.split_whitespace())?;
     Ok(header.values(&matches))
 }
 
@@ -180,7 +180,7 @@ fn the_user_sees_what_is_wrong() {
 
               tip: a similar argument exists: '--subnet'
 
-            Usage: topo --gateway <IP> --subnet <CIDR> <NAME> [TARGET] [FILE]...
+            Usage: topo veth-pair --gateway <IP> --subnet <CIDR> <NAME> [TARGET] [FILE]...
 
             For more information, try '--help'.
             $ topo veth-pair lab --gateway
@@ -211,7 +211,7 @@ fn the_user_sees_what_is_wrong() {
               --gateway <IP>
               <NAME>
 
-            Usage: topo --gateway <IP> <NAME> [TARGET] [FILE]...
+            Usage: topo veth-pair --gateway <IP> <NAME> [TARGET] [FILE]...
 
             For more information, try '--help'.
         "#]],
@@ -232,7 +232,7 @@ fn help_is_the_header() {
                 ip link add eth0 netns a type veth peer name eth0 netns b
                 iptables -A FORWARD -j ACCEPT
 
-            Usage: topo [OPTIONS] --gateway <IP> <NAME> [TARGET] [FILE]...
+            Usage: topo veth-pair [OPTIONS] --gateway <IP> <NAME> [TARGET] [FILE]...
 
             Arguments:
               <NAME>
@@ -289,7 +289,7 @@ fn help_is_the_header() {
     expect![[r#"
         A lab.
 
-        Usage: topo [OPTIONS]
+        Usage: topo veth-pair [OPTIONS]
 
         Options:
               --count <N>  how many [default: 3]

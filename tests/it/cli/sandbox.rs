@@ -1,0 +1,274 @@
+//! Labs without root: each in a private machine of its own, for an ordinary user always, for root with `--sandbox`.
+
+use expect_test::expect;
+use serde_json::Value;
+
+use super::{PAIR, as_root, as_user, seen, shows};
+use crate::world::World;
+
+/// Where `topo` is for the commands of a shell in this world.
+const FIND_TOPO: &str = concat!(
+    "PATH=/run/world:$(dirname ",
+    env!("CARGO_BIN_EXE_topo"),
+    "):$PATH; "
+);
+
+/// The whole life of a lab in a sandbox; `flag` is what asks for it.
+fn life(w: &World, flag: &[&str]) {
+    let run = |args: &[&str]| {
+        let words: Vec<&str> = ["run"].into_iter().chain(flag.iter().copied()).chain(args.iter().copied()).collect();
+        w.topo(&words)
+    };
+    w.write("pair.rhai", PAIR);
+    let first = run(&["pair.rhai"]).ok();
+    assert_eq!(first.out(), "ok   h1 reaches h2\n");
+    assert_eq!(first.err(), "lab `pair` is up: 2 netns, 2 devices; `topo down pair` takes it down\n");
+    shows(w, &["ls"], expect![[r#"
+        $ topo ls
+        NAME  STATE         NETNS  DEVS  AGE  SCRIPT
+        pair  up (sandbox)  2      2     Ns   pair.rhai
+    "#][r#"
+        $ topo ls
+        NAME  STATE         NETNS  DEVS  AGE  SCRIPT
+        pair  up (sandbox)  2      2     Ns   pair.rhai
+    "#]]);
+    shows(w, &["show", "pair"], expect![[r#"
+        $ topo show pair
+        lab pair: up, in a sandbox, 2 netns, 2 devices, made by pair.rhai Ns ago
+
+        h1
+          eth0  veth up  10.0.0.1/24  -- h2/eth0
+
+        h2
+          eth0  veth up  10.0.0.2/24  -- h1/eth0
+    "#][r#"
+        $ topo show pair
+        lab pair: up, in a sandbox, 2 netns, 2 devices, made by pair.rhai Ns ago
+
+        h1
+          eth0  veth up  10.0.0.1/24  -- h2/eth0
+
+        h2
+          eth0  veth up  10.0.0.2/24  -- h1/eth0
+    "#]]);
+    assert!(w.topo(&["exec", "h1", "ip", "-br", "addr"]).ok().out().contains("10.0.0.1/24"));
+    w.topo(&["exec", "h1", "sh", "-c", "exit 7"]).fails(7);
+    assert_eq!(w.topo_stdin("abc", &["exec", "pair/h1", "cat"]).ok().out(), "abc");
+    // None of it is on the host.
+    assert_eq!(w.ip("netns list"), "");
+    assert!(!w.ip("-br link").contains("eth0"));
+
+    run(&["pair.rhai"]).fails(1).says("make lab `pair`: it is up, made by `pair.rhai`");
+    // The same names side by side.
+    run(&["--name", "pair-2", "pair.rhai"]).ok();
+    assert!(w.topo(&["exec", "pair-2/h1", "ip", "-br", "addr"]).ok().out().contains("10.0.0.1/24"));
+    w.topo(&["exec", "h1", "true"]).fails(1).says("say which: `pair/h1`, `pair-2/h1`");
+    let json: Value = serde_json::from_str(w.topo(&["ls", "--json"]).ok().out()).expect("JSON");
+    assert!(json.as_array().expect("a list").iter().all(|row| row["sandbox"] == true), "{json}");
+    w.topo(&["gc"]).ok();
+    w.topo(&["down", "pair"]).ok();
+    w.topo(&["exec", "h1", "true"]).ok();
+    w.topo(&["down", "--all"]).ok();
+}
+
+#[test]
+fn as_an_ordinary_user() {
+    as_user(|w| life(w, &[]));
+}
+
+#[test]
+fn as_root_who_asks_for_it() {
+    as_root(|w| life(w, &["--sandbox"]));
+}
+
+/// A run that fails leaves no sandbox, and says the same as without one.
+#[test]
+fn a_failed_run() {
+    as_user(|w| {
+        w.write("half.rhai", "let h = netns(\"h1\");\nveth(h[\"eth0\"], \"up0\");\nnetns(\"a/b\");\n");
+        shows(w, &["run", "half.rhai"], expect![[r#"
+            $ topo run half.rhai
+            --- stderr
+            error: netns name `a/b`: '/' is not allowed in it
+             --> half.rhai:3:1
+              |
+            3 | netns("a/b");
+              | ^^^^^
+              |
+              = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+            --- exit code 1
+        "#]]);
+        shows(w, &["run", "--rm", "-e", "netns(\"h1\"); check(\"it\", false)"], expect![[r#"
+            $ topo run --rm -e 'netns("h1"); check("it", false)'
+            FAIL it  (-e:1:14)
+            --- stderr
+            1 of 1 check failed
+            everything that lab `lab` had made was taken back
+            --- exit code 1
+        "#]]);
+        shows(w, &["run", "-e", "print(1)"], expect![[r#"
+            $ topo run -e 'print(1)'
+            1
+        "#]]);
+        shows(w, &["ls"], expect![[r#"
+            $ topo ls
+            --- stderr
+            no lab is up
+        "#]]);
+    });
+}
+
+/// What failed is kept when asked for, to be looked into.
+#[test]
+fn a_failed_run_is_kept() {
+    as_user(|w| {
+        shows(w, &["run", "--keep", "--name", "half", "-e", "netns(\"h1\"); throw \"enough\""], expect![[r#"
+            $ topo run --keep --name half -e 'netns("h1"); throw "enough"'
+            --- stderr
+            error: the script threw: enough
+             --> -e:1:14
+              |
+            1 | netns("h1"); throw "enough"
+              |              ^^^^^
+            lab `half` is up: 1 netns, 0 devices; `topo down half` takes it down
+            --- exit code 1
+        "#]]);
+        w.topo(&["exec", "half/h1", "ip", "link"]).ok().says("lo");
+        w.topo(&["down", "half"]).ok();
+    });
+}
+
+#[test]
+fn a_script_on_standard_input() {
+    as_user(|w| {
+        expect![[r#"
+            $ topo run --rm -
+            ok   h1 reaches h2
+        "#]].assert_eq(&seen(w, &w.topo_stdin(PAIR, &["run", "--rm", "-"])));
+        expect![[r#"
+            $ topo run -
+            --- stderr
+            error: netns name `a/b`: '/' is not allowed in it
+             --> -:1:1
+              |
+            1 | netns("a/b");
+              | ^^^^^
+              |
+              = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+            --- exit code 1
+        "#]].assert_eq(&seen(w, &w.topo_stdin("netns(\"a/b\");", &["run", "-"])));
+    });
+}
+
+#[test]
+fn workflows_and_arguments() {
+    as_user(|w| {
+        w.topo(&["veth-pair", "--rm", "--subnet", "10.7.0.0/24"]).ok().says("ok   ns1 reaches ns2 at 10.7.0.3");
+        w.topo(&["bridge", "--rm"]).ok().says("the host reaches ns1");
+        w.topo(&["veth-pair", "--subnet", "x"]).fails(2);
+    });
+}
+
+/// The sandbox's holder was killed: the lab is dead, nothing can be done in it, and it can be removed.
+#[test]
+fn a_killed_holder() {
+    as_user(|w| {
+        w.write("pair.rhai", PAIR);
+        for remove in [&["down", "pair"][..], &["gc"]] {
+            w.topo(&["run", "pair.rhai"]).ok();
+            let record = std::fs::read_to_string(w.state().join("labs/pair/lab.json")).expect("the record");
+            let record: Value = serde_json::from_str(&record).expect("JSON");
+            let holder = &record["holder"]["pid"];
+            // Until it is gone: a kill is not at once.
+            w.run(&format!("kill -9 {holder}; while [ -d /proc/{holder} ]; do :; done")).ok();
+            if remove[0] == "gc" {
+                shows(w, &["ls"], expect![[r#"
+                    $ topo ls
+                    NAME  STATE           NETNS  DEVS  AGE  SCRIPT
+                    pair  dead (sandbox)  2      2     Ns   pair.rhai
+                "#]]);
+                shows(w, &["show", "pair"], expect![[r#"
+                    $ topo show pair
+                    lab pair: dead, in a sandbox, 2 netns, 2 devices, made by pair.rhai Ns ago
+
+                    h1
+                      gone: No such file or directory
+
+                    h2
+                      gone: No such file or directory
+                "#]]);
+                shows(w, &["exec", "h1", "true"], expect![[r#"
+                    $ topo exec h1 true
+                    --- stderr
+                    error: enter the sandbox of lab `pair`: the process that held it has ended
+                     |
+                     = hint: `topo down pair` removes what is left of it
+                    --- exit code 1
+                "#]]);
+                shows(w, &["run", "pair.rhai"], expect![[r#"
+                    $ topo run pair.rhai
+                    --- stderr
+                    error: make lab `pair`: it is up, made by `pair.rhai`
+                     --> pair.rhai:1:10
+                      |
+                    1 | let h1 = netns("h1");
+                      |          ^^^^^
+                      |
+                      = hint: `topo down pair` takes it down; `--name` gives this run another name
+                    --- exit code 1
+                "#]]);
+                shows(w, remove, expect![[r#"
+                    $ topo gc
+                    --- stderr
+                    removed lab `pair`
+                "#]]);
+            } else {
+                shows(w, remove, expect![[r#"
+                    $ topo down pair
+                    --- stderr
+                    lab `pair` is down
+                "#]]);
+            }
+        }
+        shows(w, &["ls"], expect![[r#"
+            $ topo ls
+            --- stderr
+            no lab is up
+        "#]]);
+    });
+}
+
+/// A machine that allows no user namespaces: exit code 3, and the setting that is to be changed.
+#[test]
+fn where_sandboxes_are_forbidden() {
+    as_user(|w| {
+        w.write("pair.rhai", PAIR);
+        // In a user namespace of its own, where the limit can be set without touching the machine's.
+        let inside = "echo 0 >/proc/sys/user/max_user_namespaces
+            exec setpriv --inh-caps=-all --ambient-caps=-all topo ";
+        let try_it = |words: &str| {
+            w.run(&format!("{FIND_TOPO} unshare --user --map-current-user --keep-caps sh -ec '{inside}{words}'"))
+        };
+        let ran = try_it("run pair.rhai").fails(3);
+        assert_eq!(ran.out(), "");
+        expect![[r#"
+            error: make a sandbox: No space left on device (make a user namespace)
+             |
+             = hint: no user namespace is left: `sudo sysctl -w user.max_user_namespaces=10000`, or run topo as root
+        "#]].assert_eq(ran.err());
+        let ran = try_it("doctor").fails(3);
+        ran.says("MISSING").says("sandbox").says("sysctl -w user.max_user_namespaces=10000");
+        // What needs no sandbox works.
+        try_it("ls").ok();
+        try_it("check pair.rhai").ok();
+    });
+}
+
+/// What an ordinary user's doctor says: labs are built in sandboxes, and what works in there.
+#[test]
+fn the_doctor_of_an_ordinary_user() {
+    as_user(|w| {
+        let ran = w.topo(&["doctor"]).ok();
+        ran.says("no rights on the host: labs are built in sandboxes").says("link kind veth").says("ping");
+    });
+}
