@@ -5,6 +5,7 @@
 mod docs;
 mod stage;
 mod star;
+mod suite;
 mod tidy;
 mod unwind;
 mod world;
