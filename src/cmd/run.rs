@@ -146,6 +146,7 @@ fn execute(
     let origin = Origin {
         name: options.name.clone().map_or_else(|| lab_name(script, &state), Ok)?,
         named: options.name.is_some(),
+        any_name: options.name.is_none() && is_nameless(script),
         script: script.name.clone(),
     };
     let lab = Lab::begin(origin, state, listener)?;
@@ -169,10 +170,12 @@ fn execute(
 }
 
 fn lab_name(script: &Script, state: &StateDir) -> crate::lab::Result<String> {
-    match script.name.as_str() {
-        "-e" | "-" => state.free_name("lab"),
-        path => Ok(context::lab_name_of(Path::new(path))),
-    }
+    if is_nameless(script) { state.free_name("lab") } else { Ok(context::lab_name_of(Path::new(&script.name))) }
+}
+
+/// Tells whether a script is in no file that could give the lab a name.
+fn is_nameless(script: &Script) -> bool {
+    matches!(script.name.as_str(), "-e" | "-")
 }
 
 /// Returns the arguments as the script sees them: addresses and networks as values, the rest as plain ones.

@@ -14,6 +14,9 @@ use super::step::{Finish, Step};
 use super::undo;
 use crate::net::{self, ProcessId};
 
+/// How many names are tried for a lab that nobody named.
+const CLAIMS_MAX: usize = 100;
+
 /// What a new lab is told about the run that makes it.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -21,6 +24,8 @@ pub struct Origin {
     pub name: String,
     /// Whether the user gave the name, so that the script's own is not taken.
     pub named: bool,
+    /// Whether nobody gave a name, so that another one will do if this one is taken.
+    pub any_name: bool,
     /// The script, as the user named it.
     pub script: String,
 }
@@ -78,6 +83,7 @@ impl Lab {
                 .hint("call `lab` before the first thing is made"));
         }
         self.origin.name = name.to_string();
+        self.origin.any_name = false;
         self.kernel.set_mark(&self.state.mark(name));
         Ok(())
     }
@@ -165,6 +171,23 @@ impl Lab {
         if self.claimed.is_some() {
             return Ok(());
         }
+        let mut claimed = self.claim_name();
+        for _ in 0..CLAIMS_MAX {
+            match &claimed {
+                // Another run that nobody named was quicker.
+                Err(error) if self.origin.any_name && matches!(error.kind(), Kind::Exists | Kind::Busy) => {
+                    self.origin.name = self.state.free_name(&self.origin.name)?;
+                    self.kernel.set_mark(&self.state.mark(&self.origin.name));
+                    claimed = self.claim_name();
+                }
+                _ => break,
+            }
+        }
+        self.claimed = Some(claimed?);
+        Ok(())
+    }
+
+    fn claim_name(&self) -> Result<(LabDir, Journal)> {
         let record = Record {
             name: self.origin.name.clone(),
             status: Status::Building,
@@ -177,8 +200,7 @@ impl Lab {
         };
         let dir = self.state.claim(&record)?;
         let journal = Journal::open(&dir.journal())?;
-        self.claimed = Some((dir, journal));
-        Ok(())
+        Ok((dir, journal))
     }
 
     fn creator(&self) -> Result<ProcessId> {

@@ -102,7 +102,9 @@ impl Error {
         } else {
             Kind::Kernel
         };
-        Error::new(kind, doing).because(source)
+        let error = Error::new(kind, doing);
+        // The errno's own text would be about a system call.
+        if kind == Kind::Interrupted { error.because("the run was interrupted") } else { error.because(source) }
     }
 
     /// Makes an error out of a failed operation on a file.

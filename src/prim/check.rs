@@ -137,6 +137,35 @@ pub mod functions {
         }
     }
 
+    /// Waits for a time. A check with a deadline is nearly always better: it goes on as soon as it can.
+    ///
+    /// Like `sleep 0.2`.
+    ///
+    /// Fails with `invalid` for what is no time; Ctrl-C ends it with the run.
+    ///
+    /// ```rhai
+    /// sleep("10ms");
+    /// ```
+    #[rhai_fn(name = "sleep", return_raw)]
+    pub fn sleep_time(ctx: NativeCallContext, time: &str) -> RhaiResultOf<()> {
+        let time: Duration = raise(&ctx, argument("sleep", time.into()))?;
+        wait_a_moment(&ctx, time)
+    }
+
+    /// Waits for some seconds.
+    #[rhai_fn(name = "sleep", return_raw)]
+    pub fn sleep_seconds(ctx: NativeCallContext, seconds: i64) -> RhaiResultOf<()> {
+        sleep_fraction(ctx, seconds as f64)
+    }
+
+    /// Waits for some seconds.
+    #[rhai_fn(name = "sleep", return_raw)]
+    pub fn sleep_fraction(ctx: NativeCallContext, seconds: f64) -> RhaiResultOf<()> {
+        let time = Duration::try_from_secs_f64(seconds.max(0.0));
+        let time = time.map_err(|error| Error::invalid(format!("sleep for {seconds} seconds")).because(error));
+        wait_a_moment(&ctx, raise(&ctx, time)?)
+    }
+
     /// Stops the script unless a value holds: true, or a probe's result that is `ok`.
     ///
     /// Like `test … || exit 1`.
