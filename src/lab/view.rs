@@ -2,12 +2,12 @@
 
 use serde::Serialize;
 
-use super::error::{Error, Result};
+use super::error::{Error, Kind, Result};
 use super::journal;
 use super::kernel::Kernel;
-use super::model::{Model, NetnsRef};
+use super::model::{DevEntry, Model, NetnsRef};
 use super::state::{LabDir, Record, StateDir, Status};
-use super::step::Steps;
+use super::step::{Step, Steps};
 use crate::net;
 
 /// A lab in one line.
@@ -115,10 +115,26 @@ fn fold(dir: &LabDir, steps: &Steps) -> Result<(Model, Vec<journal::Asked>)> {
     let asked = journal::read(&dir.journal(), steps)?;
     let mut model = Model::new(0);
     for asked in &asked {
-        // A journal holds only steps that passed their plan when they were asked for.
-        asked.step.plan(&mut model)?;
+        enter_foreign(&mut model, asked.step.as_ref());
+        match asked.step.plan(&mut model) {
+            // A step that passed when it was asked for; what it is about was not made by this lab, and has no entry here.
+            Err(error) if error.kind() == Kind::Gone => {}
+            planned => planned?,
+        }
     }
     Ok((model, asked))
+}
+
+/// Enters what a step is about and the lab did not make: it was looked up in the kernel when the step was asked for.
+fn enter_foreign(model: &mut Model, step: &dyn Step) {
+    for at in step.lives_in() {
+        if !at.made && model.netns(at.no).is_none() {
+            model.add_netns(at.clone());
+        }
+    }
+    if let Some(dev) = step.lives_on().filter(|dev| !dev.made && model.dev(dev.no).is_none()) {
+        model.add_dev(DevEntry::new(dev.clone(), ""));
+    }
 }
 
 /// Returns the namespaces that the lab made, in the order of their making, and the host.

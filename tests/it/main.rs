@@ -3,6 +3,7 @@
 #![expect(clippy::panic, clippy::expect_used, reason = "a test fails by a panic, its helpers too")]
 
 mod docs;
+mod foreign;
 mod stage;
 mod star;
 mod suite;
