@@ -2,8 +2,10 @@
 
 #![expect(clippy::panic, clippy::expect_used, reason = "a test fails by a panic, its helpers too")]
 
+mod cli;
 mod docs;
 mod foreign;
+mod ownership;
 mod stage;
 mod star;
 mod suite;

@@ -28,3 +28,25 @@ pub(crate) fn with_fault(w: &World, fault: &str, args: &[&str]) -> Ran {
 
 /// The exit code of a process that SIGKILL ended.
 pub(crate) const KILLED: i32 = 128 + 9;
+
+/// Runs statements as the lab `name`.
+pub(crate) fn build(w: &World, name: &str, statements: &str) -> Ran {
+    w.topo(&["run", "--name", name, "-e", statements])
+}
+
+/// Kills the same run, with `--rm`, at each of its points; `topo gc` then makes all as it was at `before`.
+pub(crate) fn kill_at_each_point(w: &World, before: &Snapshot, statements: &str) {
+    for point in 1.. {
+        let ran = with_fault(w, &format!("kill:{point}"), &["run", "--rm", "--name", "killed", "-e", statements]);
+        // Shown only if the test fails.
+        println!("point {point}: {}", ran.code);
+        if ran.code != KILLED {
+            assert!(point > 1, "nothing was changed, so nothing was tried");
+            // What it ended with is another test's matter, as long as nothing stays.
+            w.assert_clean(before);
+            return;
+        }
+        w.topo(&["gc"]).ok();
+        w.assert_clean(before);
+    }
+}

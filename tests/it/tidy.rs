@@ -138,16 +138,6 @@ fn every_group_is_listed_once() {
 }
 
 #[test]
-fn every_group_has_its_suite() {
-    let missing: Vec<String> = toposcript::prim::GROUPS
-        .iter()
-        .map(|group| format!("tests/suite/{}.rhai", if group.name == "lab" { "labs" } else { group.name }))
-        .filter(|file| !root().join(file).is_file())
-        .collect();
-    none("groups without tests of their own", &missing);
-}
-
-#[test]
 fn no_file_is_longer_than_one_thought() {
     let mut paths = Vec::new();
     for folder in ["src", "tests", "benches"] {

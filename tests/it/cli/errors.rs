@@ -1,8 +1,8 @@
-//! What is said of a script that fails, and of one that can't be read: where, why, and what to do next.
+//! What is said of a script that fails: where, why, and what to do next.
 
 use expect_test::expect;
 
-use super::{PAIR, as_root, as_user, seen, shows};
+use super::{as_root, seen, shows};
 use crate::world::World;
 
 #[test]
@@ -17,6 +17,8 @@ fn a_failing_script() {
               |
             4 | h.route("default", #{ via: "192.0.2.1" });
               |   ^^^^^
+              |
+              = hint: a gateway must be on a network that `h1` has an address in; `onlink: true` takes it to be there
             everything that lab `late` had made was taken back
             --- exit code 1
         "#]]);
@@ -102,6 +104,8 @@ fn a_chain_of_a_late_refusal() {
               |
             3 | ways::out(h);
               |       --- called from here
+              |
+              = hint: a gateway must be on a network that `h1` has an address in; `onlink: true` takes it to be there
             everything that lab `lab` had made was taken back
             --- exit code 1
         "#]]);
@@ -342,7 +346,16 @@ fn unknown_names() {
           |               ^^^
         --- exit code 1
     "#]].assert_eq(&run("let h = netns(\"h1\");\nprint(h[\"lo\"].nam);\n"));
-    expect![].assert_eq(&run("print(args.subnet);\n"));
+    expect![[r#"
+        $ topo run bad.rhai
+        --- stderr
+        error: property not found: subnet
+         --> bad.rhai:1:12
+          |
+        1 | print(args.subnet);
+          |            ^^^^^^
+        --- exit code 1
+    "#]].assert_eq(&run("print(args.subnet);\n"));
 }
 
 #[test]
@@ -355,7 +368,7 @@ fn wrong_arguments() {
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
-        error: call `netns` with (&str | ImmutableString | String, &str | ImmutableString | String): no such form of it
+        error: call `netns` with (str | ImmutableString | String, str | ImmutableString | String): no such form of it
          --> bad.rhai:1:1
           |
         1 | netns("a", "b");
@@ -367,7 +380,7 @@ fn wrong_arguments() {
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
-        error: call `route` with (Netns, &str | ImmutableString | String): no such form of it
+        error: call `route` with (Netns, str | ImmutableString | String): no such form of it
          --> bad.rhai:2:3
           |
         2 | h.route("default");
@@ -379,7 +392,7 @@ fn wrong_arguments() {
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
-        error: call `addr` with (Netns, &str | ImmutableString | String): no such form of it
+        error: call `addr` with (Netns, str | ImmutableString | String): no such form of it
          --> bad.rhai:2:3
           |
         2 | h.addr("10.0.0.1/24");
@@ -543,253 +556,4 @@ fn the_scripts_own_errors() {
           |   ^
         --- exit code 1
     "#]].assert_eq(&run("let n = 9223372036854775807;\nn += 1;\n"));
-}
-
-#[test]
-fn files_that_cant_be_read() {
-    as_user(|w| {
-        w.write("secret.rhai", "netns(\"h1\");");
-        w.run("mkdir dir; printf 'netns(\\377)' >binary.rhai; chmod 000 secret.rhai; : >empty.rhai").ok();
-        shows(w, &["run", "nowhere.rhai"], expect![[r#"
-            $ topo run nowhere.rhai
-            --- stderr
-            error: read the script `nowhere.rhai`: No such file or directory
-            --- exit code 1
-        "#]]);
-        shows(w, &["run", "dir"], expect![[r#"
-            $ topo run dir
-            --- stderr
-            error: read the script `dir`: Is a directory
-            --- exit code 1
-        "#]]);
-        shows(w, &["run", "binary.rhai"], expect![[r#"
-            $ topo run binary.rhai
-            --- stderr
-            error: read the script `binary.rhai`: byte 6 is not UTF-8 text
-            --- exit code 1
-        "#]]);
-        shows(w, &["run", "secret.rhai"], expect![[r#"
-            $ topo run secret.rhai
-            --- stderr
-            error: read the script `secret.rhai`: Permission denied
-            --- exit code 1
-        "#]]);
-        shows(w, &["run", "line\nbreak.rhai"], expect![[r#"
-            $ topo run 'line
-            break.rhai'
-            --- stderr
-            error: read the script `line\nbreak.rhai`: No such file or directory
-            --- exit code 1
-        "#]]);
-        shows(w, &["run", "empty.rhai"], expect![[r#"
-            $ topo run empty.rhai
-        "#]]);
-        shows(w, &["check", "nowhere.rhai", "binary.rhai", "empty.rhai"], expect![[r#"
-            $ topo check nowhere.rhai binary.rhai empty.rhai
-            --- stderr
-            error: read the script `nowhere.rhai`: No such file or directory
-            error: read the script `binary.rhai`: byte 6 is not UTF-8 text
-            2 mistakes found
-            --- exit code 1
-        "#]]);
-    });
-}
-
-/// A state directory that is somebody else's, open to others, a file, or without room for a new one.
-#[test]
-fn state_directories_that_cant_be_used() {
-    as_user(|w| {
-        w.run("mkdir open; chmod 777 open; : >file").ok();
-        let run = |state: &str| seen(w, &w.topo_env(&[("TOPO_STATE", state)], &["ls"]).fails(1));
-        expect![[r#"
-            $ TOPO_STATE=open topo ls
-            --- stderr
-            error: open the state directory `DIR/open`: others can write to it (mode 0777)
-             |
-             = hint: run `chmod 700 DIR/open`
-            --- exit code 1
-        "#]].assert_eq(&run("open"));
-        expect![[r#"
-            $ TOPO_STATE=file topo ls
-            --- stderr
-            error: open the state directory `DIR/file`: Not a directory
-             |
-             = hint: set TOPO_STATE to a directory that you can write to
-            --- exit code 1
-        "#]].assert_eq(&run("file"));
-        expect![[r#"
-            $ TOPO_STATE=/proc/topo topo ls
-            --- stderr
-            error: open the state directory `/proc/topo`: No such file or directory
-             |
-             = hint: set TOPO_STATE to a directory that you can write to
-            --- exit code 1
-        "#]].assert_eq(&run("/proc/topo"));
-        w.run("rm -r open file").ok();
-    });
-}
-
-/// The labs of root are root's.
-#[test]
-fn a_lab_of_roots() {
-    as_user(|w| {
-        w.write("pair.rhai", PAIR);
-        let as_root = format!("TOPO_STATE=/run/roots {}", env!("CARGO_BIN_EXE_topo"));
-        w.run_as_root(&format!("{as_root} run pair.rhai")).ok();
-        for args in [&["show", "pair"][..], &["exec", "h1", "true"], &["down", "pair"], &["down", "--all"]] {
-            let ran = w.topo_env(&[("TOPO_STATE", "/run/roots")], args).fails(1);
-            // Where the two are one user with other rights, the directory can be read, and the lab is not to be touched.
-            let reasons = ["Permission denied", "it needs CAP_NET_ADMIN and CAP_SYS_ADMIN"];
-            assert!(reasons.iter().any(|reason| ran.err().contains(reason)), "{ran:?}");
-        }
-        w.run_as_root(&format!("{as_root} show pair; {as_root} down pair; rm -r /run/roots")).ok().says("10.0.0.1/24");
-    });
-}
-
-/// A lab in a state directory that the user may use, made with rights that the user lacks.
-#[test]
-fn a_lab_that_needs_rights() {
-    as_user(|w| {
-        w.write("pair.rhai", PAIR);
-        let topo = env!("CARGO_BIN_EXE_topo");
-        // As the user, but with all of root's rights over this world.
-        let id = w.run("id -u").ok().stdout;
-        let (id, caps) = (id.trim(), "--inh-caps=+net_admin,+net_raw,+sys_admin,+dac_override --ambient-caps=+net_admin,+net_raw,+sys_admin,+dac_override");
-        w.run_as_root(&format!("umask 022; setpriv --reuid {id} --clear-groups {caps} {topo} run pair.rhai")).ok();
-        shows(w, &["ls"], expect![[r#"
-            $ topo ls
-            NAME  STATE  NETNS  DEVS  AGE  SCRIPT
-            pair  up     2      2     Ns   pair.rhai
-        "#]]);
-        shows(w, &["show", "pair"], expect![[r#"
-            $ topo show pair
-            --- stderr
-            error: look into lab `pair`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have
-             |
-             = hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
-            --- exit code 1
-        "#]]);
-        shows(w, &["exec", "h1", "true"], expect![[r#"
-            $ topo exec h1 true
-            --- stderr
-            error: enter netns `h1`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have
-             |
-             = hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
-            --- exit code 1
-        "#]]);
-        shows(w, &["down", "pair", "pear"], expect![[r#"
-            $ topo down pair pear
-            --- stderr
-            error: take down lab `pair`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have
-             |
-             = hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
-            error: find lab `pear`: there is no lab of this name
-             |
-             = hint: did you mean `pair`?
-            --- exit code 1
-        "#]]);
-        w.run_as_root(&format!("setpriv --reuid {id} --clear-groups {caps} {topo} down pair")).ok();
-    });
-}
-
-/// `topo check` tells several mistakes at once, and needs neither rights nor a kernel.
-#[test]
-fn mistakes_that_are_known_beforehand() {
-    as_user(|w| {
-        w.write(
-            "bad.rhai",
-            "import \"lan\" as lan;\nlet h = nets(\"h1\");\nveth(h[\"eth0\"], \"up0\", #{ mtuu: 1400 });\nh.route(\"default\");\nlan::sta(\"sw0\", 3, net(\"10.0.0.0/24\"));\nlan::star(\"sw0\");\nif false { bridgge(\"br0\"); }\n",
-        );
-        shows(w, &["check", "bad.rhai"], expect![[r#"
-            $ topo check bad.rhai
-            --- stderr
-            error: unknown function `nets`
-             --> bad.rhai:2:9
-              |
-            2 | let h = nets("h1");
-              |         ^^^^
-              |
-              = hint: did you mean `net`?
-            error: unknown option `mtuu` of `veth`
-             --> bad.rhai:3:27
-              |
-            3 | veth(h["eth0"], "up0", #{ mtuu: 1400 });
-              |                           ^^^^
-              |
-              = hint: did you mean `mtu`?
-            error: call `route` with 1 argument: no such form of it
-             --> bad.rhai:4:3
-              |
-            4 | h.route("default");
-              |   ^^^^^
-              |
-              = hint: it is called as `netns.route(dst: any, options: map)`
-            error: unknown function `lan::sta`
-             --> bad.rhai:5:6
-              |
-            5 | lan::sta("sw0", 3, net("10.0.0.0/24"));
-              |      ^^^
-              |
-              = hint: did you mean `lan::star`?
-            error: call `lan::star` with 1 argument
-             --> bad.rhai:6:6
-              |
-            6 | lan::star("sw0");
-              |      ^^^^
-              |
-              = hint: it takes 3
-            error: unknown function `bridgge`
-             --> bad.rhai:7:12
-              |
-            7 | if false { bridgge("br0"); }
-              |            ^^^^^^^
-              |
-              = hint: did you mean `bridge`?
-            6 mistakes found
-            --- exit code 1
-        "#]]);
-        let json: serde_json::Value =
-            serde_json::from_str(w.topo(&["check", "--json", "bad.rhai"]).fails(1).out()).expect("JSON");
-        let lines: Vec<_> = json.as_array().expect("a list").iter().map(|one| one["at"][0]["line"].as_u64()).collect();
-        assert_eq!(lines, [2, 3, 4, 5, 6, 7].map(Some));
-        let told = w.topo(&["run", "bad.rhai"]).fails(1);
-        told.says("bad.rhai:2:");
-    });
-}
-
-#[test]
-fn nothing_to_find() {
-    as_user(|w| {
-        w.write("pair.rhai", PAIR);
-        shows(w, &["check", "pair.rhai"], expect![[r#"
-            $ topo check pair.rhai
-        "#]]);
-        assert_eq!(w.topo(&["check", "--json", "pair.rhai"]).ok().out().trim(), "[]");
-        // All that ships is free of mistakes.
-        let scripts = w.run(&format!("cd {} && find scripts stdlib examples -name '*.rhai'", env!("CARGO_MANIFEST_DIR"))).ok();
-        let paths: Vec<String> =
-            scripts.out().lines().map(|path| format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).collect();
-        let args: Vec<&str> = ["check"].into_iter().chain(paths.iter().map(String::as_str)).collect();
-        w.topo(&args).ok();
-    });
-}
-
-/// A wrong header is told at its line, by `check` and by `run`.
-#[test]
-fn a_wrong_header() {
-    let w = &World::new();
-    w.write("bad.rhai", "//! Does it.\n//!\n//! Arguments:\n//!   --count N   how many  [default: x]\nprint(args.count);\n");
-    shows(w, &["run", "bad.rhai"], expect![[r#"
-        $ topo run bad.rhai
-        --- stderr
-        error: read the script's header: `x` of `--count` is not of the type N: not a whole number
-         --> bad.rhai:4:1
-          |
-        4 | //!   --count N   how many  [default: x]
-          | ^
-          |
-          = hint: the placeholder word is the type of an argument's values
-        --- exit code 1
-    "#]]);
-    w.topo(&["check", "bad.rhai"]).fails(1).says("bad.rhai:4:");
 }

@@ -92,6 +92,7 @@ fn one_lab() {
             r#"let sw = bridge("the-switch-of-the-upper-floor");
 let h1 = netns("h1");
 let r1 = netns("r1").forward(true);
+let h2 = netns("h2");
 veth(h1["eth0"], sw);
 veth(r1["uplink-to-the-upper-floor"], sw);
 sw.addr("10.0.0.254/24");
@@ -100,18 +101,20 @@ r1["uplink-to-the-upper-floor"].addr("10.0.0.2/24");
 h1.route("default", #{ via: "10.0.0.2" });
 h1.route("10.9.0.0/16", #{ blackhole: true });
 host.route("10.8.0.0/16", #{ via: "10.0.0.2" });
-r1["uplink-to-the-upper-floor"].down();
+veth(h2["eth0"], sw);
+h2["eth0"].down();
 "#,
         );
         w.topo(&["run", "site.rhai"]).ok();
         shows(w, &["show", "site"], expect![[r#"
             $ topo show site
-            lab site: up, 2 netns, 5 devices, made by site.rhai Ns ago
+            lab site: up, 3 netns, 7 devices, made by site.rhai Ns ago
 
             host  (not made by this lab)
               the-switch-of-the-upper-floor (the-sw-d0995ef3)  bridge up        10.0.0.254/24
               h1-eth0                                          veth up          port of the-switch-of-the-upper-floor  -- h1/eth0
-              r1-uplink-to-the-upper-floor (r1-upl-fbc30250)   veth no carrier  port of the-switch-of-the-upper-floor  -- r1/uplink-to-the-upper-floor
+              r1-uplink-to-the-upper-floor (r1-upl-fbc30250)   veth up          port of the-switch-of-the-upper-floor  -- r1/uplink-to-the-upper-floor
+              h2-eth0                                          veth no carrier  port of the-switch-of-the-upper-floor  -- h2/eth0
 
             h1
               eth0  veth up  10.0.0.1/24  fd00::1/64  -- h1-eth0 (the-switch-of-the-upper-floor)
@@ -119,7 +122,10 @@ r1["uplink-to-the-upper-floor"].down();
               route blackhole 10.9.0.0/16
 
             r1
-              uplink-to-the-upper-floor (uplink-5a663aa6)  veth down  10.0.0.2/24  -- r1-uplink-to-the-upper-floor (the-switch-of-the-upper-floor)
+              uplink-to-the-upper-floor (uplink-5a663aa6)  veth up  10.0.0.2/24  -- r1-uplink-to-the-upper-floor (the-switch-of-the-upper-floor)
+
+            h2
+              eth0  veth down  -- h2-eth0 (the-switch-of-the-upper-floor)
         "#]]);
         shows(w, &["show", "--steps", "site"], expect![[r#"
             $ topo show --steps site
@@ -131,6 +137,8 @@ r1["uplink-to-the-upper-floor"].down();
             ip -n r1 link set dev lo up
             ip netns exec r1 sysctl -w net.ipv4.ip_forward=1
             ip netns exec r1 sysctl -w net.ipv6.conf.all.forwarding=1
+            ip netns add h2
+            ip -n h2 link set dev lo up
             ip link add h1-eth0 type veth peer name eth0 netns h1
             ip link set dev h1-eth0 master the-sw-d0995ef3 up
             ip -n h1 link set dev eth0 up
@@ -144,7 +152,10 @@ r1["uplink-to-the-upper-floor"].down();
             ip -n h1 route add default via 10.0.0.2
             ip -n h1 route add blackhole 10.9.0.0/16
             ip route add 10.8.0.0/16 via 10.0.0.2
-            ip -n r1 link set dev uplink-5a663aa6 down
+            ip link add h2-eth0 type veth peer name eth0 netns h2
+            ip link set dev h2-eth0 master the-sw-d0995ef3 up
+            ip -n h2 link set dev eth0 up
+            ip -n h2 link set dev eth0 down
         "#]]);
         let json: Value = serde_json::from_str(w.topo(&["show", "--json", "site"]).ok().out()).expect("JSON");
         let h1 = json["namespaces"].as_array().expect("a list").iter().find(|one| one["name"] == "h1").expect("h1");
@@ -152,20 +163,26 @@ r1["uplink-to-the-upper-floor"].down();
         assert_eq!((&json["state"], &json["script"]), (&"up".into(), &"site.rhai".into()));
         // What others changed shows.
         w.ip("netns del h1");
+        // The kernel frees it a little later.
+        w.run("while ip link show dev h1-eth0 >/dev/null 2>&1; do :; done").ok();
         w.ip("-n r1 link set lo down");
         shows(w, &["show", "site"], expect![[r#"
             $ topo show site
-            lab site: up, 2 netns, 5 devices, made by site.rhai Ns ago
+            lab site: up, 3 netns, 7 devices, made by site.rhai Ns ago
 
             host  (not made by this lab)
-              the-switch-of-the-upper-floor (the-sw-d0995ef3)  bridge no carrier  10.0.0.254/24
-              r1-uplink-to-the-upper-floor (r1-upl-fbc30250)   veth no carrier    port of the-switch-of-the-upper-floor  -- r1/uplink-to-the-upper-floor
+              the-switch-of-the-upper-floor (the-sw-d0995ef3)  bridge up        10.0.0.254/24
+              r1-uplink-to-the-upper-floor (r1-upl-fbc30250)   veth up          port of the-switch-of-the-upper-floor  -- r1/uplink-to-the-upper-floor
+              h2-eth0                                          veth no carrier  port of the-switch-of-the-upper-floor  -- h2/eth0
 
             h1
               gone: No such file or directory
 
             r1
-              uplink-to-the-upper-floor (uplink-5a663aa6)  veth down  10.0.0.2/24  -- r1-uplink-to-the-upper-floor (the-switch-of-the-upper-floor)
+              uplink-to-the-upper-floor (uplink-5a663aa6)  veth up  10.0.0.2/24  -- r1-uplink-to-the-upper-floor (the-switch-of-the-upper-floor)
+
+            h2
+              eth0  veth down  -- h2-eth0 (the-switch-of-the-upper-floor)
         "#]]);
         shows(w, &["exec", "site/h1", "true"], expect![[r#"
             $ topo exec site/h1 true

@@ -5,18 +5,21 @@
 //! | --- | --- |
 //! | `help.rs` | help, documentation, workflows, completion |
 //! | `run.rs` | `topo run`: what a script prints, its arguments, its lab at the end |
-//! | `errors.rs` | what is said of a script that fails, and of one that can't be read |
+//! | `errors.rs` | what is said of a script that fails |
+//! | `refused.rs` | what is said before a script runs: of files, rights, headers, and by `topo check` |
 //! | `labs.rs` | the labs that are up: `ls`, `show`, `exec`, `down`, `gc`; and `doctor` |
 //! | `sandbox.rs` | labs without root |
 
 mod errors;
 mod help;
 mod labs;
+mod refused;
 mod run;
 mod sandbox;
 
 use expect_test::Expect;
 
+use crate::stage::{in_used_user_world, in_used_world};
 use crate::world::{Ran, World};
 
 /// Two hosts on a cable, with a check: the lab of most tests here.
@@ -28,23 +31,14 @@ h2["eth0"].addr("10.0.0.2/24");
 check("h1 reaches h2", h1.ping("10.0.0.2"));
 "#;
 
-/// Runs `test` in a new world, as its root, in which topo was used before; checks that it left nothing behind.
+/// Runs `test` as root in a world that topo has used before; checks that it left nothing behind.
 fn as_root(test: impl FnOnce(&World)) {
-    leaves_nothing(&World::new(), test);
+    in_used_world("", |world, _| test(world));
 }
 
-/// Runs `test` in a new world, as an ordinary user, in which topo was used before; checks that it left nothing behind.
+/// Runs `test` as an ordinary user in a world that topo has used before; checks that it left nothing behind.
 fn as_user(test: impl FnOnce(&World)) {
-    leaves_nothing(&World::unprivileged(), test);
-}
-
-fn leaves_nothing(world: &World, test: impl FnOnce(&World)) {
-    // The state directory itself is there from the first lab on.
-    world.topo(&["run", "--rm", "-e", "1"]).ok();
-    world.run("mkdir -p $TOPO_STATE/labs; touch $TOPO_STATE/lock").ok();
-    let before = world.snapshot();
-    test(world);
-    world.assert_clean(&before);
+    in_used_user_world("", |world, _| test(world));
 }
 
 /// Runs `topo ARGS` and compares all that a user sees.
@@ -61,6 +55,8 @@ fn seen(world: &World, ran: &Ran) -> String {
     if ran.code != 0 {
         text.push_str(&format!("--- exit code {}\n", ran.code));
     }
+    // clap leaves spaces in empty lines.
+    let text: String = text.lines().map(|line| format!("{}\n", line.trim_end())).collect();
     masked(&text.replace(&world.dir().display().to_string(), "DIR"))
 }
 

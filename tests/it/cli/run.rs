@@ -326,7 +326,7 @@ fn arguments_of_a_script() {
     shows(w, &["run", "greet.rhai", "world"], expect![[r#"
         $ topo run greet.rhai world
         hello world
-        soft false 0 
+        soft false 0
     "#]]);
     shows(
         w,
@@ -368,7 +368,7 @@ fn arguments_of_a_script() {
         Options:
               --count <N>
                   how often
-          
+
                   [default: 1]
 
               --subnet <CIDR>
@@ -376,7 +376,7 @@ fn arguments_of_a_script() {
 
               --how <WORD>
                   in which way
-          
+
                   [default: soft]
                   [possible values: loud, soft]
 
@@ -436,6 +436,8 @@ fn arguments_of_a_script() {
         Usage: topo run greet.rhai <NAME> [FILE]...
 
         For more information, try '--help'.
+
+        hint: `--json` is an option of topo itself: it goes before the script
         --- exit code 2
     "#]]);
     // A script without a header takes none.
