@@ -133,27 +133,33 @@ impl Lab {
     /// If one is refused, it and those after it are taken out again, those before it stay, and the error bears the place
     /// that asked for it.
     pub fn settle(&mut self) -> Result<()> {
-        if self.pending.is_empty() {
-            return Ok(());
+        while !self.pending.is_empty() {
+            let known = self.pending.iter().position(|asked| asked.step.hides_what_follows());
+            self.settle_first(known.map_or(self.pending.len(), |at| at + 1))?;
         }
-        let prepared = self.prepare();
-        let ready = prepared.as_ref().map_or_else(|(at, _)| *at, |()| self.pending.len());
+        Ok(())
+    }
+
+    /// Applies the first `count` steps of those asked for.
+    fn settle_first(&mut self, count: usize) -> Result<()> {
+        let prepared = self.prepare(count);
+        let ready = prepared.as_ref().map_or_else(|(at, _)| *at, |()| count);
         if let Some((_, journal)) = &mut self.claimed {
             journal.write_ahead(&self.pending[..ready])?;
         }
         let applied = self.apply(ready);
         let (upto, refused) = match (applied, prepared) {
             (Err((at, error)), _) | (Ok(()), Err((at, error))) => (at, Some(error)),
-            (Ok(()), Ok(())) => (self.pending.len(), None),
+            (Ok(()), Ok(())) => (count, None),
         };
         let Some(mut error) = refused else {
-            self.applied.append(&mut self.pending);
+            self.applied.extend(self.pending.drain(..count));
             return self.note_done();
         };
         if let Some(refused) = self.pending.get(upto) {
             error = error.at(&refused.place);
         }
-        let errors = self.take_back(upto, ready);
+        let errors = self.take_back(upto, ready, error.kind());
         self.cancel(upto, &error);
         self.applied.append(&mut self.pending);
         self.note_done()?;
@@ -210,8 +216,8 @@ impl Lab {
         }
     }
 
-    fn prepare(&mut self) -> std::result::Result<(), (usize, Error)> {
-        for (at, asked) in self.pending.iter_mut().enumerate() {
+    fn prepare(&mut self, count: usize) -> std::result::Result<(), (usize, Error)> {
+        for (at, asked) in self.pending[..count].iter_mut().enumerate() {
             let prepared = asked.step.prepare(&mut self.kernel);
             prepared.map_err(|source| (at, Error::kernel(asked.step.doing(), &source)))?;
         }
@@ -230,12 +236,16 @@ impl Lab {
         done
     }
 
-    /// Undoes the pending steps from `from` up to `ready`: some were applied, the one at `from` perhaps in part.
-    fn take_back(&mut self, from: usize, ready: usize) -> Vec<Error> {
+    /// Undoes the pending steps from `from` up to `ready`: some were applied, the one at `from`, refused with an error of
+    /// `kind`, perhaps in part.
+    fn take_back(&mut self, from: usize, ready: usize, kind: Kind) -> Vec<Error> {
         if from >= ready {
             return Vec::new();
         }
-        let errors = undo::undo(&mut self.kernel, &self.pending[from..ready], &mut |_| {});
+        // Its undo would take what is there, another lab's or this one's own, for what it had made.
+        let nothing_made = kind == Kind::Exists && self.pending[from].step.is_one_operation();
+        let first = if nothing_made { from + 1 } else { from };
+        let errors = undo::undo(&mut self.kernel, &self.pending[first..ready], &mut |_| {});
         match (&mut self.claimed, self.pending.get(from)) {
             (Some((_, journal)), Some(asked)) => match journal.undone(asked.no) {
                 Ok(()) => errors,

@@ -187,7 +187,11 @@ impl Kernel {
             Err(error) => return Err(error),
         };
         let link = self.run(net::link::get(&rtnl, dev.index))?;
-        Ok(link.filter(|link| if dev.made { link.mac == dev.mac } else { link.goes_by(&name::kernel_name(&dev.name)) }))
+        // Somebody else's device stays the one that it is under another name, which its owner may give it.
+        let same = |link: &net::Link| {
+            link.mac.is_some() && link.mac == dev.mac || !dev.made && link.goes_by(&name::kernel_name(&dev.name))
+        };
+        Ok(link.filter(same))
     }
 
     /// Notes that `dev` will end by itself, with the namespace of its other end.

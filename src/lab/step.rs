@@ -36,8 +36,18 @@ pub trait Step: Debug {
     fn advice(&self, _refusal: &net::Error) -> Option<String> {
         None
     }
+    /// Tells whether steps after it can't be prepared before it is applied: under the new name of a device that is not the
+    /// lab's nothing is found yet.
+    fn hides_what_follows(&self) -> bool {
+        false
+    }
     /// Makes the change.
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()>;
+    /// Tells whether the kernel makes the change in one operation: refused with "exists", nothing of it was made, and what
+    /// is there is another's.
+    fn is_one_operation(&self) -> bool {
+        false
+    }
     /// Takes the change back.
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()>;
     /// Returns what is left to do after `apply` and can wait until the settling's other links are in, if anything is.

@@ -125,6 +125,12 @@ impl Route {
         }
     }
 
+    /// Tells whether the kernel can have only one of the two: they have destination, table and metric in common.
+    pub fn takes_the_place_of(&self, other: &Route) -> bool {
+        let metric = |route: &Route| route.metric.unwrap_or(if route.dst.is_ipv6() { METRIC_V6 } else { 0 });
+        (self.dst, self.table, metric(self)) == (other.dst, other.table, metric(other))
+    }
+
     fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         let header = &mut message.header;

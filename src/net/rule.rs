@@ -108,7 +108,7 @@ impl Rule {
     }
 
     /// Tells whether `known`, as the kernel has it, is this rule.
-    fn is(&self, known: &Rule) -> bool {
+    pub fn is(&self, known: &Rule) -> bool {
         let everything = |net: &Option<IpNetwork>| net.filter(|net| net.prefix() > 0);
         self.v6 == known.v6
             && everything(&self.from) == everything(&known.from)

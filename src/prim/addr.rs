@@ -32,6 +32,17 @@ struct AddAddr {
     net: IpNetwork,
 }
 
+impl AddAddr {
+    /// Tells whether the device has the address, by a lab of ours.
+    fn is_there(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        let addresses = kernel.run(net::addr::list(&rtnl))?;
+        Ok(addresses.iter().any(|address| {
+            address.index == self.dev.index && address.net == self.net && address.protocol == OWNER_PROTOCOL
+        }))
+    }
+}
+
 impl Step for AddAddr {
     step_identity!("addr");
 
@@ -60,6 +71,14 @@ impl Step for AddAddr {
         }
     }
 
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        // Another lab's, which an undo would take for ours.
+        if !self.dev.made && !self.dev.netns.made && self.is_there(kernel)? {
+            return Err(net::Error::new(self.doing(), libc::EEXIST));
+        }
+        Ok(())
+    }
+
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.dev.netns)?;
         // Without duplicate address detection: a lab's address works at once, not a second later (RFC 4862, 5.4).
@@ -67,16 +86,19 @@ impl Step for AddAddr {
         kernel.run(net::addr::add(&rtnl, self.dev.index, self.net, &options))
     }
 
+    fn is_one_operation(&self) -> bool {
+        true
+    }
+
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         if kernel.link(&self.dev)?.is_none() {
             return Ok(());
         }
+        if !self.is_there(kernel)? {
+            return Ok(());
+        }
         let rtnl = kernel.rtnl(&self.dev.netns)?;
-        let addresses = kernel.run(net::addr::list(&rtnl))?;
-        let ours = addresses.iter().any(|address| {
-            address.index == self.dev.index && address.net == self.net && address.protocol == OWNER_PROTOCOL
-        });
-        if ours { kernel.run(net::addr::delete(&rtnl, self.dev.index, self.net)) } else { Ok(()) }
+        kernel.run(net::addr::delete(&rtnl, self.dev.index, self.net))
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

@@ -295,18 +295,18 @@ fn check_attachable(lab: &mut Lab, port: &DevRef, doing: &str) -> Result<()> {
     if port.made {
         return Ok(());
     }
-    let both = async |rtnl: &net::Rtnl| Ok((net::route::list(rtnl).await?, net::addr::list(rtnl).await?));
-    let (routes, addresses) = handles::look(lab, &port.netns, doing, both)?;
+    let carried = super::dev::carried(lab, port, doing)?;
+    if carried.link.controller.is_some() {
+        return Err(Error::new(Kind::Exists, doing).because("it is a port of a bridge already, by somebody else"));
+    }
+    let routes = handles::look(lab, &port.netns, doing, net::route::list)?;
     let default = routes.iter().any(|route| route.dst.prefix() == 0 && route.uses(port.index));
-    let address = addresses.iter().find(|address| address.index == port.index && address.scope != "link");
-    let because = match (default, address) {
+    let because = match (default, carried.addresses.first()) {
         (true, _) => format!(
             "the default route of `{}` goes over it: as a port of a bridge it would cut that off",
             port.netns.name
         ),
-        (false, Some(address)) => {
-            format!("it carries `{}`, which would not be reached over a port of a bridge", address.net)
-        }
+        (false, Some(address)) => format!("it carries {address}, which would not be reached over a port of a bridge"),
         (false, None) => return Ok(()),
     };
     Err(Error::new(Kind::Denied, doing)

@@ -58,6 +58,10 @@ impl Step for RenameDev {
         model.relocate_dev(self.from.no, self.from.clone());
     }
 
+    fn hides_what_follows(&self) -> bool {
+        !self.from.made
+    }
+
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         rename(kernel, &self.from, &self.to)?;
         add_full_name(kernel, &self.to)
@@ -65,7 +69,9 @@ impl Step for RenameDev {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         // A run that was cut short got anywhere between the changes, so each is taken back, made or not.
-        if kernel.link(&self.to)?.is_none() && kernel.link(&self.from)?.is_none() {
+        let ours = [&self.from.name, &self.to.name].map(|name| name::kernel_name(name));
+        // Under a third name, it is whoever gave it that.
+        if !kernel.link(&self.to)?.is_some_and(|link| ours.contains(&link.name)) {
             return Ok(());
         }
         rename(kernel, &self.to, &self.from)?;
@@ -79,8 +85,9 @@ impl Step for RenameDev {
         true
     }
 
+    // Somebody else's device leaves the namespace under its own name.
     fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.from.netns]
+        if self.from.made { vec![&self.from.netns] } else { Vec::new() }
     }
 
     fn lives_on(&self) -> Option<&DevRef> {
@@ -117,6 +124,9 @@ struct MoveDev {
     from: DevRef,
     to: DevRef,
     up: bool,
+    /// The settings of somebody else's device, which the kernel makes anew wherever it comes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    settings: Vec<(String, String)>,
 }
 
 impl Step for MoveDev {
@@ -151,19 +161,30 @@ impl Step for MoveDev {
         model.relocate_dev(self.from.no, self.from.clone());
     }
 
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        if !self.from.made && !self.from.netns.made {
+            self.settings =
+                super::sysctl::of_dev(&kernel.netns(&self.from.netns)?, &name::kernel_name(&self.from.name))?;
+        }
+        Ok(())
+    }
+
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         move_dev(kernel, &self.from, &self.to, self.up)
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         if kernel.link(&self.to)?.is_some() {
-            return move_dev(kernel, &self.to, &self.from, self.up);
+            move_dev(kernel, &self.to, &self.from, self.up)?;
+        } else {
+            // An undo that was cut short had moved it back, which sets it down, and no more.
+            match kernel.link(&self.from)? {
+                Some(link) if self.up && !link.up => set_up(kernel, &self.from, true)?,
+                Some(_) => {}
+                None => return Ok(()),
+            }
         }
-        // An undo that was cut short had moved it back, which sets it down, and no more.
-        match kernel.link(&self.from)? {
-            Some(link) if self.up && !link.up => set_up(kernel, &self.from, true),
-            _ => Ok(()),
-        }
+        super::sysctl::restore(&kernel.netns(&self.from.netns)?, &self.settings)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {
@@ -281,25 +302,68 @@ fn set_up(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
     kernel.run(net::link::change(&rtnl, dev.index, &Change { up: Some(up), ..Change::default() }))
 }
 
-/// Refuses to move a device that would lose what the lab could not give back.
+/// What hangs on a device of somebody else's, and what a change of it would take away for good.
+pub(super) struct Carried {
+    /// The device as the kernel has it.
+    pub link: net::Link,
+    /// Its addresses, for a message.
+    pub addresses: Vec<String>,
+    /// What it loses when it goes down: IPv6 addresses, routes and fixed neighbours.
+    lost_when_down: Vec<String>,
+}
+
+/// Looks at what somebody else's device carries. What labs put there is theirs to lose, and what the kernel or a router's
+/// advertisement put there comes back by itself.
+pub(super) fn carried(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<Carried> {
+    const BY_ITSELF: [u8; 4] = [1, 2, 9, OWNER_PROTOCOL]; // RTPROT_REDIRECT, _KERNEL, _RA of rtnetlink(7)
+    let ask = async |rtnl: &net::Rtnl| {
+        let (link, addresses) = (net::link::get(rtnl, dev.index).await?, net::addr::list(rtnl).await?);
+        Ok((link, addresses, net::route::list(rtnl).await?, net::neigh::list(rtnl).await?))
+    };
+    let (link, addresses, routes, neighbours) = handles::look(lab, &dev.netns, doing, ask)?;
+    let link = link.ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))?;
+    let here = |address: &&net::Address| {
+        address.index == dev.index && address.scope != "link" && address.protocol != OWNER_PROTOCOL
+    };
+    let addresses: Vec<IpNetwork> = addresses.iter().filter(here).map(|address| address.net).collect();
+    let mut lost: Vec<String> =
+        addresses.iter().filter(|net| net.is_ipv6()).map(|net| format!("the address `{net}`")).collect();
+    let routes = routes.iter().filter(|route| route.uses(dev.index) && !BY_ITSELF.contains(&route.protocol));
+    lost.extend(routes.map(|route| format!("the route to `{}`", route.dst)));
+    let fixed = |neigh: &&net::Neigh| {
+        neigh.index == dev.index && neigh.state == "permanent" && !BY_ITSELF.contains(&neigh.protocol)
+    };
+    lost.extend(neighbours.iter().filter(fixed).map(|neigh| format!("the neighbour `{}`", neigh.ip)));
+    let addresses = addresses.iter().map(|net| format!("the address `{net}`")).collect();
+    Ok(Carried { link, addresses, lost_when_down: lost })
+}
+
+fn denied(doing: &str, kept: &[String], change: &str) -> Error {
+    Error::new(Kind::Denied, doing)
+        .because(format!("it has {}, which {change} would lose, and the lab did not make it", kept.join(", ")))
+        .hint("connect it by a bridge or a route instead")
+}
+
+/// Refuses to move a device that would lose what the lab could not give back; tells whether it is up.
 fn check_movable(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<bool> {
     if dev.made {
         return Ok(true);
     }
-    let both = async |rtnl: &net::Rtnl| Ok((net::link::get(rtnl, dev.index).await?, net::addr::list(rtnl).await?));
-    let (link, addresses) = handles::look(lab, &dev.netns, doing, both)?;
-    let link = link.ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))?;
-    let kept: Vec<String> = addresses
-        .iter()
-        .filter(|address| address.index == dev.index && address.scope != "link")
-        .map(|address| format!("`{}`", address.net))
-        .collect();
-    if kept.is_empty() {
-        return Ok(link.up);
+    let Carried { link, addresses, lost_when_down } = carried(lab, dev, doing)?;
+    let mut kept = addresses;
+    kept.extend(lost_when_down.into_iter().filter(|what| !kept.contains(what)).collect::<Vec<_>>());
+    kept.extend(link.controller.map(|_| "its place in a bridge".to_string()));
+    if kept.is_empty() { Ok(link.up) } else { Err(denied(doing, &kept, "a move")) }
+}
+
+/// Refuses to set down a device that would lose what the lab could not give back.
+fn check_settable_down(lab: &mut Lab, dev: &DevRef) -> Result<()> {
+    if dev.made || dev.netns.made {
+        return Ok(());
     }
-    Err(Error::new(Kind::Denied, doing)
-        .because(format!("it carries {}, which a move would lose, with the routes over it", kept.join(", ")))
-        .hint("connect it by a bridge or a route instead"))
+    let doing = format!("set {} down", dev.shown());
+    let kept = carried(lab, dev, &doing)?.lost_when_down;
+    if kept.is_empty() { Ok(()) } else { Err(denied(&doing, &kept, "going down")) }
 }
 
 /// What a script can call.
@@ -337,7 +401,7 @@ pub mod functions {
     /// Like `ip link set dev DEV netns NETNS`.
     ///
     /// Fails with `exists` where the name is taken there, and with `denied` for a device that the lab did not make and that
-    /// carries addresses.
+    /// has addresses, routes, fixed neighbours or a place in a bridge.
     ///
     /// ```rhai
     /// let h = netns("h1");
@@ -355,7 +419,7 @@ pub mod functions {
             let up = check_movable(lab, &from, &format!("move {} to netns `{}`", from.shown(), target.name))?;
             let index = lab.model().next_index(target.no);
             let to = DevRef { netns: target, index, ..from.clone() };
-            lab.ask(MoveDev { from, to, up }, place)
+            lab.ask(MoveDev { from, to, up, settings: Vec::new() }, place)
         })?;
         Ok(dev)
     }
@@ -383,7 +447,8 @@ pub mod functions {
     ///
     /// Like `ip link set dev DEV down`.
     ///
-    /// Fails with `missing` where there is no such device.
+    /// Fails with `missing` where there is no such device, and with `denied` for one that the lab did not make and that
+    /// would lose IPv6 addresses, routes or fixed neighbours.
     ///
     /// ```rhai
     /// let h = netns("h1");
@@ -463,6 +528,9 @@ fn ask_up(ctx: &NativeCallContext, dev: &Dev, up: bool) -> RhaiResultOf<()> {
     let place = place_of(ctx);
     with_lab(ctx, |lab| {
         let entry = dev.existing(lab)?;
+        if !up {
+            check_settable_down(lab, &entry.dev)?;
+        }
         lab.ask(SetUp { dev: entry.dev, up, before: None }, place)
     })
 }

@@ -43,6 +43,20 @@ struct AddNeigh {
     mac: Mac,
 }
 
+impl AddNeigh {
+    /// Tells whether the device has the neighbour, by a lab of ours.
+    fn is_there(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        let neighbours = kernel.run(net::neigh::list(&rtnl))?;
+        Ok(neighbours.iter().any(|neigh| {
+            neigh.index == self.dev.index
+                && neigh.ip == self.ip
+                && neigh.protocol == OWNER_PROTOCOL
+                && neigh.mac == Some(self.mac)
+        }))
+    }
+}
+
 impl Step for AddNeigh {
     step_identity!("neigh");
 
@@ -66,24 +80,32 @@ impl Step for AddNeigh {
 
     fn unplan(&self, _model: &mut Model, _why: &str) {}
 
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        // Another lab's, which an undo would take for ours.
+        if !self.dev.made && !self.dev.netns.made && self.is_there(kernel)? {
+            return Err(net::Error::new(self.doing(), libc::EEXIST));
+        }
+        Ok(())
+    }
+
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.dev.netns)?;
         kernel.run(net::neigh::add(&rtnl, self.dev.index, self.ip, self.mac, OWNER_PROTOCOL))
+    }
+
+    fn is_one_operation(&self) -> bool {
+        true
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         if kernel.link(&self.dev)?.is_none() {
             return Ok(());
         }
+        if !self.is_there(kernel)? {
+            return Ok(());
+        }
         let rtnl = kernel.rtnl(&self.dev.netns)?;
-        let neighbours = kernel.run(net::neigh::list(&rtnl))?;
-        let ours = neighbours.iter().any(|neigh| {
-            neigh.index == self.dev.index
-                && neigh.ip == self.ip
-                && neigh.protocol == OWNER_PROTOCOL
-                && neigh.mac == Some(self.mac)
-        });
-        if ours { kernel.run(net::neigh::delete(&rtnl, self.dev.index, self.ip)) } else { Ok(()) }
+        kernel.run(net::neigh::delete(&rtnl, self.dev.index, self.ip))
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

@@ -100,6 +100,17 @@ impl Step for AddRoute {
 
     fn unplan(&self, _model: &mut Model, _why: &str) {}
 
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.netns.made {
+            return Ok(());
+        }
+        // Another lab's, which an undo would take for ours.
+        let rtnl = kernel.rtnl(&self.netns)?;
+        let routes = kernel.run(net::route::list(&rtnl))?;
+        let twin = routes.iter().any(|known| known.protocol == OWNER_PROTOCOL && self.route.takes_the_place_of(known));
+        if twin { Err(net::Error::new(self.doing(), libc::EEXIST)) } else { Ok(()) }
+    }
+
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
         kernel.run(net::route::add(&rtnl, &self.route))
@@ -115,6 +126,10 @@ impl Step for AddRoute {
             libc::ENETDOWN => Some("the device is down: `up()` sets it up".into()),
             _ => None,
         }
+    }
+
+    fn is_one_operation(&self) -> bool {
+        true
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {

@@ -77,9 +77,23 @@ impl Step for AddRule {
 
     fn unplan(&self, _model: &mut Model, _why: &str) {}
 
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.netns.made {
+            return Ok(());
+        }
+        // Another lab's, which an undo would take for ours.
+        let rtnl = kernel.rtnl(&self.netns)?;
+        let twin = kernel.run(net::rule::list(&rtnl))?.iter().any(|known| self.rule.is(known));
+        if twin { Err(net::Error::new(self.doing(), libc::EEXIST)) } else { Ok(()) }
+    }
+
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
         kernel.run(net::rule::add(&rtnl, &self.rule))
+    }
+
+    fn is_one_operation(&self) -> bool {
+        true
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {

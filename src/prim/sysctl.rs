@@ -90,18 +90,14 @@ impl Step for SetSysctl {
         let netns = kernel.netns(&self.netns)?;
         let now = net::sysctl::read(&netns, &self.key)?;
         // Somebody else may have set it since: then it is theirs.
-        if !same(&now, &self.value) || same(&now, before) {
+        if same(&self.value, before) || !same(&now, &self.value) && !same(&now, before) {
             return Ok(());
         }
-        net::sysctl::write(&netns, &self.key, before)?;
-        for (key, before) in &self.along {
-            match net::sysctl::read(&netns, key) {
-                Ok(now) if !same(&now, before) => net::sysctl::write(&netns, key, before)?,
-                // As it was, or the setting of a device that went since.
-                _ => {}
-            }
+        // An undo that was cut short came this far; what follows is still to do.
+        if !same(&now, before) {
+            net::sysctl::write(&netns, &self.key, before)?;
         }
-        Ok(())
+        restore(&netns, &self.along)
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {
@@ -125,16 +121,45 @@ fn changed_along(netns: &net::Netns, key: &str) -> net::Result<Vec<(String, Stri
     if family == "ipv4" && setting == "forwarding" {
         keys.push("net/ipv4/conf/all/accept_redirects".into());
     }
-    let mut along = Vec::new();
+    readable(netns, keys)
+}
+
+/// Reads those of the settings that are there and can be read.
+fn readable(netns: &net::Netns, keys: Vec<String>) -> net::Result<Vec<(String, String)>> {
+    let mut values = Vec::new();
     for key in keys {
         match net::sysctl::read(netns, &key) {
-            Ok(before) => along.push((key, before)),
-            // A device that went since the list was made, or a setting that can't be read.
-            Err(error) if error.is_gone() || error.is_denied() => {}
+            Ok(value) => values.push((key, value)),
+            // Of a device that went since the list was made, or a secret, which is EIO as long as nobody has set it.
+            Err(error) if error.is_gone() || error.is_denied() || error.errno() == libc::EIO => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(along)
+    Ok(values)
+}
+
+/// Reads all settings of a device.
+pub(super) fn of_dev(netns: &net::Netns, dev: &str) -> net::Result<Vec<(String, String)>> {
+    let mut keys = Vec::new();
+    for dir in ["ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh"].map(|dir| format!("net/{dir}/{dev}")) {
+        match net::sysctl::list(netns, &dir) {
+            Ok(names) => keys.extend(names.iter().map(|name| format!("{dir}/{name}"))),
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    readable(netns, keys)
+}
+
+/// Writes settings back that are no longer what they were; one that went with its device is left out.
+pub(super) fn restore(netns: &net::Netns, settings: &[(String, String)]) -> net::Result<()> {
+    for (key, before) in settings {
+        match net::sysctl::read(netns, key) {
+            Ok(now) if !same(&now, before) => net::sysctl::write(netns, key, before)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Compares two values the way the kernel reads them: several numbers are parted by any white space.

@@ -3,7 +3,6 @@
 
 use super::stage::{build, in_used_world, kill_at_each_point};
 
-
 /// Tries each script, which wants what is somebody else's already: it is refused, with an error of the kind given (an
 /// empty one where the kernel allows both), and a run that is killed on the way to the refusal takes nothing of theirs along.
 fn refused(others: &str, tries: &[(&str, &str)]) {
@@ -75,7 +74,10 @@ const SHARED: [(&str, &str); 9] = [
     ("ip route add 192.0.2.0/24 dev ext0 table 77", r#"host.route("192.0.2.0/24", #{ dev: "ext0", table: 77 });"#),
     ("ip route add unreachable 2001:db8:5::/48", r#"host.route("2001:db8:5::/48", #{ unreachable: true });"#),
     ("ip route add 2001:db8:6::/48 dev ext0", r#"host.route("2001:db8:6::/48", #{ dev: "ext0" });"#),
-    ("ip rule add from 10.0.0.0/24 table 77 priority 500", r#"host.rule(#{ from: "10.0.0.0/24", table: 77, priority: 500 });"#),
+    (
+        "ip rule add from 10.0.0.0/24 table 77 priority 500",
+        r#"host.rule(#{ from: "10.0.0.0/24", table: 77, priority: 500 });"#,
+    ),
     ("ip addr add 203.0.113.5/24 dev ext0", r#"host["ext0"].addr("203.0.113.5/24");"#),
     ("ip addr add 2001:db8::5/64 dev ext0 nodad", r#"host["ext0"].addr("2001:db8::5/64");"#),
     (
@@ -92,7 +94,8 @@ ip addr add 198.51.100.1/24 dev ext0
 
 #[test]
 fn the_same_route_rule_address_or_neighbour_of_others_stays() {
-    let others: String = SHARED.iter().filter(|(theirs, _)| !theirs.contains("via")).map(|(theirs, _)| format!("{theirs}\n")).collect();
+    let others: String =
+        SHARED.iter().filter(|(theirs, _)| !theirs.contains("via")).map(|(theirs, _)| format!("{theirs}\n")).collect();
     // Rules of two owners are two rules to the kernel.
     let kind = |ours: &str| if ours.contains("host.rule") { "" } else { "exists" };
     let tries: Vec<(&str, &str)> = SHARED.iter().map(|(_, ours)| (*ours, kind(ours))).collect();
@@ -187,7 +190,9 @@ fn a_device_of_others_comes_back_as_it_was() {
 fn what_could_not_be_given_back_is_not_taken() {
     let devices: String = ["port", "addr6", "routed", "plain"]
         .iter()
-        .map(|name| format!("ip link add {name} type veth peer name {name}-p; ip link set {name} up; ip link set {name}-p up\n"))
+        .map(|name| {
+            format!("ip link add {name} type veth peer name {name}-p; ip link set {name} up; ip link set {name}-p up\n")
+        })
         .collect();
     let others = format!(
         "{devices}ip link add theirs type bridge; ip link set theirs up; ip link set port master theirs

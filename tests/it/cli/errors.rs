@@ -9,7 +9,10 @@ use crate::world::World;
 fn a_failing_script() {
     as_root(|w| {
         w.write("late.rhai", "let h = netns(\"h1\");\n\n// Nobody has this address.\nh.route(\"default\", #{ via: \"192.0.2.1\" });\nh.devs();\n");
-        shows(w, &["run", "late.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "late.rhai"],
+            expect![[r#"
             $ topo run late.rhai
             --- stderr
             error: add route `default via 192.0.2.1` to netns `h1`: Nexthop has invalid gateway
@@ -21,7 +24,8 @@ fn a_failing_script() {
               = hint: a gateway must be on a network that `h1` has an address in; `onlink: true` takes it to be there
             everything that lab `late` had made was taken back
             --- exit code 1
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -29,8 +33,14 @@ fn a_failing_script() {
 #[test]
 fn a_chain_through_the_library() {
     as_root(|w| {
-        w.write("office.rhai", "import \"lan\" as lan;\nnetns(\"h2\");\nlet office = lan::star(\"sw0\", 3, net(\"10.0.0.0/24\"));\n");
-        shows(w, &["run", "office.rhai"], expect![[r#"
+        w.write(
+            "office.rhai",
+            "import \"lan\" as lan;\nnetns(\"h2\");\nlet office = lan::star(\"sw0\", 3, net(\"10.0.0.0/24\"));\n",
+        );
+        shows(
+            w,
+            &["run", "office.rhai"],
+            expect![[r#"
             $ topo run office.rhai
             --- stderr
             error: add netns `h2`: this lab has one of this name
@@ -46,7 +56,8 @@ fn a_chain_through_the_library() {
                |
                = hint: `netns_get("h2")` returns it
             --- exit code 1
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -55,7 +66,10 @@ fn a_chain_through_a_module_of_the_users() {
     as_root(|w| {
         w.write("lib/cables.rhai", "fn join(a, b) {\n    lay(a[\"eth0\"], b);\n}\n\nfn lay(end, name) {\n    veth(end, name, #{ mtuu: 1400 });\n}\n");
         w.write("lab.rhai", "import \"./lib/cables\" as cables;\n\nfn build() {\n    cables::join(netns(\"h1\"), \"up0\");\n}\n\nbuild();\n");
-        shows(w, &["run", "lab.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "lab.rhai"],
+            expect![[r#"
             $ topo run lab.rhai
             --- stderr
             error: unknown option `mtuu` of `veth`
@@ -81,7 +95,8 @@ fn a_chain_through_a_module_of_the_users() {
               |
               = hint: did you mean `mtu`?
             --- exit code 1
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -90,8 +105,14 @@ fn a_chain_through_a_module_of_the_users() {
 fn a_chain_of_a_late_refusal() {
     as_root(|w| {
         w.write("lib/ways.rhai", "fn out(h) {\n    h.route(\"default\", #{ via: \"192.0.2.1\" });\n}\n");
-        w.write("lab.rhai", "import \"./lib/ways\" as ways;\nlet h = netns(\"h1\");\nways::out(h);\nprint(h.devs().len());\n");
-        shows(w, &["run", "lab.rhai"], expect![[r#"
+        w.write(
+            "lab.rhai",
+            "import \"./lib/ways\" as ways;\nlet h = netns(\"h1\");\nways::out(h);\nprint(h.devs().len());\n",
+        );
+        shows(
+            w,
+            &["run", "lab.rhai"],
+            expect![[r#"
             $ topo run lab.rhai
             --- stderr
             error: add route `default via 192.0.2.1` to netns `h1`: Nexthop has invalid gateway
@@ -108,7 +129,8 @@ fn a_chain_of_a_late_refusal() {
               = hint: a gateway must be on a network that `h1` has an address in; `onlink: true` takes it to be there
             everything that lab `lab` had made was taken back
             --- exit code 1
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -117,7 +139,10 @@ fn a_chain_of_a_late_refusal() {
 fn failed_checks() {
     as_root(|w| {
         w.write("checks.rhai", "let h = netns(\"h1\");\ncheck(\"one is one\", 1 == 1);\ncheck(\"h1 has a way out\", h.ping(\"192.0.2.1\"));\ncheck(\"one is two\", 1 == 2);\ncheck(\"it runs\", h.exec(\"echo oh >&2; exit 3\"));\nprint(\"goes on\");\n");
-        shows(w, &["run", "checks.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "checks.rhai"],
+            expect![[r#"
             $ topo run checks.rhai
             ok   one is one
             FAIL h1 has a way out: Network is unreachable  (checks.rhai:3:1)
@@ -128,21 +153,30 @@ fn failed_checks() {
             3 of 4 checks failed
             everything that lab `checks` had made was taken back
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "-e", "check(\"it\", false)"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "-e", "check(\"it\", false)"],
+            expect![[r#"
             $ topo run -e 'check("it", false)'
             FAIL it  (-e:1:1)
             --- stderr
             1 of 1 check failed
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "-e", "check_within(\"it comes\", \"30ms\", || false)"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "-e", "check_within(\"it comes\", \"30ms\", || false)"],
+            expect![[r#"
             $ topo run -e 'check_within("it comes", "30ms", || false)'
             FAIL it comes: after TIME  (-e:1:1)
             --- stderr
             1 of 1 check failed
             --- exit code 1
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -150,7 +184,10 @@ fn failed_checks() {
 fn a_failed_assert() {
     as_root(|w| {
         w.write("assert.rhai", "let h = netns(\"h1\");\nassert(h.ping(\"192.0.2.1\"), \"h1 has a way out\");\n");
-        shows(w, &["run", "assert.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "assert.rhai"],
+            expect![[r#"
             $ topo run assert.rhai
             --- stderr
             error: assert "h1 has a way out": Network is unreachable
@@ -160,7 +197,8 @@ fn a_failed_assert() {
               | ^^^^^^
             everything that lab `assert` had made was taken back
             --- exit code 1
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -180,7 +218,8 @@ fn syntax_errors() {
         1 | let x = ;
           |         ^
         --- exit code 1
-    "#]].assert_eq(&run("let x = ;\n"));
+    "#]]
+    .assert_eq(&run("let x = ;\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -190,7 +229,8 @@ fn syntax_errors() {
         1 | let h = netns("h1";
           |                   ^
         --- exit code 1
-    "#]].assert_eq(&run("let h = netns(\"h1\";\n"));
+    "#]]
+    .assert_eq(&run("let h = netns(\"h1\";\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -200,7 +240,8 @@ fn syntax_errors() {
         2 |     netns("h1");
           |                 ^
         --- exit code 1
-    "#]].assert_eq(&run("if true {\n    netns(\"h1\");\n"));
+    "#]]
+    .assert_eq(&run("if true {\n    netns(\"h1\");\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -210,7 +251,8 @@ fn syntax_errors() {
         1 | let s = "open
           |         ^
         --- exit code 1
-    "#]].assert_eq(&run("let s = \"open\n"));
+    "#]]
+    .assert_eq(&run("let s = \"open\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -222,7 +264,8 @@ fn syntax_errors() {
           |
           = hint: take another name for it
         --- exit code 1
-    "#]].assert_eq(&run("let spawn = 1;\n"));
+    "#]]
+    .assert_eq(&run("let spawn = 1;\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -234,7 +277,8 @@ fn syntax_errors() {
           |
           = hint: take another name for it
         --- exit code 1
-    "#]].assert_eq(&run("veth(\"a\", \"b\", #{ with: 1 });\n"));
+    "#]]
+    .assert_eq(&run("veth(\"a\", \"b\", #{ with: 1 });\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -244,7 +288,8 @@ fn syntax_errors() {
         1 | veth("a", "b", { mtu: 1400 });
           |                  ^^^
         --- exit code 1
-    "#]].assert_eq(&run("veth(\"a\", \"b\", { mtu: 1400 });\n"));
+    "#]]
+    .assert_eq(&run("veth(\"a\", \"b\", { mtu: 1400 });\n"));
 }
 
 #[test]
@@ -265,7 +310,8 @@ fn unknown_names() {
           |
           = hint: did you mean `net`?
         --- exit code 1
-    "#]].assert_eq(&run("netn(\"h1\");\n"));
+    "#]]
+    .assert_eq(&run("netn(\"h1\");\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -277,7 +323,8 @@ fn unknown_names() {
           |
           = hint: did you mean `ping`?
         --- exit code 1
-    "#]].assert_eq(&run("let h = netns(\"h1\");\nh.pnig(\"10.0.0.1\");\n"));
+    "#]]
+    .assert_eq(&run("let h = netns(\"h1\");\nh.pnig(\"10.0.0.1\");\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -289,7 +336,8 @@ fn unknown_names() {
           |
           = hint: `topo doc` lists the functions
         --- exit code 1
-    "#]].assert_eq(&run("zebra(1);\n"));
+    "#]]
+    .assert_eq(&run("zebra(1);\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -299,7 +347,8 @@ fn unknown_names() {
         2 | print(hl);
           |       ^^
         --- exit code 1
-    "#]].assert_eq(&run("let h1 = netns(\"h1\");\nprint(hl);\n"));
+    "#]]
+    .assert_eq(&run("let h1 = netns(\"h1\");\nprint(hl);\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -311,7 +360,8 @@ fn unknown_names() {
           |
           = hint: a function sees its parameters and constants alone, not the variables around it
         --- exit code 1
-    "#]].assert_eq(&run("let h1 = netns(\"h1\");\nfn f() { h1.devs() }\nf();\n"));
+    "#]]
+    .assert_eq(&run("let h1 = netns(\"h1\");\nfn f() { h1.devs() }\nf();\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -323,7 +373,8 @@ fn unknown_names() {
           |
           = hint: `netns` is a function: call it, `netns(…)`
         --- exit code 1
-    "#]].assert_eq(&run("print(netns);\n"));
+    "#]]
+    .assert_eq(&run("print(netns);\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -335,7 +386,8 @@ fn unknown_names() {
           |
           = hint: did you mean `host`?
         --- exit code 1
-    "#]].assert_eq(&run("hosts[\"eth0\"];\n"));
+    "#]]
+    .assert_eq(&run("hosts[\"eth0\"];\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -345,7 +397,8 @@ fn unknown_names() {
         2 | print(h["lo"].nam);
           |               ^^^
         --- exit code 1
-    "#]].assert_eq(&run("let h = netns(\"h1\");\nprint(h[\"lo\"].nam);\n"));
+    "#]]
+    .assert_eq(&run("let h = netns(\"h1\");\nprint(h[\"lo\"].nam);\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -355,7 +408,8 @@ fn unknown_names() {
         1 | print(args.subnet);
           |            ^^^^^^
         --- exit code 1
-    "#]].assert_eq(&run("print(args.subnet);\n"));
+    "#]]
+    .assert_eq(&run("print(args.subnet);\n"));
 }
 
 #[test]
@@ -376,7 +430,8 @@ fn wrong_arguments() {
           |
           = hint: it is called as `netns(name: string)`
         --- exit code 1
-    "#]].assert_eq(&run("netns(\"a\", \"b\");\n"));
+    "#]]
+    .assert_eq(&run("netns(\"a\", \"b\");\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -388,7 +443,8 @@ fn wrong_arguments() {
           |
           = hint: it is called as `netns.route(dst: any, options: map)`
         --- exit code 1
-    "#]].assert_eq(&run("let h = netns(\"h1\");\nh.route(\"default\");\n"));
+    "#]]
+    .assert_eq(&run("let h = netns(\"h1\");\nh.route(\"default\");\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -400,7 +456,8 @@ fn wrong_arguments() {
           |
           = hint: it is called as `dev.addr(cidr: any)`
         --- exit code 1
-    "#]].assert_eq(&run("let h = netns(\"h1\");\nh.addr(\"10.0.0.1/24\");\n"));
+    "#]]
+    .assert_eq(&run("let h = netns(\"h1\");\nh.addr(\"10.0.0.1/24\");\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -410,7 +467,8 @@ fn wrong_arguments() {
         2 | veth(h["eth0"], "up0", #{ mtu: "1400" });
           | ^^^^
         --- exit code 1
-    "#]].assert_eq(&run("let h = netns(\"h1\");\nveth(h[\"eth0\"], \"up0\", #{ mtu: \"1400\" });\n"));
+    "#]]
+    .assert_eq(&run("let h = netns(\"h1\");\nveth(h[\"eth0\"], \"up0\", #{ mtu: \"1400\" });\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -422,7 +480,8 @@ fn wrong_arguments() {
           |
           = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
         --- exit code 1
-    "#]].assert_eq(&run("netns(\"h1/eth0\");\n"));
+    "#]]
+    .assert_eq(&run("netns(\"h1/eth0\");\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -434,7 +493,8 @@ fn wrong_arguments() {
           |
           = hint: `topo doc` lists the functions of each module
         --- exit code 1
-    "#]].assert_eq(&run("import \"lan\" as lan;\nlan::star(\"sw0\");\n"));
+    "#]]
+    .assert_eq(&run("import \"lan\" as lan;\nlan::star(\"sw0\");\n"));
 }
 
 #[test]
@@ -455,7 +515,8 @@ fn missing_modules() {
           |
           = hint: did you mean "lan"?
         --- exit code 1
-    "#]].assert_eq(&run("import \"lann\" as lan;\n"));
+    "#]]
+    .assert_eq(&run("import \"lann\" as lan;\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -467,7 +528,8 @@ fn missing_modules() {
           |
           = hint: the standard library has: lan; a path begins with `./`
         --- exit code 1
-    "#]].assert_eq(&run("import \"zebra\" as z;\n"));
+    "#]]
+    .assert_eq(&run("import \"zebra\" as z;\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -477,7 +539,8 @@ fn missing_modules() {
         1 | import "./nowhere" as n;
           |        ^
         --- exit code 1
-    "#]].assert_eq(&run("import \"./nowhere\" as n;\n"));
+    "#]]
+    .assert_eq(&run("import \"./nowhere\" as n;\n"));
     w.write("broken.rhai", "fn f( {\n");
     expect![[r#"
         $ topo run bad.rhai
@@ -493,7 +556,8 @@ fn missing_modules() {
         1 | import "./broken" as b;
           |        - called from here
         --- exit code 1
-    "#]].assert_eq(&run("import \"./broken\" as b;\nb::f();\n"));
+    "#]]
+    .assert_eq(&run("import \"./broken\" as b;\nb::f();\n"));
 }
 
 /// What is thrown by the script itself, and what the language refuses.
@@ -513,7 +577,8 @@ fn the_scripts_own_errors() {
         1 | throw "enough";
           | ^^^^^
         --- exit code 1
-    "#]].assert_eq(&run("throw \"enough\";\n"));
+    "#]]
+    .assert_eq(&run("throw \"enough\";\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -523,7 +588,8 @@ fn the_scripts_own_errors() {
         2 | list[7];
           |      ^
         --- exit code 1
-    "#]].assert_eq(&run("let list = [1, 2];\nlist[7];\n"));
+    "#]]
+    .assert_eq(&run("let list = [1, 2];\nlist[7];\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -533,7 +599,8 @@ fn the_scripts_own_errors() {
         1 | let x = 1 / 0;
           |           ^
         --- exit code 1
-    "#]].assert_eq(&run("let x = 1 / 0;\n"));
+    "#]]
+    .assert_eq(&run("let x = 1 / 0;\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -545,7 +612,8 @@ fn the_scripts_own_errors() {
           |
           = hint: does a function call itself without end?
         --- exit code 1
-    "#]].assert_eq(&run("fn f(n) { f(n + 1) }\nf(0);\n"));
+    "#]]
+    .assert_eq(&run("fn f(n) { f(n + 1) }\nf(0);\n"));
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
@@ -555,5 +623,6 @@ fn the_scripts_own_errors() {
         2 | n += 1;
           |   ^
         --- exit code 1
-    "#]].assert_eq(&run("let n = 9223372036854775807;\nn += 1;\n"));
+    "#]]
+    .assert_eq(&run("let n = 9223372036854775807;\nn += 1;\n"));
 }

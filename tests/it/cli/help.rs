@@ -10,7 +10,10 @@ use crate::world::World;
 #[test]
 fn the_commands() {
     let world = World::new();
-    shows(&world, &["--help"], expect![[r#"
+    shows(
+        &world,
+        &["--help"],
+        expect![[r#"
         $ topo --help
         Builds, checks and takes down real Linux networks from a script
 
@@ -46,21 +49,29 @@ fn the_commands() {
 
         Exit codes: 0 done, 1 the script or a check failed, 2 wrong usage, 3 this machine lacks something,
         130 interrupted (Ctrl-C), 143 terminated.
-    "#]]);
+    "#]],
+    );
     let short = world.topo(&["-h"]).ok();
     assert_eq!(world.topo(&["--help"]).ok().out(), short.out());
     // Without arguments the same is told, as wrong usage.
     let none = world.topo(&[]).fails(2);
     assert_eq!((none.out(), none.err()), ("", short.out()));
-    shows(&world, &["--version"], expect![[r#"
+    shows(
+        &world,
+        &["--version"],
+        expect![[r#"
         $ topo --version
         topo 0.1.0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn help_of_run() {
-    shows(&World::new(), &["run", "--help"], expect![[r#"
+    shows(
+        &World::new(),
+        &["run", "--help"],
+        expect![[r#"
         $ topo run --help
         Runs a script: builds its lab, and leaves it up
 
@@ -82,13 +93,17 @@ fn help_of_run() {
               --trace        Print each step with the commands that do the same
               --json         Print the result as JSON
               --name <NAME>  Name the lab
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn help_of_the_others() {
     let world = World::new();
-    shows(&world, &["down", "--help"], expect![[r#"
+    shows(
+        &world,
+        &["down", "--help"],
+        expect![[r#"
         $ topo down --help
         Takes labs down, with all that they made
 
@@ -102,8 +117,12 @@ fn help_of_the_others() {
               --trace    Print each step that is taken back
           -h, --help     Print help
           -V, --version  Print version
-    "#]]);
-    shows(&world, &["exec", "-h"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["exec", "-h"],
+        expect![[r#"
         $ topo exec -h
         Runs a command in a namespace of a lab
 
@@ -116,13 +135,17 @@ fn help_of_the_others() {
         Options:
           -h, --help     Print help
           -V, --version  Print version
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn help_of_a_workflow() {
     let world = World::new();
-    shows(&world, &["veth-pair", "-h"], expect![[r#"
+    shows(
+        &world,
+        &["veth-pair", "-h"],
+        expect![[r#"
         $ topo veth-pair -h
         Two netns joined by a veth pair, with addresses, default routes and a ping.
 
@@ -143,9 +166,13 @@ fn help_of_a_workflow() {
               --trace        Print each step with the commands that do the same
               --json         Print the result as JSON
               --name <NAME>  Name the lab
-    "#]]);
+    "#]],
+    );
     let long = world.topo(&["veth-pair", "--help"]).ok();
-    long.says("What it does by hand:").says("    ip netns add ns1").says("--subnet <CIDR>").says("[default: 172.18.0.0/24]");
+    long.says("What it does by hand:")
+        .says("    ip netns add ns1")
+        .says("--subnet <CIDR>")
+        .says("[default: 172.18.0.0/24]");
     // The same by its documentation, but for the options of every run.
     world.topo(&["doc", "veth-pair"]).ok().says("    ip netns add ns1").says("--subnet <CIDR>");
 }
@@ -153,7 +180,10 @@ fn help_of_a_workflow() {
 #[test]
 fn wrong_usage() {
     let world = World::new();
-    shows(&world, &["lss"], expect![[r#"
+    shows(
+        &world,
+        &["lss"],
+        expect![[r#"
         $ topo lss
         --- stderr
         error: unrecognized subcommand 'lss'
@@ -164,14 +194,22 @@ fn wrong_usage() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(&world, &["run", "--kep", "x.rhai"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["run", "--kep", "x.rhai"],
+        expect![[r#"
         $ topo run --kep x.rhai
         --- stderr
         error: read the script `--kep`: No such file or directory
         --- exit code 1
-    "#]]);
-    shows(&world, &["run", "--rm", "--keep", "x.rhai"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["run", "--rm", "--keep", "x.rhai"],
+        expect![[r#"
         $ topo run --rm --keep x.rhai
         --- stderr
         error: the argument '--rm' cannot be used with '--keep'
@@ -181,8 +219,12 @@ fn wrong_usage() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(&world, &["run"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["run"],
+        expect![[r#"
         $ topo run
         --- stderr
         error: no script is given
@@ -191,8 +233,12 @@ fn wrong_usage() {
 
         hint: `topo run -e 'STATEMENTS'` runs statements, `topo scripts` lists the workflows
         --- exit code 2
-    "#]]);
-    shows(&world, &["show"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["show"],
+        expect![[r#"
         $ topo show
         --- stderr
         error: the following required arguments were not provided:
@@ -202,8 +248,12 @@ fn wrong_usage() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(&world, &["down"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["down"],
+        expect![[r#"
         $ topo down
         --- stderr
         error: the following required arguments were not provided:
@@ -213,8 +263,12 @@ fn wrong_usage() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(&world, &["check"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["check"],
+        expect![[r#"
         $ topo check
         --- stderr
         error: the following required arguments were not provided:
@@ -224,23 +278,32 @@ fn wrong_usage() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(&world, &["veth-pair", "--subnet", "10.0.0.5/24"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["veth-pair", "--subnet", "10.0.0.5/24"],
+        expect![[r#"
         $ topo veth-pair --subnet 10.0.0.5/24
         --- stderr
         error: invalid value '10.0.0.5/24' for '--subnet <CIDR>': host bits are set; did you mean `10.0.0.0/24`?
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(&world, &["veth-pair", "--count", "many"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["veth-pair", "--count", "many"],
+        expect![[r#"
         $ topo veth-pair --count many
         --- stderr
         error: invalid value 'many' for '--count <N>': not a whole number
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
+    "#]],
+    );
 }
 
 /// Everything that a script can call stands in the list with its first sentence, and has a page of its own.
@@ -266,7 +329,10 @@ fn documentation_of_everything() {
 #[test]
 fn documentation_of_one() {
     let world = World::new();
-    shows(&world, &["doc", "neigh"], expect![[r#"
+    shows(
+        &world,
+        &["doc", "neigh"],
+        expect![[r#"
         $ topo doc neigh
         netns.neigh(address: any, options: map) -> Netns
 
@@ -289,8 +355,12 @@ fn documentation_of_one() {
             h.neigh("10.0.0.9", #{ dev: h["eth0"], mac: "02:00:00:00:00:09" });
             assert(h.neighs().some(|n| n.ip == ip("10.0.0.9") && n.mac == "02:00:00:00:00:09"));
 
-    "#]]);
-    shows(&world, &["doc", "lan::star"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["doc", "lan::star"],
+        expect![[r#"
         $ topo doc lan::star
         lan::star(name, count, subnet)
 
@@ -309,14 +379,19 @@ fn documentation_of_one() {
             let office = lan::star("sw0", 3, net("10.0.0.0/24"));
             assert(office.hosts[0].ping("10.0.0.3").ok);
 
-    "#]]);
-    shows(&world, &["doc", ".mtu"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["doc", ".mtu"],
+        expect![[r#"
         $ topo doc .mtu
         dev.mtu -> int
 
           Returns the MTU of a device in bytes.
 
-    "#]]);
+    "#]],
+    );
     // As it is often typed.
     assert_eq!(world.topo(&["doc", "neigh()"]).ok().out(), world.topo(&["doc", "neigh"]).ok().out());
     assert_eq!(world.topo(&["doc", "mtu"]).ok().out(), world.topo(&["doc", ".mtu"]).ok().out());
@@ -325,22 +400,30 @@ fn documentation_of_one() {
 #[test]
 fn documentation_of_nothing() {
     let world = World::new();
-    shows(&world, &["doc", "veht"], expect![[r#"
+    shows(
+        &world,
+        &["doc", "veht"],
+        expect![[r#"
         $ topo doc veht
         --- stderr
         error: find the documentation of `veht`: nothing has this name
          |
          = hint: did you mean `veth`?
         --- exit code 1
-    "#]]);
-    shows(&world, &["doc", "zebra"], expect![[r#"
+    "#]],
+    );
+    shows(
+        &world,
+        &["doc", "zebra"],
+        expect![[r#"
         $ topo doc zebra
         --- stderr
         error: find the documentation of `zebra`: nothing has this name
          |
          = hint: `topo doc` lists what there is
         --- exit code 1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -366,21 +449,28 @@ fn workflows() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/veth-pair.rhai");
     let source = std::fs::read_to_string(path).expect("the workflow");
     assert_eq!(world.topo(&["scripts", "--source", "veth-pair"]).ok().out(), source);
-    shows(&world, &["scripts", "--source", "veth-pear"], expect![[r#"
+    shows(
+        &world,
+        &["scripts", "--source", "veth-pear"],
+        expect![[r#"
         $ topo scripts --source veth-pear
         --- stderr
         error: find workflow `veth-pear`: there is none of this name
          |
          = hint: did you mean `veth-pair`?
         --- exit code 1
-    "#]]);
+    "#]],
+    );
 }
 
 /// A directory of the user's own: a command, one in a group, an embedded one replaced; what can't be a command is told.
 #[test]
 fn workflows_of_the_users_own() {
     as_root(|w| {
-        w.write("own/hello.rhai", "//! Says hello.\n//!\n//! Arguments:\n//!   NAME  to whom\nprint(`hello ${args.name}`);\n");
+        w.write(
+            "own/hello.rhai",
+            "//! Says hello.\n//!\n//! Arguments:\n//!   NAME  to whom\nprint(`hello ${args.name}`);\n",
+        );
         w.write("own/site/build.rhai", "//! Builds the site.\nnetns(\"h1\");\n");
         w.write("own/bridge.rhai", "//! A bridge of my own.\nprint(\"mine\");\n");
         w.write("own/notes.txt", "no script");
@@ -390,7 +480,8 @@ fn workflows_of_the_users_own() {
         expect![[r#"
             $ TOPO_SCRIPTS=own topo hello world
             hello world
-        "#]].assert_eq(&run(&["hello", "world"]));
+        "#]]
+        .assert_eq(&run(&["hello", "world"]));
         expect![[r#"
             $ TOPO_SCRIPTS=own topo hello
             --- stderr
@@ -401,7 +492,8 @@ fn workflows_of_the_users_own() {
 
             For more information, try '--help'.
             --- exit code 2
-        "#]].assert_eq(&run(&["hello"]));
+        "#]]
+        .assert_eq(&run(&["hello"]));
         expect![[r#"
             $ TOPO_SCRIPTS=own topo hello --help
             Says hello.
@@ -421,10 +513,12 @@ fn workflows_of_the_users_own() {
                   --trace        Print each step with the commands that do the same
                   --json         Print the result as JSON
                   --name <NAME>  Name the lab
-        "#]].assert_eq(&run(&["hello", "--help"]));
+        "#]]
+        .assert_eq(&run(&["hello", "--help"]));
         expect![[r#"
             $ TOPO_SCRIPTS=own topo site build --rm
-        "#]].assert_eq(&run(&["site", "build", "--rm"]));
+        "#]]
+        .assert_eq(&run(&["site", "build", "--rm"]));
         expect![[r#"
             $ TOPO_SCRIPTS=own topo site
             --- stderr
@@ -440,16 +534,19 @@ fn workflows_of_the_users_own() {
               -h, --help     Print help
               -V, --version  Print version
             --- exit code 2
-        "#]].assert_eq(&run(&["site"]));
+        "#]]
+        .assert_eq(&run(&["site"]));
         expect![[r#"
             $ TOPO_SCRIPTS=own topo bridge
             mine
-        "#]].assert_eq(&run(&["bridge"]));
+        "#]]
+        .assert_eq(&run(&["bridge"]));
         expect![[r#"
             $ TOPO_SCRIPTS=own topo ls
             --- stderr
             no lab is up
-        "#]].assert_eq(&run(&["ls"]));
+        "#]]
+        .assert_eq(&run(&["ls"]));
         let list = w.topo_env(env, &["scripts"]).ok();
         list.says("hello").says("site build").says("A bridge of my own.");
         assert!(!list.out().contains("notes"), "{}", list.out());
@@ -497,7 +594,8 @@ fn modules_of_the_users_own() {
               |
               = hint: did you mean "rack"?
             --- exit code 1
-        "#]].assert_eq(&seen(w, &w.topo_env(env, &["run", "-e", "import \"rak\" as r;"])));
+        "#]]
+        .assert_eq(&seen(w, &w.topo_env(env, &["run", "-e", "import \"rak\" as r;"])));
     });
 }
 
@@ -528,7 +626,10 @@ fn completion_in_other_shells() {
         let ran = world.topo(&["completions", shell]).ok();
         ran.says("veth-pair").says("subnet").says("sandbox");
     }
-    shows(&world, &["completions", "tcsh"], expect![[r#"
+    shows(
+        &world,
+        &["completions", "tcsh"],
+        expect![[r#"
         $ topo completions tcsh
         --- stderr
         error: invalid value 'tcsh' for '<SHELL>'
@@ -538,7 +639,8 @@ fn completion_in_other_shells() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
+    "#]],
+    );
 }
 
 /// A reader that goes away, such as `head`, is no error.
@@ -546,7 +648,8 @@ fn completion_in_other_shells() {
 fn a_closed_pipe() {
     let world = World::new();
     let topo = env!("CARGO_BIN_EXE_topo");
-    for command in ["doc --markdown", "doc", "--help", "completions bash", "doc --definitions", "scripts --json", "ls"] {
+    for command in ["doc --markdown", "doc", "--help", "completions bash", "doc --definitions", "scripts --json", "ls"]
+    {
         let script = format!("{{ {topo} {command} 2>errors; echo $? >code; }} | head -c 0; cat code errors");
         let ran = world.run(&script).ok();
         assert!(!ran.out().contains("panick"), "{command}: {}", ran.out());

@@ -13,50 +13,78 @@ use crate::world::World;
 #[test]
 fn no_labs() {
     as_root(|w| {
-        shows(w, &["ls"], expect![[r#"
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             --- stderr
             no lab is up
-        "#]]);
+        "#]],
+        );
         assert_eq!(w.topo(&["ls", "--json"]).ok().out().trim(), "[]");
-        shows(w, &["show", "pair"], expect![[r#"
+        shows(
+            w,
+            &["show", "pair"],
+            expect![[r#"
             $ topo show pair
             --- stderr
             error: find lab `pair`: there is no lab of this name
              |
              = hint: `topo ls` lists the labs
             --- exit code 1
-        "#]]);
-        shows(w, &["down", "pair"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["down", "pair"],
+            expect![[r#"
             $ topo down pair
             --- stderr
             error: find lab `pair`: there is no lab of this name
              |
              = hint: `topo ls` lists the labs
             --- exit code 1
-        "#]]);
-        shows(w, &["down", "a/b"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["down", "a/b"],
+            expect![[r#"
             $ topo down a/b
             --- stderr
             error: lab name `a/b`: '/' is not allowed in it
              |
              = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
             --- exit code 1
-        "#]]);
-        shows(w, &["down", "--all"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["down", "--all"],
+            expect![[r#"
             $ topo down --all
-        "#]]);
-        shows(w, &["gc"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["gc"],
+            expect![[r#"
             $ topo gc
-        "#]]);
-        shows(w, &["exec", "h1", "true"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["exec", "h1", "true"],
+            expect![[r#"
             $ topo exec h1 true
             --- stderr
             error: find netns `h1`: no lab has a netns of this name
              |
              = hint: `topo ls` lists the labs, `topo show LAB` what one holds
             --- exit code 1
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -66,12 +94,16 @@ fn the_list() {
         w.write("pair.rhai", PAIR);
         w.topo(&["run", "pair.rhai"]).ok();
         w.topo(&["bridge", "--netns", "ns9"]).ok();
-        shows(w, &["ls"], expect![[r#"
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             NAME    STATE  NETNS  DEVS  AGE  SCRIPT
             bridge  up     1      3     Ns   scripts/bridge.rhai
             pair    up     2      2     Ns   pair.rhai
-        "#]]);
+        "#]],
+        );
         let json: Value = serde_json::from_str(w.topo(&["ls", "--json"]).ok().out()).expect("JSON");
         let row = &json[1];
         assert_eq!(
@@ -106,7 +138,10 @@ h2["eth0"].down();
 "#,
         );
         w.topo(&["run", "site.rhai"]).ok();
-        shows(w, &["show", "site"], expect![[r#"
+        shows(
+            w,
+            &["show", "site"],
+            expect![[r#"
             $ topo show site
             lab site: up, 3 netns, 7 devices, made by site.rhai Ns ago
 
@@ -126,8 +161,12 @@ h2["eth0"].down();
 
             h2
               eth0  veth down  -- h2-eth0 (the-switch-of-the-upper-floor)
-        "#]]);
-        shows(w, &["show", "--steps", "site"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["show", "--steps", "site"],
+            expect![[r#"
             $ topo show --steps site
             ip link add the-sw-d0995ef3 type bridge
             ip link set dev the-sw-d0995ef3 up
@@ -156,7 +195,8 @@ h2["eth0"].down();
             ip link set dev h2-eth0 master the-sw-d0995ef3 up
             ip -n h2 link set dev eth0 up
             ip -n h2 link set dev eth0 down
-        "#]]);
+        "#]],
+        );
         let json: Value = serde_json::from_str(w.topo(&["show", "--json", "site"]).ok().out()).expect("JSON");
         let h1 = json["namespaces"].as_array().expect("a list").iter().find(|one| one["name"] == "h1").expect("h1");
         assert_eq!(h1["devs"][0]["addresses"], serde_json::json!(["10.0.0.1/24", "fd00::1/64"]));
@@ -166,7 +206,10 @@ h2["eth0"].down();
         // The kernel frees it a little later.
         w.run("while ip link show dev h1-eth0 >/dev/null 2>&1; do :; done").ok();
         w.ip("-n r1 link set lo down");
-        shows(w, &["show", "site"], expect![[r#"
+        shows(
+            w,
+            &["show", "site"],
+            expect![[r#"
             $ topo show site
             lab site: up, 3 netns, 7 devices, made by site.rhai Ns ago
 
@@ -183,23 +226,32 @@ h2["eth0"].down();
 
             h2
               eth0  veth down  -- h2-eth0 (the-switch-of-the-upper-floor)
-        "#]]);
-        shows(w, &["exec", "site/h1", "true"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["exec", "site/h1", "true"],
+            expect![[r#"
             $ topo exec site/h1 true
             --- stderr
             error: enter netns `h1` of lab `site`: something else removed it
              |
              = hint: `topo down site` removes the rest
             --- exit code 1
-        "#]]);
-        shows(w, &["show", "sit"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["show", "sit"],
+            expect![[r#"
             $ topo show sit
             --- stderr
             error: find lab `sit`: there is no lab of this name
              |
              = hint: did you mean `site`?
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.topo(&["down", "site"]).ok();
     });
 }
@@ -210,21 +262,32 @@ fn taken_down() {
         for name in ["a", "b", "c", "d"] {
             w.topo(&["run", "--name", name, "-e", &format!("netns(\"{name}\")")]).ok();
         }
-        shows(w, &["down", "a"], expect![[r#"
+        shows(
+            w,
+            &["down", "a"],
+            expect![[r#"
             $ topo down a
             --- stderr
             lab `a` is down
-        "#]]);
-        shows(w, &["down", "a"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["down", "a"],
+            expect![[r#"
             $ topo down a
             --- stderr
             error: find lab `a`: there is no lab of this name
              |
              = hint: did you mean `b`?
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         // One that isn't there keeps no other from being taken down.
-        shows(w, &["down", "b", "bb", "c"], expect![[r#"
+        shows(
+            w,
+            &["down", "b", "bb", "c"],
+            expect![[r#"
             $ topo down b bb c
             --- stderr
             lab `b` is down
@@ -233,8 +296,12 @@ fn taken_down() {
              |
              = hint: `topo ls` lists the labs
             --- exit code 1
-        "#]]);
-        shows(w, &["down", "--all", "d"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["down", "--all", "d"],
+            expect![[r#"
             $ topo down --all d
             --- stderr
             error: the argument '--all' cannot be used with '[LAB]...'
@@ -243,22 +310,31 @@ fn taken_down() {
 
             For more information, try '--help'.
             --- exit code 2
-        "#]]);
-        shows(w, &["down", "--all", "--trace"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["down", "--all", "--trace"],
+            expect![[r#"
             $ topo down --all --trace
             --- stderr
             - undo: add netns `d`
             lab `d` is down
-        "#]]);
+        "#]],
+        );
         w.topo(&["run", "--name", "office", "-e", "netns(\"a\")"]).ok();
-        shows(w, &["down", "ofice"], expect![[r#"
+        shows(
+            w,
+            &["down", "ofice"],
+            expect![[r#"
             $ topo down ofice
             --- stderr
             error: find lab `ofice`: there is no lab of this name
              |
              = hint: did you mean `office`?
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.topo(&["down", "office"]).ok();
     });
 }
@@ -290,53 +366,80 @@ fn commands_in_a_netns() {
         assert_eq!(w.topo_stdin("abc", &["exec", "h1", "cat"]).ok().out(), "abc");
         assert_eq!(w.topo(&["exec", "h1", "printf", "%s", "--rm"]).ok().out(), "--rm");
         assert_eq!(w.topo(&["exec", "h1", "sh", "-c", "kill -9 $$"]).code, 137);
-        assert_eq!(w.topo_env(&[("SHELL", "/bin/pwd")], &["exec", "h1"]).ok().out().trim(), w.dir().to_str().expect("UTF-8"));
-        shows(w, &["exec", "h1", "no-such-program"], expect![[r#"
+        assert_eq!(
+            w.topo_env(&[("SHELL", "/bin/pwd")], &["exec", "h1"]).ok().out().trim(),
+            w.dir().to_str().expect("UTF-8")
+        );
+        shows(
+            w,
+            &["exec", "h1", "no-such-program"],
+            expect![[r#"
             $ topo exec h1 no-such-program
             --- stderr
             error: run `no-such-program`: No such file or directory
              |
              = hint: there is no such program, or its directory is not in PATH
             --- exit code 1
-        "#]]);
-        shows(w, &["exec", "h1", "/etc/passwd"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["exec", "h1", "/etc/passwd"],
+            expect![[r#"
             $ topo exec h1 /etc/passwd
             --- stderr
             error: run `/etc/passwd`: Permission denied
             --- exit code 1
-        "#]]);
-        shows(w, &["exec", "h4", "true"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["exec", "h4", "true"],
+            expect![[r#"
             $ topo exec h4 true
             --- stderr
             error: find netns `h4`: no lab has a netns of this name
              |
              = hint: `topo ls` lists the labs, `topo show LAB` what one holds
             --- exit code 1
-        "#]]);
-        shows(w, &["exec", "pair/h4", "true"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["exec", "pair/h4", "true"],
+            expect![[r#"
             $ topo exec pair/h4 true
             --- stderr
             error: find netns `pair/h4`: lab `pair` has no such netns
              |
              = hint: did you mean `pair/h1`?
             --- exit code 1
-        "#]]);
-        shows(w, &["exec", "pear/h1", "true"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["exec", "pear/h1", "true"],
+            expect![[r#"
             $ topo exec pear/h1 true
             --- stderr
             error: find lab `pear`: there is no lab of this name
              |
              = hint: did you mean `pair`?
             --- exit code 1
-        "#]]);
-        shows(w, &["exec", "host", "true"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["exec", "host", "true"],
+            expect![[r#"
             $ topo exec host true
             --- stderr
             error: find netns `host`: several labs have one
              |
              = hint: say which: `other/host`, `pair/host`
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.topo(&["down", "--all"]).ok();
     });
 }
@@ -348,20 +451,31 @@ fn a_lab_that_is_being_built() {
         w.write("long.rhai", "let h = netns(\"h1\");\nh.devs();\nprint(\"ready\");\nh.exec(\"sleep 100\");\n");
         let running = w.start_topo(&["run", "long.rhai"]);
         running.wait_for_output("ready", Duration::from_secs(20));
-        shows(w, &["ls"], expect![[r#"
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             NAME  STATE     NETNS  DEVS  AGE  SCRIPT
             long  building  1      0     Ns   long.rhai
-        "#]]);
-        shows(w, &["down", "long"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["down", "long"],
+            expect![[r#"
             $ topo down long
             --- stderr
             error: lock lab `long`: process PID is at work on it
              |
              = hint: wait until it has ended, or end it: it takes the lab down itself
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "long.rhai"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "long.rhai"],
+            expect![[r#"
             $ topo run long.rhai
             --- stderr
             error: add netns `h1`: lab `long` has made one of this name
@@ -372,10 +486,15 @@ fn a_lab_that_is_being_built() {
               |
               = hint: `topo down long` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
             --- exit code 1
-        "#]]);
-        shows(w, &["gc"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["gc"],
+            expect![[r#"
             $ topo gc
-        "#]]);
+        "#]],
+        );
         w.topo(&["exec", "h1", "true"]).ok();
         running.signal(Signal::SIGINT);
         running.wait().fails(130);
@@ -391,12 +510,19 @@ fn what_a_killed_run_left() {
         running.wait_for_output("ready", Duration::from_secs(20));
         running.signal(Signal::SIGKILL);
         running.wait().fails(137);
-        shows(w, &["ls"], expect![[r#"
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             NAME  STATE  NETNS  DEVS  AGE  SCRIPT
             long  dead   1      2     Ns   long.rhai
-        "#]]);
-        shows(w, &["run", "long.rhai"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "long.rhai"],
+            expect![[r#"
             $ topo run long.rhai
             --- stderr
             error: add netns `h1`: lab `long` has made one of this name
@@ -407,8 +533,12 @@ fn what_a_killed_run_left() {
               |
               = hint: `topo down long` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "--name", "other", "-e", "netns(\"h1\")"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "--name", "other", "-e", "netns(\"h1\")"],
+            expect![[r#"
             $ topo run --name other -e 'netns("h1")'
             --- stderr
             error: add netns `h1`: lab `long` has made one of this name
@@ -419,17 +549,26 @@ fn what_a_killed_run_left() {
               |
               = hint: `topo down long` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
             --- exit code 1
-        "#]]);
-        shows(w, &["gc"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["gc"],
+            expect![[r#"
             $ topo gc
             --- stderr
             removed lab `long`
-        "#]]);
-        shows(w, &["ls"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             --- stderr
             no lab is up
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -443,7 +582,10 @@ fn damaged_files() {
         let (good_record, good_journal) =
             (fs::read_to_string(&record).expect("a record"), fs::read_to_string(&journal).expect("a journal"));
         w.write("state/labs/a/lab.json", "{\"name\":");
-        shows(w, &["ls"], expect![[r#"
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             NAME  STATE  NETNS  DEVS  AGE  SCRIPT
             b     up     1      0     Ns   -e
@@ -452,26 +594,35 @@ fn damaged_files() {
              |
              = hint: the file is damaged; nothing was changed
             --- exit code 1
-        "#]]);
-        shows(w, &["down", "a"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["down", "a"],
+            expect![[r#"
             $ topo down a
             --- stderr
             error: read the record `DIR/state/labs/a/lab.json`: EOF while parsing a value at line 1 column 8
              |
              = hint: the file is damaged; nothing was changed
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.topo(&["gc"]).fails(1).says("labs/a/lab.json");
         w.write("state/labs/a/lab.json", &good_record);
         w.write("state/labs/a/journal", &good_journal.replace("netns", "nonsense"));
-        shows(w, &["down", "a"], expect![[r#"
+        shows(
+            w,
+            &["down", "a"],
+            expect![[r#"
             $ topo down a
             --- stderr
             error: read the journal `DIR/state/labs/a/journal`, line 1: read a step of sort `nonsense`: this release knows no such step
              |
              = hint: the file is damaged; nothing was changed. What the lab made bears its mark: `ip -d link` shows it
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.write("state/labs/a/journal", &good_journal);
         w.topo(&["down", "a", "b"]).ok();
     });
@@ -505,7 +656,8 @@ fn a_state_directory_of_ones_own() {
         $ TOPO_STATE=deep/er/state topo ls
         NAME  STATE  NETNS  DEVS  AGE  SCRIPT
         lab   up     1      0     Ns   -e
-    "#]].assert_eq(&seen(&w, &w.topo_env(env, &["ls"])));
+    "#]]
+    .assert_eq(&seen(&w, &w.topo_env(env, &["ls"])));
     assert_eq!(w.run("stat -c %a deep/er/state deep/er/state/labs").ok().out(), "700\n700\n");
     w.topo_env(env, &["down", "lab"]).ok();
     assert_eq!(w.run("ls deep/er/state/labs").ok().out(), "");

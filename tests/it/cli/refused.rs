@@ -11,48 +11,76 @@ fn files_that_cant_be_read() {
     as_user(|w| {
         w.write("secret.rhai", "netns(\"h1\");");
         w.run("mkdir dir; printf 'netns(\\377)' >binary.rhai; chmod 000 secret.rhai; : >empty.rhai").ok();
-        shows(w, &["run", "nowhere.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "nowhere.rhai"],
+            expect![[r#"
             $ topo run nowhere.rhai
             --- stderr
             error: read the script `nowhere.rhai`: No such file or directory
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "dir"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "dir"],
+            expect![[r#"
             $ topo run dir
             --- stderr
             error: read the script `dir`: Is a directory
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "binary.rhai"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "binary.rhai"],
+            expect![[r#"
             $ topo run binary.rhai
             --- stderr
             error: read the script `binary.rhai`: byte 6 is not UTF-8 text
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "secret.rhai"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "secret.rhai"],
+            expect![[r#"
             $ topo run secret.rhai
             --- stderr
             error: read the script `secret.rhai`: Permission denied
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "line\nbreak.rhai"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "line\nbreak.rhai"],
+            expect![[r#"
             $ topo run 'line
             break.rhai'
             --- stderr
             error: read the script `line\nbreak.rhai`: No such file or directory
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "empty.rhai"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "empty.rhai"],
+            expect![[r#"
             $ topo run empty.rhai
-        "#]]);
-        shows(w, &["check", "nowhere.rhai", "binary.rhai", "empty.rhai"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["check", "nowhere.rhai", "binary.rhai", "empty.rhai"],
+            expect![[r#"
             $ topo check nowhere.rhai binary.rhai empty.rhai
             --- stderr
             error: read the script `nowhere.rhai`: No such file or directory
             error: read the script `binary.rhai`: byte 6 is not UTF-8 text
             2 mistakes found
             --- exit code 1
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -69,7 +97,8 @@ fn state_directories_that_cant_be_used() {
              |
              = hint: run `chmod 700 DIR/open`
             --- exit code 1
-        "#]].assert_eq(&run("open"));
+        "#]]
+        .assert_eq(&run("open"));
         expect![[r#"
             $ TOPO_STATE=file topo ls
             --- stderr
@@ -77,7 +106,8 @@ fn state_directories_that_cant_be_used() {
              |
              = hint: set TOPO_STATE to a directory that you can write to
             --- exit code 1
-        "#]].assert_eq(&run("file"));
+        "#]]
+        .assert_eq(&run("file"));
         expect![[r#"
             $ TOPO_STATE=/proc/topo topo ls
             --- stderr
@@ -85,7 +115,8 @@ fn state_directories_that_cant_be_used() {
              |
              = hint: set TOPO_STATE to a directory that you can write to
             --- exit code 1
-        "#]].assert_eq(&run("/proc/topo"));
+        "#]]
+        .assert_eq(&run("/proc/topo"));
         w.run("rm -r open file").ok();
     });
 }
@@ -115,30 +146,48 @@ fn a_lab_that_needs_rights() {
         let topo = env!("CARGO_BIN_EXE_topo");
         // As the user, but with all of root's rights over this world.
         let id = w.run("id -u").ok().stdout;
-        let (id, caps) = (id.trim(), "--inh-caps=+net_admin,+net_raw,+sys_admin,+dac_override --ambient-caps=+net_admin,+net_raw,+sys_admin,+dac_override");
+        let (id, caps) = (
+            id.trim(),
+            "--inh-caps=+net_admin,+net_raw,+sys_admin,+dac_override --ambient-caps=+net_admin,+net_raw,+sys_admin,+dac_override",
+        );
         w.run_as_root(&format!("umask 022; setpriv --reuid {id} --clear-groups {caps} {topo} run pair.rhai")).ok();
-        shows(w, &["ls"], expect![[r#"
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             NAME  STATE  NETNS  DEVS  AGE  SCRIPT
             pair  up     2      2     Ns   pair.rhai
-        "#]]);
-        shows(w, &["show", "pair"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["show", "pair"],
+            expect![[r#"
             $ topo show pair
             --- stderr
             error: look into lab `pair`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have
              |
              = hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
             --- exit code 1
-        "#]]);
-        shows(w, &["exec", "h1", "true"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["exec", "h1", "true"],
+            expect![[r#"
             $ topo exec h1 true
             --- stderr
             error: enter netns `h1`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have
              |
              = hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
             --- exit code 1
-        "#]]);
-        shows(w, &["down", "pair", "pear"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["down", "pair", "pear"],
+            expect![[r#"
             $ topo down pair pear
             --- stderr
             error: take down lab `pair`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have
@@ -148,7 +197,8 @@ fn a_lab_that_needs_rights() {
              |
              = hint: did you mean `pair`?
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.run_as_root(&format!("setpriv --reuid {id} --clear-groups {caps} {topo} down pair")).ok();
     });
 }
@@ -161,7 +211,10 @@ fn mistakes_that_are_known_beforehand() {
             "bad.rhai",
             "import \"lan\" as lan;\nlet h = nets(\"h1\");\nveth(h[\"eth0\"], \"up0\", #{ mtuu: 1400 });\nh.route(\"default\");\nlan::sta(\"sw0\", 3, net(\"10.0.0.0/24\"));\nlan::star(\"sw0\");\nif false { bridgge(\"br0\"); }\n",
         );
-        shows(w, &["check", "bad.rhai"], expect![[r#"
+        shows(
+            w,
+            &["check", "bad.rhai"],
+            expect![[r#"
             $ topo check bad.rhai
             --- stderr
             error: unknown function `nets`
@@ -208,7 +261,8 @@ fn mistakes_that_are_known_beforehand() {
               = hint: did you mean `bridge`?
             6 mistakes found
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         let json: serde_json::Value =
             serde_json::from_str(w.topo(&["check", "--json", "bad.rhai"]).fails(1).out()).expect("JSON");
         let lines: Vec<_> = json.as_array().expect("a list").iter().map(|one| one["at"][0]["line"].as_u64()).collect();
@@ -222,12 +276,17 @@ fn mistakes_that_are_known_beforehand() {
 fn nothing_to_find() {
     as_user(|w| {
         w.write("pair.rhai", PAIR);
-        shows(w, &["check", "pair.rhai"], expect![[r#"
+        shows(
+            w,
+            &["check", "pair.rhai"],
+            expect![[r#"
             $ topo check pair.rhai
-        "#]]);
+        "#]],
+        );
         assert_eq!(w.topo(&["check", "--json", "pair.rhai"]).ok().out().trim(), "[]");
         // All that ships is free of mistakes.
-        let scripts = w.run(&format!("cd {} && find scripts stdlib examples -name '*.rhai'", env!("CARGO_MANIFEST_DIR"))).ok();
+        let scripts =
+            w.run(&format!("cd {} && find scripts stdlib examples -name '*.rhai'", env!("CARGO_MANIFEST_DIR"))).ok();
         let paths: Vec<String> =
             scripts.out().lines().map(|path| format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).collect();
         let args: Vec<&str> = ["check"].into_iter().chain(paths.iter().map(String::as_str)).collect();
@@ -239,8 +298,14 @@ fn nothing_to_find() {
 #[test]
 fn a_wrong_header() {
     let w = &World::new();
-    w.write("bad.rhai", "//! Does it.\n//!\n//! Arguments:\n//!   --count N   how many  [default: x]\nprint(args.count);\n");
-    shows(w, &["run", "bad.rhai"], expect![[r#"
+    w.write(
+        "bad.rhai",
+        "//! Does it.\n//!\n//! Arguments:\n//!   --count N   how many  [default: x]\nprint(args.count);\n",
+    );
+    shows(
+        w,
+        &["run", "bad.rhai"],
+        expect![[r#"
         $ topo run bad.rhai
         --- stderr
         error: read the script's header: `x` of `--count` is not of the type N: not a whole number
@@ -251,6 +316,7 @@ fn a_wrong_header() {
           |
           = hint: the placeholder word is the type of an argument's values
         --- exit code 1
-    "#]]);
+    "#]],
+    );
     w.topo(&["check", "bad.rhai"]).fails(1).says("bad.rhai:4:");
 }

@@ -12,14 +12,21 @@ use crate::world::World;
 fn a_lab_is_left_up() {
     as_root(|w| {
         w.write("pair.rhai", PAIR);
-        shows(w, &["run", "pair.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "pair.rhai"],
+            expect![[r#"
             $ topo run pair.rhai
             ok   h1 reaches h2
             --- stderr
             lab `pair` is up: 2 netns, 2 devices; `topo down pair` takes it down
-        "#]]);
+        "#]],
+        );
         assert!(w.ip("-n h1 -br addr").contains("10.0.0.1/24"));
-        shows(w, &["run", "pair.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "pair.rhai"],
+            expect![[r#"
             $ topo run pair.rhai
             --- stderr
             error: add netns `h1`: lab `pair` has made one of this name
@@ -30,17 +37,26 @@ fn a_lab_is_left_up() {
               |
               = hint: `topo down pair` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.topo(&["down", "pair"]).ok();
-        shows(w, &["run", "--rm", "pair.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "--rm", "pair.rhai"],
+            expect![[r#"
             $ topo run --rm pair.rhai
             ok   h1 reaches h2
-        "#]]);
-        shows(w, &["ls"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             --- stderr
             no lab is up
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -49,7 +65,10 @@ fn a_lab_is_left_up() {
 fn a_failed_lab_is_kept_when_asked() {
     as_root(|w| {
         w.write("half.rhai", "let h = netns(\"h1\");\nveth(h[\"eth0\"], \"up0\");\nthrow \"enough\";\n");
-        shows(w, &["run", "half.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "half.rhai"],
+            expect![[r#"
             $ topo run half.rhai
             --- stderr
             error: the script threw: enough
@@ -58,9 +77,13 @@ fn a_failed_lab_is_kept_when_asked() {
             3 | throw "enough";
               | ^^^^^
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         assert_eq!(w.ip("netns list"), "");
-        shows(w, &["run", "--keep", "half.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "--keep", "half.rhai"],
+            expect![[r#"
             $ topo run --keep half.rhai
             --- stderr
             error: the script threw: enough
@@ -70,24 +93,33 @@ fn a_failed_lab_is_kept_when_asked() {
               | ^^^^^
             lab `half` is up: 1 netns, 2 devices; `topo down half` takes it down
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         assert!(w.ip("-n h1 -br link").contains("eth0"));
-        shows(w, &["ls"], expect![[r#"
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             NAME  STATE  NETNS  DEVS  AGE  SCRIPT
             half  up     1      2     Ns   half.rhai
-        "#]]);
+        "#]],
+        );
         w.topo(&["down", "half"]).ok();
 
         w.write("unsound.rhai", "netns(\"h1\");\ncheck(\"it\", false);\n");
-        shows(w, &["run", "--keep", "unsound.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "--keep", "unsound.rhai"],
+            expect![[r#"
             $ topo run --keep unsound.rhai
             FAIL it  (unsound.rhai:2:1)
             --- stderr
             1 of 1 check failed
             lab `unsound` is up: 1 netns, 0 devices; `topo down unsound` takes it down
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.topo(&["down", "unsound"]).ok();
     });
 }
@@ -96,16 +128,24 @@ fn a_failed_lab_is_kept_when_asked() {
 #[test]
 fn nothing_made() {
     as_root(|w| {
-        shows(w, &["run", "-e", "print(1 + 1); debug(2);"], expect![[r#"
+        shows(
+            w,
+            &["run", "-e", "print(1 + 1); debug(2);"],
+            expect![[r#"
             $ topo run -e 'print(1 + 1); debug(2);'
             2
             -e @ 1:15 | 2
-        "#]]);
-        shows(w, &["ls"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             --- stderr
             no lab is up
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -115,41 +155,65 @@ fn names_of_labs() {
     as_root(|w| {
         w.write("my lab (2).rhai", "netns(\"a\");");
         w.write("named.rhai", "lab(\"office\");\nnetns(\"b\");\n");
-        shows(w, &["run", "my lab (2).rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "my lab (2).rhai"],
+            expect![[r#"
             $ topo run 'my lab (2).rhai'
             --- stderr
             lab `my-lab--2-` is up: 1 netns, 0 devices; `topo down my-lab--2-` takes it down
-        "#]]);
-        shows(w, &["run", "named.rhai"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "named.rhai"],
+            expect![[r#"
             $ topo run named.rhai
             --- stderr
             lab `office` is up: 1 netns, 0 devices; `topo down office` takes it down
-        "#]]);
+        "#]],
+        );
         w.topo(&["down", "office"]).ok();
-        shows(w, &["run", "--name", "lab.1", "named.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "--name", "lab.1", "named.rhai"],
+            expect![[r#"
             $ topo run --name lab.1 named.rhai
             --- stderr
             lab `lab.1` is up: 1 netns, 0 devices; `topo down lab.1` takes it down
-        "#]]);
-        shows(w, &["run", "--name", "a/b", "named.rhai"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "--name", "a/b", "named.rhai"],
+            expect![[r#"
             $ topo run --name a/b named.rhai
             --- stderr
             error: lab name `a/b`: '/' is not allowed in it
              |
              = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         // Several without a name of their own are numbered.
-        shows(w, &["run", "-e", "netns(\"c\")"], expect![[r#"
+        shows(
+            w,
+            &["run", "-e", "netns(\"c\")"],
+            expect![[r#"
             $ topo run -e 'netns("c")'
             --- stderr
             lab `lab` is up: 1 netns, 0 devices; `topo down lab` takes it down
-        "#]]);
-        shows(w, &["run", "-e", "netns(\"d\")"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "-e", "netns(\"d\")"],
+            expect![[r#"
             $ topo run -e 'netns("d")'
             --- stderr
             lab `lab-2` is up: 1 netns, 0 devices; `topo down lab-2` takes it down
-        "#]]);
+        "#]],
+        );
         w.topo(&["down", "--all"]).ok();
     });
 }
@@ -159,7 +223,10 @@ fn names_of_labs() {
 fn traced() {
     as_root(|w| {
         w.write("pair.rhai", PAIR);
-        shows(w, &["run", "--trace", "--rm", "pair.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "--trace", "--rm", "pair.rhai"],
+            expect![[r#"
             $ topo run --trace --rm pair.rhai
             ok   h1 reaches h2
             --- stderr
@@ -179,7 +246,8 @@ fn traced() {
             + ip -n h2 addr add 10.0.0.2/24 brd + dev eth0
             - undo: add netns `h2`
             - undo: add netns `h1`
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -204,7 +272,10 @@ fn as_json() {
             "data.rhai",
             "let h = netns(\"h1\");\nprint(\"hello\");\ntable([#{ name: h, ip: ip(\"10.0.0.1\"), n: 1 }]);\ncheck(\"it is so\", true);\n",
         );
-        shows(w, &["run", "--rm", "--json", "data.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "--rm", "--json", "data.rhai"],
+            expect![[r#"
             $ topo run --rm --json data.rhai
             {
               "checks": [
@@ -238,8 +309,12 @@ fn as_json() {
               ],
               "up": false
             }
-        "#]]);
-        shows(w, &["run", "--json", "-e", "netns(\"h1\");\nnetns(\"a/b\")"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "--json", "-e", "netns(\"h1\");\nnetns(\"a/b\")"],
+            expect![[r#"
             $ topo run --json -e 'netns("h1");
             netns("a/b")'
             {
@@ -264,7 +339,8 @@ fn as_json() {
               "up": false
             }
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         let failed = w.topo(&["run", "--json", "-e", "check(\"it\", false)"]).fails(1);
         let json: serde_json::Value = serde_json::from_str(failed.out()).expect("JSON");
         assert_eq!((&json["ok"], &json["error"]), (&false.into(), &serde_json::Value::Null));
@@ -283,7 +359,10 @@ fn what_a_script_prints() {
             "prints.rhai",
             "let h = netns(\"h1\");\nprint(h);\nprint(h[\"lo\"]);\nprint(net(\"10.0.0.0/24\"));\nprint([1, 2.5, true, ()]);\nprint(#{ a: 1 });\nprint([h, h[\"lo\"], ip(\"10.0.0.1\")]);\nprint();\nprint(\"two\\nlines\");\ntable([#{ name: \"h1\", ip: ip(\"10.0.0.1\") }, #{ name: \"a-longer-name\", ip: () }], [\"name\", \"ip\"]);\n",
         );
-        shows(w, &["run", "--rm", "prints.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "--rm", "prints.rhai"],
+            expect![[r#"
             $ topo run --rm prints.rhai
             h1
             lo
@@ -297,7 +376,8 @@ fn what_a_script_prints() {
             NAME           IP
             h1             10.0.0.1
             a-longer-name
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -323,11 +403,15 @@ if args.subnet != () { print(args.subnet.host(1)); }
 fn arguments_of_a_script() {
     let w = &World::new();
     w.write("greet.rhai", GREETING);
-    shows(w, &["run", "greet.rhai", "world"], expect![[r#"
+    shows(
+        w,
+        &["run", "greet.rhai", "world"],
+        expect![[r#"
         $ topo run greet.rhai world
         hello world
         soft false 0
-    "#]]);
+    "#]],
+    );
     shows(
         w,
         &["run", "greet.rhai", "--count", "2", "-v", "--how", "loud", "--subnet", "10.0.0.0/24", "world", "a", "b"],
@@ -339,7 +423,10 @@ fn arguments_of_a_script() {
             10.0.0.1
         "#]],
     );
-    shows(w, &["run", "greet.rhai"], expect![[r#"
+    shows(
+        w,
+        &["run", "greet.rhai"],
+        expect![[r#"
         $ topo run greet.rhai
         --- stderr
         error: the following required arguments were not provided:
@@ -349,8 +436,12 @@ fn arguments_of_a_script() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(w, &["run", "greet.rhai", "--help"], expect![[r#"
+    "#]],
+    );
+    shows(
+        w,
+        &["run", "greet.rhai", "--help"],
+        expect![[r#"
         $ topo run greet.rhai --help
         Greets.
 
@@ -385,16 +476,24 @@ fn arguments_of_a_script() {
 
           -h, --help
                   Print help (see a summary with '-h')
-    "#]]);
-    shows(w, &["run", "greet.rhai", "world", "--count", "many"], expect![[r#"
+    "#]],
+    );
+    shows(
+        w,
+        &["run", "greet.rhai", "world", "--count", "many"],
+        expect![[r#"
         $ topo run greet.rhai world --count many
         --- stderr
         error: invalid value 'many' for '--count <N>': not a whole number
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(w, &["run", "greet.rhai", "world", "--how", "lout"], expect![[r#"
+    "#]],
+    );
+    shows(
+        w,
+        &["run", "greet.rhai", "world", "--how", "lout"],
+        expect![[r#"
         $ topo run greet.rhai world --how lout
         --- stderr
         error: invalid value 'lout' for '--how <WORD>'
@@ -404,16 +503,24 @@ fn arguments_of_a_script() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(w, &["run", "greet.rhai", "world", "--subnet", "10.0.0.5/24"], expect![[r#"
+    "#]],
+    );
+    shows(
+        w,
+        &["run", "greet.rhai", "world", "--subnet", "10.0.0.5/24"],
+        expect![[r#"
         $ topo run greet.rhai world --subnet 10.0.0.5/24
         --- stderr
         error: invalid value '10.0.0.5/24' for '--subnet <CIDR>': host bits are set; did you mean `10.0.0.0/24`?
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
-    shows(w, &["run", "greet.rhai", "world", "--cuont", "2"], expect![[r#"
+    "#]],
+    );
+    shows(
+        w,
+        &["run", "greet.rhai", "world", "--cuont", "2"],
+        expect![[r#"
         $ topo run greet.rhai world --cuont 2
         --- stderr
         error: unexpected argument '--cuont' found
@@ -424,9 +531,13 @@ fn arguments_of_a_script() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
+    "#]],
+    );
     // An option of `topo run` behind the script is the script's, which has none such.
-    shows(w, &["run", "greet.rhai", "world", "--json"], expect![[r#"
+    shows(
+        w,
+        &["run", "greet.rhai", "world", "--json"],
+        expect![[r#"
         $ topo run greet.rhai world --json
         --- stderr
         error: unexpected argument '--json' found
@@ -439,10 +550,14 @@ fn arguments_of_a_script() {
 
         hint: `--json` is an option of topo itself: it goes before the script
         --- exit code 2
-    "#]]);
+    "#]],
+    );
     // A script without a header takes none.
     w.write("plain.rhai", "print(1);");
-    shows(w, &["run", "plain.rhai", "world"], expect![[r#"
+    shows(
+        w,
+        &["run", "plain.rhai", "world"],
+        expect![[r#"
         $ topo run plain.rhai world
         --- stderr
         error: unexpected argument 'world' found
@@ -451,7 +566,8 @@ fn arguments_of_a_script() {
 
         For more information, try '--help'.
         --- exit code 2
-    "#]]);
+    "#]],
+    );
 }
 
 /// `#!/usr/bin/env -S topo run` makes a script a program.
@@ -468,19 +584,28 @@ fn an_executable_script() {
 #[test]
 fn other_sources() {
     as_root(|w| {
-        shows(w, &["run", "-e", "print(netns(\"h1\").name)", "--rm"], expect![[r#"
+        shows(
+            w,
+            &["run", "-e", "print(netns(\"h1\").name)", "--rm"],
+            expect![[r#"
             $ topo run -e 'print(netns("h1").name)' --rm
             h1
-        "#]]);
-        shows(w, &["run", "--rm", "-e", "print(netns(\"h1\").name)"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "--rm", "-e", "print(netns(\"h1\").name)"],
+            expect![[r#"
             $ topo run --rm -e 'print(netns("h1").name)'
             h1
-        "#]]);
+        "#]],
+        );
         let ran = w.topo_stdin(PAIR, &["run", "--rm", "-"]);
         expect![[r#"
             $ topo run --rm -
             ok   h1 reaches h2
-        "#]].assert_eq(&seen(w, &ran));
+        "#]]
+        .assert_eq(&seen(w, &ran));
         let ran = w.topo_stdin(GREETING, &["run", "-", "--count", "2", "world"]).ok();
         assert_eq!(ran.out(), "hello world\nhello world\nsoft false 0 \n");
         let ran = w.topo_stdin("netns(\"a/b\");", &["run", "-"]);
@@ -495,11 +620,13 @@ fn other_sources() {
               |
               = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
             --- exit code 1
-        "#]].assert_eq(&seen(w, &ran));
+        "#]]
+        .assert_eq(&seen(w, &ran));
         let ran = w.topo_stdin("", &["run", "-"]);
         expect![[r#"
             $ topo run -
-        "#]].assert_eq(&seen(w, &ran));
+        "#]]
+        .assert_eq(&seen(w, &ran));
     });
 }
 
@@ -531,6 +658,7 @@ fn interrupted() {
             1 | print("ready"); loop { }
               |                      ^
             --- exit code 130
-        "#]].assert_eq(&seen(w, &ran));
+        "#]]
+        .assert_eq(&seen(w, &ran));
     });
 }

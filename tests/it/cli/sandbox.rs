@@ -7,11 +7,7 @@ use super::{PAIR, as_root, as_user, masked, seen, shows};
 use crate::world::World;
 
 /// Where `topo` is for the commands of a shell in this world.
-const FIND_TOPO: &str = concat!(
-    "PATH=/run/world:$(dirname ",
-    env!("CARGO_BIN_EXE_topo"),
-    "):$PATH; "
-);
+const FIND_TOPO: &str = concat!("PATH=/run/world:$(dirname ", env!("CARGO_BIN_EXE_topo"), "):$PATH; ");
 
 /// The whole life of a lab in a sandbox; `flag` is what asks for it.
 fn life(w: &World, flag: &[&str]) {
@@ -64,7 +60,10 @@ fn as_root_who_asks_for_it() {
 fn a_failed_run() {
     as_user(|w| {
         w.write("half.rhai", "let h = netns(\"h1\");\nveth(h[\"eth0\"], \"up0\");\nnetns(\"a/b\");\n");
-        shows(w, &["run", "half.rhai"], expect![[r#"
+        shows(
+            w,
+            &["run", "half.rhai"],
+            expect![[r#"
             $ topo run half.rhai
             --- stderr
             error: netns name `a/b`: '/' is not allowed in it
@@ -75,24 +74,37 @@ fn a_failed_run() {
               |
               = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "--rm", "-e", "netns(\"h1\"); check(\"it\", false)"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "--rm", "-e", "netns(\"h1\"); check(\"it\", false)"],
+            expect![[r#"
             $ topo run --rm -e 'netns("h1"); check("it", false)'
             FAIL it  (-e:1:14)
             --- stderr
             1 of 1 check failed
             everything that lab `lab` had made was taken back
             --- exit code 1
-        "#]]);
-        shows(w, &["run", "-e", "print(1)"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["run", "-e", "print(1)"],
+            expect![[r#"
             $ topo run -e 'print(1)'
             1
-        "#]]);
-        shows(w, &["ls"], expect![[r#"
+        "#]],
+        );
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             --- stderr
             no lab is up
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -100,7 +112,10 @@ fn a_failed_run() {
 #[test]
 fn a_failed_run_is_kept() {
     as_user(|w| {
-        shows(w, &["run", "--keep", "--name", "half", "-e", "netns(\"h1\"); throw \"enough\""], expect![[r#"
+        shows(
+            w,
+            &["run", "--keep", "--name", "half", "-e", "netns(\"h1\"); throw \"enough\""],
+            expect![[r#"
             $ topo run --keep --name half -e 'netns("h1"); throw "enough"'
             --- stderr
             error: the script threw: enough
@@ -110,7 +125,8 @@ fn a_failed_run_is_kept() {
               |              ^^^^^
             lab `half` is up: 1 netns, 0 devices; `topo down half` takes it down
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.topo(&["exec", "half/h1", "ip", "link"]).ok().says("lo");
         w.topo(&["down", "half"]).ok();
     });
@@ -122,7 +138,8 @@ fn a_script_on_standard_input() {
         expect![[r#"
             $ topo run --rm -
             ok   h1 reaches h2
-        "#]].assert_eq(&seen(w, &w.topo_stdin(PAIR, &["run", "--rm", "-"])));
+        "#]]
+        .assert_eq(&seen(w, &w.topo_stdin(PAIR, &["run", "--rm", "-"])));
         expect![[r#"
             $ topo run -
             --- stderr
@@ -134,7 +151,8 @@ fn a_script_on_standard_input() {
               |
               = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
             --- exit code 1
-        "#]].assert_eq(&seen(w, &w.topo_stdin("netns(\"a/b\");", &["run", "-"])));
+        "#]]
+        .assert_eq(&seen(w, &w.topo_stdin("netns(\"a/b\");", &["run", "-"])));
     });
 }
 
@@ -160,12 +178,19 @@ fn a_killed_holder() {
             // Until it is gone: a kill is not at once.
             w.run(&format!("kill -9 {holder}; while [ -d /proc/{holder} ]; do :; done")).ok();
             if remove[0] == "gc" {
-                shows(w, &["ls"], expect![[r#"
+                shows(
+                    w,
+                    &["ls"],
+                    expect![[r#"
                     $ topo ls
                     NAME  STATE           NETNS  DEVS  AGE  SCRIPT
                     pair  dead (sandbox)  2      2     Ns   pair.rhai
-                "#]]);
-                shows(w, &["show", "pair"], expect![[r#"
+                "#]],
+                );
+                shows(
+                    w,
+                    &["show", "pair"],
+                    expect![[r#"
                     $ topo show pair
                     lab pair: dead, in a sandbox, 2 netns, 2 devices, made by pair.rhai Ns ago
 
@@ -174,16 +199,24 @@ fn a_killed_holder() {
 
                     h2
                       gone: No such file or directory
-                "#]]);
-                shows(w, &["exec", "h1", "true"], expect![[r#"
+                "#]],
+                );
+                shows(
+                    w,
+                    &["exec", "h1", "true"],
+                    expect![[r#"
                     $ topo exec h1 true
                     --- stderr
                     error: enter the sandbox of lab `pair`: the process that held it has ended
                      |
                      = hint: `topo down pair` removes what is left of it
                     --- exit code 1
-                "#]]);
-                shows(w, &["run", "pair.rhai"], expect![[r#"
+                "#]],
+                );
+                shows(
+                    w,
+                    &["run", "pair.rhai"],
+                    expect![[r#"
                     $ topo run pair.rhai
                     --- stderr
                     error: make lab `pair`: it is up, made by `pair.rhai`
@@ -194,25 +227,38 @@ fn a_killed_holder() {
                       |
                       = hint: `topo down pair` takes it down; `--name` gives this run another name
                     --- exit code 1
-                "#]]);
-                shows(w, remove, expect![[r#"
+                "#]],
+                );
+                shows(
+                    w,
+                    remove,
+                    expect![[r#"
                     $ topo gc
                     --- stderr
                     removed lab `pair`
-                "#]]);
+                "#]],
+                );
             } else {
-                shows(w, remove, expect![[r#"
+                shows(
+                    w,
+                    remove,
+                    expect![[r#"
                     $ topo down pair
                     --- stderr
                     lab `pair` is down
-                "#]]);
+                "#]],
+                );
             }
         }
-        shows(w, &["ls"], expect![[r#"
+        shows(
+            w,
+            &["ls"],
+            expect![[r#"
             $ topo ls
             --- stderr
             no lab is up
-        "#]]);
+        "#]],
+        );
     });
 }
 
@@ -233,7 +279,8 @@ fn where_sandboxes_are_forbidden() {
             error: make a sandbox: No space left on device (make a user namespace)
              |
              = hint: no user namespace is left: `sudo sysctl -w user.max_user_namespaces=10000`, or run topo as root
-        "#]].assert_eq(ran.err());
+        "#]]
+        .assert_eq(ran.err());
         let ran = try_it("doctor").fails(3);
         ran.says("MISSING").says("sandbox").says("sysctl -w user.max_user_namespaces=10000");
         // What needs no sandbox works.
