@@ -94,6 +94,9 @@ pub fn bare() -> Engine {
         engine.register_global_module((group.module)().into());
     }
     engine
+        // The optimizer reads a missing property of a constant map, such as `args`, as `()`, and drops branches that are
+        // never taken, with their mistakes.
+        .set_optimization_level(rhai::OptimizationLevel::None)
         .set_strict_variables(true)
         .set_fail_on_invalid_map_property(true)
         .set_max_call_levels(CALL_LEVELS_MAX)
