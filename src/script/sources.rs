@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use include_dir::{Dir, include_dir};
@@ -134,7 +134,7 @@ pub fn module_names(dirs: &Dirs) -> Vec<String> {
 pub(super) fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Result<Script> {
     if wanted.starts_with(['.', '/']) || wanted.ends_with(".rhai") {
         let from = importer.map(Path::new).and_then(Path::parent).unwrap_or(Path::new(""));
-        let path = from.join(wanted);
+        let path: PathBuf = from.join(wanted).components().filter(|part| *part != Component::CurDir).collect();
         return Script::read(&if path.extension().is_some() { path } else { path.with_extension("rhai") });
     }
     name::check("module", wanted)?;

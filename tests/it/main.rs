@@ -1,13 +1,22 @@
 //! The one integration binary. Every test that touches the kernel does so in a `World` of its own, and leaves it clean.
 
-#![expect(clippy::panic, clippy::expect_used, reason = "a test fails by a panic, its helpers too")]
+#![expect(
+    clippy::panic,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by a panic, its helpers too"
+)]
 
 mod cli;
 mod docs;
+mod flat;
 mod foreign;
 mod ownership;
+mod settle;
+mod signals;
 mod stage;
 mod star;
+mod state;
 mod suite;
 mod tidy;
 mod unwind;
