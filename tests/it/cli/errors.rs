@@ -70,32 +70,32 @@ fn a_chain_through_a_module_of_the_users() {
             w,
             &["run", "lab.rhai"],
             expect![[r#"
-            $ topo run lab.rhai
-            --- stderr
-            error: unknown option `mtuu` of `veth`
-             --> ./lib/cables.rhai:6:5
-              |
-            6 |     veth(end, name, #{ mtuu: 1400 });
-              |     ^^^^
-              |
-             ::: ./lib/cables.rhai:2:5
-              |
-            2 |     lay(a["eth0"], b);
-              |     --- called from here
-              |
-             ::: lab.rhai:4:13
-              |
-            4 |     cables::join(netns("h1"), "up0");
-              |             ---- called from here
-              |
-             ::: lab.rhai:7:1
-              |
-            7 | build();
-              | ----- called from here
-              |
-              = hint: did you mean `mtu`?
-            --- exit code 1
-        "#]],
+                $ topo run lab.rhai
+                --- stderr
+                error: unknown option `mtuu` of `veth`
+                 --> lib/cables.rhai:6:5
+                  |
+                6 |     veth(end, name, #{ mtuu: 1400 });
+                  |     ^^^^
+                  |
+                 ::: lib/cables.rhai:2:5
+                  |
+                2 |     lay(a["eth0"], b);
+                  |     --- called from here
+                  |
+                 ::: lab.rhai:4:13
+                  |
+                4 |     cables::join(netns("h1"), "up0");
+                  |             ---- called from here
+                  |
+                 ::: lab.rhai:7:1
+                  |
+                7 | build();
+                  | ----- called from here
+                  |
+                  = hint: did you mean `mtu`?
+                --- exit code 1
+            "#]],
         );
     });
 }
@@ -113,23 +113,23 @@ fn a_chain_of_a_late_refusal() {
             w,
             &["run", "lab.rhai"],
             expect![[r#"
-            $ topo run lab.rhai
-            --- stderr
-            error: add route `default via 192.0.2.1` to netns `h1`: Nexthop has invalid gateway
-             --> ./lib/ways.rhai:2:7
-              |
-            2 |     h.route("default", #{ via: "192.0.2.1" });
-              |       ^^^^^
-              |
-             ::: lab.rhai:3:7
-              |
-            3 | ways::out(h);
-              |       --- called from here
-              |
-              = hint: a gateway must be on a network that `h1` has an address in; `onlink: true` takes it to be there
-            everything that lab `lab` had made was taken back
-            --- exit code 1
-        "#]],
+                $ topo run lab.rhai
+                --- stderr
+                error: add route `default via 192.0.2.1` to netns `h1`: Nexthop has invalid gateway
+                 --> lib/ways.rhai:2:7
+                  |
+                2 |     h.route("default", #{ via: "192.0.2.1" });
+                  |       ^^^^^
+                  |
+                 ::: lab.rhai:3:7
+                  |
+                3 | ways::out(h);
+                  |       --- called from here
+                  |
+                  = hint: a gateway must be on a network that `h1` has an address in; `onlink: true` takes it to be there
+                everything that lab `lab` had made was taken back
+                --- exit code 1
+            "#]],
         );
     });
 }
@@ -533,7 +533,7 @@ fn missing_modules() {
     expect![[r#"
         $ topo run bad.rhai
         --- stderr
-        error: read the script `./nowhere.rhai`: No such file or directory
+        error: read the script `nowhere.rhai`: No such file or directory
          --> bad.rhai:1:8
           |
         1 | import "./nowhere" as n;
@@ -546,7 +546,7 @@ fn missing_modules() {
         $ topo run bad.rhai
         --- stderr
         error: expecting ')' to close the parameters list of function 'f'
-         --> ./broken.rhai:1:7
+         --> broken.rhai:1:7
           |
         1 | fn f( {
           |       ^
