@@ -23,6 +23,8 @@ pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
     for name in state.names()? {
         match state.find(&name).and_then(|dir| lab::summary(&state, &dir, &prim::steps())) {
             Ok(summary) => summaries.push(summary),
+            // One that is just being made, or has just gone.
+            Err(error) if error.kind() == lab::Kind::Missing => {}
             Err(error) => errors.push(error),
         }
     }

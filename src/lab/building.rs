@@ -291,7 +291,9 @@ impl Lab {
     pub fn leave_up(&mut self) -> Result<bool> {
         self.settle()?;
         match self.claimed.take() {
-            Some((dir, _)) if self.applied.is_empty() => dir.remove(&self.state).map(|()| false),
+            Some((dir, _)) if self.applied.is_empty() => {
+                dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).map(|()| false)
+            }
             Some((dir, _)) => dir.set_status(Status::Up).map(|()| true),
             None => Ok(false),
         }
@@ -303,10 +305,11 @@ impl Lab {
         let Some((dir, _)) = self.claimed.take() else { return Vec::new() };
         let mut errors: Vec<Error> = dir.set_status(Status::Undoing).err().into_iter().collect();
         let listener = &mut self.listener;
+        let mark = self.kernel.mark();
+        errors.extend(undo::end_marked(|known| known == mark).err());
         errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&step_event(asked, true))));
-        errors.extend(undo::retire_dir(&mut self.kernel, &self.state).err());
         if errors.is_empty() {
-            errors.extend(dir.remove(&self.state).err());
+            errors.extend(dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).err());
         }
         errors
     }

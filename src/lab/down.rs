@@ -14,7 +14,7 @@ use crate::net;
 /// Takes down the lab `name` and returns every failure; after a failure the lab stays listed, so that it can be tried again.
 pub fn down(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Vec<Error> {
     let opened = state.find(name).and_then(|mut dir| {
-        dir.lock()?;
+        dir.lock(state)?;
         let record = dir.record()?;
         Ok((dir, record))
     });
@@ -34,20 +34,16 @@ pub(super) fn down_locked(
     let undone = match (record.holder, state::boot_id()) {
         (_, Err(error)) => Err(error),
         // The machine was restarted: nothing of the lab is left in the kernel.
-        (_, Ok(boot_id)) if boot_id != record.boot_id => Ok(Vec::new()),
-        (Some(holder), _) => end_sandbox(holder).map(|()| Vec::new()),
-        (None, _) => undo_journal(state, &dir, record, steps, listener),
+        (_, Ok(boot_id)) if boot_id != record.boot_id => dir.remove(state).map(|()| Vec::new()),
+        (Some(holder), _) => end_sandbox(holder).and_then(|()| dir.remove(state)).map(|()| Vec::new()),
+        (None, _) => undo_journal(state, dir, record, steps, listener),
     };
-    match undone {
-        Ok(errors) if errors.is_empty() => dir.remove(state).err().into_iter().collect(),
-        Ok(errors) => errors,
-        Err(error) => vec![error],
-    }
+    undone.unwrap_or_else(|error| vec![error])
 }
 
 fn undo_journal(
     state: &StateDir,
-    dir: &LabDir,
+    dir: LabDir,
     record: &Record,
     steps: &Steps,
     listener: &mut Listener,
@@ -60,8 +56,11 @@ fn undo_journal(
         let step = &asked.step;
         listener(&Event::Step { undo: true, doing: step.doing(), like: step.like(), place: asked.place.clone() });
     };
-    let mut errors = undo::undo(&mut kernel, &asked, &mut each);
-    errors.extend(undo::retire_dir(&mut kernel, state).err());
+    let mut errors: Vec<Error> = undo::end_marked(|known| known == record.mark).err().into_iter().collect();
+    errors.extend(undo::undo(&mut kernel, &asked, &mut each));
+    if errors.is_empty() {
+        dir.remove_after(state, || undo::retire_dir(&kernel, state))?;
+    }
     Ok(errors)
 }
 

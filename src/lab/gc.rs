@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 
 use super::down::{down_locked, end_sandbox};
-use super::error::{Error, Result};
+use super::error::{Error, Kind, Result};
 use super::event::Listener;
 use super::kernel::Kernel;
 use super::model::NetnsRef;
 use super::state::{self, LabDir, Record, StateDir, Status};
 use super::step::Steps;
 use super::undo;
-use crate::net::{self, Entry, Rtnl};
+use crate::net::{self, Entry};
 
 /// What was removed, and what could not be.
 #[derive(Debug, Default)]
@@ -50,11 +50,19 @@ fn collect_lab(
     listener: &mut Listener,
 ) -> std::result::Result<bool, Vec<Error>> {
     let one = |error: Error| vec![error];
-    let mut dir = state.find(name).map_err(one)?;
-    if dir.is_locked() {
+    let Ok(mut dir) = state.find(name) else { return Ok(false) };
+    if let Ok(record) = dir.record()
+        && !is_dead(state, &record).map_err(one)?
+    {
+        // Not even locked: that would keep its owner out.
         return Ok(false);
     }
-    dir.lock().map_err(one)?;
+    end_orphaned(state, &dir).map_err(one)?;
+    match dir.lock(state) {
+        // Somebody is at work on it, or has removed it.
+        Err(error) if matches!(error.kind(), Kind::Busy | Kind::Missing) => return Ok(false),
+        locked => locked.map_err(one)?,
+    }
     let record = match dir.record() {
         Ok(record) => record,
         // Killed between making the directory and writing the record: before anything else was made.
@@ -67,6 +75,16 @@ fn collect_lab(
     match down_locked(state, dir, &record, steps, listener) {
         errors if errors.is_empty() => Ok(true),
         errors => Err(errors),
+    }
+}
+
+/// Ends the sandbox of a run whose process outside of it was killed: it ends by itself, but some moments later.
+fn end_orphaned(state: &StateDir, dir: &LabDir) -> Result<()> {
+    match dir.record() {
+        Ok(Record { holder: Some(holder), creator, .. }) if state.inside().is_none() && !creator.is_alive() => {
+            end_sandbox(holder)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -84,13 +102,20 @@ fn is_dead(state: &StateDir, record: &Record) -> Result<bool> {
 
 /// Removes what bears a mark of this state directory for a lab that it doesn't know.
 fn collect_marked(state: &StateDir, collected: &mut Collected) -> Result<()> {
-    let known: BTreeSet<String> = state.names()?.iter().map(|name| state.mark(name)).collect();
     let prefix = state.mark_prefix();
-    let orphan = |mark: &str| mark.starts_with(&prefix) && !known.contains(mark);
     let failed = |source: net::Error| Error::kernel("look for what lost labs left", &source);
     let mut kernel = Kernel::open(&prefix).map_err(failed)?;
 
-    for name in kernel.dir().list().map_err(failed)? {
+    let host = NetnsRef::host();
+    let rtnl = kernel.rtnl(&host).map_err(failed)?;
+    let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+    let names = kernel.dir().list().map_err(failed)?;
+    // Asked for after what they own: a lab that began meanwhile is among them.
+    let known: BTreeSet<String> = state.names()?.iter().map(|name| state.mark(name)).collect();
+    let orphan = |mark: &str| mark.starts_with(&prefix) && !known.contains(mark);
+
+    undo::end_marked(orphan)?;
+    for name in names {
         let (netns, mark) = match kernel.dir().entry(&name).map_err(failed)? {
             Entry::Netns(netns) => {
                 let mark = kernel.mark_in(&netns).map_err(failed)?;
@@ -105,36 +130,34 @@ fn collect_marked(state: &StateDir, collected: &mut Collected) -> Result<()> {
         if let Some(netns) = netns {
             undo::end_processes(&BTreeSet::from([netns.id()]))?;
         }
-        kernel.dir().unbind(&name).map_err(failed)?;
-        collected.netns.push(name);
+        match kernel.dir().unbind(&name) {
+            Err(error) if !error.is_gone() => return Err(failed(error)),
+            _ => collected.netns.push(name),
+        }
     }
 
-    let host = NetnsRef::host();
-    let rtnl = kernel.rtnl(&host).map_err(failed)?;
-    let links = |kernel: &Kernel, rtnl: &Rtnl| kernel.run(net::link::list(rtnl)).map_err(failed);
-    let marked: Vec<net::Link> =
-        links(&kernel, &rtnl)?.into_iter().filter(|link| link.alias.as_deref().is_some_and(orphan)).collect();
-    for link in marked {
+    for link in links.into_iter().filter(|link| link.alias.as_deref().is_some_and(orphan)) {
         match kernel.run(net::link::delete(&rtnl, link.index)) {
             // The end of a veth whose other end was removed, or went with its namespace, just now.
             Err(error) if !error.is_gone() => return Err(failed(error)),
             _ => collected.devs.push(link.name),
         }
     }
-    undo::retire_dir(&mut kernel, state)
+    let _all = state.lock_all()?;
+    if state.names()?.is_empty() { undo::retire_dir(&kernel, state) } else { Ok(()) }
 }
 
 /// Ends a sandbox whose run died before it had a lab, or after; for the process that started it.
 pub(super) fn end_unclaimed(state: &StateDir, holder: net::ProcessId) -> Result<bool> {
     for name in state.names()? {
-        let mut dir = state.find(&name)?;
+        let Ok(mut dir) = state.find(&name) else { continue };
         match dir.record() {
             Ok(record) if record.holder == Some(holder) => {
                 if record.status == Status::Up {
                     return Ok(true);
                 }
                 end_sandbox(holder)?;
-                dir.lock()?;
+                dir.lock(state)?;
                 dir.remove(state)?;
                 return Ok(false);
             }

@@ -36,3 +36,5 @@ pub use view::{DevView, LabView, NetnsView, Summary, netns_of, summary, view};
 
 /// The protocol number that routes, rules, addresses and neighbours of ours bear: one that rt_protos of iproute2 doesn't name.
 pub const OWNER_PROTOCOL: u8 = 84;
+/// The environment variable by which a process that a script started bears its lab's mark.
+pub const PROCESS_MARK: &str = "TOPO_MARK";

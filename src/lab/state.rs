@@ -157,7 +157,7 @@ impl StateDir {
             Err(source) if source.kind() == ErrorKind::AlreadyExists => return Err(self.taken(&dir, doing())),
             Err(source) => return Err(Error::file(doing(), &source)),
         }
-        let done = dir.lock().and_then(|()| dir.write_record(record));
+        let done = dir.take_lock().and_then(|()| dir.write_record(record));
         if let Err(error) = done {
             // Nothing was made yet: the directory alone would stand in the way of the next run.
             let _ = std::fs::remove_dir_all(&dir.path);
@@ -170,9 +170,10 @@ impl StateDir {
         let name = &dir.name;
         let Ok(record) = dir.record() else {
             return Error::new(Kind::Exists, doing)
-                .because("a lab of this name is there, and its record can't be read");
+                .because("a lab of this name is there, and its record can't be read")
+                .hint("`topo gc` removes it if its run died, and else says what is wrong with the record");
         };
-        let held = dir.is_locked();
+        let held = dir.is_held();
         let (kind, because, hint) = match record.status {
             Status::Building | Status::Undoing if held => (
                 Kind::Busy,
@@ -251,8 +252,14 @@ impl LabDir {
         self.path.join("journal")
     }
 
-    /// Takes the lab's lock; `busy` if another process holds it. It is let go with this value.
-    pub fn lock(&mut self) -> Result<()> {
+    /// Takes the lab's lock; `busy` if another process holds it, `missing` if the lab is gone. It is let go with this value.
+    pub fn lock(&mut self, state: &StateDir) -> Result<()> {
+        let _all = state.lock_all()?;
+        self.take_lock()
+    }
+
+    /// Takes the lock, for whoever holds that of the state directory: neither a claim nor a removal is half done then.
+    fn take_lock(&mut self) -> Result<()> {
         let doing = || format!("lock lab `{}`", self.name);
         let file = open_lock(&self.path.join("lock")).map_err(|source| Error::file(doing(), &source))?;
         match file.try_lock() {
@@ -271,7 +278,12 @@ impl LabDir {
     }
 
     /// Tells whether another process holds the lock.
-    pub fn is_locked(&self) -> bool {
+    pub fn is_locked(&self, state: &StateDir) -> bool {
+        // The look takes the lock for a moment, which nobody who wants it may see.
+        state.lock_all().is_ok_and(|_all| self.is_held())
+    }
+
+    fn is_held(&self) -> bool {
         let Ok(file) = OpenOptions::new().write(true).open(self.path.join("lock")) else { return false };
         matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
     }
@@ -308,8 +320,16 @@ impl LabDir {
 
     /// Removes the lab's directory: the lab is no more.
     pub fn remove(self, state: &StateDir) -> Result<()> {
+        self.remove_after(state, || Ok(()))
+    }
+
+    /// Removes the lab's directory, after `last` if it is the only lab: none begins or ends meanwhile.
+    pub(super) fn remove_after(self, state: &StateDir, last: impl FnOnce() -> Result<()>) -> Result<()> {
         let failed = |source: std::io::Error| Error::file(format!("remove `{}`", self.path.display()), &source);
         let _all = state.lock_all()?;
+        if state.names()?.iter().all(|name| *name == self.name) {
+            last()?;
+        }
         // Renamed first: a process killed in the middle leaves no lab that is half there.
         let away = self.path.with_file_name(format!("{REMOVED}{}-{}", self.name, std::process::id()));
         std::fs::rename(&self.path, &away).map_err(failed)?;

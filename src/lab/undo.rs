@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::PROCESS_MARK;
 use super::error::{Error, Result};
 use super::journal::Asked;
 use super::kernel::Kernel;
@@ -91,8 +92,17 @@ pub(super) fn end_processes(ids: &BTreeSet<NetnsId>) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
+    end(net::process::in_netns(ids))
+}
+
+/// Ends the processes that bear a mark that is `wanted`, in whatever namespace they are.
+pub(super) fn end_marked(wanted: impl Fn(&str) -> bool) -> Result<()> {
+    end(net::process::with_env(PROCESS_MARK, wanted))
+}
+
+fn end(processes: net::Result<Vec<net::ProcessId>>) -> Result<()> {
     let doing = "end the lab's processes";
-    let processes = net::process::in_netns(ids).map_err(|source| Error::kernel(doing, &source))?;
+    let processes = processes.map_err(|source| Error::kernel(doing, &source))?;
     let left = net::process::end(&processes, GRACE).map_err(|source| Error::kernel(doing, &source))?;
     if left.is_empty() {
         return Ok(());
@@ -125,14 +135,14 @@ fn failed_dir(source: &net::Error) -> Error {
     Error::kernel("make the directory of named netns", source)
 }
 
-/// Removes the directory of named namespaces if a lab of ours made it and nothing is in it any more.
-pub(super) fn retire_dir(kernel: &mut Kernel, state: &StateDir) -> Result<()> {
+/// Removes the directory of named namespaces if a lab of ours made it and nothing is in it any more; for whoever holds the
+/// lock of the state directory and knows that no other lab is about to use it.
+pub(super) fn retire_dir(kernel: &Kernel, state: &StateDir) -> Result<()> {
     let note = state.root().join(DIR_NOTE);
     if state.inside().is_some() || !note.exists() {
         return Ok(());
     }
     let failed = |source: &net::Error| Error::kernel("remove the empty directory of named netns", source);
-    let _all = state.lock_all()?;
     // A run that was killed between the note and the directory leaves the note alone.
     if kernel.dir().retire().map_err(|source| failed(&source))? || !kernel.dir().exists() {
         std::fs::remove_file(&note).map_err(|source| Error::file(format!("remove `{}`", note.display()), &source))?;

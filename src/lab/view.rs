@@ -96,7 +96,7 @@ fn summarize(state: &StateDir, dir: &LabDir, record: &Record, model: &Model) -> 
     let word = match record.status {
         _ if ended => "dead",
         Status::Up => "up",
-        _ if !dir.is_locked() => "dead",
+        _ if !dir.is_locked(state) => "dead",
         Status::Building => "building",
         Status::Undoing => "undoing",
     };

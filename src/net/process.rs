@@ -66,15 +66,35 @@ fn is_over(error: &io::Error) -> bool {
 ///
 /// Like `ip netns pids`. Processes that the caller may not look at are left out.
 pub fn in_netns(ids: &BTreeSet<NetnsId>) -> Result<Vec<ProcessId>> {
+    list(|pid| is_in(pid, ids))
+}
+
+/// Lists the processes that are wanted, without the calling one.
+fn list(wanted: impl Fn(u32) -> bool) -> Result<Vec<ProcessId>> {
     let entries = fs::read_dir("/proc").map_err(|error| Error::io("list processes", error))?;
     let mut processes: Vec<ProcessId> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&pid| pid != std::process::id() && is_in(pid, ids))
+        .filter(|&pid| pid != std::process::id() && wanted(pid))
         .filter_map(|pid| ProcessId::of(pid).ok())
         .collect();
     processes.sort_by_key(|process| process.pid);
     Ok(processes)
+}
+
+/// Lists the processes, without the calling one, that were started with `NAME=VALUE` in their environment for a value that
+/// `wanted` accepts, in the order of their numbers.
+///
+/// Like `grep -lz '^NAME=' /proc/*/environ`. Processes that the caller may not look at are left out.
+pub fn with_env(name: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<ProcessId>> {
+    let has = |pid: u32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|byte| *byte == 0).any(|entry| {
+            let entry = std::str::from_utf8(entry).unwrap_or_default();
+            entry.strip_prefix(name).and_then(|rest| rest.strip_prefix('=')).is_some_and(&wanted)
+        })
+    };
+    list(has)
 }
 
 fn is_in(pid: u32, ids: &BTreeSet<NetnsId>) -> bool {

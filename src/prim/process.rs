@@ -10,7 +10,7 @@ use super::context::{RhaiResultOf, text_of, with_lab};
 use super::handles::{self, NetnsHandle};
 use super::options::options;
 use super::units::{FromScript, argument};
-use crate::lab::{Error, Kind, Lab, Result, name};
+use crate::lab::{Error, Kind, Lab, PROCESS_MARK, Result, name};
 use crate::net;
 
 pub(super) const GROUP: Group = Group {
@@ -67,10 +67,12 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
     };
     let (kernel, _) = lab.settled()?;
     let netns = kernel.netns(&at).map_err(|source| Error::kernel(doing.clone(), &source))?;
+    // What it leaves running is found again by this, in whatever netns it is.
+    let env = [(PROCESS_MARK.to_string(), kernel.mark().to_string())];
     let run = net::Run {
         netns: &netns,
         argv: &argv,
-        env: &[],
+        env: &env,
         stdin: options.stdin.as_deref().map(str::as_bytes),
         cwd: None,
         deadline: options.deadline,
