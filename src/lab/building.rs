@@ -49,7 +49,7 @@ impl Lab {
     /// Begins a lab; nothing is changed, and no name taken, before the first step is asked for.
     pub fn begin(origin: Origin, state: StateDir, listener: Listener) -> Result<Lab> {
         let mark = state.mark(&origin.name);
-        let kernel = Kernel::open(&mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+        let kernel = Kernel::open_among(&state, &mark).map_err(|source| Error::kernel("open the kernel", &source))?;
         let seed = RandomState::new().hash_one(&mark);
         Ok(Lab {
             origin,

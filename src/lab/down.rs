@@ -51,7 +51,8 @@ fn undo_journal(
     // Read before anything is changed: a damaged journal leaves the lab as it is.
     let asked = journal::read(&dir.journal(), steps)?;
     dir.set_status(Status::Undoing)?;
-    let mut kernel = Kernel::open(&record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+    let mut kernel =
+        Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
     let mut each = |asked: &journal::Asked| {
         let step = &asked.step;
         listener(&Event::Step { undo: true, doing: step.doing(), like: step.like(), place: asked.place.clone() });

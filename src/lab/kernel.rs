@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::model::{DevRef, NetnsAt, NetnsRef};
 use super::name;
+use super::state::StateDir;
 use crate::net::{self, Entry, Netns, NetnsDir, NetnsId, NetnsMaker, Rtnl};
 
 /// How many namespaces are kept open at a time: far below the usual limit of 1024 file descriptors, two for each.
@@ -23,6 +24,7 @@ pub struct Kernel {
     host: Netns,
     dir: NetnsDir,
     mark: String,
+    state: Option<StateDir>,
     open: VecDeque<Open>,
     maker: Option<NetnsMaker>,
     expect_gone: Vec<DevRef>,
@@ -40,10 +42,22 @@ impl Kernel {
             host: Netns::current()?,
             dir: NetnsDir::system(),
             mark: mark.to_string(),
+            state: None,
             open: VecDeque::new(),
             maker: None,
             expect_gone: Vec::new(),
         })
+    }
+
+    /// Opens the kernel for a lab of `state`, whose other labs it then knows of.
+    pub fn open_among(state: &StateDir, mark: &str) -> net::Result<Kernel> {
+        Ok(Kernel { state: Some(state.clone()), ..Kernel::open(mark)? })
+    }
+
+    /// Returns the fields of the steps of one sort that other labs on this host have: what they hold in common with this one
+    /// must not end before the last of them does.
+    pub fn steps_of_others(&self, word: &str) -> Vec<serde_json::Value> {
+        self.state.as_ref().map_or_else(Vec::new, |state| state.steps_of_others(&self.mark, word))
     }
 
     /// Returns the owner mark: every link bears it as its alias, every namespace as the alias of its `lo`.

@@ -102,6 +102,22 @@ impl StateDir {
         record.holder.is_some_and(|holder| Some(holder) != here && !holder.is_alive())
     }
 
+    /// Returns the fields of the steps of one sort that the other labs on the same host have in their journals: those that
+    /// are in the sandbox that this process is in, or in none.
+    pub fn steps_of_others(&self, mark: &str, word: &str) -> Vec<serde_json::Value> {
+        let here = self.inside.map(|inside| inside.holder);
+        let boot_id = boot_id().unwrap_or_default();
+        let mut found = Vec::new();
+        for name in self.names().unwrap_or_default() {
+            let dir = self.lab_dir(&name);
+            let shares = |record: &Record| record.mark != mark && record.holder == here && record.boot_id == boot_id;
+            if dir.record().is_ok_and(|record| shares(&record)) {
+                found.extend(super::journal::fields_of(&dir.journal(), word));
+            }
+        }
+        found
+    }
+
     /// Returns the part of an owner mark that all labs of this state directory share.
     pub fn mark_prefix(&self) -> String {
         let hash = name::fnv1a(self.root.as_os_str().as_encoded_bytes());
@@ -120,7 +136,10 @@ impl StateDir {
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&dir).map_err(|source| Error::file(doing(), &source))? {
             let entry = entry.map_err(|source| Error::file(doing(), &source))?;
-            if let Some(name) = entry.file_name().to_str().filter(|name| name::check("lab", name).is_ok()) {
+            // Only directories are labs, not what else somebody put there.
+            let is_lab =
+                |name: &&str| name::check("lab", name).is_ok() && entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if let Some(name) = entry.file_name().to_str().filter(is_lab) {
                 names.push(name.to_string());
             }
         }

@@ -98,7 +98,7 @@ impl Step for AddAddr {
             return Ok(());
         }
         let rtnl = kernel.rtnl(&self.dev.netns)?;
-        kernel.run(net::addr::delete(&rtnl, self.dev.index, self.net))
+        kernel.run(delete_alone(&rtnl, self.dev.index, self.net))
     }
 
     fn needs_finished(&self, _no: u32) -> bool {
@@ -112,6 +112,24 @@ impl Step for AddAddr {
     fn lives_on(&self) -> Option<&DevRef> {
         Some(&self.dev)
     }
+}
+
+/// Deletes an address and nothing else: with the first IPv4 address of a network the kernel deletes all others of it
+/// (net/ipv4/devinet.c, __inet_del_ifa, unless promote_secondaries is set), which may be somebody else's.
+async fn delete_alone(rtnl: &net::Rtnl, index: u32, net: IpNetwork) -> net::Result<()> {
+    let others = |addresses: Vec<net::Address>| {
+        addresses
+            .into_iter()
+            .filter(move |address| address.index == index && address.net != net && address.net.is_ipv4())
+    };
+    let before: Vec<net::Address> = others(net::addr::list(rtnl).await?).collect();
+    net::addr::delete(rtnl, index, net).await?;
+    let after: Vec<IpNetwork> = others(net::addr::list(rtnl).await?).map(|address| address.net).collect();
+    for lost in before.iter().filter(|address| !after.contains(&address.net)) {
+        let options = AddrOptions { protocol: lost.protocol, nodad: false, peer: lost.peer };
+        net::addr::add(rtnl, index, lost.net, &options).await?;
+    }
+    Ok(())
 }
 
 /// Refuses what can't be a host's own address, before the kernel takes it without a word.

@@ -12,7 +12,7 @@ use super::dev::add_link_local;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::units::{DevMac, Mtu, Priority};
-use super::veth::{BRIDGE_PORTS_MAX, add_full_name, check_free, delete_link, ip};
+use super::veth::{BRIDGE_PORTS_MAX, add_full_name, check_free, delete_link, ip, restore_mac};
 use crate::lab::{DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, name};
 use crate::net::{self, Change, Mac, NewLink};
 use crate::{step_identity, step_sort};
@@ -242,7 +242,12 @@ impl Step for Attach {
             None => None,
         };
         let rtnl = kernel.rtnl(&self.port.netns)?;
-        kernel.run(net::link::change(&rtnl, self.port.index, &Change { controller: Some(before), ..Change::default() }))
+        kernel.run(net::link::change(
+            &rtnl,
+            self.port.index,
+            &Change { controller: Some(before), ..Change::default() },
+        ))?;
+        self.bridge.iter().try_for_each(|bridge| restore_mac(kernel, bridge))
     }
 
     fn needs_finished(&self, _no: u32) -> bool {
@@ -256,7 +261,8 @@ impl Step for Attach {
     fn lives_on(&self) -> Option<&DevRef> {
         match &self.bridge {
             Some(bridge) if bridge.made => Some(bridge),
-            _ => Some(&self.port),
+            Some(_) => None,
+            None => Some(&self.port),
         }
     }
 }

@@ -2,24 +2,52 @@
 
 #![expect(clippy::unwrap_used, reason = "what `#[export_module]` makes of a property unwraps, and nothing here does")]
 
+use std::rc::Rc;
+
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 
 use super::Group;
-use super::context::{RhaiResultOf, with_lab};
-use crate::lab::{Error, Event, Result};
+use super::context::{RhaiResultOf, raise, with_lab};
+use crate::lab::{Error, Event, Kind, Result, name};
 
 pub(super) const GROUP: Group = Group {
     name: "lab",
     about: "The lab as a whole, and what the script prints.",
     module: || {
         let mut module = exported_module!(functions);
-        module.set_custom_type::<super::ScriptError>("Error");
+        module.set_custom_type::<super::ScriptError>("Error").set_custom_type::<Args>("Args");
         module
     },
     steps: &[],
     options: &[],
 };
+
+/// The arguments of a script, as it reads them: `args.subnet`.
+#[derive(Debug, Clone)]
+pub struct Args(Rc<Map>);
+
+impl Args {
+    /// Wraps the values of the arguments that the header declares.
+    pub fn new(values: Map) -> Args {
+        Args(Rc::new(values))
+    }
+
+    fn get(&self, name: &str) -> Result<Dynamic> {
+        if let Some(value) = self.0.get(name) {
+            return Ok(value.clone());
+        }
+        let error = Error::new(Kind::Missing, format!("read the argument `{}`", name::shown(name)))
+            .because("the script's header declares none of this name");
+        let names: Vec<&str> = self.0.keys().map(|key| key.as_str()).collect();
+        Err(match (name::nearest(name, names.iter().copied()), names.is_empty()) {
+            (Some(near), _) => error.hint(format!("did you mean `args.{near}`?")),
+            (None, true) => error
+                .hint("a line `//! Arguments:` begins the declarations, as `topo scripts --source veth-pair` shows"),
+            (None, false) => error.hint(format!("it declares: {}", names.join(", "))),
+        })
+    }
+}
 
 /// Lays out rows as a table: the columns in the order of `columns`, or of their names.
 fn lay_out(rows: Array, columns: Option<Vec<String>>) -> Result<Event> {
@@ -137,6 +165,30 @@ pub mod functions {
             lab.say(&event);
             Ok(())
         })
+    }
+
+    /// Returns an argument of the script, which its header declares: `args.count`. One that was not given and has no default
+    /// is `()`.
+    ///
+    /// Like `$1` of a shell script, with a name and a type: networks and addresses are values, numbers numbers.
+    ///
+    /// Fails with `missing` where the header declares no such argument.
+    ///
+    /// ```rhai
+    /// //! An example.
+    /// //!
+    /// //! Arguments:
+    /// //!   --count N    how many   [default: 3]
+    /// assert(args.count == 3);
+    /// ```
+    #[rhai_fn(index_get, return_raw, pure)]
+    pub fn argument(ctx: NativeCallContext, args: &mut Args, name: &str) -> RhaiResultOf<Dynamic> {
+        raise(&ctx, args.get(name))
+    }
+
+    #[rhai_fn(global, name = "to_string", name = "to_debug", pure)]
+    pub fn args_text(args: &mut Args) -> String {
+        as_json(&Dynamic::from_map(Map::clone(&args.0))).to_string()
     }
 
     /// Returns the sort of an error, for `catch`: `invalid`, `exists`, `missing`, `gone`, `busy`, `denied`, `unsupported`,

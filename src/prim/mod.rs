@@ -31,6 +31,7 @@ use crate::lab::{ReadStep, Steps};
 
 pub use context::{LabHandle, ScriptError, place_of, rhai_error};
 pub use handles::{Dev, NetnsHandle};
+pub use labs::Args;
 pub use options::{OptionDoc, OptionSet};
 pub use units::parse_time;
 pub use value::{Ip, Net, ip_value, net_value, parse_cidr, parse_ip, without_host_bits};

@@ -31,6 +31,21 @@ struct SetSysctl {
     along: Vec<(String, String)>,
 }
 
+impl SetSysctl {
+    /// Returns the steps of other labs that hold the same setting of the host at the same value.
+    fn twins(&self, kernel: &Kernel) -> Vec<SetSysctl> {
+        if self.netns.at != NetnsAt::Host {
+            return Vec::new();
+        }
+        let steps =
+            kernel.steps_of_others(self.word()).into_iter().filter_map(|data| serde_json::from_value(data).ok());
+        let twin = |other: &SetSysctl| {
+            other.netns.at == NetnsAt::Host && other.key == self.key && same(&other.value, &self.value)
+        };
+        steps.filter(twin).collect()
+    }
+}
+
 impl Step for SetSysctl {
     step_identity!("sysctl");
 
@@ -61,10 +76,14 @@ impl Step for SetSysctl {
         }
         let netns = kernel.netns(&self.netns)?;
         match net::sysctl::read(&netns, &self.key) {
-            Ok(before) => {
-                self.before = Some(before);
-                self.along = changed_along(&netns, &self.key)?;
-            }
+            Ok(now) => match self.twins(kernel).into_iter().next() {
+                // Another lab has set it already: whichever of the two goes last sets back what was before both.
+                Some(twin) if same(&now, &self.value) => (self.before, self.along) = (twin.before, twin.along),
+                _ => {
+                    self.before = Some(now);
+                    self.along = changed_along(&netns, &self.key)?;
+                }
+            },
             // A setting of a device that this settling makes: it goes with the device.
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),
@@ -87,6 +106,9 @@ impl Step for SetSysctl {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let Some(before) = &self.before else { return Ok(()) };
+        if !self.twins(kernel).is_empty() {
+            return Ok(());
+        }
         let netns = kernel.netns(&self.netns)?;
         let now = net::sysctl::read(&netns, &self.key)?;
         // Somebody else may have set it since: then it is theirs.

@@ -168,10 +168,10 @@ impl Step for AddVeth {
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         for end in &self.ends {
             if delete_link(kernel, &end.dev)? {
-                return Ok(());
+                break;
             }
         }
-        Ok(())
+        self.ends.iter().filter_map(|end| end.bridge.as_ref()).try_for_each(|bridge| restore_mac(kernel, bridge))
     }
 
     fn needs_finished(&self, _no: u32) -> bool {
@@ -182,8 +182,10 @@ impl Step for AddVeth {
         self.ends.iter().map(|end| &end.dev).collect()
     }
 
+    // Somebody else's bridge has its address seen to when the port goes, which can't be left to the kernel.
     fn lives_in(&self) -> Vec<&NetnsRef> {
-        self.ends.iter().map(|end| &end.dev.netns).collect()
+        let foreign = self.ends.iter().filter_map(|end| end.bridge.as_ref()).any(|bridge| !bridge.made);
+        if foreign { Vec::new() } else { self.ends.iter().map(|end| &end.dev.netns).collect() }
     }
 }
 
@@ -223,6 +225,17 @@ pub(super) fn delete_link(kernel: &mut Kernel, dev: &DevRef) -> net::Result<bool
     }
     let rtnl = kernel.rtnl(&dev.netns)?;
     kernel.run(net::link::delete(&rtnl, dev.index)).map(|()| true)
+}
+
+/// Gives somebody else's bridge the hardware address back that it had: one that was never set is that of a port, and changes
+/// as ports come and go (net/bridge/br_stp_if.c, br_stp_recalculate_bridge_id).
+pub(super) fn restore_mac(kernel: &mut Kernel, bridge: &DevRef) -> net::Result<()> {
+    let now = if bridge.made { None } else { kernel.link(bridge)? };
+    if bridge.mac.is_none() || now.is_none_or(|link| link.mac == bridge.mac) {
+        return Ok(());
+    }
+    let rtnl = kernel.rtnl(&bridge.netns)?;
+    kernel.run(net::link::change(&rtnl, bridge.index, &Change { mac: bridge.mac, ..Change::default() }))
 }
 
 /// What the script named as an end.

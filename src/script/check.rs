@@ -15,7 +15,7 @@ use crate::prim::{GROUPS, NetnsHandle, OptionSet};
 /// Checks a script and returns all that is wrong with it, in the order of its lines.
 pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
     texts.keep(script);
-    let engine = engine::bare();
+    let engine = checking_engine();
     let ast = match engine.compile_with_scope(&checking_scope(), &script.text) {
         Ok(ast) => ast,
         Err(error) => return vec![Failure::of(&error.into(), script, &engine)],
@@ -30,6 +30,13 @@ pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
     });
     checker.found.sort_by_key(|failure| failure.place.spot().map(|spot| (spot.line, spot.column)));
     checker.found
+}
+
+/// Makes an engine that keeps every branch: the optimizer would drop one that is never taken, with its mistakes.
+fn checking_engine() -> Engine {
+    let mut engine = engine::bare();
+    engine.set_optimization_level(rhai::OptimizationLevel::None);
+    engine
 }
 
 /// Returns a scope with the names that a run has; their values are not looked at.

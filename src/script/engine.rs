@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::sources::{self, Dirs, Script, Texts};
 use crate::lab::{Event, NetnsRef};
 use crate::net;
-use crate::prim::{GROUPS, LabHandle, NetnsHandle, rhai_error};
+use crate::prim::{Args, GROUPS, LabHandle, NetnsHandle, rhai_error};
 
 /// Limits that a script meets before the machine does. None on the number of operations: Ctrl-C ends a loop.
 const CALL_LEVELS_MAX: usize = 64;
@@ -35,7 +35,7 @@ impl Session {
         let mut scope = Scope::new();
         let mut globals = Module::new();
         let host = Dynamic::from(NetnsHandle::new(NetnsRef::host()));
-        for (name, value) in [("host", host), ("args", Dynamic::from_map(args))] {
+        for (name, value) in [("host", host), ("args", Dynamic::from(Args::new(args)))] {
             // In the scope for strict variables at compile time, and in a global module for functions at run time.
             scope.push_constant_dynamic(name, value.clone());
             globals.set_var(name, value);
@@ -94,9 +94,8 @@ pub fn bare() -> Engine {
         engine.register_global_module((group.module)().into());
     }
     engine
-        // The optimizer reads a missing property of a constant map, such as `args`, as `()`, and drops branches that are
-        // never taken, with their mistakes.
-        .set_optimization_level(rhai::OptimizationLevel::None)
+        // A closure inside a function sees `host` and `args` only because the optimizer puts the constants there.
+        .set_optimization_level(rhai::OptimizationLevel::Simple)
         .set_strict_variables(true)
         .set_fail_on_invalid_map_property(true)
         .set_max_call_levels(CALL_LEVELS_MAX)

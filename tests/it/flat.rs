@@ -1,54 +1,81 @@
-//! A thousand cycles of making and removing leave the process as it was: descriptors, threads, memory.
+//! A long life: what a run makes and removes a thousand times leaves nothing in its own process either.
 
 use std::fs;
-use std::time::Duration;
 
 use super::stage::in_used_world;
+use super::world::World;
 
-/// What `/proc` says of a process.
-#[derive(Debug, Clone, Copy)]
-struct Weight {
+/// What a process has, as `/proc` tells it.
+#[derive(Debug)]
+struct Load {
     descriptors: usize,
     threads: usize,
-    resident_kib: usize,
+    rss_kib: u64,
 }
 
-fn weight(pid: i32) -> Weight {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the run is there");
-    let number = |key: &str| -> usize {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line of /proc/PID/status");
-        line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
-    };
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the run's descriptors").count();
-    Weight { descriptors, threads: number("Threads:"), resident_kib: number("VmRSS:") }
+impl Load {
+    fn of(pid: i32) -> Load {
+        let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).expect("a process of ours").count();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process of ours");
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line for it");
+        let rss_kib = rss.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        Load { descriptors: count("fd"), threads: count("task"), rss_kib }
+    }
 }
 
-/// h1 -- up0, a thousand times in one run.
+/// Waits until the script has come to its next stop, looks at its process, and lets it go on.
+fn at_stop(w: &World, pid: i32) -> Load {
+    w.run("cat stop").ok();
+    let load = Load::of(pid);
+    w.run("echo >go").ok();
+    load
+}
+
+/// 1000 times in one process: a netns with a cable to the host, an address, a ping, and all of it removed.
 #[test]
-fn a_thousand_cycles_leave_a_run_as_it_was() {
-    in_used_world("", |w, _| {
+fn a_thousand_cycles_leave_a_process_as_it_was() {
+    const MOST_KIB: u64 = 4096;
+    in_used_world("mkfifo stop go", |w, before| {
         let script = r#"
             for n in 1..=1000 {
-                let h = netns("h1");
-                let ends = veth(h["eth0"], h["eth1"]);
+                let h = netns("h");
+                veth(h["eth0"], "up0");
                 h["eth0"].addr("10.0.0.1/24");
+                assert(h.ping("10.0.0.1").ok);
                 h.remove();
-                if n == 100 || n == 1000 { print(`cycle ${n}`); host.exec("cat", #{ deadline: "20s", stdin: "" }); host.exec("read x < gate"); }
-            }
-        "#;
-        w.run("mkfifo gate").ok();
+                if n == 100 || n == 1000 { host.exec("echo >stop; cat go"); }
+            }"#;
         let running = w.start_topo(&["run", "--rm", "-e", script]);
-        let mut seen = Vec::new();
-        for cycle in ["cycle 100\n", "cycle 1000\n"] {
-            running.wait_for_output(cycle, Duration::from_secs(58));
-            seen.push(weight(running.pid()));
-            w.run("echo go > gate").ok();
-        }
+        let pid = running.pid();
+        let (early, late) = (at_stop(w, pid), at_stop(w, pid));
         running.wait().ok();
-        let (first, last) = (seen[0], seen[1]);
-        assert_eq!(first.descriptors, last.descriptors, "{seen:?}");
-        assert_eq!(first.threads, last.threads, "{seen:?}");
-        assert!(last.resident_kib < first.resident_kib + 4096, "{seen:?}");
-        w.run("rm gate").ok();
+        println!("{early:?} {late:?}");
+        assert_eq!((late.descriptors, late.threads), (early.descriptors, early.threads));
+        assert!(late.rss_kib <= early.rss_kib + MOST_KIB, "from {} to {} KiB", early.rss_kib, late.rss_kib);
+        w.assert_clean(before);
+    });
+}
+
+/// 300 commands, refused settlings and probes in one process leave no descriptor and no thread.
+#[test]
+fn commands_and_refusals_leave_a_process_as_it_was() {
+    in_used_world("mkfifo stop go", |w, before| {
+        let script = r#"
+            let h = netns("h");
+            for n in 1..=300 {
+                h.exec("true");
+                try { h.exec(["/no/such/program"]); } catch (e) { }
+                try { h.exec("sleep 10", #{ deadline: "1ms" }); } catch (e) { assert(e.kind == "timeout"); }
+                try { h.route("default", #{ via: "192.0.2.1" }); netns("x"); settle(); } catch (e) { }
+                h.ping("127.0.0.1");
+                if n == 50 || n == 300 { host.exec("echo >stop; cat go"); }
+            }"#;
+        let running = w.start_topo(&["run", "--rm", "-e", script]);
+        let pid = running.pid();
+        let (early, late) = (at_stop(w, pid), at_stop(w, pid));
+        running.wait().ok();
+        println!("{early:?} {late:?}");
+        assert_eq!((late.descriptors, late.threads), (early.descriptors, early.threads));
+        w.assert_clean(before);
     });
 }

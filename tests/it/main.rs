@@ -7,16 +7,17 @@
     reason = "a test fails by a panic, its helpers too"
 )]
 
+mod bad_state;
 mod cli;
 mod docs;
 mod flat;
 mod foreign;
 mod ownership;
 mod settle;
+mod sharing;
 mod signals;
 mod stage;
 mod star;
-mod state;
 mod suite;
 mod tidy;
 mod unwind;

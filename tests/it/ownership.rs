@@ -236,15 +236,15 @@ fn a_bridge_of_others_keeps_its_address() {
          ip link add p0 type veth peer name p1; ip link set p0 master theirs; ip link set p0 nomaster; ip link del p0
          ip link set theirs address 02:00:00:00:00:0b
          ip link add empty type bridge; ip link set empty up";
-    in_used_world(others, |w, _| {
+    // Made and removed in here: that they were ports' bridges once shows in their offloads, which others may change.
+    in_used_world("", |w, _| {
+        w.run(others).ok();
         let mac = |name: &str| w.run(&format!("cat /sys/class/net/{name}/address")).ok().stdout;
         let before = (mac("theirs"), mac("empty"));
         build(w, "lab", r#"for br in ["theirs", "empty"] { veth(netns(`h-${br}`)["eth0"], host[br]); }"#).ok();
         w.topo(&["down", "lab"]).ok();
         assert_eq!((mac("theirs"), mac("empty")), before);
-        // The kernel keeps what it learnt about offloads.
-        w.ip("link del empty");
-        w.ip("link add empty type bridge");
+        w.run("ip link del empty; ip link del theirs").ok();
     });
 }
 

@@ -1,128 +1,296 @@
-//! "Ask, then settle": a script reads as if each line took effect at once, and nothing that it can see tells otherwise, but
-//! that the kernel's own refusal comes at the settling, and shows the line that asked.
+//! Ask, then settle (DESIGN §4): what a script can tell of it, and what it can't. Judged by `ip` and exit codes.
 
-use super::stage::{in_used_world, with_fault};
+use super::stage::{build, in_used_world, with_fault};
 use super::world::{Ran, World};
 
-/// Runs a script as `s.rhai` in a world that it must leave as it was.
-fn run(script: &str, judge: impl FnOnce(&World, Ran)) {
-    in_used_world("", |w, _| {
-        w.write("s.rhai", script);
-        let ran = w.topo(&["run", "--rm", "s.rhai"]);
-        judge(w, ran);
-        w.run("rm -f s.rhai lib.rhai").ok();
+/// Runs a script file as the lab `lab`, and takes the lab down if it is up.
+fn run_file(w: &World, name: &str, text: &str) -> Ran {
+    let path = w.write(name, text);
+    w.topo(&["run", "--name", "lab", path.to_str().expect("UTF-8")])
+}
+
+/// Steps are applied in the order in which they were asked for, as far as anything can tell.
+#[test]
+fn steps_are_applied_in_order() {
+    in_used_world("", |w, before| {
+        let ran = w.topo(&[
+            "run",
+            "--rm",
+            "--trace",
+            "-e",
+            r#"let h = netns("h");
+               veth(h["a"], "b");
+               h["a"].addr("10.0.0.1/24");
+               h["a"].rename("c");
+               h.route("10.1.0.0/16", #{ via: "10.0.0.9" });
+               h["c"].down();
+               h["c"].up();
+               h.route("10.2.0.0/16", #{ via: "10.0.0.9" });"#,
+        ]);
+        let steps: Vec<String> =
+            ran.ok().err().lines().filter(|line| line.starts_with("# ")).map(str::to_owned).collect();
+        let words = ["add netns", "add veth", "add address", "rename", "10.1.0.0", "down", "up", "10.2.0.0"];
+        assert_eq!(steps.len(), words.len(), "{steps:#?}");
+        for (step, word) in steps.iter().zip(words) {
+            assert!(step.contains(word), "{word}: {steps:#?}");
+        }
+        w.assert_clean(before);
+
+        // What one step takes away, only a later one can bring back: the kernel was asked in this order too.
+        let order = r#"let h = netns("h");
+            veth(h["a"], "b");
+            h["a"].addr("10.0.0.1/24");
+            h.route("10.1.0.0/16", #{ via: "10.0.0.9" });
+            h["a"].down();
+            h["a"].up();
+            h.route("10.2.0.0/16", #{ via: "10.0.0.9" });"#;
+        build(w, "lab", order).ok();
+        assert_eq!(w.ip("-n h route show 10.1.0.0/16"), "");
+        assert!(w.ip("-n h route show 10.2.0.0/16").starts_with("10.2.0.0/16 via 10.0.0.9 dev a"));
+        w.topo(&["down", "lab"]).ok();
+        w.assert_clean(before);
     });
 }
 
-#[test]
-fn what_is_looked_at_is_there() {
-    run(
-        r#"let h = netns("h1");
-           veth(h["eth0"], "up0");
-           assert(h.exec("ip -o link show eth0").ok);
-           h["eth0"].addr("10.0.0.1/24");
-           assert(h.exec("ip -4 -o addr show eth0").stdout.contains("10.0.0.1/24"));
-           assert(host.exec("ip -o link show up0").ok);"#,
-        |_, ran| drop(ran.ok()),
-    );
-}
-
+/// The kernel's refusal bears the line that asked, though a later line looked.
 #[test]
 fn a_refusal_shows_the_line_that_asked() {
-    run(
-        "let h = netns(\"h1\");\nh.route(\"default\", #{ via: \"192.0.2.1\" });\nlet x = 1;\nh.exec(\"true\");\n",
-        |_, ran| drop(ran.fails(1).says("--> s.rhai:2:3").says("Nexthop has invalid gateway").clone()),
-    );
-}
-
-#[test]
-fn a_refusal_at_the_scripts_end_shows_the_line_that_asked() {
-    run("let h = netns(\"h1\");\nh.route(\"default\", #{ via: \"192.0.2.1\" });\n", |_, ran| {
-        drop(ran.fails(1).says("--> s.rhai:2:3").says("was taken back").clone());
-    });
-}
-
-#[test]
-fn a_refusal_shows_who_called_the_library() {
-    in_used_world("", |w, _| {
-        w.write("lib.rhai", "fn way_out(h) {\n    h.route(\"default\", #{ via: \"192.0.2.1\" });\n}\n");
-        w.write("s.rhai", "import \"./lib\" as lib;\nlet h = netns(\"h1\");\nlib::way_out(h);\nsettle();\n");
-        w.topo(&["run", "s.rhai"]).fails(1).says("--> lib.rhai:2:7").says("::: s.rhai:3:6").says("called from here");
-        w.run("rm s.rhai lib.rhai").ok();
-    });
-}
-
-#[test]
-fn a_caught_refusal_keeps_what_came_before_it_and_drops_what_came_after() {
-    run(
-        r#"let h = netns("h1");
-           veth(h["eth0"], "up0");
-           let late = ();
-           try {
-               h["eth0"].addr("10.0.0.1/24");
-               h.route("default", #{ via: "192.0.2.1" });
-               late = netns("h2");
-               settle();
-               assert(false, "never reached");
-           } catch (e) {
-               assert(e.kind == "kernel", e.kind);
-               assert(e.message.contains("Nexthop has invalid gateway"));
-               assert(e.hint.contains("onlink"));
-           }
-           assert(h["eth0"].addrs().len() == 1, "before the refused line");
-           assert(!host.exec("ip netns pids h2").ok, "after it");
-           try { late.exec("true"); assert(false, "a dead handle"); } catch (e) { assert(e.kind == "gone", e.kind); }
-           let again = netns("h2");
-           assert(again.exec("true").ok);"#,
-        |_, ran| drop(ran.ok()),
-    );
-}
-
-#[test]
-fn a_caught_mistake_leaves_what_was_asked_for() {
-    run(
-        r#"let h = netns("h1");
-           try { h["eth0"].addr("10.0.0.1"); } catch (e) { assert(e.kind == "invalid"); }
-           try { veth(h["a"], h["a"]); } catch (e) { assert(e.kind == "invalid"); }
-           veth(h["eth0"], "up0");
-           assert(h.devs().map(|d| d.name) == ["lo", "eth0"]);"#,
-        |_, ran| drop(ran.ok()),
-    );
-}
-
-/// The seam kills at the first operation on the kernel: a run that is not killed has made none.
-#[test]
-fn nothing_is_made_before_something_looks() {
     in_used_world("", |w, before| {
-        let asks = r#"let h = netns("h1"); veth(h["eth0"], "up0"); h["eth0"].addr("10.0.0.1/24");"#;
-        let ran = with_fault(w, "kill:1", &["run", "-e", &format!("{asks} throw \"enough\";")]);
-        ran.fails(1).says("the script threw: enough");
+        let text =
+            "let h = netns(\"h\");\n\nh.route(\"default\", #{ via: \"192.0.2.1\" });\nlet x = 1;\nprint(h.devs());\n";
+        let ran = run_file(w, "lines.rhai", text).fails(1);
+        ran.says("lines.rhai:3:3").says("add route `default via 192.0.2.1` to netns `h`");
+        ran.says("h.route(");
+        assert!(!ran.err().contains("h.devs()"), "the looking line is not to blame:\n{}", ran.err());
+        assert_eq!(ran.out(), "");
         w.assert_clean(before);
-        let ran = with_fault(w, "kill:1", &["run", "-e", &format!("{asks} settle();")]);
-        assert_eq!(ran.code, 137, "settling asks the kernel");
-        w.topo(&["gc"]).ok();
+
+        // At the end of the script, by a check, and by `settle` itself, the same.
+        for look in ["", "check(\"true\", true);", "settle();", "h.exec(\"true\");", "h.ping(\"127.0.0.1\");"] {
+            let text = format!("let h = netns(\"h\");\nh.route(\"default\", #{{ via: \"192.0.2.1\" }});\n\n{look}\n");
+            run_file(w, "looks.rhai", &text).fails(1).says("looks.rhai:2:3");
+            w.assert_clean(before);
+        }
     });
 }
 
-/// As the terminal session will do it: each statement settled by itself, a refused one taken out alone.
+/// A refusal in a module shows the place in the module and the place that called it.
+#[test]
+fn a_refusal_in_a_module_shows_who_called() {
+    in_used_world("", |w, before| {
+        let module = "fn uplink(h) {\n    let way = #{ via: \"192.0.2.1\" };\n    h.route(\"default\", way);\n}\n";
+        w.write("parts/edge.rhai", module);
+        let text = "import \"./parts/edge\" as edge;\nlet h = netns(\"h\");\n\n\nedge::uplink(h);\nsettle();\n";
+        let ran = run_file(w, "main.rhai", text).fails(1);
+        ran.says("parts/edge.rhai:3:7").says("main.rhai:5:7").says("called from here");
+        w.assert_clean(before);
+        let json = w.topo(&["run", "--json", w.dir().join("main.rhai").to_str().expect("UTF-8")]).fails(1);
+        let json: serde_json::Value = serde_json::from_str(json.out()).expect("JSON");
+        let places = json["error"]["at"].as_array().expect("places").clone();
+        let lines: Vec<u64> = places.iter().filter_map(|place| place["line"].as_u64()).collect();
+        assert_eq!(lines, [3, 5], "{places:?}");
+        w.assert_clean(before);
+    });
+}
+
+/// `try { …; settle() } catch (e)` catches the kernel's refusal, with its kind, message and hint; what was asked for
+/// before the refused step stays, it and what was asked for after it is gone, and its handles say so.
+#[test]
+fn a_caught_refusal_leaves_what_came_before() {
+    in_used_world("", |w, before| {
+        let text = r#"
+            let h = netns("h");
+            let late = ();
+            let end = ();
+            try {
+                bridge("before");
+                h.route("default", #{ via: "192.0.2.1" });
+                late = netns("late");
+                end = veth(late["eth0"], "after")[1];
+                bridge("behind");
+                settle();
+                throw "not refused";
+            } catch (e) {
+                assert(e.kind != "", "a kind");
+                assert("add route `default via 192.0.2.1` to netns `h`" in e.message);
+                assert(e.hint.len() > 0);
+                print(`caught ${e.kind}`);
+            }
+            for gone in [|| late.devs(), || end.addr("10.0.0.1/24"), || late.exec("true"), || veth(late["x"], "y"), || end.up()] {
+                let kind = "";
+                try { gone.call(); } catch (e) {
+                    kind = e.kind;
+                    assert("it was not made" in e.message, e.message);
+                }
+                assert(kind == "gone", kind);
+            }
+            // The names are free again.
+            bridge("behind");
+            netns("late");
+            h.route("192.0.2.0/24", #{ blackhole: true });
+        "#;
+        run_file(w, "caught.rhai", text).ok().says("caught ");
+        assert_eq!(w.run("ls /sys/class/net").ok().out(), "before\nbehind\nlo\n");
+        assert_eq!(w.run("ls /run/netns").ok().out(), "h\nlate\n");
+        assert_eq!(w.ip("-n late -br link").lines().count(), 1, "the cable of the first one is no more");
+        assert_eq!(w.ip("-n h route").trim(), "blackhole 192.0.2.0/24 proto 84");
+        w.topo(&["down", "lab"]).ok();
+        w.assert_clean(before);
+    });
+}
+
+/// An error of the asking itself (a value, a name) takes back nothing, caught or not settled yet.
+#[test]
+fn a_caught_asking_error_leaves_earlier_steps() {
+    in_used_world("", |w, before| {
+        let text = r#"
+            let h = netns("h");
+            veth(h["eth0"], "up0");
+            for wrong in [|| h["eth0"].addr("10.0.0.300/24"), || netns("h"), || netns("../x"), || h.route("10.0.0.1/24", #{ via: "10.0.0.2" }),
+                          || veth(h["eth0"], "x"), || bridge("up0"), || veth("a", "b", #{ mtuu: 5 }), || h["nothing"].up()] {
+                let kind = "";
+                try { wrong.call(); } catch (e) { kind = e.kind; }
+                assert(kind in ["invalid", "exists", "missing"], kind);
+            }
+            h["eth0"].addr("10.0.0.1/24");
+        "#;
+        run_file(w, "asks.rhai", text).ok();
+        assert!(w.ip("-n h -br addr show eth0").contains("10.0.0.1/24"));
+        w.topo(&["down", "lab"]).ok();
+        w.assert_clean(before);
+    });
+}
+
+/// Nothing is applied before something looks: a script that throws first made nothing, and no lab either.
+#[test]
+fn nothing_is_applied_before_something_looks() {
+    let others = "ip link add ext0 type veth peer name ext1; ip link set ext0 up; ip link set ext1 up";
+    in_used_world(others, |w, before| {
+        let asks = r#"
+            let h = netns("h");
+            let br = bridge("br0");
+            veth(h["eth0"], br);
+            let cable = veth("a0", "a1");
+            br.attach(host["a0"]); br.detach(host["a0"]);
+            h["eth0"].addr("10.0.0.1/24");
+            host["ext0"].addr("203.0.113.1/24");
+            h.route("default", #{ dev: "eth0" });
+            host.route("192.0.2.0/24", #{ blackhole: true });
+            host.rule(#{ from: "10.0.0.0/24", table: 77 });
+            host.neigh("203.0.113.9", #{ dev: "ext0", mac: "02:00:00:00:00:09" });
+            host.forward(true);
+            h.sysctl("net.ipv4.ip_default_ttl", 33);
+            cable[0].rename("a9");
+            host["a1"].move_to(h);
+            host["ext0"].rename("ext9");
+            h["eth0"].down();
+            print(h); print(cable[0].name); print(h["eth0"]);
+        "#;
+        for end in ["throw \"enough\";", "h[\"eth0\"].addr(\"nonsense\");", "let x = 1 / 0;"] {
+            let statements = format!("{asks}{end}");
+            let ran = with_fault(w, "kill:1", &["run", "--name", "lab", "-e", &statements]).fails(1);
+            assert!(!ran.err().contains("taken back"), "nothing was made: {}", ran.err());
+            w.assert_clean(before);
+        }
+        // The seam is armed: with a look there is something to kill.
+        let look = format!("{asks}settle();");
+        with_fault(w, "kill:1", &["run", "--name", "lab", "-e", &look]).fails(super::stage::KILLED);
+        w.topo(&["gc"]).ok();
+        w.assert_clean(before);
+    });
+}
+
+/// Each look settles: a script that looks after every statement sees each in place, as in the REPL.
+#[test]
+fn every_look_sees_what_was_asked_for() {
+    in_used_world("", |w, before| {
+        let text = r#"
+            let h = netns("h");
+            assert(h.exec("ls /sys/class/net >/dev/null; ip netns identify").stdout.trim() == "h" || true);
+            assert(h.devs().len() == 1);
+            veth(h["eth0"], "up0");
+            assert(host.exec("ip link show up0").ok);
+            h["eth0"].addr("10.0.0.1/24");
+            assert("10.0.0.1/24" in h.exec("ip -br addr show eth0").stdout);
+            host["up0"].addr("10.0.0.2/24");
+            assert(host.ping("10.0.0.1").ok);
+            h.route("default", #{ via: "10.0.0.2" });
+            assert("default via 10.0.0.2" in h.exec("ip route").stdout);
+            h["eth0"].rename("lan0");
+            assert(h.exec("ip link show lan0").ok && !h.exec("ip link show eth0").ok);
+            h.sysctl("net.ipv4.ip_default_ttl", 33);
+            assert(h.exec("cat /proc/sys/net/ipv4/ip_default_ttl").stdout == "33\n");
+            h.remove();
+            assert(!host.exec("ip link show up0").ok);
+            assert(!host.exec("test -e /run/netns/h").ok);
+            netns("h");
+            assert(netns_get("h").devs().len() == 1);
+        "#;
+        run_file(w, "looks.rhai", text).ok();
+        w.topo(&["down", "lab"]).ok();
+        w.assert_clean(before);
+    });
+}
+
+/// A refused step in a loop of settlings leaves each time what came before, and the journal knows it: `down` and a kill
+/// later find all that is there.
+#[test]
+fn refusals_leave_a_journal_that_is_right() {
+    in_used_world("", |w, before| {
+        let statements = r#"
+            for n in 1..=5 {
+                try {
+                    let h = netns(`h${n}`);
+                    veth(h["eth0"], `up${n}`);
+                    h.route("default", #{ via: "192.0.2.1" });
+                    bridge(`never${n}`);
+                    settle();
+                } catch (e) { }
+            }
+        "#;
+        build(w, "lab", statements).ok();
+        assert_eq!(w.run("ls /sys/class/net").ok().out(), "lo\nup1\nup2\nup3\nup4\nup5\n");
+        w.topo(&["down", "lab"]).ok();
+        w.assert_clean(before);
+        super::stage::kill_at_each_point(w, before, statements);
+        // Where nothing is left of what was asked for, no lab is.
+        let nothing = r#"try { netns("h").route("default", #{ via: "192.0.2.1" }).devs(); } catch (e) { } try { netns("h\n"); } catch (e) { }"#;
+        let ran = build(w, "lab", &format!("{nothing} let h = netns_get(\"h\"); h.remove();"));
+        drop(ran.ok());
+        w.topo(&["down", "--all"]).ok();
+        w.assert_clean(before);
+        let refused = r#"
+            try { host.route("10.1.0.0/16", #{ via: "192.0.2.1" }); netns("h"); settle(); } catch (e) { print(e.message); }"#;
+        build(w, "lab", refused).ok().says("add route `10.1.0.0/16");
+        w.assert_clean(before);
+    });
+}
+
+/// As the terminal session does it: each statement settled by itself, a refused one taken out alone.
 #[test]
 fn single_statements_are_settled_one_by_one() {
-    run(
-        r#"let h = netns("h1"); settle();
-           veth(h["eth0"], "up0"); settle();
-           try { h.route("default", #{ via: "192.0.2.1" }); settle(); } catch { }
-           h["eth0"].addr("192.0.2.2/24"); settle();
-           h.route("default", #{ via: "192.0.2.1" }); settle();
-           assert(h.exec("ip route show default").stdout.contains("via 192.0.2.1"));"#,
-        |_, ran| drop(ran.ok()),
-    );
+    in_used_world("", |w, before| {
+        let text = r#"
+            let h = netns("h"); settle();
+            veth(h["eth0"], "up0"); settle();
+            try { h.route("default", #{ via: "192.0.2.1" }); settle(); } catch { }
+            h["eth0"].addr("192.0.2.2/24"); settle();
+            h.route("default", #{ via: "192.0.2.1" }); settle();
+        "#;
+        run_file(w, "session.rhai", text).ok();
+        assert!(w.ip("-n h route show default").starts_with("default via 192.0.2.1 dev eth0"));
+        w.topo(&["down", "lab"]).ok();
+        w.assert_clean(before);
+    });
 }
 
+/// `--keep` shows what was asked for before the failure, also if nothing had looked yet.
 #[test]
 fn a_kept_failure_shows_what_was_asked_for_before_it() {
-    in_used_world("", |w, _| {
-        w.topo(&["run", "--keep", "--name", "kept", "-e", r#"let h = netns("h1"); throw "here";"#]).fails(1);
-        assert!(w.run("ip netns list").ok().out().contains("h1"));
-        w.topo(&["down", "kept"]).ok();
+    in_used_world("", |w, before| {
+        w.topo(&["run", "--keep", "--name", "lab", "-e", r#"let h = netns("h"); throw "here"; netns("x");"#]).fails(1);
+        assert_eq!(w.run("ls /run/netns").ok().out(), "h\n");
+        w.topo(&["down", "lab"]).ok();
+        w.assert_clean(before);
     });
 }

@@ -1,120 +1,171 @@
-//! Ctrl-C and its kin: the run ends, everything is undone, the exit code says why; a second one doesn't break the undo.
-
-use std::time::Duration;
+//! Signals: Ctrl-C and SIGTERM end a run wherever it is, and all that it made is taken back; SIGKILL leaves it to `gc`.
 
 use nix::sys::signal::Signal;
 
-use super::stage::in_used_world;
+use super::stage::{KILLED, build, in_used_user_world, in_used_world};
+use super::world::{Running, Snapshot, World};
 
-const SOON: Duration = Duration::from_secs(20);
+/// What a run is busy with when the signal comes; each says `ready` in its own way just before.
+const BUSY: [(&str, &str); 9] = [
+    ("exec in a netns", r#"h.exec("echo >ready; sleep 60");"#),
+    ("exec on the host", r#"host.exec("echo >ready; sleep 60");"#),
+    ("exec of a program", r#"host.exec("echo >ready"); h.exec(["sleep", "60"]);"#),
+    ("exec that ignores SIGTERM", r#"h.exec("trap '' TERM INT; echo >ready; sleep 60; sleep 60");"#),
+    ("a loop", r#"host.exec("echo >ready"); loop {}"#),
+    (
+        "a function that calls itself",
+        r#"fn f(n) { if n > 0 { f(n - 1); f(n - 1); } } host.exec("echo >ready"); f(50);"#,
+    ),
+    ("ping", r#"host.exec("echo >ready"); h.ping("192.0.2.1", #{ count: 1000, interval: "100ms", deadline: "60s" });"#),
+    ("check_within", r#"host.exec("echo >ready"); check_within("never", "60s", || false);"#),
+    ("check_within that looks", r#"host.exec("echo >ready"); check_within("never", "60s", || h.exec("false"));"#),
+];
 
-/// Runs a script that says when it is there, then sends it signals.
-fn interrupted(options: &[&str], waits: &str, signals: &[Signal], code: i32) {
+const LAB: &str = r#"
+    let h = netns("h");
+    veth(h["eth0"], bridge("br0"));
+    h["eth0"].addr("192.0.2.9/24");
+    h.exec("sleep 1000 >/dev/null 2>&1 &");
+"#;
+
+/// Starts a run that is busy, and returns when it is.
+fn start_busy(w: &World, options: &[&str], busy: &str) -> Running {
+    println!("{busy}");
+    w.run("mkfifo ready").ok();
+    let script = format!("{LAB}{busy}");
+    let running = w.start_topo(&[&["run", "--name", "lab"], options, &["-e", &script]].concat());
+    w.run("cat ready; rm ready").ok();
+    running
+}
+
+fn interrupted(w: &World, before: &Snapshot, options: &[&str], signal: Signal, busy: &str) {
+    let running = start_busy(w, options, busy);
+    running.signal(signal);
+    let ran = running.wait().fails(128 + signal as i32);
+    assert!(!ran.err().contains("panicked"), "{}", ran.err());
+    w.assert_clean(before);
+}
+
+/// SIGINT, whatever the run is busy with: exit code 130, all undone.
+#[test]
+fn sigint_takes_everything_back() {
     in_used_world("", |w, before| {
-        let script = format!(r#"let h = netns("h1"); veth(h["eth0"], "up0"); settle(); print("there"); {waits}"#);
-        let args: Vec<&str> = ["run", "--name", "lab"].iter().chain(options).copied().chain(["-e", &script]).collect();
-        let running = w.start_topo(&args);
-        running.wait_for_output("there", SOON);
-        signals.iter().for_each(|signal| running.signal(*signal));
-        running.wait().fails(code);
+        BUSY.iter().for_each(|(_, busy)| interrupted(w, before, &[], Signal::SIGINT, busy));
+    });
+}
+
+/// SIGTERM likewise: 143.
+#[test]
+fn sigterm_takes_everything_back() {
+    in_used_world("", |w, before| {
+        BUSY.iter().for_each(|(_, busy)| interrupted(w, before, &[], Signal::SIGTERM, busy));
+    });
+}
+
+/// A script can't catch Ctrl-C, and what it asks for after it is not made.
+#[test]
+fn an_interruption_is_not_caught() {
+    in_used_world("", |w, before| {
+        for busy in [
+            r#"loop { try { host.exec("echo >ready; sleep 60"); } catch (e) { host.exec("touch caught"); } }"#,
+            r#"try { host.exec("echo >ready"); loop {} } catch (e) { host.exec("touch caught"); loop {} }"#,
+            r#"try { host.exec("echo >ready"); check_within("never", "60s", || false); } catch { bridge("br9"); settle(); loop {} }"#,
+        ] {
+            interrupted(w, before, &[], Signal::SIGINT, busy);
+            assert!(!w.dir().join("caught").exists(), "{busy}");
+        }
+    });
+}
+
+/// With `--keep`, what was built stays; `down` then takes it.
+#[test]
+fn an_interrupted_run_is_kept_if_asked_for() {
+    in_used_world("", |w, before| {
+        let running = start_busy(w, &["--keep"], r#"host.exec("echo >ready; sleep 60");"#);
+        running.signal(Signal::SIGINT);
+        running.wait().fails(130).says("topo down lab");
+        w.ip("-n h link show eth0");
+        w.topo(&["down", "lab"]).ok();
         w.assert_clean(before);
     });
 }
 
+/// Signals during the undo change nothing: it runs to its end. The process in the namespace ignores SIGTERM and tells when
+/// it gets one, so the undo is under way then.
 #[test]
-fn ctrl_c_ends_an_endless_loop() {
-    interrupted(&[], "loop {}", &[Signal::SIGINT], 130);
+fn a_second_signal_does_not_stop_the_undo() {
+    in_used_world("", |w, before| {
+        for (first, second) in
+            [(Signal::SIGINT, Signal::SIGINT), (Signal::SIGINT, Signal::SIGTERM), (Signal::SIGTERM, Signal::SIGINT)]
+        {
+            w.run("mkfifo undoing").ok();
+            let busy = r#"h.exec("(trap 'echo >undoing' TERM; echo >ready; while :; do sleep 1; done) >/dev/null 2>&1 &"); loop {}"#;
+            let running = start_busy(w, &[], busy);
+            running.signal(first);
+            w.run("cat undoing; rm undoing").ok();
+            running.signal(second);
+            running.signal(Signal::SIGHUP);
+            running.wait().fails(128 + first as i32);
+            w.assert_clean(before);
+        }
+    });
 }
 
+/// SIGKILL, whatever the run is busy with: `gc` takes everything back, processes included.
 #[test]
-fn ctrl_c_ends_a_command() {
-    interrupted(&[], r#"h.exec("sleep 60");"#, &[Signal::SIGINT], 130);
+fn sigkill_leaves_it_to_gc() {
+    in_used_world("", |w, before| {
+        for (_, busy) in BUSY {
+            let running = start_busy(w, &[], busy);
+            running.signal(Signal::SIGKILL);
+            running.wait().fails(KILLED);
+            w.topo(&["ls"]).ok().says("dead");
+            build(w, "lab", "netns(\"x\");").fails(1).says("a run that died left it behind").says("topo gc");
+            w.topo(&["gc"]).ok().says("removed lab `lab`");
+            w.assert_clean(before);
+        }
+    });
 }
 
-#[test]
-fn ctrl_c_ends_a_ping() {
-    interrupted(&[], r#"h.ping("127.0.0.1", #{ count: 1000, interval: "1s" });"#, &[Signal::SIGINT], 130);
-}
-
-#[test]
-fn ctrl_c_ends_a_check_that_waits() {
-    interrupted(&[], r#"check_within("never", "1m", || false);"#, &[Signal::SIGINT], 130);
-}
-
-#[test]
-fn ctrl_c_is_not_for_the_script_to_catch() {
-    interrupted(&[], r#"loop { try { h.exec("sleep 60"); } catch { } }"#, &[Signal::SIGINT], 130);
-}
-
-#[test]
-fn terminate_says_143() {
-    interrupted(&[], r#"h.exec("sleep 60");"#, &[Signal::SIGTERM], 143);
-}
-
-#[test]
-fn more_of_them_do_not_break_the_undo() {
-    let many = [Signal::SIGINT, Signal::SIGINT, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-    interrupted(&[], r#"h.exec("sleep 60");"#, &many, 130);
-}
-
+/// The same in a sandbox, as root and as an ordinary user: the signal reaches the run inside, and the sandbox ends with it.
 #[test]
 fn a_sandbox_ends_with_its_run() {
-    interrupted(&["--sandbox"], r#"h.exec("sleep 60");"#, &[Signal::SIGINT], 130);
-    interrupted(&["--sandbox"], "loop {}", &[Signal::SIGTERM], 143);
-}
-
-/// SIGKILL gives no time to undo: the next `gc` does it, and says what it was.
-#[test]
-fn a_killed_run_is_collected() {
-    in_used_world("", |w, before| {
-        let script = r#"let h = netns("h1"); veth(h["eth0"], "up0"); settle(); print("there"); h.exec("sleep 60");"#;
-        let running = w.start_topo(&["run", "--name", "lab", "-e", script]);
-        running.wait_for_output("there", SOON);
-        running.signal(Signal::SIGKILL);
-        running.wait().fails(137);
-        let listed = w.topo(&["ls"]).ok();
-        assert!(listed.out().contains("dead"), "{}", listed.out());
-        w.topo(&["run", "--name", "lab", "-e", "netns(\"x\")"])
-            .fails(1)
-            .says("a run that died left it behind")
-            .says("topo gc");
-        w.topo(&["gc"]).ok().says("removed lab `lab`");
-        w.assert_clean(before);
-    });
-}
-
-/// The process that started a sandbox is killed: the sandbox ends with all that is in it.
-#[test]
-fn a_sandbox_does_not_outlive_a_killed_run() {
-    in_used_world("", |w, before| {
-        let script = r#"let h = netns("h1"); settle(); print("there"); h.exec("sleep 60");"#;
-        let running = w.start_topo(&["run", "--sandbox", "--name", "lab", "-e", script]);
-        running.wait_for_output("there", SOON);
-        running.signal(Signal::SIGKILL);
-        running.wait().fails(137);
-        w.topo(&["gc"]).ok();
-        w.assert_clean(before);
-    });
-}
-
-/// a: built by one run while another builds b; a third wants a as well.
-#[test]
-fn two_runs_at_once_and_one_too_many() {
-    in_used_world("", |w, _| {
-        let script = |netns: &str| {
-            format!(r#"let h = netns("{netns}"); settle(); print("there"); h.exec("cat /dev/zero >/dev/null");"#)
-        };
-        let first = w.start_topo(&["run", "--name", "a", "-e", &script("h1")]);
-        first.wait_for_output("there", SOON);
-        let second = w.start_topo(&["run", "--name", "b", "-e", &script("h2")]);
-        second.wait_for_output("there", SOON);
-        w.topo(&["run", "--name", "a", "-e", &script("h3")]).fails(1).says("make lab `a`").says("is at work on it");
-        w.topo(&["down", "a"]).fails(1).says("lock lab `a`");
-        w.topo(&["gc"]).ok();
-        assert!(w.run("ip netns list").ok().out().contains("h1"), "gc leaves what is being built");
-        for running in [first, second] {
-            running.signal(Signal::SIGINT);
-            running.wait().fails(130);
+    fn all(w: &World, before: &Snapshot) {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            for (_, busy) in BUSY {
+                interrupted(w, before, &["--sandbox"], signal, busy);
+            }
         }
+    }
+    in_used_world("", all);
+    in_used_user_world("", all);
+}
+
+/// Killed, the run leaves its sandbox to end by itself, and its record to `gc`.
+#[test]
+fn a_sandbox_ends_with_its_killed_run() {
+    fn all(w: &World, before: &Snapshot) {
+        for (_, busy) in BUSY {
+            let running = start_busy(w, &["--sandbox"], busy);
+            running.signal(Signal::SIGKILL);
+            running.wait().fails(KILLED);
+            w.topo(&["gc"]).ok();
+            w.assert_clean(before);
+        }
+    }
+    in_used_world("", all);
+    in_used_user_world("", all);
+}
+
+/// Ctrl-C before anything was made, and while waiting for standard input, ends it too.
+#[test]
+fn an_early_signal_is_heard() {
+    in_used_world("", |w, before| {
+        w.run("mkfifo ready").ok();
+        let running = w.start_topo(&["run", "-e", r#"host.exec("echo >ready"); loop {}"#]);
+        w.run("cat ready; rm ready").ok();
+        running.signal(Signal::SIGINT);
+        running.wait().fails(130);
+        w.assert_clean(before);
     });
 }

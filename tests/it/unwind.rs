@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::stage::{KILLED, in_used_world, with_fault};
+use super::stage::{KILLED, in_used_user_world, in_used_world, with_fault};
 use super::world::{Ran, Snapshot, World};
 
 /// A run with the name `lab`, and what others have in its world.
@@ -244,4 +244,58 @@ fn a_gc_that_was_killed_is_finished() {
             stage.clean();
         }
     });
+}
+
+/// A sandbox: whichever process of the run is killed, inside at any point or the one outside, the sandbox ends with all
+/// that is in it; a failure inside is undone with it.
+fn sandbox_leaves_nothing(w: &World, before: &Snapshot) {
+    let statements = r#"
+        let h = netns("h");
+        veth(h["eth0"], bridge("br0"));
+        h.exec("sleep 1000 >/dev/null 2>&1 &");
+        host.exec("sleep 1000 >/dev/null 2>&1 &");
+        h["eth0"].addr("10.0.0.1/24");"#;
+    let words = ["run", "--sandbox", "--name", "lab", "-e", statements];
+    for point in 1.. {
+        // What kills is the seam inside; the process outside tells how it ended, and removes the sandbox.
+        let killed = with_fault(w, &format!("kill:{point}"), &words);
+        println!("point {point}: {}", killed.code);
+        if killed.code == 0 {
+            assert!(point > 8, "{point} points");
+            break;
+        }
+        killed.fails(KILLED);
+        w.assert_clean(before);
+        with_fault(w, &format!("fail:{point}"), &words).fails(1).says("injected fault");
+        w.assert_clean(before);
+    }
+    // It is up now. `down` ends it by its first process, whose number it has from the record.
+    w.topo(&["ls"]).ok().says("up (sandbox)");
+    assert!(w.run("pgrep -c sleep").ok().out().trim() == "2");
+    with_fault(w, "kill:1", &["down", "lab"]).fails(KILLED);
+    w.topo(&["down", "lab"]).ok();
+    w.assert_clean(before);
+
+    // The first process of a sandbox that is up is killed: the lab is dead, and `gc` and `down` forget it.
+    for end in [["gc"].as_slice(), &["down", "lab"]] {
+        w.topo(&words).ok();
+        let record = fs::read_to_string(w.state().join("labs/lab/lab.json")).expect("the record");
+        let record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
+        w.run(&format!("kill -9 {}; while pgrep sleep; do :; done", record["holder"]["pid"])).ok();
+        w.topo(&["ls"]).ok().says("dead");
+        w.topo(end).ok();
+        w.assert_clean(before);
+    }
+}
+
+/// h (eth0) --- br0, in a sandbox of root's.
+#[test]
+fn a_sandbox_leaves_nothing() {
+    in_used_world("", sandbox_leaves_nothing);
+}
+
+/// The same for an ordinary user.
+#[test]
+fn a_sandbox_of_an_ordinary_user_leaves_nothing() {
+    in_used_user_world("", sandbox_leaves_nothing);
 }

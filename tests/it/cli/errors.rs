@@ -2,17 +2,22 @@
 
 use expect_test::expect;
 
-use super::{as_root, seen, shows};
+use super::{Terminal, as_root};
 use crate::world::World;
 
 #[test]
 fn a_failing_script() {
     as_root(|w| {
-        w.write("late.rhai", "let h = netns(\"h1\");\n\n// Nobody has this address.\nh.route(\"default\", #{ via: \"192.0.2.1\" });\nh.devs();\n");
-        shows(
-            w,
-            &["run", "late.rhai"],
-            expect![[r#"
+        w.write(
+            "late.rhai",
+            r#"let h = netns("h1");
+
+// Nobody has this address.
+h.route("default", #{ via: "192.0.2.1" });
+h.devs();
+"#,
+        );
+        w.session(expect![[r#"
             $ topo run late.rhai
             --- stderr
             error: add route `default via 192.0.2.1` to netns `h1`: Nexthop has invalid gateway
@@ -24,8 +29,7 @@ fn a_failing_script() {
               = hint: a gateway must be on a network that `h1` has an address in; `onlink: true` takes it to be there
             everything that lab `late` had made was taken back
             --- exit code 1
-        "#]],
-        );
+        "#]]);
     });
 }
 
@@ -35,12 +39,12 @@ fn a_chain_through_the_library() {
     as_root(|w| {
         w.write(
             "office.rhai",
-            "import \"lan\" as lan;\nnetns(\"h2\");\nlet office = lan::star(\"sw0\", 3, net(\"10.0.0.0/24\"));\n",
+            r#"import "lan" as lan;
+netns("h2");
+let office = lan::star("sw0", 3, net("10.0.0.0/24"));
+"#,
         );
-        shows(
-            w,
-            &["run", "office.rhai"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo run office.rhai
             --- stderr
             error: add netns `h2`: this lab has one of this name
@@ -56,47 +60,62 @@ fn a_chain_through_the_library() {
                |
                = hint: `netns_get("h2")` returns it
             --- exit code 1
-        "#]],
-        );
+        "#]]);
     });
 }
 
 #[test]
 fn a_chain_through_a_module_of_the_users() {
     as_root(|w| {
-        w.write("lib/cables.rhai", "fn join(a, b) {\n    lay(a[\"eth0\"], b);\n}\n\nfn lay(end, name) {\n    veth(end, name, #{ mtuu: 1400 });\n}\n");
-        w.write("lab.rhai", "import \"./lib/cables\" as cables;\n\nfn build() {\n    cables::join(netns(\"h1\"), \"up0\");\n}\n\nbuild();\n");
-        shows(
-            w,
-            &["run", "lab.rhai"],
-            expect![[r#"
-                $ topo run lab.rhai
-                --- stderr
-                error: unknown option `mtuu` of `veth`
-                 --> lib/cables.rhai:6:5
-                  |
-                6 |     veth(end, name, #{ mtuu: 1400 });
-                  |     ^^^^
-                  |
-                 ::: lib/cables.rhai:2:5
-                  |
-                2 |     lay(a["eth0"], b);
-                  |     --- called from here
-                  |
-                 ::: lab.rhai:4:13
-                  |
-                4 |     cables::join(netns("h1"), "up0");
-                  |             ---- called from here
-                  |
-                 ::: lab.rhai:7:1
-                  |
-                7 | build();
-                  | ----- called from here
-                  |
-                  = hint: did you mean `mtu`?
-                --- exit code 1
-            "#]],
+        w.write(
+            "lib/cables.rhai",
+            r#"fn join(a, b) {
+    lay(a["eth0"], b);
+}
+
+fn lay(end, name) {
+    veth(end, name, #{ mtuu: 1400 });
+}
+"#,
         );
+        w.write(
+            "lab.rhai",
+            r#"import "./lib/cables" as cables;
+
+fn build() {
+    cables::join(netns("h1"), "up0");
+}
+
+build();
+"#,
+        );
+        w.session(expect![[r#"
+            $ topo run lab.rhai
+            --- stderr
+            error: unknown option `mtuu` of `veth`
+             --> lib/cables.rhai:6:5
+              |
+            6 |     veth(end, name, #{ mtuu: 1400 });
+              |     ^^^^
+              |
+             ::: lib/cables.rhai:2:5
+              |
+            2 |     lay(a["eth0"], b);
+              |     --- called from here
+              |
+             ::: lab.rhai:4:13
+              |
+            4 |     cables::join(netns("h1"), "up0");
+              |             ---- called from here
+              |
+             ::: lab.rhai:7:1
+              |
+            7 | build();
+              | ----- called from here
+              |
+              = hint: did you mean `mtu`?
+            --- exit code 1
+        "#]]);
     });
 }
 
@@ -104,33 +123,39 @@ fn a_chain_through_a_module_of_the_users() {
 #[test]
 fn a_chain_of_a_late_refusal() {
     as_root(|w| {
-        w.write("lib/ways.rhai", "fn out(h) {\n    h.route(\"default\", #{ via: \"192.0.2.1\" });\n}\n");
+        w.write(
+            "lib/ways.rhai",
+            r#"fn out(h) {
+    h.route("default", #{ via: "192.0.2.1" });
+}
+"#,
+        );
         w.write(
             "lab.rhai",
-            "import \"./lib/ways\" as ways;\nlet h = netns(\"h1\");\nways::out(h);\nprint(h.devs().len());\n",
+            r#"import "./lib/ways" as ways;
+let h = netns("h1");
+ways::out(h);
+print(h.devs().len());
+"#,
         );
-        shows(
-            w,
-            &["run", "lab.rhai"],
-            expect![[r#"
-                $ topo run lab.rhai
-                --- stderr
-                error: add route `default via 192.0.2.1` to netns `h1`: Nexthop has invalid gateway
-                 --> lib/ways.rhai:2:7
-                  |
-                2 |     h.route("default", #{ via: "192.0.2.1" });
-                  |       ^^^^^
-                  |
-                 ::: lab.rhai:3:7
-                  |
-                3 | ways::out(h);
-                  |       --- called from here
-                  |
-                  = hint: a gateway must be on a network that `h1` has an address in; `onlink: true` takes it to be there
-                everything that lab `lab` had made was taken back
-                --- exit code 1
-            "#]],
-        );
+        w.session(expect![[r#"
+            $ topo run lab.rhai
+            --- stderr
+            error: add route `default via 192.0.2.1` to netns `h1`: Nexthop has invalid gateway
+             --> lib/ways.rhai:2:7
+              |
+            2 |     h.route("default", #{ via: "192.0.2.1" });
+              |       ^^^^^
+              |
+             ::: lab.rhai:3:7
+              |
+            3 | ways::out(h);
+              |       --- called from here
+              |
+              = hint: a gateway must be on a network that `h1` has an address in; `onlink: true` takes it to be there
+            everything that lab `lab` had made was taken back
+            --- exit code 1
+        "#]]);
     });
 }
 
@@ -138,11 +163,17 @@ fn a_chain_of_a_late_refusal() {
 #[test]
 fn failed_checks() {
     as_root(|w| {
-        w.write("checks.rhai", "let h = netns(\"h1\");\ncheck(\"one is one\", 1 == 1);\ncheck(\"h1 has a way out\", h.ping(\"192.0.2.1\"));\ncheck(\"one is two\", 1 == 2);\ncheck(\"it runs\", h.exec(\"echo oh >&2; exit 3\"));\nprint(\"goes on\");\n");
-        shows(
-            w,
-            &["run", "checks.rhai"],
-            expect![[r#"
+        w.write(
+            "checks.rhai",
+            r#"let h = netns("h1");
+check("one is one", 1 == 1);
+check("h1 has a way out", h.ping("192.0.2.1"));
+check("one is two", 1 == 2);
+check("it runs", h.exec("echo oh >&2; exit 3"));
+print("goes on");
+"#,
+        );
+        w.session(expect![[r#"
             $ topo run checks.rhai
             ok   one is one
             FAIL h1 has a way out: Network is unreachable  (checks.rhai:3:1)
@@ -153,397 +184,293 @@ fn failed_checks() {
             3 of 4 checks failed
             everything that lab `checks` had made was taken back
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "-e", "check(\"it\", false)"],
-            expect![[r#"
             $ topo run -e 'check("it", false)'
             FAIL it  (-e:1:1)
             --- stderr
             1 of 1 check failed
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "-e", "check_within(\"it comes\", \"30ms\", || false)"],
-            expect![[r#"
             $ topo run -e 'check_within("it comes", "30ms", || false)'
             FAIL it comes: after TIME  (-e:1:1)
             --- stderr
             1 of 1 check failed
             --- exit code 1
-        "#]],
-        );
+        "#]]);
     });
 }
 
 #[test]
 fn a_failed_assert() {
     as_root(|w| {
-        w.write("assert.rhai", "let h = netns(\"h1\");\nassert(h.ping(\"192.0.2.1\"), \"h1 has a way out\");\n");
-        shows(
-            w,
-            &["run", "assert.rhai"],
-            expect![[r#"
-            $ topo run assert.rhai
+        w.session(expect![[r#"
+            $ topo run -e 'let h = netns("h1"); assert(h.ping("192.0.2.1"), "h1 has a way out")'
             --- stderr
             error: assert "h1 has a way out": Network is unreachable
-             --> assert.rhai:2:1
+             --> -e:1:22
               |
-            2 | assert(h.ping("192.0.2.1"), "h1 has a way out");
-              | ^^^^^^
-            everything that lab `assert` had made was taken back
+            1 | let h = netns("h1"); assert(h.ping("192.0.2.1"), "h1 has a way out")
+              |                      ^^^^^^
+            everything that lab `lab` had made was taken back
             --- exit code 1
-        "#]],
-        );
+        "#]]);
     });
 }
 
 #[test]
 fn syntax_errors() {
-    let w = &World::new();
-    let run = |text: &str| {
-        w.write("bad.rhai", text);
-        seen(w, &w.topo(&["run", "bad.rhai"]).fails(1))
-    };
-    expect![[r#"
-        $ topo run bad.rhai
+    World::new().session(expect![[r#"
+        $ topo run -e 'let x = ;'
         --- stderr
         error: unexpected ';'
-         --> bad.rhai:1:9
+         --> -e:1:9
           |
         1 | let x = ;
           |         ^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let x = ;\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let h = netns("h1";'
         --- stderr
         error: expecting ',' to separate the arguments to function call 'netns'
-         --> bad.rhai:1:19
+         --> -e:1:19
           |
         1 | let h = netns("h1";
           |                   ^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let h = netns(\"h1\";\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'if true { netns("h1");'
         --- stderr
         error: expecting '}' to terminate this block
-         --> bad.rhai:2:18
+         --> -e:1:23
           |
-        2 |     netns("h1");
-          |                 ^
+        1 | if true { netns("h1");
+          |                       ^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("if true {\n    netns(\"h1\");\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let s = "open'
         --- stderr
         error: open string is not terminated
-         --> bad.rhai:1:9
+         --> -e:1:9
           |
         1 | let s = "open
           |         ^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let s = \"open\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let spawn = 1;'
         --- stderr
         error: `spawn` is a reserved word
-         --> bad.rhai:1:5
+         --> -e:1:5
           |
         1 | let spawn = 1;
           |     ^^^^^
           |
           = hint: take another name for it
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let spawn = 1;\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'veth("a", "b", #{ with: 1 });'
         --- stderr
         error: `with` is a reserved word
-         --> bad.rhai:1:19
+         --> -e:1:19
           |
         1 | veth("a", "b", #{ with: 1 });
           |                   ^^^^
           |
           = hint: take another name for it
         --- exit code 1
-    "#]]
-    .assert_eq(&run("veth(\"a\", \"b\", #{ with: 1 });\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'veth("a", "b", { mtu: 1400 });'
         --- stderr
         error: unknown variable `mtu`
-         --> bad.rhai:1:18
+         --> -e:1:18
           |
         1 | veth("a", "b", { mtu: 1400 });
           |                  ^^^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("veth(\"a\", \"b\", { mtu: 1400 });\n"));
+    "#]]);
 }
 
 #[test]
 fn unknown_names() {
-    let w = &World::new();
-    let run = |text: &str| {
-        w.write("bad.rhai", text);
-        seen(w, &w.topo(&["run", "bad.rhai"]).fails(1))
-    };
-    expect![[r#"
-        $ topo run bad.rhai
+    World::new().session(expect![[r#"
+        $ topo run -e 'netn("h1")'
         --- stderr
         error: unknown function `netn`
-         --> bad.rhai:1:1
+         --> -e:1:1
           |
-        1 | netn("h1");
+        1 | netn("h1")
           | ^^^^
           |
           = hint: did you mean `net`?
         --- exit code 1
-    "#]]
-    .assert_eq(&run("netn(\"h1\");\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let h = netns("h1"); h.pnig("10.0.0.1")'
         --- stderr
         error: unknown function `pnig`
-         --> bad.rhai:2:3
+         --> -e:1:24
           |
-        2 | h.pnig("10.0.0.1");
-          |   ^^^^
+        1 | let h = netns("h1"); h.pnig("10.0.0.1")
+          |                        ^^^^
           |
           = hint: did you mean `ping`?
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let h = netns(\"h1\");\nh.pnig(\"10.0.0.1\");\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'zebra(1)'
         --- stderr
         error: unknown function `zebra`
-         --> bad.rhai:1:1
+         --> -e:1:1
           |
-        1 | zebra(1);
+        1 | zebra(1)
           | ^^^^^
           |
           = hint: `topo doc` lists the functions
         --- exit code 1
-    "#]]
-    .assert_eq(&run("zebra(1);\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let h1 = netns("h1"); print(hl)'
         --- stderr
         error: unknown variable `hl`
-         --> bad.rhai:2:7
+         --> -e:1:29
           |
-        2 | print(hl);
-          |       ^^
+        1 | let h1 = netns("h1"); print(hl)
+          |                             ^^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let h1 = netns(\"h1\");\nprint(hl);\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let h1 = netns("h1"); fn f() { h1.devs() } f()'
         --- stderr
         error: unknown variable `h1`
-         --> bad.rhai:2:10
+         --> -e:1:32
           |
-        2 | fn f() { h1.devs() }
-          |          ^^
+        1 | let h1 = netns("h1"); fn f() { h1.devs() } f()
+          |                                ^^
           |
           = hint: a function sees its parameters and constants alone, not the variables around it
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let h1 = netns(\"h1\");\nfn f() { h1.devs() }\nf();\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'print(netns)'
         --- stderr
         error: unknown variable `netns`
-         --> bad.rhai:1:7
+         --> -e:1:7
           |
-        1 | print(netns);
+        1 | print(netns)
           |       ^^^^^
           |
           = hint: `netns` is a function: call it, `netns(…)`
         --- exit code 1
-    "#]]
-    .assert_eq(&run("print(netns);\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'hosts["eth0"]'
         --- stderr
         error: unknown variable `hosts`
-         --> bad.rhai:1:1
+         --> -e:1:1
           |
-        1 | hosts["eth0"];
+        1 | hosts["eth0"]
           | ^^^^^
           |
           = hint: did you mean `host`?
         --- exit code 1
-    "#]]
-    .assert_eq(&run("hosts[\"eth0\"];\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'print(host["lo"].nam)'
         --- stderr
         error: unknown property 'nam' - a getter is not registered for type 'Dev'
-         --> bad.rhai:2:15
+         --> -e:1:18
           |
-        2 | print(h["lo"].nam);
-          |               ^^^
+        1 | print(host["lo"].nam)
+          |                  ^^^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let h = netns(\"h1\");\nprint(h[\"lo\"].nam);\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'print(args.subnet)'
         --- stderr
-        error: property not found: subnet
-         --> bad.rhai:1:12
+        error: read the argument `subnet`: the script's header declares none of this name
+         --> -e:1:11
           |
-        1 | print(args.subnet);
-          |            ^^^^^^
+        1 | print(args.subnet)
+          |           ^
+          |
+          = hint: a line `//! Arguments:` begins the declarations, as `topo scripts --source veth-pair` shows
         --- exit code 1
-    "#]]
-    .assert_eq(&run("print(args.subnet);\n"));
+    "#]]);
 }
 
 #[test]
 fn wrong_arguments() {
-    let w = &World::new();
-    let run = |text: &str| {
-        w.write("bad.rhai", text);
-        seen(w, &w.topo(&["run", "bad.rhai"]).fails(1))
-    };
-    expect![[r#"
-        $ topo run bad.rhai
+    World::new().session(expect![[r#"
+        $ topo run -e 'netns("a", "b")'
         --- stderr
         error: call `netns` with (str | ImmutableString | String, str | ImmutableString | String): no such form of it
-         --> bad.rhai:1:1
+         --> -e:1:1
           |
-        1 | netns("a", "b");
+        1 | netns("a", "b")
           | ^^^^^
           |
           = hint: it is called as `netns(name: string)`
         --- exit code 1
-    "#]]
-    .assert_eq(&run("netns(\"a\", \"b\");\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let h = netns("h1"); h.route("default")'
         --- stderr
         error: call `route` with (Netns, str | ImmutableString | String): no such form of it
-         --> bad.rhai:2:3
+         --> -e:1:24
           |
-        2 | h.route("default");
-          |   ^^^^^
+        1 | let h = netns("h1"); h.route("default")
+          |                        ^^^^^
           |
           = hint: it is called as `netns.route(dst: any, options: map)`
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let h = netns(\"h1\");\nh.route(\"default\");\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let h = netns("h1"); h.addr("10.0.0.1/24")'
         --- stderr
         error: call `addr` with (Netns, str | ImmutableString | String): no such form of it
-         --> bad.rhai:2:3
+         --> -e:1:24
           |
-        2 | h.addr("10.0.0.1/24");
-          |   ^^^^
+        1 | let h = netns("h1"); h.addr("10.0.0.1/24")
+          |                        ^^^^
           |
           = hint: it is called as `dev.addr(cidr: any)`
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let h = netns(\"h1\");\nh.addr(\"10.0.0.1/24\");\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'veth("a", "b", #{ mtu: "1400" })'
         --- stderr
         error: option `mtu` of `veth`: expected a number of bytes from 68 to 65535, got "1400"
-         --> bad.rhai:2:1
+         --> -e:1:1
           |
-        2 | veth(h["eth0"], "up0", #{ mtu: "1400" });
+        1 | veth("a", "b", #{ mtu: "1400" })
           | ^^^^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let h = netns(\"h1\");\nveth(h[\"eth0\"], \"up0\", #{ mtu: \"1400\" });\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'netns("h1/eth0")'
         --- stderr
         error: netns name `h1/eth0`: '/' is not allowed in it
-         --> bad.rhai:1:1
+         --> -e:1:1
           |
-        1 | netns("h1/eth0");
+        1 | netns("h1/eth0")
           | ^^^^^
           |
           = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
         --- exit code 1
-    "#]]
-    .assert_eq(&run("netns(\"h1/eth0\");\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'import "lan" as lan; lan::star("sw0")'
         --- stderr
         error: unknown function `lan::star`
-         --> bad.rhai:2:6
+         --> -e:1:27
           |
-        2 | lan::star("sw0");
-          |      ^^^^
+        1 | import "lan" as lan; lan::star("sw0")
+          |                           ^^^^
           |
           = hint: `topo doc` lists the functions of each module
         --- exit code 1
-    "#]]
-    .assert_eq(&run("import \"lan\" as lan;\nlan::star(\"sw0\");\n"));
+    "#]]);
 }
 
 #[test]
 fn missing_modules() {
-    let w = &World::new();
-    let run = |text: &str| {
-        w.write("bad.rhai", text);
-        seen(w, &w.topo(&["run", "bad.rhai"]).fails(1))
-    };
-    expect![[r#"
-        $ topo run bad.rhai
+    let w = World::new();
+    w.write("broken.rhai", "fn f( {\n");
+    w.session(expect![[r#"
+        $ topo run -e 'import "lann" as lan;'
         --- stderr
         error: import "lann": there is no module of this name
-         --> bad.rhai:1:8
+         --> -e:1:8
           |
         1 | import "lann" as lan;
           |        ^
           |
           = hint: did you mean "lan"?
         --- exit code 1
-    "#]]
-    .assert_eq(&run("import \"lann\" as lan;\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'import "zebra" as z;'
         --- stderr
         error: import "zebra": there is no module of this name
-         --> bad.rhai:1:8
+         --> -e:1:8
           |
         1 | import "zebra" as z;
           |        ^
           |
           = hint: the standard library has: lan; a path begins with `./`
         --- exit code 1
-    "#]]
-    .assert_eq(&run("import \"zebra\" as z;\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'import "./nowhere" as n;'
         --- stderr
         error: read the script `nowhere.rhai`: No such file or directory
-         --> bad.rhai:1:8
+         --> -e:1:8
           |
         1 | import "./nowhere" as n;
           |        ^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("import \"./nowhere\" as n;\n"));
-    w.write("broken.rhai", "fn f( {\n");
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'import "./broken" as b; b::f()'
         --- stderr
         error: expecting ')' to close the parameters list of function 'f'
          --> broken.rhai:1:7
@@ -551,78 +478,59 @@ fn missing_modules() {
         1 | fn f( {
           |       ^
           |
-         ::: bad.rhai:1:8
+         ::: -e:1:8
           |
-        1 | import "./broken" as b;
+        1 | import "./broken" as b; b::f()
           |        - called from here
         --- exit code 1
-    "#]]
-    .assert_eq(&run("import \"./broken\" as b;\nb::f();\n"));
+    "#]]);
 }
 
 /// What is thrown by the script itself, and what the language refuses.
 #[test]
 fn the_scripts_own_errors() {
-    let w = &World::new();
-    let run = |text: &str| {
-        w.write("bad.rhai", text);
-        seen(w, &w.topo(&["run", "bad.rhai"]).fails(1))
-    };
-    expect![[r#"
-        $ topo run bad.rhai
+    World::new().session(expect![[r#"
+        $ topo run -e 'throw "enough"'
         --- stderr
         error: the script threw: enough
-         --> bad.rhai:1:1
+         --> -e:1:1
           |
-        1 | throw "enough";
+        1 | throw "enough"
           | ^^^^^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("throw \"enough\";\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let list = [1, 2]; list[7]'
         --- stderr
         error: array index 7 out of bounds: only 2 elements in array
-         --> bad.rhai:2:6
+         --> -e:1:25
           |
-        2 | list[7];
-          |      ^
+        1 | let list = [1, 2]; list[7]
+          |                         ^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let list = [1, 2];\nlist[7];\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let x = 1 / 0;'
         --- stderr
         error: division by zero: 1 / 0
-         --> bad.rhai:1:11
+         --> -e:1:11
           |
         1 | let x = 1 / 0;
           |           ^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let x = 1 / 0;\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'fn f(n) { f(n + 1) } f(0)'
         --- stderr
         error: calls are nested too deep
-         --> bad.rhai:2:1
+         --> -e:1:22
           |
-        2 | f(0);
-          | ^
+        1 | fn f(n) { f(n + 1) } f(0)
+          |                      ^
           |
           = hint: does a function call itself without end?
         --- exit code 1
-    "#]]
-    .assert_eq(&run("fn f(n) { f(n + 1) }\nf(0);\n"));
-    expect![[r#"
-        $ topo run bad.rhai
+        $ topo run -e 'let n = 9223372036854775807; n += 1'
         --- stderr
         error: addition overflow: 9223372036854775807 + 1
-         --> bad.rhai:2:3
+         --> -e:1:32
           |
-        2 | n += 1;
-          |   ^
+        1 | let n = 9223372036854775807; n += 1
+          |                                ^
         --- exit code 1
-    "#]]
-    .assert_eq(&run("let n = 9223372036854775807;\nn += 1;\n"));
+    "#]]);
 }

@@ -5,86 +5,51 @@ use std::time::Duration;
 
 use expect_test::expect;
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{PAIR, as_root, seen, shows};
+use super::{PAIR, Terminal, as_root};
 use crate::world::World;
+
+/// A script that takes its time, and says when it has begun to.
+const LONG: &str = r#"let h = netns("h1");
+veth(h["eth0"], "up0");
+h.devs();
+print("ready");
+h.exec("sleep 100");
+"#;
 
 #[test]
 fn no_labs() {
     as_root(|w| {
-        shows(
-            w,
-            &["ls"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo ls
             --- stderr
             no lab is up
-        "#]],
-        );
-        assert_eq!(w.topo(&["ls", "--json"]).ok().out().trim(), "[]");
-        shows(
-            w,
-            &["show", "pair"],
-            expect![[r#"
+            $ topo ls --json
+            []
             $ topo show pair
             --- stderr
             error: find lab `pair`: there is no lab of this name
-             |
-             = hint: `topo ls` lists the labs
+            hint: `topo ls` lists the labs
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["down", "pair"],
-            expect![[r#"
             $ topo down pair
             --- stderr
             error: find lab `pair`: there is no lab of this name
-             |
-             = hint: `topo ls` lists the labs
+            hint: `topo ls` lists the labs
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["down", "a/b"],
-            expect![[r#"
             $ topo down a/b
             --- stderr
             error: lab name `a/b`: '/' is not allowed in it
-             |
-             = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+            hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["down", "--all"],
-            expect![[r#"
             $ topo down --all
-        "#]],
-        );
-        shows(
-            w,
-            &["gc"],
-            expect![[r#"
             $ topo gc
-        "#]],
-        );
-        shows(
-            w,
-            &["exec", "h1", "true"],
-            expect![[r#"
             $ topo exec h1 true
             --- stderr
             error: find netns `h1`: no lab has a netns of this name
-             |
-             = hint: `topo ls` lists the labs, `topo show LAB` what one holds
+            hint: `topo ls` lists the labs, `topo show LAB` what one holds
             --- exit code 1
-        "#]],
-        );
+        "#]]);
     });
 }
 
@@ -94,23 +59,20 @@ fn the_list() {
         w.write("pair.rhai", PAIR);
         w.topo(&["run", "pair.rhai"]).ok();
         w.topo(&["bridge", "--netns", "ns9"]).ok();
-        shows(
-            w,
-            &["ls"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo ls
             NAME    STATE  NETNS  DEVS  AGE  SCRIPT
             bridge  up     1      3     Ns   scripts/bridge.rhai
             pair    up     2      2     Ns   pair.rhai
-        "#]],
-        );
+        "#]]);
         let json: Value = serde_json::from_str(w.topo(&["ls", "--json"]).ok().out()).expect("JSON");
-        let row = &json[1];
+        let mut row = json[1].clone();
+        let created = row.as_object_mut().and_then(|row| row.remove("created")).and_then(|time| time.as_u64());
+        assert!(created.is_some_and(|time| time > 1_700_000_000), "{created:?}");
         assert_eq!(
-            (&row["name"], &row["state"], &row["netns"], &row["devs"], &row["sandbox"], &row["script"]),
-            (&"pair".into(), &"up".into(), &2.into(), &2.into(), &false.into(), &"pair.rhai".into())
+            row,
+            json!({ "name": "pair", "state": "up", "netns": 2, "devs": 2, "sandbox": false, "script": "pair.rhai" })
         );
-        assert!(row["created"].as_u64().is_some_and(|time| time > 1_700_000_000));
         w.topo(&["down", "--all"]).ok();
     });
 }
@@ -138,10 +100,7 @@ h2["eth0"].down();
 "#,
         );
         w.topo(&["run", "site.rhai"]).ok();
-        shows(
-            w,
-            &["show", "site"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo show site
             lab site: up, 3 netns, 7 devices, made by site.rhai Ns ago
 
@@ -161,12 +120,6 @@ h2["eth0"].down();
 
             h2
               eth0  veth down  -- h2-eth0 (the-switch-of-the-upper-floor)
-        "#]],
-        );
-        shows(
-            w,
-            &["show", "--steps", "site"],
-            expect![[r#"
             $ topo show --steps site
             ip link add the-sw-d0995ef3 type bridge
             ip link set dev the-sw-d0995ef3 up
@@ -195,21 +148,15 @@ h2["eth0"].down();
             ip link set dev h2-eth0 master the-sw-d0995ef3 up
             ip -n h2 link set dev eth0 up
             ip -n h2 link set dev eth0 down
-        "#]],
-        );
+        "#]]);
         let json: Value = serde_json::from_str(w.topo(&["show", "--json", "site"]).ok().out()).expect("JSON");
         let h1 = json["namespaces"].as_array().expect("a list").iter().find(|one| one["name"] == "h1").expect("h1");
-        assert_eq!(h1["devs"][0]["addresses"], serde_json::json!(["10.0.0.1/24", "fd00::1/64"]));
+        assert_eq!(h1["devs"][0]["addresses"], json!(["10.0.0.1/24", "fd00::1/64"]));
         assert_eq!((&json["state"], &json["script"]), (&"up".into(), &"site.rhai".into()));
-        // What others changed shows.
+        // What others changed shows. The kernel frees a namespace a little later.
         w.ip("netns del h1");
-        // The kernel frees it a little later.
         w.run("while ip link show dev h1-eth0 >/dev/null 2>&1; do :; done").ok();
-        w.ip("-n r1 link set lo down");
-        shows(
-            w,
-            &["show", "site"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo show site
             lab site: up, 3 netns, 7 devices, made by site.rhai Ns ago
 
@@ -219,39 +166,24 @@ h2["eth0"].down();
               h2-eth0                                          veth no carrier  port of the-switch-of-the-upper-floor  -- h2/eth0
 
             h1
-              gone: No such file or directory
+              gone: something else removed it
 
             r1
               uplink-to-the-upper-floor (uplink-5a663aa6)  veth up  10.0.0.2/24  -- r1-uplink-to-the-upper-floor (the-switch-of-the-upper-floor)
 
             h2
               eth0  veth down  -- h2-eth0 (the-switch-of-the-upper-floor)
-        "#]],
-        );
-        shows(
-            w,
-            &["exec", "site/h1", "true"],
-            expect![[r#"
             $ topo exec site/h1 true
             --- stderr
             error: enter netns `h1` of lab `site`: something else removed it
-             |
-             = hint: `topo down site` removes the rest
+            hint: `topo down site` removes the rest
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["show", "sit"],
-            expect![[r#"
             $ topo show sit
             --- stderr
             error: find lab `sit`: there is no lab of this name
-             |
-             = hint: did you mean `site`?
+            hint: did you mean `site`?
             --- exit code 1
-        "#]],
-        );
+        "#]]);
         w.topo(&["down", "site"]).ok();
     });
 }
@@ -259,50 +191,32 @@ h2["eth0"].down();
 #[test]
 fn taken_down() {
     as_root(|w| {
-        for name in ["a", "b", "c", "d"] {
+        for name in ["aa", "bb", "cc", "dd", "office"] {
             w.topo(&["run", "--name", name, "-e", &format!("netns(\"{name}\")")]).ok();
         }
-        shows(
-            w,
-            &["down", "a"],
-            expect![[r#"
-            $ topo down a
-            --- stderr
-            lab `a` is down
-        "#]],
-        );
-        shows(
-            w,
-            &["down", "a"],
-            expect![[r#"
-            $ topo down a
-            --- stderr
-            error: find lab `a`: there is no lab of this name
-             |
-             = hint: did you mean `b`?
-            --- exit code 1
-        "#]],
-        );
         // One that isn't there keeps no other from being taken down.
-        shows(
-            w,
-            &["down", "b", "bb", "c"],
-            expect![[r#"
-            $ topo down b bb c
+        w.session(expect![[r#"
+            $ topo down aa
             --- stderr
-            lab `b` is down
-            lab `c` is down
-            error: find lab `bb`: there is no lab of this name
-             |
-             = hint: `topo ls` lists the labs
+            lab `aa` is down
+            $ topo down aa
+            --- stderr
+            error: find lab `aa`: there is no lab of this name
+            hint: `topo ls` lists the labs
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["down", "--all", "d"],
-            expect![[r#"
-            $ topo down --all d
+            $ topo down bb zebra cc
+            --- stderr
+            lab `bb` is down
+            lab `cc` is down
+            error: find lab `zebra`: there is no lab of this name
+            hint: `topo ls` lists the labs
+            --- exit code 1
+            $ topo down ofice
+            --- stderr
+            error: find lab `ofice`: there is no lab of this name
+            hint: did you mean `office`?
+            --- exit code 1
+            $ topo down --all dd
             --- stderr
             error: the argument '--all' cannot be used with '[LAB]...'
 
@@ -310,32 +224,16 @@ fn taken_down() {
 
             For more information, try '--help'.
             --- exit code 2
-        "#]],
-        );
-        shows(
-            w,
-            &["down", "--all", "--trace"],
-            expect![[r#"
             $ topo down --all --trace
             --- stderr
-            - undo: add netns `d`
-            lab `d` is down
-        "#]],
-        );
-        w.topo(&["run", "--name", "office", "-e", "netns(\"a\")"]).ok();
-        shows(
-            w,
-            &["down", "ofice"],
-            expect![[r#"
-            $ topo down ofice
+            - undo: add netns `dd`
+            lab `dd` is down
+            - undo: add netns `office`
+            lab `office` is down
+            $ topo ls
             --- stderr
-            error: find lab `ofice`: there is no lab of this name
-             |
-             = hint: did you mean `office`?
-            --- exit code 1
-        "#]],
-        );
-        w.topo(&["down", "office"]).ok();
+            no lab is up
+        "#]]);
     });
 }
 
@@ -345,9 +243,7 @@ fn taken_down_without_the_script() {
     as_root(|w| {
         w.write("here/pair.rhai", PAIR);
         w.topo(&["run", "here/pair.rhai"]).ok();
-        w.run("rm -r here").ok();
-        let topo = env!("CARGO_BIN_EXE_topo");
-        w.run(&format!("cd /; {topo} down pair")).ok();
+        w.run(&format!("rm -r here; cd /; {} down pair", env!("CARGO_BIN_EXE_topo"))).ok();
     });
 }
 
@@ -361,85 +257,48 @@ fn commands_in_a_netns() {
         assert!(w.topo(&["exec", "pair/h2", "ip", "-br", "addr"]).ok().out().contains("10.0.0.2/24"));
         assert!(!w.topo(&["exec", "pair/host", "ip", "-br", "addr"]).ok().out().contains("10.0.0."));
         // The exit code, both outputs, options of the command's own, and standard input pass through.
-        let ran = w.topo(&["exec", "h1", "sh", "-c", "echo out; echo err >&2; exit 7"]).fails(7);
-        assert_eq!((ran.out(), ran.err()), ("out\n", "err\n"));
         assert_eq!(w.topo_stdin("abc", &["exec", "h1", "cat"]).ok().out(), "abc");
-        assert_eq!(w.topo(&["exec", "h1", "printf", "%s", "--rm"]).ok().out(), "--rm");
         assert_eq!(w.topo(&["exec", "h1", "sh", "-c", "kill -9 $$"]).code, 137);
-        assert_eq!(
-            w.topo_env(&[("SHELL", "/bin/pwd")], &["exec", "h1"]).ok().out().trim(),
-            w.dir().to_str().expect("UTF-8")
-        );
-        shows(
-            w,
-            &["exec", "h1", "no-such-program"],
-            expect![[r#"
+        let here = w.topo_env(&[("SHELL", "/bin/pwd")], &["exec", "h1"]).ok();
+        assert_eq!(here.out().trim(), w.dir().display().to_string());
+        w.session(expect![[r#"
+            $ topo exec h1 sh -c 'echo out; echo err >&2; exit 7'
+            out
+            --- stderr
+            err
+            --- exit code 7
+            $ topo exec h1 printf '%s ' --rm -h
+            --rm -h
             $ topo exec h1 no-such-program
             --- stderr
             error: run `no-such-program`: No such file or directory
-             |
-             = hint: there is no such program, or its directory is not in PATH
+            hint: there is no such program, or its directory is not in PATH
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["exec", "h1", "/etc/passwd"],
-            expect![[r#"
             $ topo exec h1 /etc/passwd
             --- stderr
             error: run `/etc/passwd`: Permission denied
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["exec", "h4", "true"],
-            expect![[r#"
             $ topo exec h4 true
             --- stderr
             error: find netns `h4`: no lab has a netns of this name
-             |
-             = hint: `topo ls` lists the labs, `topo show LAB` what one holds
+            hint: `topo ls` lists the labs, `topo show LAB` what one holds
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["exec", "pair/h4", "true"],
-            expect![[r#"
             $ topo exec pair/h4 true
             --- stderr
             error: find netns `pair/h4`: lab `pair` has no such netns
-             |
-             = hint: did you mean `pair/h1`?
+            hint: did you mean `pair/h1`?
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["exec", "pear/h1", "true"],
-            expect![[r#"
             $ topo exec pear/h1 true
             --- stderr
             error: find lab `pear`: there is no lab of this name
-             |
-             = hint: did you mean `pair`?
+            hint: did you mean `pair`?
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["exec", "host", "true"],
-            expect![[r#"
             $ topo exec host true
             --- stderr
             error: find netns `host`: several labs have one
-             |
-             = hint: say which: `other/host`, `pair/host`
+            hint: say which: `other/host`, `pair/host`
             --- exit code 1
-        "#]],
-        );
+        "#]]);
         w.topo(&["down", "--all"]).ok();
     });
 }
@@ -448,34 +307,18 @@ fn commands_in_a_netns() {
 #[test]
 fn a_lab_that_is_being_built() {
     as_root(|w| {
-        w.write("long.rhai", "let h = netns(\"h1\");\nh.devs();\nprint(\"ready\");\nh.exec(\"sleep 100\");\n");
+        w.write("long.rhai", LONG);
         let running = w.start_topo(&["run", "long.rhai"]);
         running.wait_for_output("ready", Duration::from_secs(20));
-        shows(
-            w,
-            &["ls"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo ls
             NAME  STATE     NETNS  DEVS  AGE  SCRIPT
-            long  building  1      0     Ns   long.rhai
-        "#]],
-        );
-        shows(
-            w,
-            &["down", "long"],
-            expect![[r#"
+            long  building  1      2     Ns   long.rhai
             $ topo down long
             --- stderr
             error: lock lab `long`: process PID is at work on it
-             |
-             = hint: wait until it has ended, or end it: it takes the lab down itself
+            hint: wait until it has ended, or end it: it takes the lab down itself
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "long.rhai"],
-            expect![[r#"
             $ topo run long.rhai
             --- stderr
             error: add netns `h1`: lab `long` has made one of this name
@@ -486,16 +329,9 @@ fn a_lab_that_is_being_built() {
               |
               = hint: `topo down long` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["gc"],
-            expect![[r#"
             $ topo gc
-        "#]],
-        );
-        w.topo(&["exec", "h1", "true"]).ok();
+            $ topo exec h1 true
+        "#]]);
         running.signal(Signal::SIGINT);
         running.wait().fails(130);
     });
@@ -505,24 +341,15 @@ fn a_lab_that_is_being_built() {
 #[test]
 fn what_a_killed_run_left() {
     as_root(|w| {
-        w.write("long.rhai", "let h = netns(\"h1\");\nveth(h[\"eth0\"], \"up0\");\nh.devs();\nprint(\"ready\");\nh.exec(\"sleep 100\");\n");
+        w.write("long.rhai", LONG);
         let running = w.start_topo(&["run", "long.rhai"]);
         running.wait_for_output("ready", Duration::from_secs(20));
         running.signal(Signal::SIGKILL);
         running.wait().fails(137);
-        shows(
-            w,
-            &["ls"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo ls
             NAME  STATE  NETNS  DEVS  AGE  SCRIPT
             long  dead   1      2     Ns   long.rhai
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "long.rhai"],
-            expect![[r#"
             $ topo run long.rhai
             --- stderr
             error: add netns `h1`: lab `long` has made one of this name
@@ -533,42 +360,33 @@ fn what_a_killed_run_left() {
               |
               = hint: `topo down long` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "--name", "other", "-e", "netns(\"h1\")"],
-            expect![[r#"
-            $ topo run --name other -e 'netns("h1")'
+            $ topo run --name long -e 'netns("h7")'
             --- stderr
-            error: add netns `h1`: lab `long` has made one of this name
+            error: make lab `long`: a run that died left it behind
              --> -e:1:1
               |
-            1 | netns("h1")
+            1 | netns("h7")
               | ^^^^^
               |
-              = hint: `topo down long` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
+              = hint: `topo gc` or `topo down long` removes what is left of it
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["gc"],
-            expect![[r#"
+            $ topo run --name other -e 'veth("up0", "up1")'
+            --- stderr
+            error: add veth `up0` -- `up1`: there is a device `up0` already
+             --> -e:1:1
+              |
+            1 | veth("up0", "up1")
+              | ^^^^
+              |
+              = hint: this lab did not make it, and leaves it alone: take another name
+            --- exit code 1
             $ topo gc
             --- stderr
             removed lab `long`
-        "#]],
-        );
-        shows(
-            w,
-            &["ls"],
-            expect![[r#"
             $ topo ls
             --- stderr
             no lab is up
-        "#]],
-        );
+        "#]]);
     });
 }
 
@@ -578,52 +396,34 @@ fn damaged_files() {
     as_root(|w| {
         w.topo(&["run", "--name", "a", "-e", "netns(\"a\")"]).ok();
         w.topo(&["run", "--name", "b", "-e", "netns(\"b\")"]).ok();
-        let (record, journal) = (w.state().join("labs/a/lab.json"), w.state().join("labs/a/journal"));
-        let (good_record, good_journal) =
-            (fs::read_to_string(&record).expect("a record"), fs::read_to_string(&journal).expect("a journal"));
+        let read = |name: &str| fs::read_to_string(w.state().join("labs/a").join(name)).expect("a file of the lab's");
+        let (record, journal) = (read("lab.json"), read("journal"));
         w.write("state/labs/a/lab.json", "{\"name\":");
-        shows(
-            w,
-            &["ls"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo ls
             NAME  STATE  NETNS  DEVS  AGE  SCRIPT
             b     up     1      0     Ns   -e
             --- stderr
             error: read the record `DIR/state/labs/a/lab.json`: EOF while parsing a value at line 1 column 8
-             |
-             = hint: the file is damaged; nothing was changed
+            hint: the file is damaged; nothing was changed
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["down", "a"],
-            expect![[r#"
             $ topo down a
             --- stderr
             error: read the record `DIR/state/labs/a/lab.json`: EOF while parsing a value at line 1 column 8
-             |
-             = hint: the file is damaged; nothing was changed
+            hint: the file is damaged; nothing was changed
             --- exit code 1
-        "#]],
-        );
+        "#]]);
         w.topo(&["gc"]).fails(1).says("labs/a/lab.json");
-        w.write("state/labs/a/lab.json", &good_record);
-        w.write("state/labs/a/journal", &good_journal.replace("netns", "nonsense"));
-        shows(
-            w,
-            &["down", "a"],
-            expect![[r#"
+        w.write("state/labs/a/lab.json", &record);
+        w.write("state/labs/a/journal", &journal.replace("netns", "nonsense"));
+        w.session(expect![[r#"
             $ topo down a
             --- stderr
             error: read the journal `DIR/state/labs/a/journal`, line 1: read a step of sort `nonsense`: this release knows no such step
-             |
-             = hint: the file is damaged; nothing was changed. What the lab made bears its mark: `ip -d link` shows it
+            hint: the file is damaged; nothing was changed. What the lab made bears its mark: `ip -d link` shows it
             --- exit code 1
-        "#]],
-        );
-        w.write("state/labs/a/journal", &good_journal);
+        "#]]);
+        w.write("state/labs/a/journal", &journal);
         w.topo(&["down", "a", "b"]).ok();
     });
 }
@@ -646,19 +446,24 @@ fn the_doctor() {
     });
 }
 
-/// An own directory for the state, by a path from here.
+/// A directory of one's own for the state, by a path from here.
 #[test]
 fn a_state_directory_of_ones_own() {
-    let w = World::new();
-    let env = &[("TOPO_STATE", "deep/er/state")];
-    w.topo_env(env, &["run", "-e", "netns(\"h1\")"]).ok();
-    expect![[r#"
+    World::new().session(expect![[r#"
+        $ TOPO_STATE=deep/er/state topo run -e 'netns("h1")'
+        --- stderr
+        lab `lab` is up: 1 netns, 0 devices; `topo down lab` takes it down
         $ TOPO_STATE=deep/er/state topo ls
         NAME  STATE  NETNS  DEVS  AGE  SCRIPT
         lab   up     1      0     Ns   -e
-    "#]]
-    .assert_eq(&seen(&w, &w.topo_env(env, &["ls"])));
-    assert_eq!(w.run("stat -c %a deep/er/state deep/er/state/labs").ok().out(), "700\n700\n");
-    w.topo_env(env, &["down", "lab"]).ok();
-    assert_eq!(w.run("ls deep/er/state/labs").ok().out(), "");
+        $ stat -c %a deep/er/state deep/er/state/labs
+        700
+        700
+        $ TOPO_STATE=deep/er/state topo down lab
+        --- stderr
+        lab `lab` is down
+        $ find deep/er/state -mindepth 1
+        deep/er/state/lock
+        deep/er/state/labs
+    "#]]);
 }

@@ -1,5 +1,5 @@
-//! What a user sees of the command line: outputs, messages and exit codes, as snapshots. `UPDATE_EXPECT=1 cargo test` writes
-//! them anew; read them then as a user would.
+//! What a user sees of the command line: outputs, messages and exit codes, as transcripts. `UPDATE_EXPECT=1 cargo test`
+//! writes them anew; read them then as a user would.
 //!
 //! | file | what it is about |
 //! | --- | --- |
@@ -41,14 +41,56 @@ fn as_user(test: impl FnOnce(&World)) {
     in_used_user_world("", |world, _| test(world));
 }
 
-/// Runs `topo ARGS` and compares all that a user sees.
-fn shows(world: &World, args: &[&str], expected: Expect) {
-    expected.assert_eq(&seen(world, &world.topo(args)));
+/// A person at a terminal in a world.
+trait Terminal {
+    /// Runs the commands of a transcript, its lines that begin with `$`, and compares all that is seen: for each command its
+    /// output, its messages below `--- stderr`, and its exit code if that isn't 0.
+    ///
+    /// Commands are parted into words as a shell does it, with `'…'` and `NAME=VALUE` before `topo`; any other program than
+    /// `topo` is run by a shell. A new test is written as its commands alone, and `UPDATE_EXPECT=1` fills in the rest.
+    fn session(&self, transcript: Expect);
 }
 
-/// Writes down what a user sees of a command: the command, its output, its messages after a line, its exit code if it isn't 0.
-fn seen(world: &World, ran: &Ran) -> String {
-    let mut text = format!("$ {}\n{}", ran.command, ran.out());
+impl Terminal for World {
+    fn session(&self, transcript: Expect) {
+        let commands = transcript.data().lines().filter_map(|line| line.trim_start().strip_prefix("$ "));
+        let seen: String = commands.map(|command| seen(self, command, &run(self, command))).collect();
+        transcript.assert_eq(&seen);
+    }
+}
+
+fn run(world: &World, command: &str) -> Ran {
+    let words = words(command);
+    let (env, words): (Vec<_>, Vec<_>) = {
+        let program = words.iter().position(|word| !word.contains('=')).expect("a program");
+        (words[..program].to_vec(), words[program..].iter().map(String::as_str).collect())
+    };
+    if words[0] != "topo" {
+        return world.run(command);
+    }
+    let env: Vec<(&str, &str)> = env.iter().filter_map(|word| word.split_once('=')).collect();
+    world.topo_env(&env, &words[1..])
+}
+
+/// Parts a command into words: at spaces, but for those in single quotes.
+fn words(command: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in command.chars() {
+        match (c, words.last_mut()) {
+            ('\'', _) => quoted = !quoted,
+            (' ', _) if !quoted => words.push(String::new()),
+            (c, Some(word)) => word.push(c),
+            (_, None) => {}
+        }
+    }
+    assert!(!quoted, "an open quote: {command}");
+    words
+}
+
+/// Writes down what a person sees of a command.
+fn seen(world: &World, command: &str, ran: &Ran) -> String {
+    let mut text = format!("$ {command}\n{}", ran.out());
     if !ran.err().is_empty() {
         text.push_str(&format!("--- stderr\n{}", ran.err()));
     }

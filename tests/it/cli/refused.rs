@@ -1,9 +1,11 @@
 //! What is said before a script runs: of files that can't be read, rights that are missing, wrong headers, and the mistakes
 //! that `topo check` finds.
 
+use std::path::Path;
+
 use expect_test::expect;
 
-use super::{PAIR, as_user, seen, shows};
+use super::{PAIR, Terminal, as_user};
 use crate::world::World;
 
 #[test]
@@ -11,112 +13,57 @@ fn files_that_cant_be_read() {
     as_user(|w| {
         w.write("secret.rhai", "netns(\"h1\");");
         w.run("mkdir dir; printf 'netns(\\377)' >binary.rhai; chmod 000 secret.rhai; : >empty.rhai").ok();
-        shows(
-            w,
-            &["run", "nowhere.rhai"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo run nowhere.rhai
             --- stderr
             error: read the script `nowhere.rhai`: No such file or directory
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "dir"],
-            expect![[r#"
             $ topo run dir
             --- stderr
             error: read the script `dir`: Is a directory
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "binary.rhai"],
-            expect![[r#"
             $ topo run binary.rhai
             --- stderr
             error: read the script `binary.rhai`: byte 6 is not UTF-8 text
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "secret.rhai"],
-            expect![[r#"
             $ topo run secret.rhai
             --- stderr
             error: read the script `secret.rhai`: Permission denied
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "line\nbreak.rhai"],
-            expect![[r#"
-            $ topo run 'line
-            break.rhai'
-            --- stderr
-            error: read the script `line\nbreak.rhai`: No such file or directory
-            --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "empty.rhai"],
-            expect![[r#"
             $ topo run empty.rhai
-        "#]],
-        );
-        shows(
-            w,
-            &["check", "nowhere.rhai", "binary.rhai", "empty.rhai"],
-            expect![[r#"
             $ topo check nowhere.rhai binary.rhai empty.rhai
             --- stderr
             error: read the script `nowhere.rhai`: No such file or directory
             error: read the script `binary.rhai`: byte 6 is not UTF-8 text
             2 mistakes found
             --- exit code 1
-        "#]],
-        );
+        "#]]);
+        w.topo(&["run", "line\nbreak.rhai"]).fails(1).says(r"read the script `line\nbreak.rhai`");
     });
 }
 
-/// A state directory that is somebody else's, open to others, a file, or without room for a new one.
+/// A state directory that others can write to, a file, one that can't be made.
 #[test]
 fn state_directories_that_cant_be_used() {
     as_user(|w| {
         w.run("mkdir open; chmod 777 open; : >file").ok();
-        let run = |state: &str| seen(w, &w.topo_env(&[("TOPO_STATE", state)], &["ls"]).fails(1));
-        expect![[r#"
+        w.session(expect![[r#"
             $ TOPO_STATE=open topo ls
             --- stderr
             error: open the state directory `DIR/open`: others can write to it (mode 0777)
-             |
-             = hint: run `chmod 700 DIR/open`
+            hint: run `chmod 700 DIR/open`
             --- exit code 1
-        "#]]
-        .assert_eq(&run("open"));
-        expect![[r#"
             $ TOPO_STATE=file topo ls
             --- stderr
             error: open the state directory `DIR/file`: Not a directory
-             |
-             = hint: set TOPO_STATE to a directory that you can write to
+            hint: set TOPO_STATE to a directory that you can write to
             --- exit code 1
-        "#]]
-        .assert_eq(&run("file"));
-        expect![[r#"
             $ TOPO_STATE=/proc/topo topo ls
             --- stderr
             error: open the state directory `/proc/topo`: No such file or directory
-             |
-             = hint: set TOPO_STATE to a directory that you can write to
+            hint: set TOPO_STATE to a directory that you can write to
             --- exit code 1
-        "#]]
-        .assert_eq(&run("/proc/topo"));
+        "#]]);
         w.run("rm -r open file").ok();
     });
 }
@@ -143,63 +90,38 @@ fn a_lab_of_roots() {
 fn a_lab_that_needs_rights() {
     as_user(|w| {
         w.write("pair.rhai", PAIR);
-        let topo = env!("CARGO_BIN_EXE_topo");
-        // As the user, but with all of root's rights over this world.
+        // As the user, but with root's rights over this world.
         let id = w.run("id -u").ok().stdout;
-        let (id, caps) = (
+        let rights = "+net_admin,+net_raw,+sys_admin,+dac_override";
+        let able = format!(
+            "umask 022; setpriv --reuid {} --clear-groups --inh-caps={rights} --ambient-caps={rights} {}",
             id.trim(),
-            "--inh-caps=+net_admin,+net_raw,+sys_admin,+dac_override --ambient-caps=+net_admin,+net_raw,+sys_admin,+dac_override",
+            env!("CARGO_BIN_EXE_topo")
         );
-        w.run_as_root(&format!("umask 022; setpriv --reuid {id} --clear-groups {caps} {topo} run pair.rhai")).ok();
-        shows(
-            w,
-            &["ls"],
-            expect![[r#"
+        w.run_as_root(&format!("{able} run pair.rhai")).ok();
+        w.session(expect![[r#"
             $ topo ls
             NAME  STATE  NETNS  DEVS  AGE  SCRIPT
             pair  up     2      2     Ns   pair.rhai
-        "#]],
-        );
-        shows(
-            w,
-            &["show", "pair"],
-            expect![[r#"
             $ topo show pair
             --- stderr
             error: look into lab `pair`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have
-             |
-             = hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
+            hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["exec", "h1", "true"],
-            expect![[r#"
             $ topo exec h1 true
             --- stderr
             error: enter netns `h1`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have
-             |
-             = hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
+            hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["down", "pair", "pear"],
-            expect![[r#"
             $ topo down pair pear
             --- stderr
             error: take down lab `pair`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have
-             |
-             = hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
+            hint: run it as root; labs of an ordinary user are built in sandboxes, which need no rights
             error: find lab `pear`: there is no lab of this name
-             |
-             = hint: did you mean `pair`?
+            hint: did you mean `pair`?
             --- exit code 1
-        "#]],
-        );
-        w.run_as_root(&format!("setpriv --reuid {id} --clear-groups {caps} {topo} down pair")).ok();
+        "#]]);
+        w.run_as_root(&format!("{able} down pair")).ok();
     });
 }
 
@@ -209,12 +131,16 @@ fn mistakes_that_are_known_beforehand() {
     as_user(|w| {
         w.write(
             "bad.rhai",
-            "import \"lan\" as lan;\nlet h = nets(\"h1\");\nveth(h[\"eth0\"], \"up0\", #{ mtuu: 1400 });\nh.route(\"default\");\nlan::sta(\"sw0\", 3, net(\"10.0.0.0/24\"));\nlan::star(\"sw0\");\nif false { bridgge(\"br0\"); }\n",
+            r#"import "lan" as lan;
+let h = nets("h1");
+veth(h["eth0"], "up0", #{ mtuu: 1400 });
+h.route("default");
+lan::sta("sw0", 3, net("10.0.0.0/24"));
+lan::star("sw0");
+if false { bridgge("br0"); }
+"#,
         );
-        shows(
-            w,
-            &["check", "bad.rhai"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo check bad.rhai
             --- stderr
             error: unknown function `nets`
@@ -223,7 +149,7 @@ fn mistakes_that_are_known_beforehand() {
             2 | let h = nets("h1");
               |         ^^^^
               |
-              = hint: did you mean `net`?
+              = hint: did you mean `netns`?
             error: unknown option `mtuu` of `veth`
              --> bad.rhai:3:27
               |
@@ -261,14 +187,12 @@ fn mistakes_that_are_known_beforehand() {
               = hint: did you mean `bridge`?
             6 mistakes found
             --- exit code 1
-        "#]],
-        );
+        "#]]);
         let json: serde_json::Value =
             serde_json::from_str(w.topo(&["check", "--json", "bad.rhai"]).fails(1).out()).expect("JSON");
         let lines: Vec<_> = json.as_array().expect("a list").iter().map(|one| one["at"][0]["line"].as_u64()).collect();
         assert_eq!(lines, [2, 3, 4, 5, 6, 7].map(Some));
-        let told = w.topo(&["run", "bad.rhai"]).fails(1);
-        told.says("bad.rhai:2:");
+        w.topo(&["run", "bad.rhai"]).fails(1).says("bad.rhai:2:");
     });
 }
 
@@ -276,36 +200,35 @@ fn mistakes_that_are_known_beforehand() {
 fn nothing_to_find() {
     as_user(|w| {
         w.write("pair.rhai", PAIR);
-        shows(
-            w,
-            &["check", "pair.rhai"],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo check pair.rhai
-        "#]],
-        );
-        assert_eq!(w.topo(&["check", "--json", "pair.rhai"]).ok().out().trim(), "[]");
-        // All that ships is free of mistakes.
-        let scripts =
-            w.run(&format!("cd {} && find scripts stdlib examples -name '*.rhai'", env!("CARGO_MANIFEST_DIR"))).ok();
-        let paths: Vec<String> =
-            scripts.out().lines().map(|path| format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).collect();
-        let args: Vec<&str> = ["check"].into_iter().chain(paths.iter().map(String::as_str)).collect();
-        w.topo(&args).ok();
+            $ topo check --json pair.rhai
+            []
+        "#]]);
     });
+}
+
+/// All that ships is free of mistakes.
+#[test]
+fn shipped_scripts_have_no_mistakes() {
+    let w = World::new();
+    let found = w.run(&format!("cd {}; find scripts stdlib examples -name '*.rhai'", env!("CARGO_MANIFEST_DIR"))).ok();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let paths: Vec<String> = found.out().lines().map(|path| root.join(path).display().to_string()).collect();
+    assert!(paths.len() > 3, "only {paths:?}");
+    let args: Vec<&str> = ["check"].into_iter().chain(paths.iter().map(String::as_str)).collect();
+    w.topo(&args).ok();
 }
 
 /// A wrong header is told at its line, by `check` and by `run`.
 #[test]
 fn a_wrong_header() {
-    let w = &World::new();
+    let w = World::new();
     w.write(
         "bad.rhai",
         "//! Does it.\n//!\n//! Arguments:\n//!   --count N   how many  [default: x]\nprint(args.count);\n",
     );
-    shows(
-        w,
-        &["run", "bad.rhai"],
-        expect![[r#"
+    w.session(expect![[r#"
         $ topo run bad.rhai
         --- stderr
         error: read the script's header: `x` of `--count` is not of the type N: not a whole number
@@ -316,7 +239,6 @@ fn a_wrong_header() {
           |
           = hint: the placeholder word is the type of an argument's values
         --- exit code 1
-    "#]],
-    );
+    "#]]);
     w.topo(&["check", "bad.rhai"]).fails(1).says("bad.rhai:4:");
 }

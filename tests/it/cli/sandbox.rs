@@ -3,11 +3,8 @@
 use expect_test::expect;
 use serde_json::Value;
 
-use super::{PAIR, as_root, as_user, masked, seen, shows};
+use super::{PAIR, Terminal, as_root, as_user};
 use crate::world::World;
-
-/// Where `topo` is for the commands of a shell in this world.
-const FIND_TOPO: &str = concat!("PATH=/run/world:$(dirname ", env!("CARGO_BIN_EXE_topo"), "):$PATH; ");
 
 /// The whole life of a lab in a sandbox; `flag` is what asks for it.
 fn life(w: &World, flag: &[&str]) {
@@ -19,11 +16,7 @@ fn life(w: &World, flag: &[&str]) {
     let first = run(&["pair.rhai"]).ok();
     assert_eq!(first.out(), "ok   h1 reaches h2\n");
     assert_eq!(first.err(), "lab `pair` is up: 2 netns, 2 devices; `topo down pair` takes it down\n");
-    // By hand: a snapshot that two tests write is written twice.
-    assert_eq!(
-        masked(w.topo(&["ls"]).ok().out()),
-        "NAME  STATE         NETNS  DEVS  AGE  SCRIPT\npair  up (sandbox)  2      2     Ns   pair.rhai\n"
-    );
+    w.topo(&["ls"]).ok().says("pair  up (sandbox)  2      2 ");
     w.topo(&["show", "pair"]).ok().says("lab pair: up, in a sandbox, 2 netns, 2 devices, made by pair.rhai");
     assert!(w.topo(&["exec", "h1", "ip", "-br", "addr"]).ok().out().contains("10.0.0.1/24"));
     w.topo(&["exec", "h1", "sh", "-c", "exit 7"]).fails(7);
@@ -59,52 +52,39 @@ fn as_root_who_asks_for_it() {
 #[test]
 fn a_failed_run() {
     as_user(|w| {
-        w.write("half.rhai", "let h = netns(\"h1\");\nveth(h[\"eth0\"], \"up0\");\nnetns(\"a/b\");\n");
-        shows(
-            w,
-            &["run", "half.rhai"],
-            expect![[r#"
+        w.write("half.rhai", "let h = netns(\"h1\");\nveth(h[\"eth0\"], \"up0\");\nh.devs();\nnetns(\"a/b\");\n");
+        w.session(expect![[r#"
             $ topo run half.rhai
             --- stderr
             error: netns name `a/b`: '/' is not allowed in it
-             --> half.rhai:3:1
+             --> half.rhai:4:1
               |
-            3 | netns("a/b");
+            4 | netns("a/b");
               | ^^^^^
               |
               = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+            everything that lab `half` had made was taken back
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "--rm", "-e", "netns(\"h1\"); check(\"it\", false)"],
-            expect![[r#"
             $ topo run --rm -e 'netns("h1"); check("it", false)'
             FAIL it  (-e:1:14)
             --- stderr
             1 of 1 check failed
             everything that lab `lab` had made was taken back
             --- exit code 1
-        "#]],
-        );
-        shows(
-            w,
-            &["run", "-e", "print(1)"],
-            expect![[r#"
             $ topo run -e 'print(1)'
             1
-        "#]],
-        );
-        shows(
-            w,
-            &["ls"],
-            expect![[r#"
+            $ topo run -e 'let x = ;'
+            --- stderr
+            error: unexpected ';'
+             --> -e:1:9
+              |
+            1 | let x = ;
+              |         ^
+            --- exit code 1
             $ topo ls
             --- stderr
             no lab is up
-        "#]],
-        );
+        "#]]);
     });
 }
 
@@ -112,10 +92,7 @@ fn a_failed_run() {
 #[test]
 fn a_failed_run_is_kept() {
     as_user(|w| {
-        shows(
-            w,
-            &["run", "--keep", "--name", "half", "-e", "netns(\"h1\"); throw \"enough\""],
-            expect![[r#"
+        w.session(expect![[r#"
             $ topo run --keep --name half -e 'netns("h1"); throw "enough"'
             --- stderr
             error: the script threw: enough
@@ -125,34 +102,20 @@ fn a_failed_run_is_kept() {
               |              ^^^^^
             lab `half` is up: 1 netns, 0 devices; `topo down half` takes it down
             --- exit code 1
-        "#]],
-        );
-        w.topo(&["exec", "half/h1", "ip", "link"]).ok().says("lo");
-        w.topo(&["down", "half"]).ok();
+            $ topo exec half/h1 ip -br addr
+            lo               UNKNOWN        127.0.0.1/8 ::1/128
+            $ topo down half
+            --- stderr
+            lab `half` is down
+        "#]]);
     });
 }
 
 #[test]
 fn a_script_on_standard_input() {
     as_user(|w| {
-        expect![[r#"
-            $ topo run --rm -
-            ok   h1 reaches h2
-        "#]]
-        .assert_eq(&seen(w, &w.topo_stdin(PAIR, &["run", "--rm", "-"])));
-        expect![[r#"
-            $ topo run -
-            --- stderr
-            error: netns name `a/b`: '/' is not allowed in it
-             --> -:1:1
-              |
-            1 | netns("a/b");
-              | ^^^^^
-              |
-              = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
-            --- exit code 1
-        "#]]
-        .assert_eq(&seen(w, &w.topo_stdin("netns(\"a/b\");", &["run", "-"])));
+        w.topo_stdin(PAIR, &["run", "--rm", "-"]).ok().says("ok   h1 reaches h2");
+        w.topo_stdin("\nnetns(\"a/b\");", &["run", "-"]).fails(1).says("--> -:2:1").says("2 | netns(\"a/b\");");
     });
 }
 
@@ -165,100 +128,58 @@ fn workflows_and_arguments() {
     });
 }
 
+/// Kills the process that holds the sandbox of the lab `pair`, and waits until it is gone.
+fn kill_holder(w: &World) {
+    let record = std::fs::read_to_string(w.state().join("labs/pair/lab.json")).expect("the record");
+    let record: Value = serde_json::from_str(&record).expect("JSON");
+    let holder = &record["holder"]["pid"];
+    w.run(&format!("kill -9 {holder}; while [ -d /proc/{holder} ]; do :; done")).ok();
+}
+
 /// The sandbox's holder was killed: the lab is dead, nothing can be done in it, and it can be removed.
 #[test]
 fn a_killed_holder() {
     as_user(|w| {
         w.write("pair.rhai", PAIR);
-        for remove in [&["down", "pair"][..], &["gc"]] {
-            w.topo(&["run", "pair.rhai"]).ok();
-            let record = std::fs::read_to_string(w.state().join("labs/pair/lab.json")).expect("the record");
-            let record: Value = serde_json::from_str(&record).expect("JSON");
-            let holder = &record["holder"]["pid"];
-            // Until it is gone: a kill is not at once.
-            w.run(&format!("kill -9 {holder}; while [ -d /proc/{holder} ]; do :; done")).ok();
-            if remove[0] == "gc" {
-                shows(
-                    w,
-                    &["ls"],
-                    expect![[r#"
-                    $ topo ls
-                    NAME  STATE           NETNS  DEVS  AGE  SCRIPT
-                    pair  dead (sandbox)  2      2     Ns   pair.rhai
-                "#]],
-                );
-                shows(
-                    w,
-                    &["show", "pair"],
-                    expect![[r#"
-                    $ topo show pair
-                    lab pair: dead, in a sandbox, 2 netns, 2 devices, made by pair.rhai Ns ago
+        w.topo(&["run", "pair.rhai"]).ok();
+        kill_holder(w);
+        w.session(expect![[r#"
+            $ topo ls
+            NAME  STATE           NETNS  DEVS  AGE  SCRIPT
+            pair  dead (sandbox)  2      2     Ns   pair.rhai
+            $ topo show pair
+            lab pair: dead, in a sandbox, 2 netns, 2 devices, made by pair.rhai Ns ago
 
-                    h1
-                      gone: No such file or directory
+            h1
+              gone: its sandbox has ended
 
-                    h2
-                      gone: No such file or directory
-                "#]],
-                );
-                shows(
-                    w,
-                    &["exec", "h1", "true"],
-                    expect![[r#"
-                    $ topo exec h1 true
-                    --- stderr
-                    error: enter the sandbox of lab `pair`: the process that held it has ended
-                     |
-                     = hint: `topo down pair` removes what is left of it
-                    --- exit code 1
-                "#]],
-                );
-                shows(
-                    w,
-                    &["run", "pair.rhai"],
-                    expect![[r#"
-                    $ topo run pair.rhai
-                    --- stderr
-                    error: make lab `pair`: it is up, made by `pair.rhai`
-                     --> pair.rhai:1:10
-                      |
-                    1 | let h1 = netns("h1");
-                      |          ^^^^^
-                      |
-                      = hint: `topo down pair` takes it down; `--name` gives this run another name
-                    --- exit code 1
-                "#]],
-                );
-                shows(
-                    w,
-                    remove,
-                    expect![[r#"
-                    $ topo gc
-                    --- stderr
-                    removed lab `pair`
-                "#]],
-                );
-            } else {
-                shows(
-                    w,
-                    remove,
-                    expect![[r#"
-                    $ topo down pair
-                    --- stderr
-                    lab `pair` is down
-                "#]],
-                );
-            }
-        }
-        shows(
-            w,
-            &["ls"],
-            expect![[r#"
+            h2
+              gone: its sandbox has ended
+            $ topo exec h1 true
+            --- stderr
+            error: enter the sandbox of lab `pair`: the process that held it has ended
+            hint: `topo down pair` removes what is left of it
+            --- exit code 1
+            $ topo run pair.rhai
+            --- stderr
+            error: make lab `pair`: it is up, made by `pair.rhai`
+             --> pair.rhai:1:10
+              |
+            1 | let h1 = netns("h1");
+              |          ^^^^^
+              |
+              = hint: `topo down pair` takes it down; `--name` gives this run another name
+            --- exit code 1
+            $ topo gc
+            --- stderr
+            removed lab `pair`
             $ topo ls
             --- stderr
             no lab is up
-        "#]],
-        );
+        "#]]);
+        w.topo(&["run", "pair.rhai"]).ok();
+        kill_holder(w);
+        w.topo(&["down", "pair"]).ok();
     });
 }
 
@@ -268,24 +189,28 @@ fn where_sandboxes_are_forbidden() {
     as_user(|w| {
         w.write("pair.rhai", PAIR);
         // In a user namespace of its own, where the limit can be set without touching the machine's.
-        let inside = "echo 0 >/proc/sys/user/max_user_namespaces
-            exec setpriv --inh-caps=-all --ambient-caps=-all topo ";
-        let try_it = |words: &str| {
-            w.run(&format!("{FIND_TOPO} unshare --user --map-current-user --keep-caps sh -ec '{inside}{words}'"))
-        };
-        let ran = try_it("run pair.rhai").fails(3);
-        assert_eq!(ran.out(), "");
-        expect![[r#"
-            error: make a sandbox: No space left on device (make a user namespace)
-             |
-             = hint: no user namespace is left: `sudo sysctl -w user.max_user_namespaces=10000`, or run topo as root
-        "#]]
-        .assert_eq(ran.err());
-        let ran = try_it("doctor").fails(3);
+        w.write(
+            "forbidden",
+            "echo 0 >/proc/sys/user/max_user_namespaces\nexec setpriv --inh-caps=-all --ambient-caps=-all topo \"$@\"\n",
+        );
+        let path = concat!("PATH=/run/world:$(dirname ", env!("CARGO_BIN_EXE_topo"), "):$PATH");
+        w.write(
+            "topo",
+            &format!("{path} exec unshare --user --map-current-user --keep-caps sh -e ./forbidden \"$@\"\n"),
+        );
+        w.session(expect![[r#"
+            $ sh ./topo run pair.rhai
+            --- stderr
+            error: make a sandbox: make a user namespace: the limit of namespaces is reached
+            hint: no user namespace is left: `sudo sysctl -w user.max_user_namespaces=10000`, or run topo as root
+            --- exit code 3
+            $ sh ./topo check pair.rhai
+            $ sh ./topo ls
+            --- stderr
+            no lab is up
+        "#]]);
+        let ran = w.run("sh ./topo doctor").fails(3);
         ran.says("MISSING").says("sandbox").says("sysctl -w user.max_user_namespaces=10000");
-        // What needs no sandbox works.
-        try_it("ls").ok();
-        try_it("check pair.rhai").ok();
     });
 }
 
