@@ -37,6 +37,10 @@ pub(super) struct Args {
 
 /// Runs `topo run`.
 pub(super) fn run(args: Args, context: &Context) -> Result<u8, Trouble> {
+    if let Some(wrong) = unknown_option(&args) {
+        talk(&wrong);
+        return Ok(2);
+    }
     let mut words = args.words.into_iter();
     let script = match (args.exec, words.next()) {
         (Some(text), first) => {
@@ -66,6 +70,19 @@ pub(super) fn run(args: Args, context: &Context) -> Result<u8, Trouble> {
         }
     };
     execute(&script, &header, &matches, &args.options, context)
+}
+
+/// Says that what stands in the place of the script is an option that topo doesn't have; as clap says it, which leaves all
+/// that begins with `-` to the script.
+fn unknown_option(args: &Args) -> Option<String> {
+    let first = args.words.first().filter(|_| args.exec.is_none())?.to_str()?;
+    if first == "-" || !first.starts_with('-') {
+        return None;
+    }
+    let near = name::nearest(first.trim_start_matches('-'), RESERVED_OPTIONS.iter().copied());
+    let tip = near.map_or(String::new(), |near| format!("\n  tip: a similar argument exists: '--{near}'\n"));
+    let usage = "Usage: topo run [OPTIONS] FILE [ARGS]...\n\nFor more information, try '--help'.";
+    Some(format!("error: unexpected argument '{}' found\n{tip}\n{usage}\n", name::shown(first)))
 }
 
 /// Says where topo's own options go, if one of them was given as the script's.

@@ -61,6 +61,8 @@ pub(super) fn add_command(command: Command, (words, workflow): (&Vec<String>, &W
     // A wrong header is told when the workflow is run, not whenever topo starts.
     let header = Header::parse(&workflow.script.text).unwrap_or_default();
     let leaf = RunOptions::augment_args(header.command(last));
+    // As in the list of topo's own commands.
+    let leaf = leaf.about(header.about.trim_end_matches('.').to_string());
     add_below(command, parents, leaf)
 }
 

@@ -7,6 +7,8 @@ use super::place::Place;
 pub enum Event {
     /// A line of the script's own output.
     Print(String),
+    /// A line of the script's for whoever debugs it, with its place.
+    Debug(String),
     /// A table of the script's: the column titles, and the rows.
     Table(Vec<String>, Vec<Vec<serde_json::Value>>),
     /// The result of a check.

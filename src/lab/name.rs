@@ -56,8 +56,13 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     candidates
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
-        .min()
+        .filter(|(distance, candidate)| {
+            let shorter = candidate.len().min(word.len());
+            // Of a name with one letter none would be left.
+            *distance <= 1 + shorter / 4 && *distance < shorter.max(1)
+        })
+        // Of two that are as near, the one that lacks a letter is meant more often than the one that has one too many.
+        .min_by_key(|(distance, candidate)| (*distance, candidate.len() < word.len(), *candidate))
         .map(|(_, candidate)| candidate)
 }
 
@@ -91,5 +96,8 @@ mod tests {
         assert_eq!(nearest("mtuu", ["mtu", "up"]), Some("mtu"));
         assert_eq!(nearest("bridgge", ["bridge", "veth"]), Some("bridge"));
         assert_eq!(nearest("zebra", ["mtu", "up"]), None);
+        assert_eq!(nearest("netn", ["net", "netns"]), Some("netns"));
+        assert_eq!(nearest("a", ["b", "c"]), None);
+        assert_eq!(nearest("a", ["a"]), Some("a"));
     }
 }

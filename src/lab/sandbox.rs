@@ -84,7 +84,12 @@ pub fn can_build_here() -> bool {
 /// Says why the kernel forbids a sandbox, and which switch allows it.
 fn refused(source: &net::Error) -> Error {
     let is = |path: &str, value: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == value);
-    let error = Error::new(Kind::Unsupported, "make a sandbox").because(format!("{source} ({})", source.doing()));
+    // ENOSPC's own text speaks of a device.
+    let because = match source.errno() {
+        libc::ENOSPC => "the limit of namespaces is reached".into(),
+        _ => source.to_string(),
+    };
+    let error = Error::new(Kind::Unsupported, "make a sandbox").because(format!("{}: {because}", source.doing()));
     let hint = if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
         "AppArmor forbids user namespaces: `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, or run topo as root"
     } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {

@@ -153,18 +153,24 @@ pub fn view(state: &StateDir, name: &str, steps: &Steps) -> Result<LabView> {
     for entry in model.all_netns() {
         let made_here = model.all_devs().any(|dev| dev.dev.made && dev.dev.netns.no == entry.at.no);
         if entry.at.made || made_here {
-            namespaces.push(view_netns(&mut kernel, &model, &entry.at));
+            namespaces.push(view_netns(&mut kernel, &model, &entry.at, state.has_ended(&record)));
         }
     }
     let steps = asked.iter().flat_map(|asked| asked.step.like()).collect();
     Ok(LabView { summary: summarize(state, &dir, &record, &model), namespaces, steps })
 }
 
-fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef) -> NetnsView {
+fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: bool) -> NetnsView {
     let mut view = NetnsView { name: at.name.clone(), made: at.made, devs: Vec::new(), routes: Vec::new(), gone: None };
+    if ended {
+        // A namespace of this name on the host would be another one.
+        view.gone = Some("its sandbox has ended".into());
+        return view;
+    }
     let dump = kernel.rtnl(at).and_then(|rtnl| kernel.run(net::dump(&rtnl)));
     match dump {
         Ok(dump) => fill(&mut view, &dump, model, at),
+        Err(source) if source.is_gone() => view.gone = Some("something else removed it".into()),
         Err(source) => view.gone = Some(source.to_string()),
     }
     view

@@ -186,6 +186,20 @@ pub mod functions {
         raise(&ctx, args.get(name))
     }
 
+    /// Tells whether the header declares an argument: `"count" in args`.
+    ///
+    /// Like `[ -v COUNT ]` of a shell.
+    ///
+    /// Fails with nothing.
+    ///
+    /// ```rhai
+    /// assert(!("count" in args));
+    /// ```
+    #[rhai_fn(name = "contains", pure)]
+    pub fn declares(args: &mut Args, name: &str) -> bool {
+        args.0.contains_key(name)
+    }
+
     #[rhai_fn(global, name = "to_string", name = "to_debug", pure)]
     pub fn args_text(args: &mut Args) -> String {
         as_json(&Dynamic::from_map(Map::clone(&args.0))).to_string()

@@ -200,6 +200,15 @@ pub fn names(engine: &Engine) -> Vec<String> {
     names
 }
 
+/// Returns the names of all properties that a value of ours has.
+pub fn properties(engine: &Engine) -> Vec<String> {
+    let name = |info: rhai::FuncInfo| info.metadata.name.strip_prefix("get$").map(ToString::to_string);
+    let mut names = engine.collect_fn_metadata(None, name, true);
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// Returns how a function is called, for messages; nothing if there is none of this name.
 pub fn signatures(engine: &Engine, name: &str) -> Vec<String> {
     let form = |info: rhai::FuncInfo| {
@@ -255,6 +264,8 @@ fn shown_param(param: &str) -> String {
 /// Returns the script's word for a type: the last part of its path, without what only Rust needs to know.
 pub(super) fn shown_type(kind: &str) -> &str {
     let kind = kind.trim().trim_start_matches('&').trim_start_matches("mut ").trim();
+    // What takes any kind of string is listed as all of them.
+    let kind = kind.split('|').next().unwrap_or(kind).trim();
     let kind = kind.strip_prefix("RhaiResultOf<").and_then(|kind| kind.strip_suffix('>')).unwrap_or(kind);
     match kind.rsplit("::").next().unwrap_or(kind).trim() {
         "NetnsHandle" => "Netns",

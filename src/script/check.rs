@@ -10,7 +10,7 @@ use super::engine;
 use super::failure::Failure;
 use super::sources::{self, Dirs, Script, Texts};
 use crate::lab::{NetnsRef, Place, Spot, name};
-use crate::prim::{GROUPS, NetnsHandle, OptionSet};
+use crate::prim::{Args, GROUPS, NetnsHandle, OptionSet};
 
 /// Checks a script and returns all that is wrong with it, in the order of its lines.
 pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
@@ -43,7 +43,7 @@ fn checking_engine() -> Engine {
 fn checking_scope() -> Scope<'static> {
     let mut scope = Scope::new();
     scope.push_constant("host", NetnsHandle::new(NetnsRef::host()));
-    scope.push_constant("args", rhai::Map::new());
+    scope.push_constant("args", Args::new(rhai::Map::new()));
     scope
 }
 

@@ -55,6 +55,14 @@ impl Session {
                 Ok(())
             });
         });
+        let noted = lab.clone();
+        engine.on_debug(move |text, source, position| {
+            let at = source.map_or_else(|| position.to_string(), |source| format!("{source}:{position:?}"));
+            let _ = noted.with(|lab| {
+                lab.say(&Event::Debug(format!("{at}: {text}")));
+                Ok(())
+            });
+        });
         engine.on_progress(|_| net::signal::caught().map(|signal| Dynamic::from(i64::from(signal))));
         Session { engine, scope, texts }
     }

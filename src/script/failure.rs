@@ -53,6 +53,10 @@ impl Failure {
                 hint: Some("does a function call itself without end?".into()),
                 ..Failure::plain("script", "calls are nested too deep".into(), place)
             },
+            EvalAltResult::ErrorPropertyNotFound(name, _) => {
+                Failure::plain("script", format!("unknown property `{name}`"), place)
+            }
+            EvalAltResult::ErrorDotExpr(text, _) => unknown_property(text, place, engine),
             other => {
                 // rhai writes the position at the end; the excerpt shows it better.
                 let text = other.to_string();
@@ -73,7 +77,10 @@ impl Failure {
             return Failure { place, ..failure };
         }
         if terminated {
-            let message = format!("the script was stopped by signal {value}");
+            let number = value.as_int().ok().and_then(|number| i32::try_from(number).ok());
+            let signal = number.and_then(|number| nix::sys::signal::Signal::try_from(number).ok());
+            let signal = signal.map_or_else(|| format!("signal {value}"), |signal| signal.as_str().to_string());
+            let message = format!("the script was stopped by {signal}");
             return Failure::plain(Kind::Interrupted.word(), message, place);
         }
         Failure::plain("thrown", format!("the script threw: {value}"), place)
@@ -103,11 +110,20 @@ impl Failure {
         for also in &self.also {
             group = group.element(Level::NOTE.with_name("also").message(also.as_str()));
         }
-        if let Some(hint) = &self.hint {
+        let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
+        // Beside no excerpt the hint would hang on a bar of its own.
+        let hangs = !sources.is_empty() || !self.place.is_empty() || !self.also.is_empty();
+        if let Some(hint) = self.hint.as_ref().filter(|_| hangs) {
             group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
         }
-        let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
-        format!("{}\n", renderer.render(&[group]))
+        let text = renderer.render(&[group]);
+        match self.hint.as_ref().filter(|_| !hangs) {
+            Some(hint) => {
+                let hint = Group::with_title(Level::HELP.with_name("hint").primary_title(hint.as_str()));
+                format!("{text}\n{}\n", renderer.render(&[hint]))
+            }
+            None => format!("{text}\n"),
+        }
     }
 }
 
@@ -141,7 +157,12 @@ fn span_of(text: &str, spot: &Spot) -> Option<std::ops::Range<usize>> {
     let begin = line.char_indices().nth(spot.column - 1).map_or(line.len(), |(at, _)| at);
     let rest = &line[begin..];
     let word = rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
-    let width = if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) };
+    let string = rest.strip_prefix('"').and_then(|rest| rest.find('"')).map(|end| end + 2);
+    let width = match (word, string) {
+        (0, Some(string)) => string,
+        (0, None) => rest.chars().next().map_or(0, char::len_utf8),
+        (word, _) => word,
+    };
     Some(start + begin..start + begin + width)
 }
 
@@ -151,16 +172,21 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
         ParseErrorType::VariableUndefined(name) => {
             let known = catalog::names(engine);
             let called = known.iter().any(|known| known == name);
-            let near = crate::lab::name::nearest(name, ["host", "args"]);
+            let declared = declared(text);
+            let near = crate::lab::name::nearest(name, declared.iter().copied().chain(["host", "args"]));
+            let is_key = failure.place.spot().and_then(|spot| rest_of(text, spot)).is_some_and(|rest| {
+                rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').trim_start().starts_with(": ")
+            });
             Failure {
                 kind: "unknown".into(),
                 message: format!("unknown variable `{name}`"),
                 hint: match (called, near) {
+                    _ if is_key => Some("a map begins with `#{`".into()),
                     (true, _) => Some(format!("`{name}` is a function: call it, `{name}(…)`")),
-                    (false, Some(near)) => Some(format!("did you mean `{near}`?")),
-                    _ if is_declared(name, text) => {
+                    _ if declared.contains(&name.as_str()) => {
                         Some("a function sees its parameters and constants alone, not the variables around it".into())
                     }
+                    (false, Some(near)) => Some(format!("did you mean `{near}`?")),
                     _ => None,
                 },
                 ..failure
@@ -175,9 +201,33 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
     }
 }
 
-/// Tells whether a script declares a variable of this name somewhere.
-fn is_declared(name: &str, text: &str) -> bool {
-    ["let", "const", "for"].iter().any(|word| text.contains(&format!("{word} {name}")))
+/// Returns the names of the variables that a script declares somewhere.
+fn declared(text: &str) -> Vec<&str> {
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let words: Vec<&str> = text.split(|c: char| !is_part(c)).filter(|word| !word.is_empty()).collect();
+    words.windows(2).filter(|pair| ["let", "const", "for"].contains(&pair[0])).map(|pair| pair[1]).collect()
+}
+
+/// Returns the line of a place in the script, from the place on.
+fn rest_of<'t>(text: &'t str, spot: &Spot) -> Option<&'t str> {
+    let line = text.lines().nth(spot.line.checked_sub(1)?)?;
+    let (at, _) = line.char_indices().nth(spot.column.checked_sub(1)?)?;
+    line.get(at..)
+}
+
+/// Explains a property that a value of ours doesn't have.
+fn unknown_property(text: &str, place: Place, engine: &Engine) -> Failure {
+    // "Unknown property 'nam' - a getter is not registered for type 'Dev'"
+    let mut quoted = text.split('\'').skip(1).step_by(2);
+    let (Some(name), Some(kind)) = (quoted.next(), quoted.next()) else {
+        return Failure::plain("script", lower_first(text), place);
+    };
+    let getters = catalog::properties(engine);
+    let near = crate::lab::name::nearest(name, getters.iter().map(String::as_str));
+    Failure {
+        hint: near.map(|near| format!("did you mean `{near}`?")),
+        ..Failure::plain("script", format!("unknown property `{name}` of type `{}`", catalog::shown_type(kind)), place)
+    }
 }
 
 /// Explains a call that fits no function: an unknown name, or a known one with other arguments.
@@ -185,8 +235,9 @@ fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
     let (name, arguments) = signature.split_once('(').unwrap_or((signature, ""));
     let name = name.trim();
     if name.contains("::") {
-        let hint = Some("`topo doc` lists the functions of each module".into());
-        return Failure { hint, ..Failure::plain("unknown", format!("unknown function `{name}`"), place) };
+        let hint = Some("`topo check` tells what the module has, and how it is called".into());
+        let message = format!("no function `{name}` takes these arguments");
+        return Failure { hint, ..Failure::plain("unknown", message, place) };
     }
     let arguments = arguments.trim_end_matches(')').trim();
     let signatures = catalog::signatures(engine, name);
