@@ -1,8 +1,8 @@
 //! The primitives' and the standard library's own tests, written in Rhai: `tests/suite/GROUP.rhai` for `src/prim/GROUP.rs`,
 //! `tests/stdlib/MODULE.rhai` for `stdlib/MODULE.rhai`.
 //!
-//! Each `fn test_…()` runs in a world of its own, as `topo run --rm` does it, and must leave nothing behind. A wrong call is
-//! marked at its line's end:
+//! Each `fn test_…()` runs in a world that is as new, as `topo run --rm` does it, and must leave it so. A wrong call is marked
+//! at its line's end:
 //!
 //! ```rhai
 //! /// Both ends of a cable are told apart by their names.
@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Of a function with marks, every marked line is a run of its own in which the other marked lines are blank. It must fail with
-//! exit code 1, name this line on stderr, and with `--json` give this kind, and this text in its message or hint. A
-//! function without marks must succeed.
+//! exit code 1, and with `--json` give this kind, this line, and this text in its message or hint; the first of a function also
+//! runs without `--json`, and must name its line on stderr. A function without marks must succeed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,7 +23,7 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::world::{Ran, World};
+use crate::world::{Ran, Snapshot, World};
 
 /// Worlds at once. More than there are processors, since a run mostly waits for the kernel.
 const AT_ONCE: usize = 6;
@@ -88,12 +88,8 @@ impl Suite {
         self.path.file_name().expect("a file").to_string_lossy().into_owned()
     }
 
-    /// Runs one test function in a world of its own; returns what went wrong.
-    fn run(&self, test: &Test) -> Vec<String> {
-        let world = World::new();
-        // The state directory itself is there from the first run on.
-        world.topo(&["gc"]).ok();
-        let before = world.snapshot();
+    /// Runs one test function in a world; returns what went wrong there.
+    fn run(&self, test: &Test, world: &World, before: &Snapshot) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut complain = |line: usize, ran: &Ran, what: String| {
             wrong.push(format!(
@@ -111,21 +107,23 @@ impl Suite {
                 complain(test.line, &ran, format!("exit code {}", ran.code));
             }
         }
-        for mark in &test.marks {
+        for (number, mark) in test.marks.iter().enumerate() {
             world.write(&self.file(), &self.script(test, Some(mark)));
-            let ran = world.topo(&["run", "--rm", &self.file()]);
-            let spot = format!("{}:{}:", self.file(), mark.line);
-            if ran.code != 1 {
-                complain(mark.line, &ran, format!("exit code {} instead of 1", ran.code));
-            } else if !ran.err().contains(&spot) {
-                complain(mark.line, &ran, format!("`{spot}` is not named"));
+            if number == 0 {
+                let ran = world.topo(&["run", "--rm", &self.file()]);
+                let spot = format!("{}:{}:", self.file(), mark.line);
+                if !ran.err().contains(&spot) {
+                    complain(mark.line, &ran, format!("`{spot}` is not named"));
+                }
             }
             let ran = world.topo(&["run", "--rm", "--json", &self.file()]);
-            if let Err(what) = agrees(&ran, &self.file(), mark) {
+            if ran.code != 1 {
+                complain(mark.line, &ran, format!("exit code {} instead of 1", ran.code));
+            } else if let Err(what) = agrees(&ran, &self.file(), mark) {
                 complain(mark.line, &ran, what);
             }
         }
-        let clean = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.assert_clean(&before)));
+        let clean = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.assert_clean(before)));
         if let Err(panic) = clean {
             let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
             wrong.push(format!("{}:{}: {}: {said}", self.path.display(), test.line, test.name));
@@ -157,6 +155,14 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
+/// Makes a world that topo has used before, as its state directory tells from then on.
+fn used_world() -> (World, Snapshot) {
+    let world = World::new();
+    world.topo(&["gc"]).ok();
+    let before = world.snapshot();
+    (world, before)
+}
+
 /// Runs all tests of a file, several at once.
 fn check_file(file: &str) {
     let suite = Suite::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file));
@@ -179,8 +185,12 @@ fn check_file(file: &str) {
     thread::scope(|scope| {
         for _ in 0..AT_ONCE.min(suite.tests.len()) {
             scope.spawn(|| {
+                let mut clean = None;
                 while let Some(test) = next() {
-                    let more = suite.run(test);
+                    let (world, before) = clean.take().unwrap_or_else(used_world);
+                    let more = suite.run(test, &world, &before);
+                    // One in which something went wrong, or was left, is no other test's.
+                    clean = more.is_empty().then_some((world, before));
                     found.lock().expect("no panic under the lock").extend(more);
                 }
             });

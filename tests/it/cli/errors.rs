@@ -277,6 +277,8 @@ fn syntax_errors() {
           |
         1 | veth("a", "b", { mtu: 1400 });
           |                  ^^^
+          |
+          = hint: a map begins with `#{`
         --- exit code 1
     "#]]);
 }
@@ -292,7 +294,7 @@ fn unknown_names() {
         1 | netn("h1")
           | ^^^^
           |
-          = hint: did you mean `net`?
+          = hint: did you mean `netns`?
         --- exit code 1
         $ topo run -e 'let h = netns("h1"); h.pnig("10.0.0.1")'
         --- stderr
@@ -321,6 +323,8 @@ fn unknown_names() {
           |
         1 | let h1 = netns("h1"); print(hl)
           |                             ^^
+          |
+          = hint: did you mean `h1`?
         --- exit code 1
         $ topo run -e 'let h1 = netns("h1"); fn f() { h1.devs() } f()'
         --- stderr
@@ -354,21 +358,23 @@ fn unknown_names() {
         --- exit code 1
         $ topo run -e 'print(host["lo"].nam)'
         --- stderr
-        error: unknown property 'nam' - a getter is not registered for type 'Dev'
+        error: unknown property `nam` of type `Dev`
          --> -e:1:18
           |
         1 | print(host["lo"].nam)
           |                  ^^^
+          |
+          = hint: did you mean `name`?
         --- exit code 1
         $ topo run -e 'print(args.subnet)'
         --- stderr
-        error: read the argument `subnet`: the script's header declares none of this name
+        error: unknown argument `subnet`
          --> -e:1:11
           |
         1 | print(args.subnet)
           |           ^
           |
-          = hint: a line `//! Arguments:` begins the declarations, as `topo scripts --source veth-pair` shows
+          = hint: a script's header declares its arguments
         --- exit code 1
     "#]]);
 }
@@ -378,7 +384,7 @@ fn wrong_arguments() {
     World::new().session(expect![[r#"
         $ topo run -e 'netns("a", "b")'
         --- stderr
-        error: call `netns` with (str | ImmutableString | String, str | ImmutableString | String): no such form of it
+        error: call `netns` with (string, string): no such form of it
          --> -e:1:1
           |
         1 | netns("a", "b")
@@ -388,7 +394,7 @@ fn wrong_arguments() {
         --- exit code 1
         $ topo run -e 'let h = netns("h1"); h.route("default")'
         --- stderr
-        error: call `route` with (Netns, str | ImmutableString | String): no such form of it
+        error: call `route` with (Netns, string): no such form of it
          --> -e:1:24
           |
         1 | let h = netns("h1"); h.route("default")
@@ -398,7 +404,7 @@ fn wrong_arguments() {
         --- exit code 1
         $ topo run -e 'let h = netns("h1"); h.addr("10.0.0.1/24")'
         --- stderr
-        error: call `addr` with (Netns, str | ImmutableString | String): no such form of it
+        error: call `addr` with (Netns, string): no such form of it
          --> -e:1:24
           |
         1 | let h = netns("h1"); h.addr("10.0.0.1/24")
@@ -426,13 +432,13 @@ fn wrong_arguments() {
         --- exit code 1
         $ topo run -e 'import "lan" as lan; lan::star("sw0")'
         --- stderr
-        error: unknown function `lan::star`
+        error: no function `lan::star` takes these arguments
          --> -e:1:27
           |
         1 | import "lan" as lan; lan::star("sw0")
           |                           ^^^^
           |
-          = hint: `topo doc` lists the functions of each module
+          = hint: `topo check` tells what the module has, and how it is called
         --- exit code 1
     "#]]);
 }
@@ -448,7 +454,7 @@ fn missing_modules() {
          --> -e:1:8
           |
         1 | import "lann" as lan;
-          |        ^
+          |        ^^^^^^
           |
           = hint: did you mean "lan"?
         --- exit code 1
@@ -458,7 +464,7 @@ fn missing_modules() {
          --> -e:1:8
           |
         1 | import "zebra" as z;
-          |        ^
+          |        ^^^^^^^
           |
           = hint: the standard library has: lan; a path begins with `./`
         --- exit code 1
@@ -468,7 +474,7 @@ fn missing_modules() {
          --> -e:1:8
           |
         1 | import "./nowhere" as n;
-          |        ^
+          |        ^^^^^^^^^^^
         --- exit code 1
         $ topo run -e 'import "./broken" as b; b::f()'
         --- stderr
@@ -481,7 +487,7 @@ fn missing_modules() {
          ::: -e:1:8
           |
         1 | import "./broken" as b; b::f()
-          |        - called from here
+          |        ---------- called from here
         --- exit code 1
     "#]]);
 }

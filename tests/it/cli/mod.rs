@@ -105,9 +105,8 @@ fn seen(world: &World, command: &str, ran: &Ran) -> String {
 /// Replaces what differs from run to run: measured times, ages, dates, process numbers, random hardware addresses.
 fn masked(text: &str) -> String {
     let mut masked = String::new();
-    let mut words = text.split_inclusive(|c: char| c.is_whitespace() || ",;()`\"".contains(c)).peekable();
     let mut before = "";
-    while let Some(word) = words.next() {
+    for word in text.split_inclusive(|c: char| c.is_whitespace() || ",;()`\"".contains(c)) {
         let end = word.trim_end_matches(|c: char| c.is_whitespace() || ",;()`\"".contains(c)).len();
         let (core, rest) = word.split_at(end);
         let fraction = |number: &str| {

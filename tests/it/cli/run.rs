@@ -96,7 +96,8 @@ fn nothing_made() {
         w.session(expect![[r#"
             $ topo run -e 'print(1 + 1); debug(2);'
             2
-            -e @ 1:15 | 2
+            --- stderr
+            -e:1:15: 2
             $ topo ls
             --- stderr
             no lab is up
@@ -126,8 +127,7 @@ fn names_of_labs() {
             $ topo run --name a/b named.rhai
             --- stderr
             error: lab name `a/b`: '/' is not allowed in it
-             |
-             = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+            hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
             --- exit code 1
             $ topo run -e 'netns("c")'
             --- stderr
@@ -202,7 +202,6 @@ check("it is so", true);
         );
         w.session(expect![[r#"
             $ topo run --rm --json data.rhai
-            data.rhai @ 3:1 | "out of the way"
             {
               "checks": [
                 {
@@ -235,6 +234,8 @@ check("it is so", true);
               ],
               "up": false
             }
+            --- stderr
+            data.rhai:3:1: "out of the way"
             $ topo run --json -e 'netns("h1"); netns("a/b")'
             {
               "checks": [],
