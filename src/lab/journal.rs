@@ -87,8 +87,13 @@ impl Journal {
                 .map_err(|source| Error::new(Kind::State, doing()).because(source))?;
             text.push(b'\n');
         }
+        let before = self.file.metadata().map_err(|source| Error::file(doing(), &source))?.len();
         // No fsync: a lab's kernel objects die with the machine, so its journal has nothing to outlive.
-        self.file.write_all(&text).map_err(|source| Error::file(doing(), &source))
+        self.file.write_all(&text).map_err(|source| {
+            // On a full disk a part of it may have been written, which a later line must not follow.
+            let _ = self.file.set_len(before);
+            Error::file(doing(), &source)
+        })
     }
 }
 
