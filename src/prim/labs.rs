@@ -37,14 +37,12 @@ impl Args {
         if let Some(value) = self.0.get(name) {
             return Ok(value.clone());
         }
-        let error = Error::new(Kind::Missing, format!("read the argument `{}`", name::shown(name)))
-            .because("the script's header declares none of this name");
+        let error = Error::new(Kind::Missing, format!("unknown argument `{}`", name::shown(name)));
         let names: Vec<&str> = self.0.keys().map(|key| key.as_str()).collect();
         Err(match (name::nearest(name, names.iter().copied()), names.is_empty()) {
             (Some(near), _) => error.hint(format!("did you mean `args.{near}`?")),
-            (None, true) => error
-                .hint("a line `//! Arguments:` begins the declarations, as `topo scripts --source veth-pair` shows"),
-            (None, false) => error.hint(format!("it declares: {}", names.join(", "))),
+            (None, true) => error.hint("a script's header declares its arguments"),
+            (None, false) => error.hint(format!("the script's header declares: {}", names.join(", "))),
         })
     }
 }
