@@ -129,7 +129,11 @@ impl Kernel {
         };
         match &at.at {
             NetnsAt::Host => Ok(self.host.clone()),
-            NetnsAt::Named => self.dir.open(&at.name),
+            NetnsAt::Named => match self.dir.entry(&at.name)? {
+                Entry::Netns(netns) => Ok(netns),
+                // Also a file on which a killed run had not mounted it yet.
+                _ => Err(net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT)),
+            },
             NetnsAt::Path(path, id) => same(Netns::open(path)?, id),
             NetnsAt::Process(process, id) => same(Netns::of_pid(process.pid)?, id),
         }

@@ -94,7 +94,7 @@ fn a_lab_that_needs_rights() {
         let id = w.run("id -u").ok().stdout;
         let rights = "+net_admin,+net_raw,+sys_admin,+dac_override";
         let able = format!(
-            "umask 022; setpriv --reuid {} --clear-groups --inh-caps={rights} --ambient-caps={rights} {}",
+            "umask 022; setpriv --reuid {} --keep-groups --inh-caps={rights} --ambient-caps={rights} {}",
             id.trim(),
             env!("CARGO_BIN_EXE_topo")
         );
