@@ -250,16 +250,100 @@ fn what_others_set_since_stays() {
     });
 }
 
-/// An address that somebody adds beside the lab's, in the same network, does not go with it.
+/// Addresses that others add beside the lab's, in the same network, do not go with it, wherever `down` is cut short.
 #[test]
 fn an_address_beside_ours_stays() {
     let others = "ip link add ext0 type veth peer name ext1; ip link set ext0 up; ip link set ext1 up";
-    in_used_world(others, |w, _| {
-        build(w, "lab", r#"host["ext0"].addr("203.0.113.1/24");"#).ok();
-        w.ip("addr add 203.0.113.2/24 dev ext0");
-        w.topo(&["down", "lab"]).ok();
-        w.run("ip addr show ext0 | grep 203.0.113.2/24").ok();
-        w.ip("addr del 203.0.113.2/24 dev ext0");
+    in_used_world(others, |w, before| {
+        for point in 1.. {
+            build(w, "lab", r#"host["ext0"].addr("203.0.113.1/24");"#).ok();
+            w.ip("addr add 203.0.113.2/24 dev ext0 label ext0:two");
+            w.ip("addr add 203.0.113.3/24 dev ext0 broadcast 203.0.113.77");
+            let seen =
+                || w.run("ip -o addr show ext0 | grep -o '203.0.113.[23]/24.*' | sed 's/ secondary//'").ok().stdout;
+            let theirs = seen();
+            let ran = with_fault(w, &format!("kill:{point}"), &["down", "lab"]);
+            println!("point {point}: {}", ran.code);
+            if ran.code == KILLED {
+                w.topo(&["gc"]).ok();
+            }
+            assert_eq!(seen(), theirs);
+            w.run("ip addr del 203.0.113.3/24 dev ext0; ip addr del 203.0.113.2/24 dev ext0").ok();
+            w.assert_clean(before);
+            if ran.code == 0 {
+                break;
+            }
+        }
+    });
+}
+
+/// With its last IPv4 address a device loses all IPv4 routes and neighbours: where it had none before, it gets none.
+#[test]
+fn routes_of_others_without_an_address_stay() {
+    let others = "ip link add ext0 type veth peer name ext1; ip link set ext0 up; ip link set ext1 up
+                  ip route add 10.66.0.0/16 dev ext0
+                  ip neigh add 10.66.0.9 lladdr 02:00:00:00:00:09 dev ext0 nud permanent";
+    in_used_world(others, |w, before| {
+        for statements in [r#"host["ext0"].addr("203.0.113.1/24");"#, r#"host["ext0"].addr("fd00::1/64");"#] {
+            let ran = build(w, "lab", statements);
+            assert!(ran.code < 2, "{}", ran.err());
+            w.topo(&["down", "--all"]).ok();
+            w.assert_clean(before);
+        }
+    });
+}
+
+/// A bridge of others with the address of its own port (p0) gets one of ours, with a lower one; wherever the run is killed,
+/// it has its address back in the end.
+#[test]
+fn a_bridge_of_others_gets_its_address_back_after_a_kill() {
+    in_used_world("", |w, before| {
+        for point in 1.. {
+            w.run(
+                "ip link add p0 address fe:ff:ff:ff:ff:ff type veth peer name p1; ip link add auto type bridge
+                 ip link set p0 master auto; ip link set auto up",
+            )
+            .ok();
+            let statements = r#"
+                veth(netns("h")["eth0"], host["auto"]);
+                veth("a0", "a1"); host["auto"].attach(host["a0"]); settle();"#;
+            let ran = with_fault(w, &format!("kill:{point}"), &["run", "--rm", "--name", "lab", "-e", statements]);
+            println!("point {point}: {}", ran.code);
+            if ran.code == KILLED {
+                w.topo(&["gc"]).ok();
+            }
+            assert_eq!(w.run("cat /sys/class/net/auto/address").ok().out(), "fe:ff:ff:ff:ff:ff\n");
+            w.run("ip link del auto; ip link del p0").ok();
+            w.assert_clean(before);
+            if ran.code == 0 {
+                break;
+            }
+        }
+    });
+}
+
+/// Forwarding that two labs have in common ends with the last of them, also if that, or the other one, was killed.
+#[test]
+fn forwarding_of_killed_labs_ends() {
+    in_used_world("", |w, before| {
+        build(w, "one", "host.forward(true);").ok();
+        let up = w.snapshot();
+        super::stage::kill_at_each_point(w, &up, "host.forward(true); bridge(\"br0\");");
+        for point in 1.. {
+            build(w, "two", "host.forward(true);").ok();
+            let both = w.snapshot();
+            let ran = with_fault(w, &format!("kill:{point}"), &["down", "one"]);
+            println!("point {point}: {}", ran.code);
+            w.topo(&["gc"]).ok();
+            w.run("grep -x 1 /proc/sys/net/ipv4/ip_forward; grep -x 1 /proc/sys/net/ipv6/conf/all/forwarding").ok();
+            drop(both);
+            w.topo(&["down", "two"]).ok();
+            w.assert_clean(before);
+            if ran.code == 0 {
+                break;
+            }
+            build(w, "one", "host.forward(true);").ok();
+        }
     });
 }
 
