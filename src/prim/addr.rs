@@ -30,6 +30,9 @@ pub(super) const GROUP: Group = Group {
 struct AddAddr {
     dev: DevRef,
     net: IpNetwork,
+    /// What `promote_secondaries` of somebody else's device was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    promote: Option<String>,
 }
 
 impl AddAddr {
@@ -72,10 +75,22 @@ impl Step for AddAddr {
     }
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.dev.made || self.dev.netns.made {
+            return Ok(());
+        }
         // Another lab's, which an undo would take for ours.
-        if !self.dev.made && !self.dev.netns.made && self.is_there(kernel)? {
+        if self.is_there(kernel)? {
             return Err(net::Error::new(self.doing(), libc::EEXIST));
         }
+        if self.net.is_ipv6() {
+            return Ok(());
+        }
+        if let Some(lost) = lost_with_the_last(kernel, &self.dev)? {
+            let why = format!("it has no IPv4 address now, and without one again it would lose {lost}");
+            return Err(net::Error::new(self.doing(), libc::EPERM).saying(why));
+        }
+        let netns = kernel.netns(&self.dev.netns)?;
+        self.promote = net::sysctl::read(&netns, &promote_key(&name::kernel_name(&self.dev.name))).ok();
         Ok(())
     }
 
@@ -91,14 +106,19 @@ impl Step for AddAddr {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if kernel.link(&self.dev)?.is_none() {
-            return Ok(());
-        }
-        if !self.is_there(kernel)? {
-            return Ok(());
-        }
+        let Some(link) = kernel.link(&self.dev)? else { return Ok(()) };
         let rtnl = kernel.rtnl(&self.dev.netns)?;
-        kernel.run(delete_alone(&rtnl, self.dev.index, self.net))
+        if self.promote.as_deref() != Some("0") {
+            let there = self.is_there(kernel)?;
+            return if there { kernel.run(net::addr::delete(&rtnl, self.dev.index, self.net)) } else { Ok(()) };
+        }
+        // With the first address of a network the kernel deletes all others of it, which may be somebody else's.
+        let (netns, key) = (kernel.netns(&self.dev.netns)?, promote_key(&link.name));
+        if self.is_there(kernel)? {
+            net::sysctl::write(&netns, &key, "1")?;
+            kernel.run(net::addr::delete(&rtnl, self.dev.index, self.net))?;
+        }
+        if net::sysctl::read(&netns, &key)? == "1" { net::sysctl::write(&netns, &key, "0") } else { Ok(()) }
     }
 
     fn needs_finished(&self, _no: u32) -> bool {
@@ -114,22 +134,30 @@ impl Step for AddAddr {
     }
 }
 
-/// Deletes an address and nothing else: with the first IPv4 address of a network the kernel deletes all others of it
-/// (net/ipv4/devinet.c, __inet_del_ifa, unless promote_secondaries is set), which may be somebody else's.
-async fn delete_alone(rtnl: &net::Rtnl, index: u32, net: IpNetwork) -> net::Result<()> {
-    let others = |addresses: Vec<net::Address>| {
-        addresses
-            .into_iter()
-            .filter(move |address| address.index == index && address.net != net && address.net.is_ipv4())
-    };
-    let before: Vec<net::Address> = others(net::addr::list(rtnl).await?).collect();
-    net::addr::delete(rtnl, index, net).await?;
-    let after: Vec<IpNetwork> = others(net::addr::list(rtnl).await?).map(|address| address.net).collect();
-    for lost in before.iter().filter(|address| !after.contains(&address.net)) {
-        let options = AddrOptions { protocol: lost.protocol, nodad: false, peer: lost.peer };
-        net::addr::add(rtnl, index, lost.net, &options).await?;
+/// The setting that keeps the other addresses of a network when the first one is deleted (net/ipv4/devinet.c,
+/// __inet_del_ifa).
+fn promote_key(dev: &str) -> String {
+    format!("net/ipv4/conf/{dev}/promote_secondaries")
+}
+
+/// Says what somebody else's device without an IPv4 address would lose when the lab takes its own one away again: all that
+/// goes over it (net/ipv4/fib_frontend.c, fib_disable_ip).
+fn lost_with_the_last(kernel: &mut Kernel, dev: &DevRef) -> net::Result<Option<String>> {
+    let rtnl = kernel.rtnl(&dev.netns)?;
+    let addresses = kernel.run(net::addr::list(&rtnl))?;
+    if addresses.iter().any(|address| address.index == dev.index && address.net.is_ipv4()) {
+        return Ok(None);
     }
-    Ok(())
+    let routes = kernel.run(net::route::list(&rtnl))?;
+    let theirs = |route: &&net::Route| route.dst.is_ipv4() && route.uses(dev.index) && route.protocol != OWNER_PROTOCOL;
+    if let Some(route) = routes.iter().find(theirs) {
+        return Ok(Some(format!("the route to `{}`", route.dst)));
+    }
+    let neighbours = kernel.run(net::neigh::list(&rtnl))?;
+    let theirs = neighbours.iter().find(|neigh| {
+        neigh.index == dev.index && neigh.ip.is_ipv4() && neigh.state == "permanent" && neigh.protocol != OWNER_PROTOCOL
+    });
+    Ok(theirs.map(|neigh| format!("the neighbour `{}`", neigh.ip)))
 }
 
 /// Refuses what can't be a host's own address, before the kernel takes it without a word.
@@ -180,7 +208,7 @@ pub mod functions {
                 Error::invalid(format!("add address `{net}` to {}", dev.shown())).because(because)
             })?;
             let entry = dev.existing(lab)?;
-            lab.ask(AddAddr { dev: entry.dev, net }, place)
+            lab.ask(AddAddr { dev: entry.dev, net, promote: None }, place)
         })?;
         Ok(dev)
     }
