@@ -1,12 +1,15 @@
 //! A lab while its script runs: steps are asked for, checked against the model, and settled together.
 
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use super::error::{Error, Kind, Result};
 use super::event::{CheckResult, Event, Listener};
 use super::journal::{Asked, Journal};
 use super::kernel::Kernel;
-use super::model::Model;
+use super::model::{Model, NetnsRef};
 use super::name;
 use super::place::Place;
 use super::state::{self, LabDir, Record, StateDir, Status};
@@ -357,10 +360,19 @@ fn refused(asked: &Asked, source: &net::Error) -> Error {
 }
 
 /// Asks for every link that was made, which makes the kernel do the work that waits for its link-watch worker: a first
-/// ping then answers in milliseconds (net/core/link_watch.c).
+/// ping then answers in milliseconds (net/core/link_watch.c). Then waits for the addresses that another worker sees to.
 fn fence(steps: &[Asked], kernel: &mut Kernel) -> net::Result<()> {
+    const WORKER: Duration = Duration::from_secs(2);
     for dev in steps.iter().flat_map(|asked| asked.step.makes_devs()) {
         kernel.link(dev)?;
+    }
+    let mut later: BTreeMap<u32, (&NetnsRef, Vec<IpAddr>)> = BTreeMap::new();
+    for (at, ip) in steps.iter().filter_map(|asked| asked.step.works_later()) {
+        later.entry(at.no).or_insert((at, Vec::new())).1.push(ip);
+    }
+    for (at, ips) in later.into_values() {
+        let (netns, rtnl) = (kernel.netns(at)?, kernel.rtnl(at)?);
+        kernel.run(net::route::wait_local(&netns, &rtnl, &ips, WORKER))?;
     }
     Ok(())
 }

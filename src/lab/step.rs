@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -47,6 +48,10 @@ pub trait Step: Debug {
     /// is there is another's.
     fn is_one_operation(&self) -> bool {
         false
+    }
+    /// Returns the address that the step gives and that works a little later than it is there: an IPv6 one.
+    fn works_later(&self) -> Option<(&NetnsRef, IpAddr)> {
+        None
     }
     /// Takes the change back.
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()>;

@@ -1,7 +1,9 @@
 //! Routes. Like `ip route`.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
+use futures_util::StreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteScope,
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addr::family;
 use super::rtnl::NEW;
-use super::{Error, Result, Rtnl};
+use super::{Error, Netns, Result, Rtnl};
 
 /// The table that ordinary routes are in (RT_TABLE_MAIN).
 pub const MAIN: u32 = 254;
@@ -235,6 +237,39 @@ pub async fn list(rtnl: &Rtnl) -> Result<Vec<Route>> {
     let mut routes = list_of(rtnl, AddressFamily::Inet).await?;
     routes.extend(list_of(rtnl, AddressFamily::Inet6).await?);
     Ok(routes)
+}
+
+/// Waits until the kernel takes in packets for all of these addresses, at most until the deadline.
+///
+/// An IPv6 address is there at once and works a little later, when a worker of the kernel's has made the route to it
+/// (net/ipv6/addrconf.c, addrconf_dad_work); an echo that comes before is lost.
+pub async fn wait_local(netns: &Netns, rtnl: &Rtnl, ips: &[IpAddr], deadline: Duration) -> Result<()> {
+    /// RTMGRP_IPV6_ROUTE of linux/rtnetlink.h.
+    const RTMGRP_IPV6_ROUTE: u32 = 0x400;
+    if are_local(rtnl, ips).await? {
+        return Ok(());
+    }
+    // One that was taken away since, as by a move of its device, is not waited for.
+    let there = super::addr::list(rtnl).await?;
+    let ips: Vec<IpAddr> =
+        ips.iter().copied().filter(|ip| there.iter().any(|address| address.net.ip() == *ip)).collect();
+    // Heard first and looked at then: what is made in between is heard.
+    let (_listening, mut events) = Rtnl::open_with_events(netns, RTMGRP_IPV6_ROUTE)?;
+    let listen = async {
+        while !are_local(rtnl, &ips).await? {
+            if events.next().await.is_none() {
+                return Err(Error::new("wait for addresses to work", libc::ECONNABORTED));
+            }
+        }
+        Ok(())
+    };
+    tokio::time::timeout(deadline, listen).await.unwrap_or(Ok(()))
+}
+
+async fn are_local(rtnl: &Rtnl, ips: &[IpAddr]) -> Result<bool> {
+    let routes = list_of(rtnl, AddressFamily::Inet6).await?;
+    let is_local = |ip: &IpAddr| routes.iter().any(|route| route.kind == RouteKind::Local && route.dst.ip() == *ip);
+    Ok(ips.iter().all(is_local))
 }
 
 async fn list_of(rtnl: &Rtnl, family: AddressFamily) -> Result<Vec<Route>> {

@@ -105,6 +105,10 @@ impl Step for AddAddr {
         true
     }
 
+    fn works_later(&self) -> Option<(&NetnsRef, IpAddr)> {
+        self.net.is_ipv6().then_some((&self.dev.netns, self.net.ip()))
+    }
+
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let Some(link) = kernel.link(&self.dev)? else { return Ok(()) };
         let rtnl = kernel.rtnl(&self.dev.netns)?;

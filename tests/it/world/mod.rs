@@ -39,7 +39,7 @@ use holder::Holder;
 pub(crate) use snapshot::Snapshot;
 
 /// How long a command may take. Far beyond what any needs, so that only a hang ever meets it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// How long the kernel may take to free what it frees behind our back (network namespaces, mostly).
 const LATE: Duration = Duration::from_secs(5);
 
