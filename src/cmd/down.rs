@@ -25,6 +25,9 @@ pub(super) fn down(args: &Args, context: &Context) -> Result<u8, Trouble> {
     super::context::arm_fault();
     let state = context.state()?;
     let names = if args.all { state.names()? } else { args.labs.clone() };
+    if names.is_empty() {
+        talk("no lab is up\n");
+    }
     let mut errors = Vec::new();
     for name in &names {
         let failed = down_one(&state, name, args.trace);

@@ -43,23 +43,24 @@ pub(super) fn exec(args: Args, context: &Context) -> std::result::Result<u8, Tro
             .into());
     }
     let netns = kernel.netns(&netns).map_err(failed)?;
-    Ok(replace_with(&netns, args.command)?)
+    let (error, code) = replace_with(&netns, args.command);
+    Trouble::from(error).report();
+    Ok(code)
 }
 
-/// Becomes the command, in the namespace; returns only if that fails.
-fn replace_with(netns: &net::Netns, words: Vec<OsString>) -> Result<u8> {
+/// Becomes the command, in the namespace; returns only if that fails, with the exit code that shells have for it.
+fn replace_with(netns: &net::Netns, words: Vec<OsString>) -> (Error, u8) {
     let shell = || vec![std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())];
     let words = if words.is_empty() { shell() } else { words };
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     net::command_in(netns, &mut command);
     let source = command.exec();
-    let doing = format!("run `{}`", name::shown(&words[0].to_string_lossy()));
-    let error = Error::file(doing, &source);
-    Err(match source.kind() {
-        std::io::ErrorKind::NotFound => error.hint("there is no such program, or its directory is not in PATH"),
-        _ => error,
-    })
+    let error = Error::file(format!("run `{}`", name::shown(&words[0].to_string_lossy())), &source);
+    match source.kind() {
+        std::io::ErrorKind::NotFound => (error.hint("there is no such program, or its directory is not in PATH"), 127),
+        _ => (error, 126),
+    }
 }
 
 /// Finds the lab and the namespace that `[LAB/]NETNS` names.

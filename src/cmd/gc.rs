@@ -25,5 +25,8 @@ pub(super) fn gc(args: &Args, context: &Context) -> Result<u8, Trouble> {
             talk(&format!("removed {what} `{name}`\n"));
         }
     }
+    if collected.is_empty() {
+        talk("nothing was left behind\n");
+    }
     if collected.errors.is_empty() { Ok(0) } else { Err(collected.errors.into()) }
 }

@@ -96,16 +96,6 @@ impl Lab {
         net::Mac::local(name::fnv1a(&[self.seed.to_le_bytes(), u64::from(no).to_le_bytes()].concat()))
     }
 
-    /// Returns the owner mark of what the lab makes.
-    pub fn mark(&self) -> &str {
-        self.kernel.mark()
-    }
-
-    /// Returns the state directory.
-    pub fn state(&self) -> &StateDir {
-        &self.state
-    }
-
     /// Returns what the lab holds, pending steps included.
     pub fn model(&mut self) -> &mut Model {
         &mut self.model
@@ -124,7 +114,7 @@ impl Lab {
 
     /// Asks for a step: checks it against what the lab holds and puts it with those that are to be settled.
     pub fn ask(&mut self, step: impl Step + 'static, place: Place) -> Result<()> {
-        self.claim()?;
+        self.take_name()?;
         step.plan(&mut self.model)?;
         self.pending.push(Asked { no: self.next_step, step: Box::new(step), place });
         self.next_step += 1;
@@ -176,7 +166,9 @@ impl Lab {
         }
     }
 
-    fn claim(&mut self) -> Result<()> {
+    /// Takes the lab's name, and locks it: before anything is made or found in the way, so that a second run of a lab that is
+    /// up is told so, and not what of it stands in the way.
+    pub fn take_name(&mut self) -> Result<()> {
         if self.claimed.is_some() {
             return Ok(());
         }
@@ -222,7 +214,7 @@ impl Lab {
     fn prepare(&mut self, count: usize) -> std::result::Result<(), (usize, Error)> {
         for (at, asked) in self.pending[..count].iter_mut().enumerate() {
             let prepared = asked.step.prepare(&mut self.kernel);
-            prepared.map_err(|source| (at, Error::kernel(asked.step.doing(), &source)))?;
+            prepared.map_err(|source| (at, refused(asked, &source)))?;
         }
         Ok(())
     }
@@ -310,16 +302,12 @@ impl Lab {
         let listener = &mut self.listener;
         let mark = self.kernel.mark();
         errors.extend(undo::end_marked(|known| known == mark).err());
-        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&step_event(asked, true))));
+        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&asked.event(true))));
         if errors.is_empty() {
             errors.extend(dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).err());
         }
         errors
     }
-}
-
-fn step_event(asked: &Asked, undo: bool) -> Event {
-    Event::Step { undo, doing: asked.step.doing(), like: asked.step.like(), place: asked.place.clone() }
 }
 
 /// Applies `steps` one after the other. A bridge comes up as late as nothing can tell: a port costs far more in one
@@ -331,9 +319,8 @@ fn apply_in_order(
 ) -> std::result::Result<(), (usize, Error)> {
     let mut waiting: Vec<(usize, Finish)> = Vec::new();
     for (at, asked) in steps.iter().enumerate() {
-        if let Some(signal) = net::signal::caught() {
-            let error = Error::new(Kind::Interrupted, asked.step.doing()).because(format!("signal {signal} came"));
-            return Err((at, error));
+        if net::signal::caught().is_some() {
+            return Err((at, refused(asked, &net::Error::new(asked.step.doing(), libc::EINTR))));
         }
         let (now, later): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(_, finish)| asked.step.needs_finished(finish.netns));
@@ -341,7 +328,7 @@ fn apply_in_order(
         for (since, finish) in now {
             (finish.work)(kernel).map_err(|source| (since, refused(&steps[since], &source)))?;
         }
-        listener(&step_event(asked, false));
+        listener(&asked.event(false));
         asked.step.apply(kernel).map_err(|source| (at, refused(asked, &source)))?;
         waiting.extend(asked.step.finish().map(|finish| (at, finish)));
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::Error;
-use super::event::{Event, Listener};
+use super::event::Listener;
 use super::journal;
 use super::kernel::Kernel;
 use super::state::{self, LabDir, Record, StateDir, Status};
@@ -53,10 +53,7 @@ fn undo_journal(
     dir.set_status(Status::Undoing)?;
     let mut kernel =
         Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
-    let mut each = |asked: &journal::Asked| {
-        let step = &asked.step;
-        listener(&Event::Step { undo: true, doing: step.doing(), like: step.like(), place: asked.place.clone() });
-    };
+    let mut each = |asked: &journal::Asked| listener(&asked.event(true));
     let mut errors: Vec<Error> = undo::end_marked(|known| known == record.mark).err().into_iter().collect();
     errors.extend(undo::undo(&mut kernel, &asked, &mut each));
     if errors.is_empty() {

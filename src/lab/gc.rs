@@ -26,6 +26,13 @@ pub struct Collected {
     pub errors: Vec<Error>,
 }
 
+impl Collected {
+    /// Tells whether there was nothing to remove, and nothing went wrong.
+    pub fn is_empty(&self) -> bool {
+        self.labs.is_empty() && self.netns.is_empty() && self.devs.is_empty() && self.errors.is_empty()
+    }
+}
+
 /// Removes what dead runs of this state directory left behind.
 pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Collected> {
     state.sweep()?;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::{Error, Kind, Result};
+use super::event::Event;
 use super::place::Place;
 use super::step::{Step, Steps};
 
@@ -38,6 +39,13 @@ pub struct Asked {
     pub step: Box<dyn Step>,
     /// Where the script asked for it.
     pub place: Place,
+}
+
+impl Asked {
+    /// Returns what is said of the step when it is applied, or taken back.
+    pub fn event(&self, undo: bool) -> Event {
+        Event::Step { undo, doing: self.step.doing(), like: self.step.like(), place: self.place.clone() }
+    }
 }
 
 /// The open journal of a lab.

@@ -92,7 +92,7 @@ impl Kernel {
 
     /// Returns a socket in the namespace `at`.
     pub fn rtnl(&mut self, at: &NetnsRef) -> net::Result<Rc<Rtnl>> {
-        // The index is stable: `opened` moves the entry to the back.
+        // At the back then, where it is looked for next.
         self.opened(at)?;
         let _entered = self.runtime.enter();
         match self.open.back_mut() {

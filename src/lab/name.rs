@@ -42,8 +42,13 @@ pub fn kernel_name(name: &str) -> String {
     if name.len() <= DEV_NAME_MAX {
         return name.to_string();
     }
-    let hash = fnv1a(name.as_bytes());
-    format!("{}-{:08x}", &name[..6], (hash ^ (hash >> 32)) as u32)
+    format!("{}-{}", &name[..6], short_hash(name.as_bytes()))
+}
+
+/// Hashes `bytes` to eight hexadecimal digits.
+pub fn short_hash(bytes: &[u8]) -> String {
+    let hash = fnv1a(bytes);
+    format!("{:08x}", (hash ^ (hash >> 32)) as u32)
 }
 
 /// Hashes `bytes` by FNV-1a, the same on every machine and in every release: names and marks are made with it.

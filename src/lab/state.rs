@@ -120,8 +120,7 @@ impl StateDir {
 
     /// Returns the part of an owner mark that all labs of this state directory share.
     pub fn mark_prefix(&self) -> String {
-        let hash = name::fnv1a(self.root.as_os_str().as_encoded_bytes());
-        format!("topo:{:08x}:", (hash ^ (hash >> 32)) as u32)
+        format!("topo:{}:", name::short_hash(self.root.as_os_str().as_encoded_bytes()))
     }
 
     /// Returns the owner mark for the lab `name`.

@@ -127,7 +127,8 @@ fn fold(dir: &LabDir, steps: &Steps) -> Result<(Model, Vec<journal::Asked>)> {
 
 /// Enters what a step is about and the lab did not make: it was looked up in the kernel when the step was asked for.
 fn enter_foreign(model: &mut Model, step: &dyn Step) {
-    for at in step.lives_in() {
+    let ends = step.makes_devs().into_iter().map(|dev| &dev.netns);
+    for at in step.lives_in().into_iter().chain(ends) {
         if !at.made && model.netns(at.no).is_none() {
             model.add_netns(at.clone());
         }
@@ -227,6 +228,5 @@ fn place_of(name: &str, netns: &str) -> String {
 
 /// Leaves out what the kernel makes by itself: the local table, and the routes that come with an address.
 fn is_worth_showing(route: &net::Route) -> bool {
-    const KERNEL: u8 = 2;
-    route.table != 255 && route.protocol != KERNEL
+    route.table != net::route::LOCAL && route.protocol != net::route::BY_KERNEL
 }

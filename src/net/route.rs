@@ -18,6 +18,10 @@ use super::{Error, Netns, Result, Rtnl};
 
 /// The table that ordinary routes are in (RT_TABLE_MAIN).
 pub const MAIN: u32 = 254;
+/// The table of the kernel's own routes to itself (RT_TABLE_LOCAL).
+pub const LOCAL: u32 = 255;
+/// The protocol of the routes that the kernel makes along with an address (RTPROT_KERNEL).
+pub const BY_KERNEL: u8 = 2;
 
 /// The metric that an IPv6 route without one gets (IP6_RT_PRIO_USER in include/uapi/linux/ipv6_route.h).
 const METRIC_V6: u32 = 1024;

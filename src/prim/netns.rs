@@ -215,6 +215,7 @@ pub mod functions {
     pub fn netns(ctx: NativeCallContext, name: &str) -> RhaiResultOf<NetnsHandle> {
         let at = with_lab(&ctx, |lab| {
             name::check("netns", name)?;
+            lab.take_name()?;
             if lab.model().netns_named(name).is_none() {
                 check_free(lab, name)?;
             }

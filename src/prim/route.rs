@@ -292,8 +292,7 @@ pub mod functions {
             let doing = format!("list the routes of `{}`", at.name);
             let both = async |rtnl: &net::Rtnl| Ok((net::route::list(rtnl).await?, net::link::list(rtnl).await?));
             let (routes, links) = handles::look(lab, &at, &doing, both)?;
-            const LOCAL: u32 = 255;
-            let shown = routes.iter().filter(|route| route.table != LOCAL);
+            let shown = routes.iter().filter(|route| route.table != net::route::LOCAL);
             Ok(shown
                 .map(|route| {
                     let dev = route.dev.and_then(|index| handles::name_at(lab, &at, &links, index));

@@ -31,12 +31,12 @@ fn gc_leaves_the_living_alone() {
     in_used_world("", |w, before| {
         let running = hold(w, "live", PAIR);
         let built = w.snapshot();
-        assert_eq!(w.topo(&["gc"]).ok().err(), "");
+        assert_eq!(w.topo(&["gc"]).ok().err(), "nothing was left behind\n");
         w.assert_clean(&built);
         release(w, "live");
         running.wait().ok();
         let up = w.snapshot();
-        assert_eq!(w.topo(&["gc"]).ok().err(), "");
+        assert_eq!(w.topo(&["gc"]).ok().err(), "nothing was left behind\n");
         w.assert_clean(&up);
         w.topo(&["down", "live"]).ok();
         w.assert_clean(before);

@@ -43,7 +43,11 @@ fn no_labs() {
             hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
             --- exit code 1
             $ topo down --all
+            --- stderr
+            no lab is up
             $ topo gc
+            --- stderr
+            nothing was left behind
             $ topo exec h1 true
             --- stderr
             error: find netns `h1`: no lab has a netns of this name
@@ -273,11 +277,11 @@ fn commands_in_a_netns() {
             --- stderr
             error: run `no-such-program`: No such file or directory
             hint: there is no such program, or its directory is not in PATH
-            --- exit code 1
+            --- exit code 127
             $ topo exec h1 /etc/passwd
             --- stderr
             error: run `/etc/passwd`: Permission denied
-            --- exit code 1
+            --- exit code 126
             $ topo exec h4 true
             --- stderr
             error: find netns `h4`: no lab has a netns of this name
@@ -321,15 +325,17 @@ fn a_lab_that_is_being_built() {
             --- exit code 1
             $ topo run long.rhai
             --- stderr
-            error: add netns `h1`: lab `long` has made one of this name
+            error: make lab `long`: process PID is at work on it
              --> long.rhai:1:9
               |
             1 | let h = netns("h1");
               |         ^^^^^
               |
-              = hint: `topo down long` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
+              = hint: wait for it, or give this run another name: `--name long-2`
             --- exit code 1
             $ topo gc
+            --- stderr
+            nothing was left behind
             $ topo exec h1 true
         "#]]);
         running.signal(Signal::SIGINT);
@@ -352,13 +358,13 @@ fn what_a_killed_run_left() {
             long  dead   1      2     Ns   long.rhai
             $ topo run long.rhai
             --- stderr
-            error: add netns `h1`: lab `long` has made one of this name
+            error: make lab `long`: a run that died left it behind
              --> long.rhai:1:9
               |
             1 | let h = netns("h1");
               |         ^^^^^
               |
-              = hint: `topo down long` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
+              = hint: `topo gc` or `topo down long` removes what is left of it
             --- exit code 1
             $ topo run --name long -e 'netns("h7")'
             --- stderr

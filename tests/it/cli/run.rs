@@ -23,13 +23,13 @@ fn a_lab_is_left_up() {
             eth0@if1000      UP             10.0.0.1/24
             $ topo run pair.rhai
             --- stderr
-            error: add netns `h1`: lab `pair` has made one of this name
+            error: make lab `pair`: it is up, made by `pair.rhai`
              --> pair.rhai:1:10
               |
             1 | let h1 = netns("h1");
               |          ^^^^^
               |
-              = hint: `topo down pair` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side
+              = hint: `topo down pair` takes it down; `--name` gives this run another name
             --- exit code 1
             $ topo down pair
             --- stderr
