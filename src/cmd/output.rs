@@ -149,6 +149,7 @@ pub(super) fn listener(style: Style) -> (Listener, Rc<RefCell<Said>>) {
         Event::Print(text) if style.json => kept.borrow_mut().printed.push(text.clone()),
         Event::Print(text) => data(&format!("{text}\n")),
         Event::Debug(text) => talk(&format!("{text}\n")),
+        Event::Warning(text) => talk(&format!("{}: {text}\n", painted("warning", "1;33"))),
         Event::Table(titles, rows) if style.json => kept.borrow_mut().tables.push(as_objects(titles, rows)),
         Event::Table(titles, rows) => {
             let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();

@@ -12,9 +12,9 @@ use super::args::RunOptions;
 use super::context::{self, Context};
 use super::inside;
 use super::output::{self, Said, Style, Trouble, counted, report, talk};
-use crate::lab::{CheckResult, Lab, Origin, StateDir, name};
+use crate::lab::{CheckResult, Lab, LabKind, Origin, StateDir, name};
 use crate::net;
-use crate::prim::LabHandle;
+use crate::prim::{self, LabHandle};
 use crate::script::header::{Header, HeaderError, RESERVED_OPTIONS, ValueType};
 use crate::script::{Failure, Script, Session, Texts, Workflow};
 
@@ -165,6 +165,9 @@ fn execute(
         named: options.name.is_some(),
         any_name: options.name.is_none() && is_nameless(script),
         script: script.name.clone(),
+        kind: LabKind::Lab,
+        parent: None,
+        tied_to: None,
     };
     let lab = Lab::begin(origin, state, listener)?;
     let handle = LabHandle::new(lab, &script.name);
@@ -180,7 +183,7 @@ fn execute(
         Ok(ran) => Ok(End { lab, texts, options, said }.conclude(ran)),
         Err(panic) => {
             // A defect of ours must leave nothing behind either.
-            let _ = lab.take_down();
+            let _ = lab.take_down(&prim::steps());
             resume_unwind(panic)
         }
     }
@@ -275,7 +278,7 @@ impl End<'_> {
 
     fn take_down(&mut self, name: &str, fine: bool, code: &mut u8) -> bool {
         let any = self.lab.size() > 0;
-        let errors = self.lab.take_down();
+        let errors = self.lab.take_down(&prim::steps());
         for error in &errors {
             report(&Failure::from(error), &self.texts);
         }

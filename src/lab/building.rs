@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::down;
 use super::error::{Error, Kind, Result};
 use super::event::{CheckResult, Event, Listener};
 use super::journal::{Asked, Journal};
@@ -12,8 +13,8 @@ use super::kernel::Kernel;
 use super::model::{Model, NetnsRef};
 use super::name;
 use super::place::Place;
-use super::state::{self, LabDir, Record, StateDir, Status};
-use super::step::{Finish, Step};
+use super::state::{self, LabDir, LabKind, Record, StateDir, Status};
+use super::step::{Finish, Step, Steps};
 use super::undo;
 use crate::net::{self, ProcessId};
 
@@ -31,6 +32,12 @@ pub struct Origin {
     pub any_name: bool,
     /// The script, as the user named it.
     pub script: String,
+    /// What the lab is for.
+    pub kind: LabKind,
+    /// The lab that it is a part of, and goes with.
+    pub parent: Option<String>,
+    /// The namespace of somebody else that it is for.
+    pub tied_to: Option<NetnsRef>,
 }
 
 /// A lab that is being built.
@@ -67,6 +74,46 @@ impl Lab {
             checks: Vec::new(),
             listener,
         })
+    }
+
+    /// Begins a lab within this one, which sees what this one has made, and says what it has to say to the same listener.
+    ///
+    /// What this lab was asked for is settled first. The listener is lent: `rejoin` gives it back.
+    pub fn begin_within(&mut self, origin: Origin) -> Result<Lab> {
+        if origin.parent.is_some() {
+            self.take_name()?;
+        }
+        self.settle()?;
+        let mut inner = Lab::begin(origin, self.state.clone(), Box::new(|_| {}))?;
+        inner.model.know(&self.model);
+        std::mem::swap(&mut inner.listener, &mut self.listener);
+        Ok(inner)
+    }
+
+    /// Ends the run of a lab that `begin_within` began: leaves it up where it went `well`, and knows then what it made, else
+    /// takes it down. Returns what went wrong on the way.
+    pub fn end_within(&mut self, mut inner: Lab, well: bool, steps: &Steps) -> Vec<Error> {
+        let left = if well { inner.leave_up().map(|_| ()) } else { Ok(()) };
+        let errors = match (left, well) {
+            (Ok(()), true) => {
+                self.model.know(&inner.model);
+                Vec::new()
+            }
+            (left, _) => left.err().into_iter().chain(inner.take_down(steps)).collect(),
+        };
+        std::mem::swap(&mut inner.listener, &mut self.listener);
+        self.checks.append(&mut inner.checks);
+        errors
+    }
+
+    /// Returns the state directory.
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// Returns the script that builds the lab, as the user named it.
+    pub fn script(&self) -> &str {
+        &self.origin.script
     }
 
     /// Returns the lab's name.
@@ -198,6 +245,9 @@ impl Lab {
             created: state::now(),
             mark: self.kernel.mark().to_string(),
             holder: self.state.inside().map(|inside| inside.holder),
+            kind: self.origin.kind,
+            parent: self.origin.parent.clone(),
+            tied_to: self.origin.tied_to.clone(),
         };
         let dir = self.state.claim(&record)?;
         let journal = Journal::open(&dir.journal())?;
@@ -286,7 +336,7 @@ impl Lab {
     pub fn leave_up(&mut self) -> Result<bool> {
         self.settle()?;
         match self.claimed.take() {
-            Some((dir, _)) if self.applied.is_empty() => {
+            Some((dir, _)) if self.applied.is_empty() && self.state.children(&self.origin.name)?.is_empty() => {
                 dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).map(|()| false)
             }
             Some((dir, _)) => dir.set_status(Status::Up).map(|()| true),
@@ -295,11 +345,12 @@ impl Lab {
     }
 
     /// Ends the run and takes back all that it made; returns every failure met on the way.
-    pub fn take_down(&mut self) -> Vec<Error> {
+    pub fn take_down(&mut self, steps: &Steps) -> Vec<Error> {
         self.pending.clear();
         let Some((dir, _)) = self.claimed.take() else { return Vec::new() };
         let mut errors: Vec<Error> = dir.set_status(Status::Undoing).err().into_iter().collect();
         let listener = &mut self.listener;
+        errors.extend(down::down_children(&self.state, &self.origin.name, steps, listener));
         let mark = self.kernel.mark();
         errors.extend(undo::end_marked(|known| known == mark).err());
         errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&asked.event(true))));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::error::Error;
+use super::error::{Error, Kind};
 use super::event::Listener;
 use super::journal;
 use super::kernel::Kernel;
@@ -50,16 +50,27 @@ fn undo_journal(
 ) -> Result<Vec<Error>, Error> {
     // Read before anything is changed: a damaged journal leaves the lab as it is.
     let asked = journal::read(&dir.journal(), steps)?;
+    let mut errors = down_children(state, dir.name(), steps, listener);
     dir.set_status(Status::Undoing)?;
     let mut kernel =
         Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
     let mut each = |asked: &journal::Asked| listener(&asked.event(true));
-    let mut errors: Vec<Error> = undo::end_marked(|known| known == record.mark).err().into_iter().collect();
+    errors.extend(undo::end_marked(|known| known == record.mark).err());
     errors.extend(undo::undo(&mut kernel, &asked, &mut each));
     if errors.is_empty() {
         dir.remove_after(state, || undo::retire_dir(&kernel, state))?;
     }
     Ok(errors)
+}
+
+/// Takes down the labs that are parts of the lab `name`; one that is not there any more is down.
+pub(super) fn down_children(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Vec<Error> {
+    let children = match state.children(name) {
+        Ok(children) => children,
+        Err(error) => return vec![error],
+    };
+    let downs = children.iter().flat_map(|child| down(state, child, steps, listener));
+    downs.filter(|error| error.kind() != Kind::Missing).collect()
 }
 
 /// Ends a sandbox with all that is in it: the kernel ends every process of a pid namespace whose pid 1 ends.
@@ -70,5 +81,5 @@ pub(super) fn end_sandbox(holder: net::ProcessId) -> Result<(), Error> {
         return Ok(());
     }
     let doing = format!("end the lab's sandbox, process {}", holder.pid);
-    Err(Error::new(super::error::Kind::Timeout, doing).because("it is still running after SIGKILL"))
+    Err(Error::new(Kind::Timeout, doing).because("it is still running after SIGKILL"))
 }

@@ -144,6 +144,12 @@ impl Error {
         self
     }
 
+    /// Makes one error out of several: the first, with the others beside it.
+    pub fn joined(errors: impl IntoIterator<Item = Error>) -> Option<Error> {
+        let mut errors = errors.into_iter();
+        errors.next().map(|first| first.also(errors))
+    }
+
     /// Returns the kind.
     pub fn kind(&self) -> Kind {
         self.0.kind

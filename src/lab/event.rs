@@ -9,6 +9,8 @@ pub enum Event {
     Print(String),
     /// A line of the script's for whoever debugs it, with its place.
     Debug(String),
+    /// Something that went well and that the user should know of: it may not be what they want.
+    Warning(String),
     /// A table of the script's: the column titles, and the rows.
     Table(Vec<String>, Vec<Vec<serde_json::Value>>),
     /// The result of a check.

@@ -7,8 +7,8 @@ use super::down::{down_locked, end_sandbox};
 use super::error::{Error, Kind, Result};
 use super::event::Listener;
 use super::kernel::Kernel;
-use super::model::NetnsRef;
-use super::state::{self, LabDir, Record, StateDir, Status};
+use super::model::{NetnsAt, NetnsRef};
+use super::state::{LabDir, Record, StateDir, Status};
 use super::step::Steps;
 use super::undo;
 use crate::net::{self, Entry};
@@ -101,10 +101,34 @@ fn is_empty(dir: &LabDir) -> bool {
 
 /// Tells whether nobody wants the lab: its run or its removal was cut short, its sandbox ended, or the machine restarted.
 fn is_dead(state: &StateDir, record: &Record) -> Result<bool> {
-    if record.status != Status::Up || record.boot_id != state::boot_id()? {
+    if !state.is_up(record)? {
         return Ok(true);
     }
-    Ok(state.has_ended(record))
+    if let Some(parent) = &record.parent {
+        match state.find(parent) {
+            // What it was a part of is no more.
+            Err(error) if error.kind() == Kind::Missing => return Ok(true),
+            _ => {}
+        }
+    }
+    record.tied_to.as_ref().map_or(Ok(false), has_ended)
+}
+
+/// Tells whether a namespace of somebody else has ended for sure: it isn't where it was, and neither a process nor a mount
+/// holds it.
+fn has_ended(at: &NetnsRef) -> Result<bool> {
+    let failed = |source: net::Error| Error::kernel(format!("look for netns `{}`", at.name), &source);
+    let (NetnsAt::Path(_, id) | NetnsAt::Process(_, id)) = &at.at else { return Ok(false) };
+    let mut kernel = Kernel::open("").map_err(failed)?;
+    match kernel.netns(at) {
+        Ok(_) => return Ok(false),
+        Err(source) if source.is_gone() || source.errno() == libc::EINVAL => {}
+        Err(source) => return Err(failed(source)),
+    }
+    if id.is_mounted().map_err(failed)? {
+        return Ok(false);
+    }
+    Ok(net::process::in_netns(&BTreeSet::from([*id])).map_err(failed)?.is_empty())
 }
 
 /// Removes what bears a mark of this state directory for a lab that it doesn't know.

@@ -284,6 +284,25 @@ impl Model {
         }
     }
 
+    /// Enters all that `other` knows and this one does not, as things that this lab did not make: a lab within another one
+    /// sees what is around it, and is seen afterwards. The numbers stay, so that handles are good in both.
+    pub fn know(&mut self, other: &Model) {
+        for entry in other.netns.values() {
+            if !self.netns.contains_key(&entry.at.no) {
+                self.add_netns(NetnsRef { made: false, ..entry.at.clone() });
+            }
+        }
+        for entry in other.devs.values() {
+            let dev = &entry.dev;
+            if self.devs.contains_key(&dev.no) || self.dev_named(dev.netns.no, &dev.name).is_some() {
+                continue;
+            }
+            let netns = NetnsRef { made: false, ..dev.netns.clone() };
+            self.add_dev(DevEntry { dev: DevRef { netns, made: false, ..dev.clone() }, ..entry.clone() });
+        }
+        self.next = self.next.max(other.next);
+    }
+
     /// Checks that a namespace is still there, for a handle that was made for it.
     pub fn living_netns(&self, at: &NetnsRef) -> Result<&NetnsEntry> {
         self.netns.get(&at.no).ok_or_else(|| self.gone(at.no, format!("use netns `{}`", at.name)))

@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind, Result};
+use super::model::NetnsRef;
 use super::name;
 use super::sandbox::Inside;
 use crate::net::ProcessId;
@@ -30,6 +31,30 @@ pub enum Status {
     Up,
     /// It is being taken down, or the process that did so died.
     Undoing,
+}
+
+/// What a lab is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LabKind {
+    /// A topology that a script built.
+    #[default]
+    Lab,
+    /// A container network.
+    Network,
+    /// A container's attachment to a network.
+    Endpoint,
+}
+
+impl LabKind {
+    /// Returns its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            LabKind::Lab => "lab",
+            LabKind::Network => "network",
+            LabKind::Endpoint => "endpoint",
+        }
+    }
 }
 
 /// A lab's record.
@@ -52,6 +77,15 @@ pub struct Record {
     /// The process that holds its sandbox, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<ProcessId>,
+    /// What it is for.
+    #[serde(default)]
+    pub kind: LabKind,
+    /// The lab that it is a part of, and goes with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// The namespace of somebody else that it is for: once that has ended, nobody wants the lab.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tied_to: Option<NetnsRef>,
 }
 
 /// The state directory.
@@ -102,6 +136,11 @@ impl StateDir {
         record.holder.is_some_and(|holder| Some(holder) != here && !holder.is_alive())
     }
 
+    /// Tells whether a lab is up, in this boot of the machine.
+    pub fn is_up(&self, record: &Record) -> Result<bool> {
+        Ok(record.status == Status::Up && record.boot_id == boot_id()? && !self.has_ended(record))
+    }
+
     /// Returns the fields of the steps of one sort that the other labs on the same host have in their journals: those that
     /// are in the sandbox that this process is in, or in none.
     pub fn steps_of_others(&self, mark: &str, word: &str) -> Vec<serde_json::Value> {
@@ -143,6 +182,15 @@ impl StateDir {
             }
         }
         names.sort();
+        Ok(names)
+    }
+
+    /// Returns the names of the labs that are parts of the lab `name`, sorted; one whose record can't be read is nobody's part.
+    pub fn children(&self, name: &str) -> Result<Vec<String>> {
+        let mut names = self.names()?;
+        names.retain(|child| {
+            self.lab_dir(child).record().is_ok_and(|record| record.parent.as_deref() == Some(name))
+        });
         Ok(names)
     }
 

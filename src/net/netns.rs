@@ -33,6 +33,17 @@ impl fmt::Display for NetnsId {
     }
 }
 
+impl NetnsId {
+    /// Tells whether a mount that this process can see holds the namespace, as those of /run/netns do
+    /// (proc_pid_mountinfo(5): the root of such a mount reads `net:[4026531840]`).
+    pub fn is_mounted(&self) -> Result<bool> {
+        let path = "/proc/thread-self/mountinfo";
+        let mounts = std::fs::read_to_string(path).map_err(|error| Error::io(format!("read `{path}`"), error))?;
+        let root = self.to_string();
+        Ok(mounts.lines().any(|line| line.split(' ').nth(3) == Some(root.as_str())))
+    }
+}
+
 /// An open network namespace, which lives at least as long as this does.
 #[derive(Debug, Clone)]
 pub struct Netns {

@@ -5,34 +5,60 @@ use std::rc::Rc;
 
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
-use crate::lab::{Error, Kind, Lab, Place, Result, Spot, Step};
+use crate::lab::{Error, Kind, Lab, Origin, Place, Result, Spot, Step};
 
 /// What the engine's functions return. The name matters: the metadata of rhai knows it.
 pub type RhaiResultOf<T> = std::result::Result<T, Box<EvalAltResult>>;
 
-/// The lab that a script builds, as the engine carries it to every call.
+/// The lab that a script builds, as the engine carries it to every call; the last of several where one is built within
+/// another.
 #[derive(Clone)]
 pub struct LabHandle {
-    lab: Rc<RefCell<Option<Lab>>>,
+    labs: Rc<RefCell<Vec<Lab>>>,
     script: Rc<str>,
 }
 
 impl LabHandle {
     /// Wraps the lab that the script named `script` builds.
     pub fn new(lab: Lab, script: &str) -> LabHandle {
-        LabHandle { lab: Rc::new(RefCell::new(Some(lab))), script: script.into() }
+        LabHandle { labs: Rc::new(RefCell::new(vec![lab])), script: script.into() }
     }
 
-    /// Takes the lab out, at the end of the run; handles that still live then find it closed.
+    /// Takes the lab out, at the end of the run; handles that still live then find it closed. A lab within it whose run
+    /// was cut short is taken down.
     pub fn take(&self) -> Option<Lab> {
-        self.lab.borrow_mut().take()
+        let mut labs = std::mem::take(&mut *self.labs.borrow_mut());
+        while labs.len() > 1 {
+            let (Some(inner), Some(outer)) = (labs.pop(), labs.last_mut()) else { break };
+            outer.end_within(inner, false, &super::steps());
+        }
+        labs.pop()
+    }
+
+    /// Goes on in a lab within the present one.
+    pub(super) fn enter(&self, origin: impl FnOnce(&Lab) -> Origin) -> Result<()> {
+        let inner = self.with(|lab| {
+            let origin = origin(lab);
+            lab.begin_within(origin)
+        })?;
+        self.labs.borrow_mut().push(inner);
+        Ok(())
+    }
+
+    /// Goes back to the lab around the present one, which stays up if all went `well`.
+    pub(super) fn leave(&self, well: bool) -> Vec<Error> {
+        let Some(inner) = self.labs.borrow_mut().pop() else { return Vec::new() };
+        match self.labs.borrow_mut().last_mut() {
+            Some(outer) => outer.end_within(inner, well, &super::steps()),
+            None => Vec::new(),
+        }
     }
 
     /// Works on the lab.
     pub fn with<T>(&self, work: impl FnOnce(&mut Lab) -> Result<T>) -> Result<T> {
         let closed = || Error::new(Kind::Gone, "use the lab").because("its run is over");
-        match self.lab.try_borrow_mut() {
-            Ok(mut lab) => lab.as_mut().map_or_else(|| Err(closed()), work),
+        match self.labs.try_borrow_mut() {
+            Ok(mut labs) => labs.last_mut().map_or_else(|| Err(closed()), work),
             Err(_) => Err(Error::invalid("use the lab").because("another primitive is at work on it")),
         }
     }

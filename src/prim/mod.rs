@@ -24,6 +24,7 @@ mod sysctl;
 mod units;
 mod value;
 mod veth;
+mod within;
 
 use rhai::Module;
 
@@ -66,6 +67,7 @@ pub const GROUPS: &[Group] = &[
     check::GROUP,
     value::GROUP,
     labs::GROUP,
+    within::GROUP,
 ];
 
 /// Returns the sorts of steps of all groups: what journals are read with.

@@ -1,0 +1,208 @@
+//! Labs within labs: parts of a script that have a name, a journal and an end of their own.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use rhai::plugin::*;
+use rhai::{Dynamic, EvalAltResult, FnPtr, Map};
+
+use super::Group;
+use super::context::{RhaiResultOf, ScriptError, lab_of, place_of, raise, rhai_error, with_lab};
+use super::handles::NetnsHandle;
+use super::options::options;
+use super::units::FromScript;
+use crate::lab::{self, DevRef, Error, Event, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, name};
+use crate::net;
+
+pub(super) const GROUP: Group = Group {
+    name: "within",
+    about: "Labs within labs: parts that have a name, a journal and an end of their own, as container networks are.",
+    module: || exported_module!(functions),
+    steps: &[],
+    options: &[WithinOptions::SET],
+};
+
+options! {
+    /// Options of `lab_within`.
+    pub struct WithinOptions of "lab_within" {
+        /// What it is for: `lab`, `network` or `endpoint`; `lab` unless given.
+        kind: LabKind,
+        /// The lab that it is a part of and goes down with; the lab around it unless given.
+        part_of: String,
+        /// That it is a part of no lab, and stays by itself.
+        standalone: bool,
+        /// Somebody else's netns that it is for: `topo gc` takes the lab down once that has ended.
+        tied_to: NetnsHandle,
+    }
+}
+
+impl FromScript for LabKind {
+    const WHAT: &'static str = "`lab`, `network` or `endpoint`";
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        let text = value.into_string().map_err(|_| String::new())?;
+        [LabKind::Lab, LabKind::Network, LabKind::Endpoint]
+            .into_iter()
+            .find(|kind| kind.word() == text)
+            .ok_or_else(String::new)
+    }
+}
+
+/// Finds out how a namespace is known for good: a name may stand for another one later, its identity can't.
+fn tie(lab: &mut Lab, netns: &NetnsHandle) -> Result<Option<NetnsRef>> {
+    let at = netns.living(lab)?;
+    if at.at != NetnsAt::Named {
+        return Ok((at.at != NetnsAt::Host).then_some(at));
+    }
+    let (kernel, _) = lab.settled()?;
+    let failed = |source: net::Error| Error::kernel(format!("look at netns `{}`", at.name), &source);
+    let id = kernel.netns(&at).map_err(failed)?.id();
+    let path = kernel.dir().path(&at.name);
+    Ok(Some(NetnsRef { at: NetnsAt::Path(path, id), ..at }))
+}
+
+/// Forgets the devices of others that are no more, so that their names are free again.
+fn forget_gone(lab: &mut Lab, why: &str) -> Result<()> {
+    let (kernel, model) = lab.foreign();
+    let foreign: Vec<DevRef> = model.all_devs().filter(|entry| !entry.dev.made).map(|entry| entry.dev.clone()).collect();
+    for dev in foreign {
+        let link = kernel.link(&dev).map_err(|source| Error::kernel(format!("look at {}", dev.shown()), &source))?;
+        if link.is_none() {
+            model.remove_dev(dev.no, why);
+        }
+    }
+    Ok(())
+}
+
+/// Adds what went wrong at the end of a lab to the error that ended it.
+fn with_errors(ctx: &NativeCallContext, failed: Box<EvalAltResult>, errors: Vec<Error>) -> Box<EvalAltResult> {
+    if errors.is_empty() {
+        return failed;
+    }
+    if let EvalAltResult::ErrorRuntime(value, position) = failed.unwrap_inner()
+        && let Some(ScriptError(error)) = value.clone().try_cast::<ScriptError>()
+    {
+        return rhai_error(Error::clone(&error).also(errors), *position);
+    }
+    // Another sort of error has no room for them.
+    for error in errors {
+        let said = lab_of(ctx).and_then(|lab| {
+            lab.with(|lab| {
+                lab.say(&Event::Warning(error.to_string()));
+                Ok(())
+            })
+        });
+        drop(said);
+    }
+    failed
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Builds a lab of its own in `body`, which stays up when the body ends and is taken down when it fails. Inside, what the
+    /// script has made so far is somebody else's; outside, what the body made is. Returns what the body returns.
+    ///
+    /// It goes down with the lab around it, before it; `part_of: ()` makes it a lab that stays by itself.
+    ///
+    /// Like a `topo run --name NAME` of its own.
+    ///
+    /// Fails with `exists` where there is a lab of this name, and with whatever the body fails with.
+    ///
+    /// ```rhai
+    /// let h1 = netns("h1");
+    /// let br = lab_within("switch", #{}, || {
+    ///     let br = bridge("br0");
+    ///     veth(h1["eth0"], br);
+    ///     br
+    /// });
+    /// assert(h1.devs().map(|d| d.name) == ["lo", "eth0"]);
+    /// lab_down("switch");
+    /// assert(h1.devs().map(|d| d.name) == ["lo"]);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab_within(ctx: NativeCallContext, name: &str, options: Map, body: FnPtr) -> RhaiResultOf<Dynamic> {
+        let handle = raise(&ctx, lab_of(&ctx))?;
+        let entered = (|| {
+            name::check("lab", name)?;
+            let options = WithinOptions::parse(options)?;
+            let tied_to = match &options.tied_to {
+                Some(netns) => handle.with(|lab| tie(lab, netns))?,
+                None => None,
+            };
+            handle.enter(|outer| Origin {
+                name: name.to_string(),
+                named: true,
+                any_name: false,
+                script: outer.script().to_string(),
+                kind: options.kind.unwrap_or_default(),
+                parent: match (options.standalone, options.part_of) {
+                    (Some(true), _) => None,
+                    (_, part_of) => Some(part_of.unwrap_or_else(|| outer.name().to_string())),
+                },
+                tied_to,
+            })?;
+            // Its name is its own before anything is looked at in its body.
+            handle.with(Lab::take_name).inspect_err(|_| drop(handle.leave(false)))
+        })();
+        raise(&ctx, entered)?;
+        let done = body.call_within_context::<Dynamic>(&ctx, ());
+        let done = done.and_then(|value| {
+            // What is asked for last is refused last: still inside, where it takes all down.
+            with_lab(&ctx, Lab::settle).map(|()| value)
+        });
+        let errors = handle.leave(done.is_ok());
+        match done {
+            Ok(value) => match Error::joined(errors) {
+                Some(error) => raise(&ctx, Err(error.at(&place_of(&ctx)))),
+                None => Ok(value),
+            },
+            Err(failed) => Err(with_errors(&ctx, failed, errors)),
+        }
+    }
+
+    /// Takes a lab down, with the labs that are parts of it.
+    ///
+    /// Like `topo down NAME`.
+    ///
+    /// Fails with `missing` where there is no such lab, with `busy` where a process is at work on it, as this one is on the
+    /// lab of the script, and with whatever could not be taken back.
+    ///
+    /// ```rhai
+    /// lab_within("aside", #{}, || { netns("h1"); });
+    /// lab_down("aside");
+    /// assert(!lab_is_up("aside"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab_down(ctx: NativeCallContext, name: &str) -> RhaiResultOf<()> {
+        with_lab(&ctx, |lab| {
+            lab.settle()?;
+            let state = lab.state().clone();
+            let events: Rc<RefCell<Vec<Event>>> = Rc::default();
+            let kept = events.clone();
+            let mut keep: Listener = Box::new(move |event| kept.borrow_mut().push(event.clone()));
+            let errors = lab::down(&state, name, &super::super::steps(), &mut keep);
+            events.borrow().iter().for_each(|event| lab.say(event));
+            forget_gone(lab, &format!("lab `{name}` was taken down"))?;
+            Error::joined(errors).map_or(Ok(()), Err)
+        })
+    }
+
+    /// Tells whether there is a lab of this name, up and of this boot of the machine.
+    ///
+    /// Like `topo ls`.
+    ///
+    /// Fails with `invalid` for a name that breaks the rule for names, and with `state` where its record is damaged.
+    ///
+    /// ```rhai
+    /// assert(!lab_is_up("office"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab_is_up(ctx: NativeCallContext, name: &str) -> RhaiResultOf<bool> {
+        with_lab(&ctx, |lab| match lab.state().find(name) {
+            Ok(dir) => dir.record().and_then(|record| lab.state().is_up(&record)),
+            Err(error) if error.kind() == Kind::Missing => Ok(false),
+            Err(error) => Err(error),
+        })
+    }
+}
