@@ -13,7 +13,7 @@ use super::kernel::Kernel;
 use super::model::{Model, NetnsRef};
 use super::name;
 use super::place::Place;
-use super::state::{self, LabDir, LabKind, Record, StateDir, Status};
+use super::state::{self, LabDir, LabKind, Record, StateDir, Status, Tie};
 use super::step::{Finish, Step, Steps};
 use super::undo;
 use crate::net::{self, ProcessId};
@@ -37,7 +37,7 @@ pub struct Origin {
     /// The lab that it is a part of, and goes with.
     pub parent: Option<String>,
     /// The namespace of somebody else that it is for.
-    pub tied_to: Option<NetnsRef>,
+    pub tied_to: Option<Tie>,
 }
 
 /// A lab that is being built.

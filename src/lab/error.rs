@@ -38,6 +38,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Returns the kind that a script names; an interruption is none that it could make up.
+    pub fn of_word(word: &str) -> Option<Kind> {
+        use Kind::{Busy, Denied, Exists, Failed, Gone, Invalid, Kernel, Missing, State, Timeout, Unsupported};
+        let kinds = [Invalid, Exists, Missing, Gone, Busy, Denied, Unsupported, Kernel, Timeout, Failed, State];
+        kinds.into_iter().find(|kind| kind.word() == word)
+    }
+
     /// Returns the word that scripts compare with: `e.kind == "exists"`.
     pub fn word(self) -> &'static str {
         match self {

@@ -8,10 +8,10 @@ use super::error::{Error, Kind, Result};
 use super::event::Listener;
 use super::kernel::Kernel;
 use super::model::{NetnsAt, NetnsRef};
-use super::state::{LabDir, Record, StateDir, Status};
+use super::state::{LabDir, Record, StateDir, Status, Tie};
 use super::step::Steps;
 use super::undo;
-use crate::net::{self, Entry};
+use crate::net::{self, Entry, Netns};
 
 /// What was removed, and what could not be.
 #[derive(Debug, Default)]
@@ -116,19 +116,31 @@ fn is_dead(state: &StateDir, record: &Record) -> Result<bool> {
 
 /// Tells whether a namespace of somebody else has ended for sure: it isn't where it was, and neither a process nor a mount
 /// holds it.
-fn has_ended(at: &NetnsRef) -> Result<bool> {
-    let failed = |source: net::Error| Error::kernel(format!("look for netns `{}`", at.name), &source);
-    let (NetnsAt::Path(_, id) | NetnsAt::Process(_, id)) = &at.at else { return Ok(false) };
-    let mut kernel = Kernel::open("").map_err(failed)?;
-    match kernel.netns(at) {
-        Ok(_) => return Ok(false),
-        Err(source) if source.is_gone() || source.errno() == libc::EINVAL => {}
-        Err(source) => return Err(failed(source)),
+fn has_ended(tie: &Tie) -> Result<bool> {
+    let failed = |source: net::Error| Error::kernel(format!("look for netns `{}`", tie.at.name), &source);
+    let (NetnsAt::Path(_, id) | NetnsAt::Process(_, id)) = &tie.at.at else { return Ok(false) };
+    // An inode is given again; where it is another's by now, the first one has ended.
+    let is_it = |netns: Netns| Ok(tie.cookie.is_none() || netns.cookie()? == tie.cookie);
+    let found = || match Kernel::open("")?.netns(&tie.at) {
+        Ok(netns) => is_it(netns).map(Some),
+        Err(source) if source.is_gone() || source.errno() == libc::EINVAL => Ok(None),
+        Err(source) => Err(source),
+    };
+    if let Some(is_it) = found().map_err(failed)? {
+        return Ok(!is_it);
     }
     if id.is_mounted().map_err(failed)? {
         return Ok(false);
     }
-    Ok(net::process::in_netns(&BTreeSet::from([*id])).map_err(failed)?.is_empty())
+    for process in net::process::in_netns(&BTreeSet::from([*id])).map_err(failed)? {
+        match Netns::of_pid(process.pid).and_then(is_it) {
+            Ok(false) => return Ok(true),
+            Ok(true) => return Ok(false),
+            // It has ended meanwhile.
+            Err(_) => {}
+        }
+    }
+    Ok(true)
 }
 
 /// Removes what bears a mark of this state directory for a lab that it doesn't know.

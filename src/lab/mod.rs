@@ -30,7 +30,7 @@ pub use kernel::Kernel;
 pub use model::{DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, shown_dev};
 pub use place::{Place, Spot};
 pub use sandbox::{Inside, Private, can_build_here, enter};
-pub use state::{LabDir, LabKind, Record, StateDir, Status, now};
+pub use state::{LabDir, LabKind, Record, StateDir, Status, Tie, boot_id, now};
 pub use step::{Finish, ReadStep, Step, Steps, Work};
 pub use view::{DevView, LabView, NetnsView, Summary, netns_of, summary, view};
 

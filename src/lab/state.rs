@@ -85,7 +85,16 @@ pub struct Record {
     pub parent: Option<String>,
     /// The namespace of somebody else that it is for: once that has ended, nobody wants the lab.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tied_to: Option<NetnsRef>,
+    pub tied_to: Option<Tie>,
+}
+
+/// A namespace of somebody else, so noted that no later one is taken for it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tie {
+    /// Where it is found.
+    pub at: NetnsRef,
+    /// Its cookie, where the kernel has such.
+    pub cookie: Option<u64>,
 }
 
 /// The state directory.
@@ -404,7 +413,7 @@ impl LabDir {
 }
 
 /// Returns the id of this boot of the machine (random(4)).
-pub(super) fn boot_id() -> Result<String> {
+pub fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
     let text = std::fs::read_to_string(path).map_err(|source| Error::file(format!("read `{path}`"), &source))?;
     Ok(text.trim().to_string())

@@ -94,6 +94,30 @@ impl Netns {
         self.id
     }
 
+    /// Returns the number that no other namespace has had or will have in this boot of the machine: an inode is given again
+    /// once its namespace has ended, this is not (SO_NETNS_COOKIE, Linux 5.14). None on an older kernel.
+    pub fn cookie(&self) -> Result<Option<u64>> {
+        let doing = "read a netns cookie";
+        let socket = self.inside(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None))?;
+        let socket = socket.map_err(|error| Error::io(doing, error))?;
+        let (mut cookie, mut size) = (0_u64, size_of::<u64>() as libc::socklen_t);
+        // SAFETY: the kernel writes at most `size` bytes to `cookie`, which has as many.
+        let done = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_NETNS_COOKIE,
+                (&raw mut cookie).cast(),
+                &raw mut size,
+            )
+        };
+        match (done, std::io::Error::last_os_error()) {
+            (0, _) => Ok(Some(cookie)),
+            (_, error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+            (_, error) => Err(Error::io(doing, error)),
+        }
+    }
+
     /// Returns the open file.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()

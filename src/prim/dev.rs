@@ -468,6 +468,26 @@ pub mod functions {
         with_lab(&ctx, |lab| Ok(dev.find(lab)?.map_or_else(|| dev.name.to_string(), |entry| entry.dev.name)))
     }
 
+    /// Returns the name that the kernel has for a device: its own, or a short one where that is longer than 15 bytes.
+    #[rhai_fn(get = "kernel_name", return_raw, pure)]
+    pub fn dev_kernel_name(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<String> {
+        with_lab(&ctx, |lab| {
+            let name = dev.find(lab)?.map_or_else(|| dev.name.to_string(), |entry| entry.dev.name);
+            Ok(name::kernel_name(&name))
+        })
+    }
+
+    /// Returns the lab that made a device, by the mark that it bears; `()` for one that none made.
+    #[rhai_fn(get = "owner", return_raw, pure)]
+    pub fn dev_owner(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<Dynamic> {
+        let link = link(&ctx, dev)?;
+        with_lab(&ctx, |lab| {
+            let prefix = lab.state().mark_prefix();
+            let owner = link.alias.as_deref().and_then(|alias| alias.strip_prefix(prefix.as_str()));
+            Ok(owner.map_or(Dynamic::UNIT, |owner| owner.to_string().into()))
+        })
+    }
+
     /// Returns the namespace that a device is in.
     #[rhai_fn(get = "netns", return_raw, pure)]
     pub fn dev_netns(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<NetnsHandle> {

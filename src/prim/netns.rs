@@ -10,9 +10,9 @@ use rhai::{Array, Dynamic};
 use serde::{Deserialize, Serialize};
 
 use super::Group;
-use super::context::{RhaiResultOf, ask, place_of, with_lab};
+use super::context::{RhaiResultOf, ask, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Result, Step, name};
+use crate::lab::{self, DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Result, Step, name};
 use crate::net::{self, Entry, Netns};
 use crate::{step_identity, step_sort};
 
@@ -375,6 +375,70 @@ pub mod functions {
     #[rhai_fn(get = "name", pure)]
     pub fn netns_name(netns: &mut NetnsHandle) -> String {
         netns.0.name.clone()
+    }
+
+    /// Returns what tells a namespace from every other one of this machine, those of the past and the future too.
+    #[rhai_fn(get = "identity", return_raw, pure)]
+    pub fn netns_identity(ctx: NativeCallContext, netns: &mut NetnsHandle) -> RhaiResultOf<String> {
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            let failed = |source: net::Error| Error::kernel(format!("look at netns `{}`", at.name), &source);
+            let boot_id = lab::boot_id()?;
+            let (kernel, _) = lab.settled()?;
+            let netns = kernel.netns(&at).map_err(failed)?;
+            let number = netns.cookie().map_err(failed)?.unwrap_or(netns.id().ino);
+            Ok(format!("{boot_id}/{number}"))
+        })
+    }
+
+    /// Tells whether a namespace is still there: where it was found, and for one that was found by a process, as long as that
+    /// runs.
+    ///
+    /// Like `test -e /proc/PID/ns/net`.
+    ///
+    /// Fails with `gone` where the lab itself removed it.
+    ///
+    /// ```rhai
+    /// assert(netns("h1").is_alive());
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn is_alive(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<bool> {
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            let (kernel, _) = lab.settled()?;
+            // Found anew: one that is open here stays as long as it is.
+            kernel.forget(&at);
+            match kernel.netns(&at) {
+                Ok(_) => Ok(!matches!(&at.at, NetnsAt::Process(process, _) if !process.is_alive())),
+                Err(source) if source.is_gone() || source.errno() == libc::EINVAL => Ok(false),
+                Err(source) => Err(Error::kernel(format!("look for netns `{}`", at.name), &source)),
+            }
+        })
+    }
+
+    /// Returns the namespace that a target stands for: a netns itself, the number of a process, a path, or a name.
+    ///
+    /// Like the ways in which `nsenter` and `ip -n` take one.
+    ///
+    /// Fails with `missing` where there is none, and with `invalid` for what can't name one.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// assert(netns_of("h1") == h && netns_of("/run/netns/h1").identity == h.identity && netns_of(1) == netns_of("1"));
+    /// ```
+    #[rhai_fn(name = "netns_of", return_raw)]
+    pub fn netns_of(ctx: NativeCallContext, target: Dynamic) -> RhaiResultOf<NetnsHandle> {
+        if let Some(netns) = target.clone().try_cast::<NetnsHandle>() {
+            return Ok(netns);
+        }
+        if let Ok(pid) = target.as_int() {
+            return netns_of_pid(ctx, pid);
+        }
+        let text: String = raise(&ctx, super::super::units::argument("find a netns", target))?;
+        if let Some(pid) = text.parse::<i64>().ok().filter(|_| text.chars().all(|c| c.is_ascii_digit())) {
+            return netns_of_pid(ctx, pid);
+        }
+        if text.contains('/') { netns_open(ctx, &text) } else { netns_get(ctx, &text) }
     }
 
     #[rhai_fn(global, name = "to_string", pure)]

@@ -11,7 +11,7 @@ use super::context::{RhaiResultOf, ScriptError, lab_of, place_of, raise, rhai_er
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::FromScript;
-use crate::lab::{self, DevRef, Error, Event, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, name};
+use crate::lab::{self, DevRef, Error, Event, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, Tie, name};
 use crate::net;
 
 pub(super) const GROUP: Group = Group {
@@ -49,16 +49,20 @@ impl FromScript for LabKind {
 }
 
 /// Finds out how a namespace is known for good: a name may stand for another one later, its identity can't.
-fn tie(lab: &mut Lab, netns: &NetnsHandle) -> Result<Option<NetnsRef>> {
+fn tie(lab: &mut Lab, netns: &NetnsHandle) -> Result<Option<Tie>> {
     let at = netns.living(lab)?;
-    if at.at != NetnsAt::Named {
-        return Ok((at.at != NetnsAt::Host).then_some(at));
+    if at.at == NetnsAt::Host {
+        return Ok(None);
     }
     let (kernel, _) = lab.settled()?;
     let failed = |source: net::Error| Error::kernel(format!("look at netns `{}`", at.name), &source);
-    let id = kernel.netns(&at).map_err(failed)?.id();
-    let path = kernel.dir().path(&at.name);
-    Ok(Some(NetnsRef { at: NetnsAt::Path(path, id), ..at }))
+    let netns = kernel.netns(&at).map_err(failed)?;
+    let cookie = netns.cookie().map_err(failed)?;
+    let at = match at.at {
+        NetnsAt::Named => NetnsRef { at: NetnsAt::Path(kernel.dir().path(&at.name), netns.id()), ..at },
+        _ => at,
+    };
+    Ok(Some(Tie { at, cookie }))
 }
 
 /// Forgets the devices of others that are no more, so that their names are free again.

@@ -127,17 +127,31 @@ pub fn module_names(dirs: &Dirs) -> Vec<String> {
     names
 }
 
+/// Returns the names of the modules in a folder of the standard library or of the user's directory, sorted: `drivers/bridge`.
+fn modules_in(dirs: &Dirs, folder: &str) -> Vec<String> {
+    let own = dirs.stdlib.iter().flat_map(|dir| own_files(&dir.join(folder), 0));
+    let embedded = STDLIB.get_dir(folder).into_iter().flat_map(|dir| dir.files());
+    let paths = own.chain(embedded.map(|file| file.path().to_path_buf()));
+    let mut names: Vec<String> = paths
+        .filter_map(|path| words_of(Path::new(path.file_name()?)))
+        .map(|words| format!("{folder}/{}", words.concat()))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// Finds the module that `import "wanted"` means in the script `importer`.
 ///
 /// A name that begins with `.` or `/`, or ends with `.rhai`, is a path, from the directory of the importing script. Any other
-/// is a module of the user's directory, or of the standard library.
+/// is a module of the user's directory, or of the standard library, perhaps in a folder of it: `drivers/bridge`.
 pub(super) fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Result<Script> {
     if wanted.starts_with(['.', '/']) || wanted.ends_with(".rhai") {
         let from = importer.map(Path::new).and_then(Path::parent).unwrap_or(Path::new(""));
         let path: PathBuf = from.join(wanted).components().filter(|part| *part != Component::CurDir).collect();
         return Script::read(&if path.extension().is_some() { path } else { path.with_extension("rhai") });
     }
-    name::check("module", wanted)?;
+    wanted.split('/').try_for_each(|part| name::check("module", part))?;
     let file = format!("{wanted}.rhai");
     if let Some(path) = dirs.stdlib.as_ref().map(|dir| dir.join(&file)).filter(|path| path.is_file()) {
         return Script::read(&path);
@@ -146,10 +160,14 @@ pub(super) fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Resul
         return Ok(Script::inline(&format!("stdlib/{file}"), text));
     }
     let error = Error::new(Kind::Missing, format!("import \"{wanted}\"")).because("there is no module of this name");
-    let names = module_names(dirs);
-    Err(match name::nearest(wanted, names.iter().map(String::as_str)) {
-        Some(near) => error.hint(format!("did you mean \"{near}\"?")),
-        None => error.hint(format!("the standard library has: {}; a path begins with `./`", names.join(", "))),
+    let names = match wanted.rsplit_once('/') {
+        Some((folder, _)) => modules_in(dirs, folder),
+        None => module_names(dirs),
+    };
+    Err(match (name::nearest(wanted, names.iter().map(String::as_str)), names.is_empty()) {
+        (Some(near), _) => error.hint(format!("did you mean \"{near}\"?")),
+        (None, true) => error.hint("a path begins with `./`"),
+        (None, false) => error.hint(format!("the standard library has: {}; a path begins with `./`", names.join(", "))),
     })
 }
 
