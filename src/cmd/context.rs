@@ -41,7 +41,13 @@ impl Context {
             }
             None => default_state(),
         };
-        StateDir::open(&root, self.inside)
+        // What outlives a restart is kept apart from what does not; a directory of the user's own choice holds both.
+        let store = match (variable_path("TOPO_STORE"), variable_path("TOPO_STATE")) {
+            (Some(path), _) => path,
+            (None, Some(_)) => root.join("store"),
+            (None, None) => default_store(),
+        };
+        StateDir::open(&root, &store, self.inside)
     }
 }
 
@@ -57,6 +63,14 @@ fn default_state() -> PathBuf {
     // Not every login has a runtime directory; one under /tmp is checked for its owner and mode like any other.
     let runtime = variable_path("XDG_RUNTIME_DIR").filter(|dir| dir.is_dir());
     runtime.map_or_else(|| PathBuf::from(format!("/tmp/toposcript-{uid}")), |dir| dir.join("toposcript"))
+}
+
+fn default_store() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/lib/toposcript");
+    }
+    let data = variable_path("XDG_DATA_HOME").or_else(|| variable_path("HOME").map(|home| home.join(".local/share")));
+    data.map_or_else(|| default_state().join("store"), |data| data.join("toposcript"))
 }
 
 fn config_dir() -> Option<PathBuf> {

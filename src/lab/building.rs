@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::down;
@@ -15,6 +16,7 @@ use super::name;
 use super::place::Place;
 use super::state::{self, LabDir, LabKind, Record, StateDir, Status, Tie};
 use super::step::{Finish, Step, Steps};
+use super::store::Store;
 use super::undo;
 use crate::net::{self, ProcessId};
 
@@ -109,6 +111,26 @@ impl Lab {
     /// Returns the state directory.
     pub fn state(&self) -> &StateDir {
         &self.state
+    }
+
+    /// Opens the store.
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        self.state.store()
+    }
+
+    /// Returns what the lab is for.
+    pub fn kind(&self) -> LabKind {
+        self.origin.kind
+    }
+
+    /// Returns the lab that it is a part of.
+    pub fn parent(&self) -> Option<&str> {
+        self.origin.parent.as_deref()
+    }
+
+    /// Returns the owner mark that what it makes bears.
+    pub fn mark(&self) -> &str {
+        self.kernel.mark()
     }
 
     /// Returns the script that builds the lab, as the user named it.

@@ -35,7 +35,10 @@ pub(super) fn down_locked(
         (_, Err(error)) => Err(error),
         // The machine was restarted: nothing of the lab is left in the kernel.
         (_, Ok(boot_id)) if boot_id != record.boot_id => dir.remove(state).map(|()| Vec::new()),
-        (Some(holder), _) => end_sandbox(holder).and_then(|()| dir.remove(state)).map(|()| Vec::new()),
+        (Some(holder), _) => end_sandbox(holder)
+            .and_then(|()| state.drop_store_of(holder))
+            .and_then(|()| dir.remove(state))
+            .map(|()| Vec::new()),
         (None, _) => undo_journal(state, dir, record, steps, listener),
     };
     undone.unwrap_or_else(|error| vec![error])

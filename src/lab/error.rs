@@ -189,3 +189,23 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Turns an error into a refusal, for a step: what it is about the step's own message says.
+pub fn as_refusal(error: Error) -> net::Error {
+    let errno = match error.kind() {
+        Kind::Exists => libc::EEXIST,
+        Kind::Missing | Kind::Gone => libc::ENOENT,
+        Kind::Busy => libc::EBUSY,
+        Kind::Denied => libc::EACCES,
+        Kind::Timeout => libc::ETIMEDOUT,
+        Kind::Invalid => libc::EINVAL,
+        Kind::Unsupported => libc::EOPNOTSUPP,
+        Kind::Interrupted => libc::EINTR,
+        Kind::Kernel | Kind::Failed | Kind::State => libc::EIO,
+    };
+    let text = match error.hint_text() {
+        Some(hint) => format!("{error} ({hint})"),
+        None => error.to_string(),
+    };
+    net::Error::new(error.0.doing.clone(), errno).saying(text)
+}

@@ -9,6 +9,8 @@ pub enum Event {
     Print(String),
     /// A line of the script's for whoever debugs it, with its place.
     Debug(String),
+    /// The script's result, which `--json` prints in place of an account of the run.
+    Result(serde_json::Value),
     /// Something that went well and that the user should know of: it may not be what they want.
     Warning(String),
     /// A table of the script's: the column titles, and the rows.

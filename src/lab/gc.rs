@@ -200,6 +200,7 @@ pub(super) fn end_unclaimed(state: &StateDir, holder: net::ProcessId) -> Result<
                     return Ok(true);
                 }
                 end_sandbox(holder)?;
+                state.drop_store_of(holder)?;
                 dir.lock(state)?;
                 dir.remove(state)?;
                 return Ok(false);
@@ -208,5 +209,6 @@ pub(super) fn end_unclaimed(state: &StateDir, holder: net::ProcessId) -> Result<
         }
     }
     end_sandbox(holder)?;
+    state.drop_store_of(holder)?;
     Ok(false)
 }

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::error::{Error, Kind};
 use super::model::{DevRef, NetnsAt, NetnsRef};
 use super::name;
 use super::state::StateDir;
+use super::store::Store;
 use crate::net::{self, Entry, Netns, NetnsDir, NetnsId, NetnsMaker, Rtnl};
 
 /// How many namespaces are kept open at a time: far below the usual limit of 1024 file descriptors, two for each.
@@ -58,6 +61,14 @@ impl Kernel {
     /// must not end before the last of them does.
     pub fn steps_of_others(&self, word: &str) -> Vec<serde_json::Value> {
         self.state.as_ref().map_or_else(Vec::new, |state| state.steps_of_others(&self.mark, word))
+    }
+
+    /// Opens the store; for the kernel of a lab.
+    pub fn store(&self) -> super::error::Result<Arc<dyn Store>> {
+        match &self.state {
+            Some(state) => state.store(),
+            None => Err(Error::new(Kind::State, "open the store").because("no lab is at work")),
+        }
     }
 
     /// Returns the owner mark: every link bears it as its alias, every namespace as the alias of its `lo`.

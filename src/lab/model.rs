@@ -1,7 +1,7 @@
 //! What a lab holds, as far as it was asked for: the namespaces and devices that a step can be checked against before
 //! the kernel is asked. It is a fold over the lab's steps: `Step::plan` enters one, `Step::unplan` takes it out again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
@@ -73,6 +73,15 @@ pub fn shown_dev(name: &str, netns: &str) -> String {
     if netns == "host" { format!("`{name}`") } else { format!("`{name}` of `{netns}`") }
 }
 
+/// A table of nf_tables as steps refer to it: in a namespace, by its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableRef {
+    /// The number of the namespace.
+    pub netns: u32,
+    /// Its name.
+    pub name: String,
+}
+
 /// A namespace that the lab knows.
 #[derive(Debug, Clone)]
 pub struct NetnsEntry {
@@ -116,6 +125,7 @@ pub struct Model {
     devs: BTreeMap<u32, DevEntry>,
     by_name: BTreeMap<String, u32>,
     graves: BTreeMap<u32, String>,
+    tables: BTreeSet<TableRef>,
     next: u32,
     foreign_base: u32,
 }
@@ -133,6 +143,7 @@ impl Model {
             devs: BTreeMap::new(),
             by_name: BTreeMap::new(),
             graves: BTreeMap::new(),
+            tables: BTreeSet::new(),
             next: 1,
             foreign_base,
         };
@@ -161,6 +172,7 @@ impl Model {
         let Some(entry) = self.netns.remove(&no) else { return };
         self.by_name.remove(&entry.at.name);
         self.graves.insert(no, why.to_string());
+        self.tables.retain(|table| table.netns != no);
         for dev in entry.devs.into_values() {
             self.remove_dev(dev, why);
         }
@@ -282,6 +294,21 @@ impl Model {
         if let Some(bridge) = controller.and_then(|no| self.devs.get_mut(&no)) {
             bridge.ports += 1;
         }
+    }
+
+    /// Tells whether the lab has made a table, or what goes by the name of one: a part that is made once.
+    pub fn has_table(&self, table: &TableRef) -> bool {
+        self.tables.contains(table)
+    }
+
+    /// Enters a table.
+    pub fn add_table(&mut self, table: TableRef) {
+        self.tables.insert(table);
+    }
+
+    /// Takes a table out.
+    pub fn remove_table(&mut self, table: &TableRef) {
+        self.tables.remove(table);
     }
 
     /// Enters all that `other` knows and this one does not, as things that this lab did not make: a lab within another one

@@ -11,6 +11,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,7 @@ use super::error::{Error, Kind, Result};
 use super::model::NetnsRef;
 use super::name;
 use super::sandbox::Inside;
+use super::store::{LocalStore, Store};
 use crate::net::ProcessId;
 
 /// How far a lab has come.
@@ -101,14 +103,16 @@ pub struct Tie {
 #[derive(Debug, Clone)]
 pub struct StateDir {
     root: PathBuf,
+    store: PathBuf,
     inside: Option<Inside>,
 }
 
 impl StateDir {
     /// Opens the state directory, and makes it (mode 0700) if it isn't there; one of another user is refused.
     ///
-    /// A process in a sandbox says so by `inside`: it can't see the holder, and knows that it lives.
-    pub fn open(root: &Path, inside: Option<Inside>) -> Result<StateDir> {
+    /// `store` is where the store is, which outlives a restart. A process in a sandbox says so by `inside`: it can't see the
+    /// holder, and knows that it lives.
+    pub fn open(root: &Path, store: &Path, inside: Option<Inside>) -> Result<StateDir> {
         let doing = || format!("open the state directory `{}`", root.display());
         DirBuilder::new().recursive(true).mode(0o700).create(root.join("labs")).map_err(|source| {
             Error::file(doing(), &source).hint("set TOPO_STATE to a directory that you can write to")
@@ -126,7 +130,9 @@ impl StateDir {
                 .hint(format!("run `chmod 700 {}`", root.display())));
         }
         let root = root.canonicalize().map_err(|source| Error::file(doing(), &source))?;
-        Ok(StateDir { root, inside })
+        // A sandbox has a store of its own: what it keeps is about things that go with it.
+        let store = inside.map_or_else(|| store.to_path_buf(), |inside| sandbox_store(&root, inside.holder));
+        Ok(StateDir { root, store, inside })
     }
 
     /// Returns the directory itself.
@@ -137,6 +143,22 @@ impl StateDir {
     /// Returns the sandbox that this process is in.
     pub fn inside(&self) -> Option<Inside> {
         self.inside
+    }
+
+    /// Opens the store.
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        Ok(Arc::new(LocalStore::open(&self.store)?))
+    }
+
+    /// Removes the store of a sandbox that has ended.
+    pub(super) fn drop_store_of(&self, holder: ProcessId) -> Result<()> {
+        let store = sandbox_store(&self.root, holder);
+        match std::fs::remove_dir_all(&store) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(Error::file(format!("remove `{}`", store.display()), &source))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells whether the sandbox of a lab has ended.
@@ -299,6 +321,10 @@ impl StateDir {
         file.lock().map_err(|source| Error::file(doing(), &source))?;
         Ok(file)
     }
+}
+
+fn sandbox_store(root: &Path, holder: ProcessId) -> PathBuf {
+    root.join(format!("sandbox-{}-{}", holder.pid, holder.start))
 }
 
 /// How the directory of a lab that is no more begins; a dot is in no lab's name.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::error::{Error, Kind, Result};
 use super::kernel::Kernel;
-use super::model::{DevRef, Model, NetnsRef};
+use super::model::{DevRef, Model, NetnsRef, TableRef};
 use crate::net;
 
 /// One change of the kernel.
@@ -55,6 +55,11 @@ pub trait Step: Debug {
     }
     /// Takes the change back.
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()>;
+    /// Tells whether the kernel still has what `apply` made, as it made it: what others took away, `repair` applies again. A
+    /// step that can't tell, or could not be applied again, says yes.
+    fn is_held(&self, _kernel: &mut Kernel) -> net::Result<bool> {
+        Ok(true)
+    }
     /// Returns what is left to do after `apply` and can wait until the settling's other links are in, if anything is.
     fn finish(&self) -> Option<Finish> {
         None
@@ -70,6 +75,14 @@ pub trait Step: Debug {
     /// Returns the devices that the step makes.
     fn makes_devs(&self) -> Vec<&DevRef> {
         Vec::new()
+    }
+    /// Returns the table that the step makes.
+    fn makes_table(&self) -> Option<TableRef> {
+        None
+    }
+    /// Returns the table whose end takes the step's effect along.
+    fn lives_in_table(&self) -> Option<TableRef> {
+        None
     }
     /// Returns the namespaces any of whose ends takes the step's effect along.
     fn lives_in(&self) -> Vec<&NetnsRef>;

@@ -7,7 +7,7 @@ use super::PROCESS_MARK;
 use super::error::{Error, Result};
 use super::journal::Asked;
 use super::kernel::Kernel;
-use super::model::NetnsRef;
+use super::model::{NetnsRef, TableRef};
 use super::state::StateDir;
 use crate::net::{self, NetnsId};
 
@@ -47,8 +47,12 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
         });
     }
     let made: BTreeSet<u32> = steps.iter().flat_map(|asked| asked.step.makes_devs()).map(|dev| dev.no).collect();
+    let tables: BTreeSet<TableRef> = steps.iter().filter_map(|asked| asked.step.makes_table()).collect();
     for asked in steps.iter().rev() {
         let step = &asked.step;
+        if step.lives_in_table().is_some_and(|table| tables.contains(&table)) {
+            continue;
+        }
         let with_netns = step.makes_netns().is_none() && step.lives_in().iter().any(|netns| going.contains(&netns.no));
         let with_dev = step.lives_on().is_some_and(|dev| made.contains(&dev.no));
         if with_netns || with_dev {

@@ -11,15 +11,21 @@ mod bridge;
 mod check;
 mod context;
 mod dev;
+mod dnat;
+mod filter;
 mod handles;
 mod labs;
+mod masquerade;
 mod neigh;
 mod netns;
 mod options;
 mod ping;
+mod ports;
 mod process;
+mod records;
 mod route;
 mod rule;
+mod ruleset;
 mod sysctl;
 mod units;
 mod value;
@@ -62,12 +68,16 @@ pub const GROUPS: &[Group] = &[
     rule::GROUP,
     neigh::GROUP,
     sysctl::GROUP,
+    masquerade::GROUP,
+    dnat::GROUP,
+    filter::GROUP,
     process::GROUP,
     ping::GROUP,
     check::GROUP,
     value::GROUP,
     labs::GROUP,
     within::GROUP,
+    records::GROUP,
 ];
 
 /// Returns the sorts of steps of all groups: what journals are read with.

@@ -189,7 +189,7 @@ fn same(a: &str, b: &str) -> bool {
     a.split_whitespace().eq(b.split_whitespace())
 }
 
-fn set(lab: &mut Lab, netns: &NetnsHandle, key: &str, value: String, place: Place) -> Result<()> {
+pub(super) fn set(lab: &mut Lab, netns: &NetnsHandle, key: &str, value: String, place: Place) -> Result<()> {
     let at = netns.living(lab)?;
     check_key(key)?;
     if value.contains(['\n', '\0']) {

@@ -1,0 +1,551 @@
+//! Filters: what may pass a namespace, come into it or leave it; and the firewalls of others, which have their say too.
+
+use ipnetwork::IpNetwork;
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::{Dev, NetnsHandle};
+use super::options::options;
+use super::ports::{Ports, Proto};
+use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
+use super::units::{DevOrName, FromScript};
+use crate::lab::{Error, Event, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
+use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Family, Hook, L4Proto, Match, Peer, Policy, Rule, Through};
+use crate::net;
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "filter",
+    about: "Filters: what may pass a namespace, come into it or leave it.",
+    module: || exported_module!(functions),
+    steps: &[
+        step_sort!("nft-policy", SetPolicy),
+        step_sort!("let-through", LetThrough),
+        step_sort!("nft-table", ruleset::AddTable),
+        step_sort!("nft-rules", AddRules),
+    ],
+    options: &[FilterOptions::SET, ThroughOptions::SET],
+};
+
+options! {
+    /// Options of `filter`.
+    pub struct FilterOptions of "filter" {
+        /// The protocol: a word such as `tcp`, `udp`, `icmp`, `icmpv6`; any unless given.
+        proto: FilterProto,
+        /// The destination port, or a range of them.
+        port: Ports,
+        /// The source port, or a range of them.
+        src_port: Ports,
+        /// The address or network that it comes from.
+        src: IpNetwork,
+        /// The address or network that it goes to.
+        dst: IpNetwork,
+        /// The device by which it comes in.
+        in_dev: DevOrName,
+        /// The device by which it does not come in.
+        not_in_dev: DevOrName,
+        /// The device by which it leaves.
+        out: DevOrName,
+        /// The device by which it does not leave.
+        not_out: DevOrName,
+        /// What its connection is: a list of `new`, `established`, `related`, `invalid`, or `dnat` alone: to a published port.
+        state: States,
+    }
+}
+
+options! {
+    /// Options of `let_through`.
+    pub struct ThroughOptions of "let_through" {
+        /// That connections begun from elsewhere pass too, not only the answers to those from there.
+        new: bool,
+    }
+}
+
+/// A protocol to filter by.
+#[derive(Debug, Clone, Copy)]
+pub struct FilterProto(L4Proto);
+
+impl FromScript for FilterProto {
+    const WHAT: &'static str = r#""tcp", "udp", "sctp", "icmp", "icmpv6" or a protocol's number"#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        if let Ok(number) = value.as_int() {
+            let number = u8::try_from(number).map_err(|_| String::new())?;
+            return Ok(FilterProto(L4Proto::Other(number)));
+        }
+        let text = value.clone().into_string().map_err(|_| String::new())?;
+        match text.as_str() {
+            "icmp" => Ok(FilterProto(L4Proto::Icmp)),
+            "icmpv6" => Ok(FilterProto(L4Proto::Icmpv6)),
+            _ => Proto::from_script(value).map(|proto| FilterProto(proto.0)),
+        }
+    }
+}
+
+/// States of connections.
+#[derive(Debug, Clone)]
+pub struct States(Match);
+
+impl FromScript for States {
+    const WHAT: &'static str = r#"a list of "new", "established", "related", "invalid", or "dnat" alone"#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        let list = match value.clone().into_string() {
+            Ok(text) => vec![text],
+            Err(_) => {
+                let list = value.into_array().map_err(|_| String::new())?;
+                let texts: Option<Vec<String>> = list.into_iter().map(|word| word.into_string().ok()).collect();
+                texts.ok_or_else(String::new)?
+            }
+        };
+        if list == ["dnat"] {
+            return Ok(States(Match::CtStatusDnat));
+        }
+        let state = |word: &String| match word.as_str() {
+            "new" => Ok(CtState::New),
+            "established" => Ok(CtState::Established),
+            "related" => Ok(CtState::Related),
+            "invalid" => Ok(CtState::Invalid),
+            other => Err(format!("`{}` is none of them", name::shown(other))),
+        };
+        let states = list.iter().map(state).collect::<std::result::Result<Vec<_>, _>>()?;
+        if states.is_empty() { Err(String::new()) } else { Ok(States(Match::CtState(states))) }
+    }
+}
+
+fn hook_of(doing: &str, text: &str) -> Result<Hook> {
+    match text {
+        "input" => Ok(Hook::Input),
+        "forward" => Ok(Hook::Forward),
+        "output" => Ok(Hook::Output),
+        _ => Err(Error::invalid(doing)
+            .because(format!("there is no way `{}` through a netns", name::shown(text)))
+            .hint("it is `input`, `forward` or `output`")),
+    }
+}
+
+fn action_of(doing: &str, text: &str) -> Result<Action> {
+    match text {
+        "accept" => Ok(Action::Accept),
+        "drop" => Ok(Action::Drop),
+        "reject" => Ok(Action::Reject),
+        _ => Err(Error::invalid(doing)
+            .because(format!("there is no verdict `{}`", name::shown(text)))
+            .hint("it is `accept`, `drop` or `reject`")),
+    }
+}
+
+fn matches_of(lab: &mut Lab, at: &NetnsRef, hook: Hook, doing: &str, options: FilterOptions) -> Result<Vec<Match>> {
+    let mut matches = Vec::new();
+    matches.extend(options.proto.map(|proto| Match::L4Proto(proto.0)));
+    let has_ports = matches!(options.proto, None | Some(FilterProto(L4Proto::Tcp | L4Proto::Udp | L4Proto::Sctp)));
+    if !has_ports && (options.port.is_some() || options.src_port.is_some()) {
+        return Err(Error::invalid(doing).because("a port is given, and the protocol has none"));
+    }
+    if options.proto.is_none() && (options.port.is_some() || options.src_port.is_some()) {
+        return Err(Error::invalid(doing).because("a port is given without a protocol").hint("add `proto: \"tcp\"`"));
+    }
+    if let (Some(src), Some(dst)) = (options.src, options.dst)
+        && src.is_ipv4() != dst.is_ipv4()
+    {
+        return Err(Error::invalid(doing).because("`src` and `dst` are of two families"));
+    }
+    matches.extend(options.src.map(|net| Match::Src { net, not: false }));
+    matches.extend(options.dst.map(|net| Match::Dst { net, not: false }));
+    matches.extend(options.src_port.map(|ports| Match::SrcPort(ports.0)));
+    matches.extend(options.port.map(|ports| Match::DstPort(ports.0)));
+    for (dev, not, comes_in) in [
+        (&options.in_dev, false, true),
+        (&options.not_in_dev, true, true),
+        (&options.out, false, false),
+        (&options.not_out, true, false),
+    ] {
+        let Some(dev) = dev else { continue };
+        let wrong = if comes_in { Hook::Output } else { Hook::Input };
+        if hook == wrong {
+            let (what, way) = if comes_in { ("in", "output") } else { ("out", "input") };
+            return Err(Error::invalid(doing).because(format!("what goes the way `{way}` does not go {what} by a device")));
+        }
+        let name = ruleset::dev_name(lab, at, dev)?;
+        matches.push(if comes_in { Match::InDev { name, not } } else { Match::OutDev { name, not } });
+    }
+    matches.extend(options.state.map(|states| states.0));
+    Ok(matches)
+}
+
+/// Sets what becomes of packets that no rule of a chain decided on.
+#[derive(Debug, Serialize, Deserialize)]
+struct SetPolicy {
+    table: LabTable,
+    chain: Chain,
+    policy: Policy,
+}
+
+impl SetPolicy {
+    fn set(&self, kernel: &mut Kernel, policy: Policy) -> net::Result<()> {
+        let netns = kernel.netns(&self.table.netns)?;
+        let base = self.chain.base.map(|base| Base { policy, ..base });
+        let mut batch = Batch::new();
+        batch.add_chain(&Chain { base, ..self.chain.clone() });
+        batch.commit(&netns)
+    }
+}
+
+impl Step for SetPolicy {
+    step_identity!("nft-policy");
+
+    fn doing(&self) -> String {
+        format!("set the policy of `{}` to {}{}", self.chain.name, self.policy, in_netns(&self.table.netns))
+    }
+
+    fn like(&self) -> Vec<String> {
+        let (enter, table, chain) = (enter(&self.table.netns), &self.table.name, &self.chain.name);
+        vec![format!(
+            "{enter}nft add chain inet {table} {chain} '{{ type filter hook {chain} priority 0; policy {}; }}'",
+            self.policy
+        )]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_netns(&self.table.netns).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        self.set(kernel, self.policy)
+    }
+
+    fn advice(&self, refusal: &net::Error) -> Option<String> {
+        ruleset::no_nftables(refusal)
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.table.find(kernel)?.is_none() {
+            return Ok(());
+        }
+        self.set(kernel, Policy::Accept)
+    }
+
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let Some(netns) = self.table.find(kernel)? else { return Ok(false) };
+        let same = |chain: &Chain| {
+            chain.table == self.table.name
+                && chain.name == self.chain.name
+                && chain.base.is_some_and(|base| base.policy == self.policy)
+        };
+        Ok(nft::list_chains(&netns)?.iter().any(same))
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.table.netns]
+    }
+
+    fn lives_in_table(&self) -> Option<TableRef> {
+        Some(self.table.reference())
+    }
+}
+
+/// Lets packets through the firewalls of others that would drop them: in the chains that these drop in.
+#[derive(Debug, Serialize, Deserialize)]
+struct LetThrough {
+    netns: NetnsRef,
+    through: Vec<Through>,
+    tag: String,
+}
+
+impl LetThrough {
+    /// Finds the chains that would drop, and that can be changed.
+    fn in_the_way(netns: &net::Netns) -> net::Result<Vec<nft::ForwardDrop>> {
+        let mut drops = match nft::forward_drops(netns, ruleset::is_a_labs) {
+            Err(error) if error.is_unsupported() => Vec::new(),
+            drops => drops?,
+        };
+        drops.retain(|drop| drop.owner.is_none());
+        Ok(drops)
+    }
+}
+
+impl Step for LetThrough {
+    step_identity!("let-through");
+
+    fn doing(&self) -> String {
+        let all: Vec<String> = self.through.iter().map(shown).collect();
+        format!("let {} through other firewalls{}", all.join(" and "), in_netns(&self.netns))
+    }
+
+    fn like(&self) -> Vec<String> {
+        let enter = enter(&self.netns);
+        let line = |through: &Through| {
+            let (option, answered) = match through {
+                Through::From(Peer::Dev(dev)) => (format!("-i {dev}"), ""),
+                Through::From(Peer::Net(net)) => (format!("-s {net}"), ""),
+                Through::To(Peer::Dev(dev)) => (format!("-o {dev}"), ""),
+                Through::To(Peer::Net(net)) => (format!("-d {net}"), ""),
+                Through::Replies(Peer::Dev(dev)) => (format!("-o {dev}"), REPLIES),
+                Through::Replies(Peer::Net(net)) => (format!("-d {net}"), REPLIES),
+            };
+            format!("{enter}iptables -I FORWARD {option}{answered} -j ACCEPT")
+        };
+        self.through.iter().map(line).collect()
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_netns(&self.netns).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let netns = kernel.netns(&self.netns)?;
+        let mut batch = Batch::new();
+        for drop in LetThrough::in_the_way(&netns)? {
+            for through in &self.through {
+                batch.let_through(&drop, through, &self.tag);
+            }
+        }
+        batch.commit(&netns)
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let netns = kernel.netns(&self.netns)?;
+        let rules = match nft::rules_with_comment(&netns, |comment| comment == self.tag) {
+            Err(error) if error.is_unsupported() => return Ok(()),
+            rules => rules?,
+        };
+        let mut batch = Batch::new();
+        for rule in rules {
+            batch.delete_rule(rule.family, &rule.table, &rule.chain, rule.handle);
+        }
+        batch.commit(&netns)
+    }
+
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let netns = kernel.netns(&self.netns)?;
+        let drops = LetThrough::in_the_way(&netns)?;
+        let rules = nft::rules_with_comment(&netns, |comment| comment == self.tag)?;
+        let has = |drop: &nft::ForwardDrop| {
+            rules.iter().any(|rule| rule.family == drop.family && rule.table == drop.table && rule.chain == drop.chain)
+        };
+        // A network of one family has nothing to do in a table of the other.
+        let sees = |drop: &&nft::ForwardDrop| {
+            self.through.iter().any(|Through::From(peer) | Through::To(peer) | Through::Replies(peer)| match peer {
+                Peer::Net(IpNetwork::V4(_)) => drop.family != Family::Ip6,
+                Peer::Net(IpNetwork::V6(_)) => drop.family != Family::Ip,
+                Peer::Dev(_) => true,
+            })
+        };
+        Ok(drops.iter().filter(sees).all(has))
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.netns]
+    }
+}
+
+const REPLIES: &str = " -m conntrack --ctstate ESTABLISHED,RELATED,DNAT";
+
+fn shown(through: &Through) -> String {
+    let peer = |peer: &Peer| match peer {
+        Peer::Dev(dev) => format!("`{dev}`"),
+        Peer::Net(net) => format!("`{net}`"),
+    };
+    match through {
+        Through::From(from) => format!("what comes from {}", peer(from)),
+        Through::To(to) => format!("what goes to {}", peer(to)),
+        Through::Replies(to) => format!("answers to {}", peer(to)),
+    }
+}
+
+/// Asks to let packets through the firewalls of others, in a namespace that the lab did not make; in one of its own there are
+/// none. Warns of those that can't be told.
+pub(super) fn ask_let_through(lab: &mut Lab, at: &NetnsRef, through: Vec<Through>, place: &Place) -> Result<()> {
+    if at.made {
+        return Ok(());
+    }
+    let failed = |source: net::Error| Error::kernel("look at the firewalls of others", &source);
+    let (kernel, _) = lab.foreign();
+    let netns = kernel.netns(at).map_err(failed)?;
+    let mut warnings = Vec::new();
+    let drops = match nft::forward_drops(&netns, ruleset::is_a_labs) {
+        Err(error) if error.is_unsupported() => Vec::new(),
+        drops => drops.map_err(failed)?,
+    };
+    for drop in drops.iter().filter(|drop| drop.owner.is_some()) {
+        warnings.push(format!(
+            "table `{}` drops what `{}` forwards, and only the process that owns it can change it: it must allow {}",
+            drop.table,
+            at.name,
+            through.iter().map(shown).collect::<Vec<_>>().join(" and ")
+        ));
+    }
+    for (family, command) in [(Family::Ip, "iptables-legacy"), (Family::Ip6, "ip6tables-legacy")] {
+        if nft::legacy_forward_drop(&netns, family).map_err(failed)? {
+            let like = LetThrough { netns: at.clone(), through: through.clone(), tag: String::new() }.like();
+            let like: Vec<String> = like.iter().map(|line| line.replacen("iptables", command, 1)).collect();
+            warnings.push(format!(
+                "the old iptables drops what `{}` forwards, and topo does not change it: {}",
+                at.name,
+                like.join("; ")
+            ));
+        }
+    }
+    let known = TableRef { netns: at.no, name: "warned of other firewalls".into() };
+    if !warnings.is_empty() && !lab.model().has_table(&known) {
+        lab.model().add_table(known);
+        for warning in warnings {
+            lab.say(&Event::Warning(warning));
+        }
+    }
+    let tag = ruleset::tag(lab);
+    lab.ask(LetThrough { netns: at.clone(), through, tag }, place.clone())
+}
+
+fn add(lab: &mut Lab, netns: &NetnsHandle, way: &str, verdict: &str, options: Map, place: &Place) -> Result<()> {
+    let at = netns.living(lab)?;
+    let doing = format!("{} what goes the way `{}`", name::shown(verdict), name::shown(way));
+    let (hook, action) = (hook_of(&doing, way)?, action_of(&doing, verdict)?);
+    let options = FilterOptions::parse(options)?;
+    let matches = matches_of(lab, &at, hook, &doing, options)?;
+    let table = LabTable::of(lab, &at)?;
+    table.ask(lab, place)?;
+    let mut step = AddRules::new(lab, table.clone(), doing);
+    step.chains.push(table.filter_chain(hook));
+    step.rules.push((way.to_string(), Rule { counter: true, ..Rule::new(matches, action) }));
+    lab.ask(step, place.clone())
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Sets what becomes of packets on one of three ways through a namespace, `input`, `forward` or `output`, that no rule
+    /// decided on: `accept`, as at first, or `drop`.
+    ///
+    /// Like `nft add chain … '{ type filter hook forward priority 0; policy drop; }'`.
+    ///
+    /// Fails with `invalid` for another way or policy.
+    ///
+    /// ```rhai
+    /// let r = netns("r1");
+    /// r.filter("input", "drop");
+    /// r.filter("input", "accept", #{ in_dev: "lo" });
+    /// assert(r.ping("127.0.0.1").ok);
+    /// ```
+    #[rhai_fn(name = "filter", return_raw)]
+    pub fn policy(ctx: NativeCallContext, netns: NetnsHandle, way: &str, policy: &str) -> RhaiResultOf<NetnsHandle> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            let doing = format!("set the policy of `{}`", name::shown(way));
+            let hook = hook_of(&doing, way)?;
+            let policy = match policy {
+                "accept" => Policy::Accept,
+                "drop" => Policy::Drop,
+                other => {
+                    return Err(Error::invalid(doing)
+                        .because(format!("there is no policy `{}`", name::shown(other)))
+                        .hint("it is `accept` or `drop`; a rule without conditions rejects: `filter(way, \"reject\", #{})`"));
+                }
+            };
+            let table = LabTable::of(lab, &at)?;
+            table.ask(lab, &place)?;
+            let chain = table.filter_chain(hook);
+            lab.ask(SetPolicy { table, chain, policy }, place)
+        })?;
+        Ok(netns)
+    }
+
+    /// Adds a rule on a way through a namespace: what meets all conditions is accepted, dropped or rejected. Rules count in the
+    /// order of their making.
+    #[rhai_fn(name = "filter", return_raw)]
+    pub fn filter(
+        ctx: NativeCallContext,
+        netns: NetnsHandle,
+        way: &str,
+        verdict: &str,
+        options: Map,
+    ) -> RhaiResultOf<NetnsHandle> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| add(lab, &netns, way, verdict, options, &place))?;
+        Ok(netns)
+    }
+
+    /// Lets what a device or a network of a namespace sends, and the answers to it, through the firewalls of others that would
+    /// drop it: Docker's, firewalld's, one's own. Taken back with the lab. `masquerade` and `dnat` see to it themselves.
+    ///
+    /// Like `iptables -I FORWARD -i DEV -j ACCEPT`, or the same in `DOCKER-USER`.
+    ///
+    /// Fails with `unsupported` where the kernel has no nf_tables. A firewall that can't be changed is warned of.
+    ///
+    /// ```rhai
+    /// let br = bridge("br0");
+    /// host.let_through(br);
+    /// ```
+    #[rhai_fn(name = "let_through", return_raw)]
+    pub fn let_through(ctx: NativeCallContext, netns: NetnsHandle, dev: Dev) -> RhaiResultOf<NetnsHandle> {
+        let_through_with(ctx, netns, dev, Map::new())
+    }
+
+    /// Lets a device's packets through the firewalls of others, with options.
+    #[rhai_fn(name = "let_through", return_raw)]
+    pub fn let_through_with(
+        ctx: NativeCallContext,
+        netns: NetnsHandle,
+        dev: Dev,
+        options: Map,
+    ) -> RhaiResultOf<NetnsHandle> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let options = ThroughOptions::parse(options)?;
+            let at = netns.living(lab)?;
+            let name = ruleset::dev_name(lab, &at, &DevOrName::Dev(dev))?;
+            let peer = || Peer::Dev(name.clone());
+            let back = if options.new.unwrap_or(false) { Through::To(peer()) } else { Through::Replies(peer()) };
+            ask_let_through(lab, &at, vec![Through::From(peer()), back], &place)
+        })?;
+        Ok(netns)
+    }
+
+    /// Returns the rules that labs have in a namespace, as maps with `lab`, `chain`, `rule` and, where they count, `packets` and
+    /// `bytes`.
+    ///
+    /// Like `nft list ruleset`, of the tables of labs.
+    ///
+    /// Fails with `gone` where the namespace was removed.
+    ///
+    /// ```rhai
+    /// let r = netns("r1");
+    /// r.filter("input", "drop", #{ proto: "tcp", port: 22 });
+    /// assert(r.filters()[0].rule.contains("tcp dport 22") && r.filters()[0].packets == 0);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn filters(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            let failed = |source: net::Error| Error::kernel(format!("list the rules of `{}`", at.name), &source);
+            let (kernel, _) = lab.settled()?;
+            let netns = kernel.netns(&at).map_err(failed)?;
+            let mut found = Array::new();
+            for table in nft::list_tables(&netns).map_err(failed)?.iter().filter(|table| ruleset::is_a_labs(table)) {
+                let owner = table.comment.as_deref().map_or("", ruleset::lab_of_mark);
+                for rule in nft::list_rules(&netns, FAMILY, &table.name).map_err(failed)? {
+                    let count = |number: fn(&nft::Counter) -> u64| {
+                        let number = rule.counter.as_ref().map(number);
+                        number.and_then(|number| i64::try_from(number).ok()).map_or(Dynamic::UNIT, Dynamic::from)
+                    };
+                    found.push(Dynamic::from_map(Map::from_iter([
+                        ("lab".into(), owner.to_string().into()),
+                        ("chain".into(), rule.at.chain.clone().into()),
+                        ("rule".into(), rule.text.clone().into()),
+                        ("packets".into(), count(|counter| counter.packets)),
+                        ("bytes".into(), count(|counter| counter.bytes)),
+                    ])));
+                }
+            }
+            Ok(found)
+        })
+    }
+}
