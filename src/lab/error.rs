@@ -21,6 +21,8 @@ pub enum Kind {
     Gone,
     /// Somebody else holds it: another run of the same lab.
     Busy,
+    /// There is none left: every address of a pool is leased.
+    Exhausted,
     /// The rights for it are missing.
     Denied,
     /// The kernel or the machine lacks the feature.
@@ -53,6 +55,7 @@ impl Kind {
             Kind::Missing => "missing",
             Kind::Gone => "gone",
             Kind::Busy => "busy",
+            Kind::Exhausted => "exhausted",
             Kind::Denied => "denied",
             Kind::Unsupported => "unsupported",
             Kind::Kernel => "kernel",

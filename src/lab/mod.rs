@@ -3,12 +3,16 @@
 //! Data goes one way: a primitive asks for a `Step` (`Lab::ask`), steps are checked against the `model`, written to the
 //! `journal`, applied through the `Kernel` (`Lab::settle`), and taken back by `undo`. `down` and `gc` do the last part for
 //! labs of other processes, from the `state` directory alone.
+//!
+//! What outlives labs is in the `store`; `ipam` hands out addresses from pools that it keeps there.
 
 mod building;
 mod down;
 mod error;
 mod event;
+mod files;
 mod gc;
+pub mod ipam;
 mod journal;
 mod kernel;
 mod model;
@@ -18,6 +22,7 @@ mod repair;
 mod sandbox;
 mod state;
 mod step;
+pub mod store;
 mod undo;
 mod view;
 
@@ -26,6 +31,7 @@ pub use down::down;
 pub use error::{Error, Kind, Result, as_refusal};
 pub use event::{CheckResult, Event, Listener};
 pub use gc::{Collected, gc};
+pub use ipam::Ipam;
 pub use journal::Asked;
 pub use kernel::Kernel;
 pub use model::{DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, TableRef, shown_dev};
@@ -34,6 +40,7 @@ pub use repair::{drift, repair};
 pub use sandbox::{Inside, Private, can_build_here, enter};
 pub use state::{LabDir, LabKind, Record, StateDir, Status, Tie, boot_id, now};
 pub use step::{Finish, ReadStep, Step, Steps, Work};
+pub use store::{LocalStore, Store};
 pub use view::{DevView, LabView, NetnsView, Summary, netns_of, summary, view};
 
 /// The protocol number that routes, rules, addresses and neighbours of ours bear: one that rt_protos of iproute2 doesn't name.

@@ -8,8 +8,8 @@
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind, Result};
+use super::files::{self, open_lock};
 use super::model::NetnsRef;
 use super::name;
 use super::sandbox::Inside;
@@ -113,23 +114,7 @@ impl StateDir {
     /// `store` is where the store is, which outlives a restart. A process in a sandbox says so by `inside`: it can't see the
     /// holder, and knows that it lives.
     pub fn open(root: &Path, store: &Path, inside: Option<Inside>) -> Result<StateDir> {
-        let doing = || format!("open the state directory `{}`", root.display());
-        DirBuilder::new().recursive(true).mode(0o700).create(root.join("labs")).map_err(|source| {
-            Error::file(doing(), &source).hint("set TOPO_STATE to a directory that you can write to")
-        })?;
-        let meta = std::fs::metadata(root).map_err(|source| Error::file(doing(), &source))?;
-        let me = nix::unistd::geteuid().as_raw();
-        if meta.uid() != me {
-            return Err(Error::new(Kind::State, doing())
-                .because(format!("it belongs to user {}, and you are user {me}", meta.uid()))
-                .hint("set TOPO_STATE to a directory of your own"));
-        }
-        if meta.mode() & 0o022 != 0 {
-            return Err(Error::new(Kind::State, doing())
-                .because(format!("others can write to it (mode {:04o})", meta.mode() & 0o7777))
-                .hint(format!("run `chmod 700 {}`", root.display())));
-        }
-        let root = root.canonicalize().map_err(|source| Error::file(doing(), &source))?;
+        let root = files::own_dir("state directory", root, "labs")?;
         // A sandbox has a store of its own: what it keeps is about things that go with it.
         let store = inside.map_or_else(|| store.to_path_buf(), |inside| sandbox_store(&root, inside.holder));
         Ok(StateDir { root, store, inside })
@@ -330,10 +315,6 @@ fn sandbox_store(root: &Path, holder: ProcessId) -> PathBuf {
 /// How the directory of a lab that is no more begins; a dot is in no lab's name.
 const REMOVED: &str = ".removed-";
 
-fn open_lock(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).write(true).open(path)
-}
-
 /// A lab's directory.
 #[derive(Debug)]
 pub struct LabDir {
@@ -394,22 +375,17 @@ impl LabDir {
         let path = self.path.join("lab.json");
         let doing = || format!("read the record `{}`", path.display());
         let text = std::fs::read_to_string(&path).map_err(|source| Error::file(doing(), &source))?;
-        serde_json::from_str(&text).map_err(|source| {
-            Error::new(Kind::State, doing()).because(source).hint("the file is damaged; nothing was changed")
-        })
+        serde_json::from_str(&text)
+            .map_err(|source| Error::new(Kind::State, doing()).because(source).hint(files::DAMAGED))
     }
 
-    /// Writes the lab's record: to a file beside it, which then takes its place.
+    /// Writes the lab's record: to a file beside it, which then takes its place. For whoever has the lab's lock.
     pub fn write_record(&self, record: &Record) -> Result<()> {
         let path = self.path.join("lab.json");
         let doing = || format!("write the record `{}`", path.display());
-        let failed = |source: std::io::Error| Error::file(doing(), &source);
-        let mut file = tempfile::NamedTempFile::new_in(&self.path).map_err(failed)?;
-        serde_json::to_writer(&mut file, record).map_err(|source| failed(source.into()))?;
-        file.write_all(b"\n").map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        file.persist(&path).map_err(|error| failed(error.error))?;
-        Ok(())
+        let mut text = serde_json::to_vec(record).map_err(|source| Error::new(Kind::State, doing()).because(source))?;
+        text.push(b'\n');
+        files::replace(&self.path.join("lab.json.tmp"), &path, &text).map_err(|source| Error::file(doing(), &source))
     }
 
     /// Changes the status in the lab's record.

@@ -35,7 +35,7 @@ pub mod userns;
 pub mod veth;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use addr::{AddrOptions, Address};
 pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};

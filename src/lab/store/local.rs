@@ -1,0 +1,304 @@
+//! The store in a local directory: one file a value, written beside and renamed.
+//!
+//! ```text
+//! <root>/KIND.lock               the lock of a whole kind
+//! <root>/KIND/NAME.json          the value of KIND/NAME
+//! <root>/KIND/NAME.lock          its lock; goes with its holder where there is no value
+//! <root>/KIND/NAME.tmp           what a holder of that lock just writes, for whichever key
+//! <root>/KIND/NAME.d/OTHER.json  the value of KIND/NAME/OTHER
+//! ```
+//!
+//! No name begins with a dot or holds a slash, and each sort of file has an ending of its own, so that names can't collide.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{Guard, Key, Store};
+use crate::lab::error::{Error, Kind, Result};
+use crate::lab::files;
+
+/// How long `lock` waits.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store in a directory of this machine, for one user.
+#[derive(Debug, Clone)]
+pub struct LocalStore {
+    root: PathBuf,
+    patience: Duration,
+}
+
+impl LocalStore {
+    /// Opens the store, and makes its directory (mode 0700) if it isn't there; one of another user is refused.
+    pub fn open(root: &Path) -> Result<LocalStore> {
+        Ok(LocalStore { root: files::own_dir("store", root, "")?, patience: PATIENCE })
+    }
+
+    /// Sets how long `lock` waits before it is `busy`; half a minute unless set.
+    pub fn with_patience(mut self, patience: Duration) -> LocalStore {
+        self.patience = patience;
+        self
+    }
+
+    /// Returns the directory or, with an ending, the file of `key`.
+    fn path(&self, key: &Key, ending: &str) -> PathBuf {
+        let mut path = self.root.clone();
+        let Some((last, above)) = key.names().split_last() else {
+            // All of a kind is in a directory with the kind's bare name.
+            path.push(format!("{}{}", key.kind_word(), if ending == DIR { "" } else { ending }));
+            return path;
+        };
+        path.push(key.kind_word());
+        path.extend(above.iter().map(|name| format!("{name}{DIR}")));
+        path.push(format!("{last}{ending}"));
+        path
+    }
+
+    /// Makes the directory of `path`, and those above it up to the root.
+    fn make_dir_of(&self, path: &Path) -> io::Result<()> {
+        let Some(dir) = path.parent().filter(|dir| dir.starts_with(&self.root) && !dir.is_dir()) else { return Ok(()) };
+        self.make_dir_of(dir)?;
+        match DirBuilder::new().mode(0o700).create(dir) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => files::sync_dir_of(dir),
+        }
+    }
+
+    /// Removes the directory that `key` is in if that is empty now; the directory of a kind stays.
+    fn tidy_dir_of(&self, key: &Key) {
+        if key.names().len() > 1
+            && let Some(dir) = self.path(key, VALUE).parent()
+        {
+            let _ = std::fs::remove_dir(dir);
+        }
+    }
+
+    /// Does `work` on a file whose directory another process may remove, since it just emptied it.
+    fn in_dir_of<T>(&self, path: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        const TRIES: usize = 100;
+        for _ in 1..TRIES {
+            self.make_dir_of(path)?;
+            match work() {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                done => return done,
+            }
+        }
+        work()
+    }
+
+    /// Waits for a lock for so long; nothing if that time passed.
+    ///
+    /// The wait is in a thread of its own: flock(2) has no deadline. A thread that nobody waits for any more ends as soon as it
+    /// gets the lock, and lets it go.
+    fn wait_for(file: File, within: Duration) -> io::Result<Option<File>> {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(file)),
+            Err(std::fs::TryLockError::WouldBlock) => {}
+            Err(std::fs::TryLockError::Error(error)) => return Err(error),
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::Builder::new().name("lock".into()).spawn(move || {
+            let locked = loop {
+                match file.lock() {
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    done => break done,
+                }
+            };
+            let _ = sender.send(locked.map(|()| file));
+        })?;
+        match receiver.recv_timeout(within) {
+            Ok(locked) => locked.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<File>> {
+        let began = Instant::now();
+        loop {
+            let file = self.in_dir_of(path, || files::open_lock(path))?;
+            let Some(file) = Self::wait_for(file, self.patience.saturating_sub(began.elapsed()))? else {
+                return Ok(None);
+            };
+            let ours = file.metadata()?;
+            // Its last holder may have removed the file; then others lock the new one.
+            if std::fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
+                return Ok(Some(file));
+            }
+        }
+    }
+}
+
+/// The ending of a directory.
+const DIR: &str = ".d";
+/// The ending of a value's file.
+const VALUE: &str = ".json";
+/// The ending of a lock.
+const LOCK: &str = ".lock";
+/// The ending of what is being written.
+const TEMP: &str = ".tmp";
+
+impl Store for LocalStore {
+    fn get(&self, key: &Key) -> Result<Option<Value>> {
+        let path = self.path(key, VALUE);
+        let doing = || format!("read `{}`", path.display());
+        let Some(text) = read_own(&path).map_err(|source| Error::file(doing(), &source))? else { return Ok(None) };
+        match serde_json::from_slice(&text) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(Error::new(Kind::State, doing())
+                .because(format!("byte {}: {error}", files::byte_of(&text, &error)))
+                .hint(files::DAMAGED)),
+        }
+    }
+
+    fn list(&self, above: &Key) -> Result<Vec<Key>> {
+        let mut found = Vec::new();
+        let mut left = vec![above.clone()];
+        while let Some(key) = left.pop() {
+            let dir = self.path(&key, DIR);
+            let failed = |source: io::Error| Error::file(format!("list `{}`", dir.display()), &source);
+            let entries = match std::fs::read_dir(&dir) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(failed)?;
+                let (file_name, sort) = (entry.file_name(), entry.file_type().map_err(failed)?);
+                // What has none of our endings, or isn't what its ending says, is somebody else's.
+                let Some(file_name) = file_name.to_str() else { continue };
+                let below = |ending: &str| file_name.strip_suffix(ending).and_then(|name| key.below(name).ok());
+                if sort.is_file() {
+                    found.extend(below(VALUE));
+                } else if sort.is_dir() {
+                    left.extend(below(DIR));
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    fn lock(&self, key: &Key) -> Result<Guard> {
+        let path = self.path(key, LOCK);
+        let doing = || format!("lock `{key}`");
+        let failed = |source: io::Error| Error::file(format!("lock `{}`", path.display()), &source);
+        let Some(file) = self.try_lock(&path).map_err(failed)? else {
+            return Err(Error::new(Kind::Busy, doing())
+                .because(format!("{} has held it for {:?}", holder_of(&path), self.patience))
+                .hint("wait until it has ended, or end it"));
+        };
+        // What a killed holder was writing.
+        let _ = std::fs::remove_file(self.path(key, TEMP));
+        Ok(Guard::new(key.clone(), Held { file, path, key: key.clone(), store: self.clone() }))
+    }
+
+    fn put(&self, guard: &Guard, key: &Key, value: &Value) -> Result<()> {
+        let (path, temp) = (self.path(key, VALUE), self.path(guard.key(), TEMP));
+        let doing = || format!("write `{}`", path.display());
+        if key.names().is_empty() {
+            return Err(Error::invalid(doing()).because("a kind has no value of its own"));
+        }
+        let mut text = serde_json::to_vec(value).map_err(|source| Error::new(Kind::State, doing()).because(source))?;
+        text.push(b'\n');
+        self.in_dir_of(&path, || files::replace(&temp, &path, &text)).map_err(|source| {
+            let error = Error::file(doing(), &source);
+            match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    error.hint(format!("nothing was changed; make room in `{}`", self.root.display()))
+                }
+                _ => error,
+            }
+        })
+    }
+
+    fn remove(&self, guard: &Guard, key: &Key) -> Result<bool> {
+        let path = self.path(key, VALUE);
+        let removed =
+            files::remove(&path).map_err(|source| Error::file(format!("remove `{}`", path.display()), &source))?;
+        if removed && key != guard.key() {
+            // Its lock would be left behind for ever, unless somebody holds it, who then removes it.
+            let path = self.path(key, LOCK);
+            if let Some(file) = File::open(&path).ok().filter(|file| file.try_lock().is_ok()) {
+                drop(Held { file, path, key: key.clone(), store: self.clone() });
+            }
+            self.tidy_dir_of(key);
+        }
+        Ok(removed)
+    }
+
+    fn place(&self, key: &Key) -> String {
+        self.path(key, VALUE).display().to_string()
+    }
+}
+
+/// A lock that is held.
+#[derive(Debug)]
+struct Held {
+    file: File,
+    path: PathBuf,
+    key: Key,
+    store: LocalStore,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A lock for nothing would be left behind for ever, but that of a kind, which has no value. The file goes while the
+        // lock is held: whoever waits for it sees that it is gone.
+        let for_nothing = !self.key.names().is_empty() && !self.store.path(&self.key, VALUE).exists();
+        if for_nothing && std::fs::remove_file(&self.path).is_ok() {
+            self.store.tidy_dir_of(&self.key);
+        }
+        // By name: a child that was forked a moment ago shares the open file, and would keep the lock.
+        let _ = self.file.unlock();
+    }
+}
+
+/// Reads a file of ours; nothing if there is none.
+fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    // Without O_NONBLOCK the opening of a pipe that somebody put there would wait for its writer.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            return Err(io::Error::other("it is a symbolic link"));
+        }
+        Err(error) => return Err(error),
+    };
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    if meta.uid() != files::me() {
+        return Err(io::Error::other(format!("it belongs to user {}, and you are user {}", meta.uid(), files::me())));
+    }
+    let mut text = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0).saturating_add(1));
+    file.read_to_end(&mut text)?;
+    Ok(Some(text))
+}
+
+/// Returns who holds a lock, as far as /proc/locks tells (proc_locks(5)): it knows no process outside of our pid namespace.
+fn holder_of(path: &Path) -> String {
+    let unknown = || "another process".to_string();
+    let Ok(meta) = std::fs::metadata(path) else { return unknown() };
+    let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
+    let file = format!("{major:02x}:{minor:02x}:{}", meta.ino());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let pid = locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        // `1: FLOCK ADVISORY WRITE 4242 00:1a:77 0 EOF`; those who wait have an arrow behind the number.
+        (words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&file.as_str())).then(|| words[4].to_string())
+    });
+    match pid {
+        Some(pid) if pid == std::process::id().to_string() => format!("this process ({pid}) itself"),
+        Some(pid) => format!("process {pid}"),
+        None => unknown(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
