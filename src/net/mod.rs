@@ -7,7 +7,7 @@
 //! | `rtnl` | one rtnetlink socket in one namespace: timeouts, the kernel's own error text |
 //! | `link`, `veth`, `bridge`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
 //! | `dump` | all of it, to compare |
-//! | `sysctl`, `icmp`, `process`, `run` | what else is done inside a namespace |
+//! | `sysctl`, `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
 
 pub mod addr;
@@ -22,6 +22,7 @@ mod mac;
 pub mod neigh;
 mod netns;
 mod netns_dir;
+pub mod port;
 mod probe;
 pub mod process;
 pub mod route;
@@ -47,6 +48,7 @@ pub use mac::{InvalidMac, Mac};
 pub use neigh::Neigh;
 pub use netns::{Netns, NetnsId, NetnsMaker, mark_of};
 pub use netns_dir::{Entry, NetnsDir};
+pub use port::{PortInUse, PortOwner, PortRefusal, Proto};
 pub use probe::has_link_kind;
 pub use process::ProcessId;
 pub use route::{NextHop, Route, RouteKind};
