@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `netns`, `netns_dir` | namespaces, and their names under /run/netns |
 //! | `rtnl` | one rtnetlink socket in one namespace: timeouts, the kernel's own error text |
-//! | `link`, `veth`, `bridge`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
+//! | `link`, `veth`, `stacked`, `bridge`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
 //! | `dump` | all of it, to compare |
 //! | `sysctl`, `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
@@ -30,6 +30,7 @@ mod rtnl;
 pub mod rule;
 pub mod run;
 pub mod signal;
+pub mod stacked;
 pub mod sysctl;
 mod text;
 pub mod userns;
@@ -55,5 +56,6 @@ pub use route::{NextHop, Route, RouteKind};
 pub use rtnl::Rtnl;
 pub use rule::{Rule, RuleKind};
 pub use run::{Output, Run, command_in, run};
+pub use stacked::{IpvlanMode, MacvlanMode, Stacked};
 pub use userns::Sandbox;
 pub use veth::VethEnd;

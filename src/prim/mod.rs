@@ -13,6 +13,7 @@ mod context;
 mod dev;
 mod handles;
 mod labs;
+mod links;
 mod neigh;
 mod netns;
 mod options;
@@ -56,6 +57,7 @@ pub const GROUPS: &[Group] = &[
     veth::GROUP,
     dev::GROUP,
     bridge::GROUP,
+    links::GROUP,
     addr::GROUP,
     route::GROUP,
     rule::GROUP,
