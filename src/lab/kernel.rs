@@ -216,11 +216,18 @@ impl Kernel {
             Err(error) => return Err(error),
         };
         let link = self.run(net::link::get(&rtnl, dev.index))?;
+        Ok(link.filter(|link| self.is_same(dev, link)))
+    }
+
+    /// Tells whether a link with the index of `dev` is the one that this lab made or opened: by its hardware address, or by the
+    /// lab's mark, since one that shares the address of another changes it with that.
+    pub fn is_same(&self, dev: &DevRef, link: &net::Link) -> bool {
         // Somebody else's device stays the one that it is under another name, which its owner may give it.
-        let same = |link: &net::Link| {
-            link.mac.is_some() && link.mac == dev.mac || !dev.made && link.goes_by(&name::kernel_name(&dev.name))
+        let known = match dev.made {
+            true => link.alias.as_deref() == Some(self.mark.as_str()),
+            false => link.goes_by(&name::kernel_name(&dev.name)),
         };
-        Ok(link.filter(same))
+        known || link.mac.is_some() && link.mac == dev.mac
     }
 
     /// Notes that `dev` will end by itself, with the namespace of its other end.

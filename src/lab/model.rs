@@ -103,6 +103,8 @@ pub struct DevEntry {
     pub kind: String,
     /// The other end of a veth.
     pub peer: Option<u32>,
+    /// The device that it is on top of.
+    pub parent: Option<u32>,
     /// The bridge that it is a port of.
     pub controller: Option<u32>,
     /// The addresses that this lab gave it.
@@ -114,7 +116,7 @@ pub struct DevEntry {
 impl DevEntry {
     /// Makes the entry of a device of which nothing more is known than its kind.
     pub fn new(dev: DevRef, kind: &str) -> DevEntry {
-        DevEntry { dev, kind: kind.into(), peer: None, controller: None, addresses: Vec::new(), ports: 0 }
+        DevEntry { dev, kind: kind.into(), peer: None, parent: None, controller: None, addresses: Vec::new(), ports: 0 }
     }
 }
 
@@ -215,7 +217,7 @@ impl Model {
         self.devs.insert(entry.dev.no, entry);
     }
 
-    /// Takes a device out, with the other end of a veth; handles to them are told `why`.
+    /// Takes a device out, with the other end of a veth and all devices on top; handles to them are told `why`.
     pub fn remove_dev(&mut self, no: u32, why: &str) {
         let Some(entry) = self.devs.remove(&no) else { return };
         if let Some(netns) = self.netns.get_mut(&entry.dev.netns.no) {
@@ -228,8 +230,9 @@ impl Model {
         for port in self.devs.values_mut().filter(|dev| dev.controller == Some(no)) {
             port.controller = None;
         }
-        if let Some(peer) = entry.peer {
-            self.remove_dev(peer, why);
+        let on_top = self.devs.values().filter(|dev| dev.parent == Some(no)).map(|dev| dev.dev.no);
+        for dev in on_top.chain(entry.peer).collect::<Vec<u32>>() {
+            self.remove_dev(dev, why);
         }
     }
 

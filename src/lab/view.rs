@@ -170,16 +170,17 @@ fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: bool) ->
     }
     let dump = kernel.rtnl(at).and_then(|rtnl| kernel.run(net::dump(&rtnl)));
     match dump {
-        Ok(dump) => fill(&mut view, &dump, model, at),
+        Ok(dump) => fill(&mut view, &dump, kernel, model, at),
         Err(source) if source.is_gone() => view.gone = Some("something else removed it".into()),
         Err(source) => view.gone = Some(source.to_string()),
     }
     view
 }
 
-fn fill(view: &mut NetnsView, dump: &net::Dump, model: &Model, at: &NetnsRef) {
+fn fill(view: &mut NetnsView, dump: &net::Dump, kernel: &Kernel, model: &Model, at: &NetnsRef) {
     let entry = |link: &net::Link| {
-        model.all_devs().find(|dev| dev.dev.netns.no == at.no && dev.dev.index == link.index && dev.dev.mac == link.mac)
+        let mut here = model.all_devs().filter(|dev| dev.dev.netns.no == at.no && dev.dev.index == link.index);
+        here.find(|dev| kernel.is_same(&dev.dev, link))
     };
     let user_name = |index: u32| {
         let link = dump.links.iter().find(|link| link.index == index)?;

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 pub use super::bridge::{Bridge, BridgeOptions, Port, PortOptions, add_bridge, set_bridge, set_port};
 use super::rtnl::{NEW, raw_attribute};
+pub use super::stacked::add_stacked;
 pub use super::veth::{VethEnd, add_veth};
 use super::{Error, Mac, Netns, Result, Rtnl};
 

@@ -5,9 +5,9 @@
 //! | --- | --- |
 //! | `netns`, `netns_dir` | namespaces, and their names under /run/netns |
 //! | `rtnl` | one rtnetlink socket in one namespace: timeouts, the kernel's own error text |
-//! | `link`, `veth`, `bridge`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
+//! | `link`, `veth`, `stacked`, `bridge`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
 //! | `dump` | all of it, to compare |
-//! | `sysctl`, `icmp`, `process`, `run` | what else is done inside a namespace |
+//! | `sysctl`, `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
 
 pub mod addr;
@@ -22,6 +22,7 @@ mod mac;
 pub mod neigh;
 mod netns;
 mod netns_dir;
+pub mod port;
 mod probe;
 pub mod process;
 pub mod route;
@@ -29,6 +30,7 @@ mod rtnl;
 pub mod rule;
 pub mod run;
 pub mod signal;
+pub mod stacked;
 pub mod sysctl;
 mod text;
 pub mod userns;
@@ -47,11 +49,13 @@ pub use mac::{InvalidMac, Mac};
 pub use neigh::Neigh;
 pub use netns::{Netns, NetnsId, NetnsMaker, mark_of};
 pub use netns_dir::{Entry, NetnsDir};
+pub use port::{PortInUse, PortOwner, PortRefusal, Proto};
 pub use probe::has_link_kind;
 pub use process::ProcessId;
 pub use route::{NextHop, Route, RouteKind};
 pub use rtnl::Rtnl;
 pub use rule::{Rule, RuleKind};
 pub use run::{Output, Run, command_in, run};
+pub use stacked::{IpvlanMode, MacvlanMode, Stacked};
 pub use userns::Sandbox;
 pub use veth::VethEnd;

@@ -16,6 +16,7 @@ mod filter;
 mod handles;
 mod labs;
 mod masquerade;
+mod links;
 mod neigh;
 mod netns;
 mod options;
@@ -63,6 +64,7 @@ pub const GROUPS: &[Group] = &[
     veth::GROUP,
     dev::GROUP,
     bridge::GROUP,
+    links::GROUP,
     addr::GROUP,
     route::GROUP,
     rule::GROUP,

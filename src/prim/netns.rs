@@ -129,11 +129,12 @@ impl Step for RemoveNetns {
             return Err(net::Error::new(self.doing(), libc::EBUSY));
         }
         // The kernel frees a namespace some time after it is let go, and until then the other end of a cable keeps its name
-        // (tests/suite/netns.rhai, test_remove_frees_the_cables).
+        // (tests/suite/netns.rhai, test_remove_frees_the_cables); so do devices elsewhere on top of one in here.
         let rtnl = kernel.rtnl(&self.at)?;
         let links = kernel.run(net::link::list(&rtnl))?;
-        for cable in links.iter().filter(|link| link.kind.as_deref() == Some("veth")) {
-            match kernel.run(net::link::delete(&rtnl, cable.index)) {
+        let reaches_out = |kind: &str| ["veth", "bridge", "macvlan", "ipvlan"].contains(&kind);
+        for link in links.iter().filter(|link| link.kind.as_deref().is_some_and(reaches_out)) {
+            match kernel.run(net::link::delete(&rtnl, link.index)) {
                 Err(error) if !error.is_gone() => return Err(error),
                 _ => {}
             }

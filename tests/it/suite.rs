@@ -243,7 +243,7 @@ fn files_in(dir: &str, extension: &str) -> Vec<String> {
 }
 
 mod primitives {
-    suites!("suite": netns veth dev bridge addr route rule neigh sysctl process ping check value labs);
+    suites!("suite": netns veth dev bridge links addr route rule neigh sysctl process ping check value labs);
 }
 
 mod stdlib {
