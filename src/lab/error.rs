@@ -42,8 +42,8 @@ pub enum Kind {
 impl Kind {
     /// Returns the kind that a script names; an interruption is none that it could make up.
     pub fn of_word(word: &str) -> Option<Kind> {
-        use Kind::{Busy, Denied, Exists, Failed, Gone, Invalid, Kernel, Missing, State, Timeout, Unsupported};
-        let kinds = [Invalid, Exists, Missing, Gone, Busy, Denied, Unsupported, Kernel, Timeout, Failed, State];
+        use Kind::{Busy, Denied, Exhausted, Exists, Failed, Gone, Invalid, Kernel, Missing, State, Timeout, Unsupported};
+        let kinds = [Invalid, Exists, Missing, Gone, Busy, Denied, Unsupported, Kernel, Timeout, Failed, State, Exhausted];
         kinds.into_iter().find(|kind| kind.word() == word)
     }
 
@@ -204,6 +204,7 @@ pub fn as_refusal(error: Error) -> net::Error {
         Kind::Invalid => libc::EINVAL,
         Kind::Unsupported => libc::EOPNOTSUPP,
         Kind::Interrupted => libc::EINTR,
+        Kind::Exhausted => libc::ENOSPC,
         Kind::Kernel | Kind::Failed | Kind::State => libc::EIO,
     };
     let text = match error.hint_text() {

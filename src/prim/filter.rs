@@ -13,7 +13,7 @@ use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use super::units::{DevOrName, FromScript};
 use crate::lab::{Error, Event, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
-use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Family, Hook, L4Proto, Match, Peer, Policy, Rule, Through};
+use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Family, Hook, IpVersion, L4Proto, Match, Peer, Policy, Rule, Through};
 use crate::net;
 use crate::{step_identity, step_sort};
 
@@ -332,10 +332,13 @@ impl Step for LetThrough {
         };
         // A network of one family has nothing to do in a table of the other.
         let sees = |drop: &&nft::ForwardDrop| {
-            self.through.iter().any(|Through::From(peer) | Through::To(peer) | Through::Replies(peer)| match peer {
-                Peer::Net(IpNetwork::V4(_)) => drop.family != Family::Ip6,
-                Peer::Net(IpNetwork::V6(_)) => drop.family != Family::Ip,
-                Peer::Dev(_) => true,
+            self.through.iter().any(|through| {
+                let (Through::From(peer) | Through::To(peer) | Through::Replies(peer)) = through;
+                match peer {
+                    Peer::Net(IpNetwork::V4(_)) => drop.family != Family::Ip6,
+                    Peer::Net(IpNetwork::V6(_)) => drop.family != Family::Ip,
+                    Peer::Dev(_) => true,
+                }
             })
         };
         Ok(drops.iter().filter(sees).all(has))
@@ -382,7 +385,7 @@ pub(super) fn ask_let_through(lab: &mut Lab, at: &NetnsRef, through: Vec<Through
             through.iter().map(shown).collect::<Vec<_>>().join(" and ")
         ));
     }
-    for (family, command) in [(Family::Ip, "iptables-legacy"), (Family::Ip6, "ip6tables-legacy")] {
+    for (family, command) in [(IpVersion::V4, "iptables-legacy"), (IpVersion::V6, "ip6tables-legacy")] {
         if nft::legacy_forward_drop(&netns, family).map_err(failed)? {
             let like = LetThrough { netns: at.clone(), through: through.clone(), tag: String::new() }.like();
             let like: Vec<String> = like.iter().map(|line| line.replacen("iptables", command, 1)).collect();

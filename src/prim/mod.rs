@@ -14,6 +14,7 @@ mod dev;
 mod dnat;
 mod filter;
 mod handles;
+mod ipam;
 mod labs;
 mod masquerade;
 mod links;
@@ -79,6 +80,7 @@ pub const GROUPS: &[Group] = &[
     value::GROUP,
     labs::GROUP,
     within::GROUP,
+    ipam::GROUP,
     records::GROUP,
 ];
 

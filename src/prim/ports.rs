@@ -1,7 +1,7 @@
 //! Ports, ranges of them, and mappings, as scripts and commands write them.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use rhai::Dynamic;
 
@@ -177,11 +177,6 @@ impl fmt::Display for PortMapping {
         }
         write!(f, "{}:{}/{}", self.ports, self.to_ports, self.proto)
     }
-}
-
-/// Writes an address and its port as one word.
-pub fn socket_text(ip: IpAddr, port: u16) -> String {
-    SocketAddr::new(ip, port).to_string()
 }
 
 #[cfg(test)]

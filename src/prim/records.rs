@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::Group;
 use super::context::{RhaiResultOf, lab_of, place_of, raise, with_lab};
 use super::labs::as_json;
-use crate::lab::{Error, Event, Kernel, Key, Kind, Lab, Model, NetnsRef, Result, Step, as_refusal, name};
+use crate::lab::store::Key;
+use crate::lab::{Error, Event, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, as_refusal, name};
 use crate::net;
 use crate::{step_identity, step_sort};
 

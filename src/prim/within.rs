@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use rhai::plugin::*;
-use rhai::{Dynamic, EvalAltResult, FnPtr, Map};
+use rhai::{Array, Dynamic, EvalAltResult, FnPtr, Map};
 
 use super::Group;
 use super::context::{RhaiResultOf, ScriptError, lab_of, place_of, raise, rhai_error, with_lab};
@@ -63,6 +63,13 @@ fn tie(lab: &mut Lab, netns: &NetnsHandle) -> Result<Option<Tie>> {
         _ => at,
     };
     Ok(Some(Tie { at, cookie }))
+}
+
+/// Returns a listener that keeps what it hears, and what it kept.
+fn keeping() -> (Listener, Rc<RefCell<Vec<Event>>>) {
+    let events: Rc<RefCell<Vec<Event>>> = Rc::default();
+    let kept = events.clone();
+    (Box::new(move |event| kept.borrow_mut().push(event.clone())), events)
 }
 
 /// Forgets the devices of others that are no more, so that their names are free again.
@@ -182,13 +189,51 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             lab.settle()?;
             let state = lab.state().clone();
-            let events: Rc<RefCell<Vec<Event>>> = Rc::default();
-            let kept = events.clone();
-            let mut keep: Listener = Box::new(move |event| kept.borrow_mut().push(event.clone()));
+            let (mut keep, events) = keeping();
             let errors = lab::down(&state, name, &super::super::steps(), &mut keep);
             events.borrow().iter().for_each(|event| lab.say(event));
             forget_gone(lab, &format!("lab `{name}` was taken down"))?;
             Error::joined(errors).map_or(Ok(()), Err)
+        })
+    }
+
+    /// Returns what the kernel no longer has of a lab, in words: what somebody flushed or changed.
+    ///
+    /// Like `diff` of what the lab made and `nft list ruleset`.
+    ///
+    /// Fails with `missing` where there is no such lab.
+    ///
+    /// ```rhai
+    /// lab_within("switch", #{}, || { bridge("br0"); });
+    /// assert(lab_drift("switch").is_empty());
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab_drift(ctx: NativeCallContext, name: &str) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            lab.settle()?;
+            let lost = lab::drift(lab.state(), name, &super::super::steps())?;
+            Ok(lost.into_iter().map(Dynamic::from).collect())
+        })
+    }
+
+    /// Makes again what the kernel no longer has of a lab; returns what that was, in words.
+    ///
+    /// Like the commands of `topo show --steps`, as far as they are needed.
+    ///
+    /// Fails with `missing` where there is no such lab, and with the kernel's reason.
+    ///
+    /// ```rhai
+    /// lab_within("switch", #{}, || { bridge("br0"); });
+    /// assert(lab_repair("switch").is_empty());
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab_repair(ctx: NativeCallContext, name: &str) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            lab.settle()?;
+            let (mut keep, events) = keeping();
+            let made = lab::repair(lab.state(), name, &super::super::steps(), &mut keep);
+            events.borrow().iter().for_each(|event| lab.say(event));
+            Ok(made?.into_iter().map(Dynamic::from).collect())
         })
     }
 

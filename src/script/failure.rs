@@ -93,8 +93,12 @@ impl Failure {
 
     /// Writes the failure with excerpts of the sources, in colours or not.
     pub fn render(&self, texts: &Texts, coloured: bool) -> String {
+        // Where in a script that came with the program an error arose helps only whoever keeps that script.
+        let ours = !matches!(self.kind.as_str(), "script" | "syntax" | "thrown");
+        let shown = self.place.0.iter().filter(|spot| !(ours && texts.is_embedded(&spot.source)));
+        let shown: Vec<&Spot> = shown.collect();
         let sources: Vec<(&Spot, String)> =
-            self.place.0.iter().filter_map(|spot| texts.get(&spot.source).map(|text| (spot, text))).collect();
+            shown.iter().filter_map(|spot| texts.get(&spot.source).map(|text| (*spot, text))).collect();
         let mut group = Group::with_title(Level::ERROR.primary_title(self.message.as_str()));
         for (depth, (spot, text)) in sources.iter().enumerate() {
             let Some(span) = span_of(text, spot) else { continue };
@@ -104,15 +108,16 @@ impl Failure {
             };
             group = group.element(Snippet::source(text.as_str()).path(spot.source.as_str()).annotation(annotation));
         }
-        if sources.is_empty() && !self.place.is_empty() {
-            group = group.element(Level::NOTE.with_name("at").message(self.place.to_string()));
+        if sources.is_empty() && !shown.is_empty() {
+            let place = Place(shown.iter().map(|spot| Spot::clone(spot)).collect());
+            group = group.element(Level::NOTE.with_name("at").message(place.to_string()));
         }
         for also in &self.also {
             group = group.element(Level::NOTE.with_name("also").message(also.as_str()));
         }
         let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
         // Beside no excerpt the hint would hang on a bar of its own.
-        let hangs = !sources.is_empty() || !self.place.is_empty() || !self.also.is_empty();
+        let hangs = !shown.is_empty() || !self.also.is_empty();
         if let Some(hint) = self.hint.as_ref().filter(|_| hangs) {
             group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
         }

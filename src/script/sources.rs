@@ -28,6 +28,8 @@ pub struct Script {
     pub name: String,
     /// The text.
     pub text: String,
+    /// Whether it came with the program, so that its lines tell a user nothing.
+    pub embedded: bool,
 }
 
 impl Script {
@@ -39,12 +41,17 @@ impl Script {
         let text = String::from_utf8(bytes).map_err(|source| {
             Error::invalid(doing()).because(format!("byte {} is not UTF-8 text", source.utf8_error().valid_up_to()))
         })?;
-        Ok(Script { name: shown, text: without_shebang(text) })
+        Ok(Script { name: shown, text: without_shebang(text), embedded: false })
     }
 
     /// Wraps a text that is in no file.
     pub fn inline(name: &str, text: impl Into<String>) -> Script {
-        Script { name: name.into(), text: without_shebang(text.into()) }
+        Script { name: name.into(), text: without_shebang(text.into()), embedded: false }
+    }
+
+    /// Wraps a text that came with the program.
+    fn embedded(name: &str, text: &str) -> Script {
+        Script { embedded: true, ..Script::inline(name, text) }
     }
 }
 
@@ -78,7 +85,7 @@ pub fn workflows(dirs: &Dirs) -> (BTreeMap<Vec<String>, Workflow>, Vec<Error>) {
     let embedded = SCRIPTS.files().chain(SCRIPTS.dirs().flat_map(|dir| dir.files()));
     for file in embedded {
         let (Some(words), Some(text)) = (words_of(file.path()), file.contents_utf8()) else { continue };
-        let script = Script::inline(&format!("scripts/{}", file.path().display()), text);
+        let script = Script::embedded(&format!("scripts/{}", file.path().display()), text);
         found.insert(words.clone(), Workflow { words, script, own: false });
     }
     for path in dirs.scripts.iter().flat_map(|dir| own_files(dir, 1)) {
@@ -157,7 +164,7 @@ pub(super) fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Resul
         return Script::read(&path);
     }
     if let Some(text) = STDLIB.get_file(&file).and_then(|file| file.contents_utf8()) {
-        return Ok(Script::inline(&format!("stdlib/{file}"), text));
+        return Ok(Script::embedded(&format!("stdlib/{file}"), text));
     }
     let error = Error::new(Kind::Missing, format!("import \"{wanted}\"")).because("there is no module of this name");
     let names = match wanted.rsplit_once('/') {
@@ -173,16 +180,21 @@ pub(super) fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Resul
 
 /// The texts of all scripts that a run has read, for the excerpts in messages.
 #[derive(Debug, Clone, Default)]
-pub struct Texts(Rc<RefCell<HashMap<String, String>>>);
+pub struct Texts(Rc<RefCell<HashMap<String, Script>>>);
 
 impl Texts {
     /// Keeps a script's text.
     pub fn keep(&self, script: &Script) {
-        self.0.borrow_mut().insert(script.name.clone(), script.text.clone());
+        self.0.borrow_mut().insert(script.name.clone(), script.clone());
     }
 
     /// Returns the text of the script of this name.
     pub fn get(&self, name: &str) -> Option<String> {
-        self.0.borrow().get(name).cloned()
+        self.0.borrow().get(name).map(|script| script.text.clone())
+    }
+
+    /// Tells whether the script of this name came with the program.
+    pub fn is_embedded(&self, name: &str) -> bool {
+        self.0.borrow().get(name).is_some_and(|script| script.embedded)
     }
 }

@@ -1,0 +1,450 @@
+//! Addresses: pools of them in the store, and who holds which.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::{self, NetnsHandle};
+use super::options::options;
+use super::units::{self, DevOrName};
+use super::value::{Ip, Net, without_host_bits};
+use crate::lab::ipam::{Ipam, NoPool, PoolSpec, Subnet};
+use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, as_refusal};
+use crate::net;
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "ipam",
+    about: "Addresses out of pools, which all labs of the machine share.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("lease", Lease), step_sort!("pool", AddPool)],
+    options: &[AllocOptions::SET, PoolOptions::SET],
+};
+
+options! {
+    /// Options of `ipam_alloc`.
+    pub struct AllocOptions of "ipam_alloc" {
+        /// The address that is wanted; the next free one unless given.
+        ip: IpAddr,
+        /// Who it is for, beside the lab, which holds it.
+        owner: String,
+    }
+}
+
+options! {
+    /// Options of `ipam_pool`.
+    pub struct PoolOptions of "ipam_pool" {
+        /// The address that is never handed out, since it is the gateway's; the first one unless given.
+        gateway: IpAddr,
+        /// Whose the pool is; the lab's unless given.
+        owner: String,
+        /// The namespace with whose routes and addresses it must not overlap.
+        clear_of: NetnsHandle,
+        /// The device of that namespace whose routes and addresses do not count.
+        except: DevOrName,
+    }
+}
+
+/// Leases an address. Its making waits for nothing but the journal: the address is kept by a lock until it is written there.
+#[derive(Debug, Serialize, Deserialize)]
+struct Lease {
+    subnet: IpNetwork,
+    ip: IpAddr,
+    owner: String,
+}
+
+impl Step for Lease {
+    step_identity!("lease");
+
+    fn doing(&self) -> String {
+        format!("lease `{}` of the pool `{}`", self.ip, self.subnet)
+    }
+
+    fn like(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn plan(&self, _model: &mut Model) -> Result<()> {
+        Ok(())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn apply(&self, _kernel: &mut Kernel) -> net::Result<()> {
+        // `alloc` holds the reservation, and commits it once this is in the journal.
+        net::fault::point(&self.doing())
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        net::fault::point(&self.doing())?;
+        let release = || {
+            let store = kernel.store()?;
+            match Ipam::new(store.as_ref()).release(self.subnet, self.ip, Some(&self.owner)) {
+                // Released, and another's by now.
+                Err(error) if error.kind() == Kind::Denied => Ok(false),
+                released => released,
+            }
+        };
+        release().map(|_| ()).map_err(as_refusal)
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        Vec::new()
+    }
+}
+
+/// Makes a pool.
+#[derive(Debug, Serialize, Deserialize)]
+struct AddPool {
+    spec: PoolSpec,
+}
+
+impl Step for AddPool {
+    step_identity!("pool");
+
+    fn doing(&self) -> String {
+        format!("make the pool `{}`", self.spec.subnet)
+    }
+
+    fn like(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn plan(&self, _model: &mut Model) -> Result<()> {
+        Ok(())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        net::fault::point(&self.doing())?;
+        let add = || Ipam::new(kernel.store()?.as_ref()).add_pool(&self.spec);
+        add().map(|_| ()).map_err(as_refusal)
+    }
+
+    fn is_one_operation(&self) -> bool {
+        true
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        net::fault::point(&self.doing())?;
+        let remove = || {
+            let store = kernel.store()?;
+            drop_pool(&Ipam::new(store.as_ref()), self.spec.subnet, &self.spec.owner)
+        };
+        remove().map(|_| ()).map_err(as_refusal)
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        Vec::new()
+    }
+}
+
+/// Removes a pool, with what is leased of it, if it is the owner's; tells whether it was.
+fn drop_pool(ipam: &Ipam, subnet: IpNetwork, owner: &str) -> Result<bool> {
+    let gone = |error: &Error| error.kind() == Kind::Missing;
+    match ipam.pool(subnet) {
+        Ok(pool) if pool.spec.owner == owner => match ipam.remove_pool(subnet, true) {
+            Err(error) if gone(&error) => Ok(false),
+            removed => removed.map(|()| true),
+        },
+        Ok(_) => Ok(false),
+        Err(error) if gone(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn subnet_of(doing: &str, value: Dynamic) -> Result<IpNetwork> {
+    let subnet: IpNetwork = units::argument(doing, value)?;
+    without_host_bits(subnet).map_err(|because| Error::invalid(format!("{doing} `{subnet}`")).because(because))
+}
+
+fn alloc(lab: &mut Lab, subnet: IpNetwork, options: AllocOptions, place: Place) -> Result<IpAddr> {
+    lab.take_name()?;
+    // What is asked for before is settled before: the lock of the pool is held for the lease alone.
+    lab.settle()?;
+    let owner = match options.owner {
+        Some(owner) => format!("{}: {owner}", lab.name()),
+        None => lab.name().to_string(),
+    };
+    let store = lab.store()?;
+    let reservation = Ipam::new(store.as_ref()).reserve(subnet, options.ip, &owner, NoPool::Make)?;
+    let ip = reservation.ip();
+    lab.ask(Lease { subnet, ip, owner }, place)?;
+    lab.settle()?;
+    reservation.commit()?;
+    Ok(ip)
+}
+
+/// What of a namespace a pool must not overlap: each network with the words for it.
+fn networks_of(lab: &mut Lab, netns: &NetnsRef, except: Option<&str>) -> Result<Vec<(IpNetwork, String)>> {
+    let doing = format!("look for networks of `{}`", netns.name);
+    let ask = async |rtnl: &net::Rtnl| {
+        let (links, routes) = (net::link::list(rtnl).await?, net::route::list(rtnl).await?);
+        Ok((links, routes, net::addr::list(rtnl).await?))
+    };
+    let (links, routes, addresses) = handles::look(lab, netns, &doing, ask)?;
+    let skipped = links.iter().find(|link| Some(link.name.as_str()) == except).map(|link| link.index);
+    let counts = |net: &IpNetwork| match net.network() {
+        _ if net.prefix() == 0 => false,
+        IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
+        IpAddr::V6(ip) => !ip.is_multicast() && !ip.is_unicast_link_local(),
+    };
+    let mut found = Vec::new();
+    for address in addresses.iter().filter(|address| Some(address.index) != skipped && counts(&address.net)) {
+        let dev = links.iter().find(|link| link.index == address.index).map_or("", |link| link.name.as_str());
+        found.push((address.net, format!("the address `{}` of `{dev}`", address.net)));
+    }
+    let elsewhere = |route: &&net::Route| skipped.is_none_or(|index| !route.uses(index));
+    for route in routes.iter().filter(elsewhere).filter(|route| counts(&route.dst)) {
+        found.push((route.dst, format!("the route to `{}`", route.dst)));
+    }
+    Ok(found)
+}
+
+fn overlaps(a: &IpNetwork, b: &IpNetwork) -> bool {
+    a.is_ipv4() == b.is_ipv4() && (a.contains(b.network()) || b.contains(a.network()))
+}
+
+fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place) -> Result<Map> {
+    lab.take_name()?;
+    let doing = format!("make the pool `{subnet}`");
+    if let Some(netns) = &options.clear_of {
+        let at = netns.living(lab)?;
+        let except = options.except.as_ref().map(|dev| super::ruleset::dev_name(lab, &at, dev)).transpose()?;
+        let found = networks_of(lab, &at, except.as_deref())?;
+        if let Some((_, what)) = found.iter().find(|(net, _)| overlaps(net, &subnet)) {
+            let place = if at.no == 0 { "the host".to_string() } else { format!("netns `{}`", at.name) };
+            return Err(Error::new(Kind::Exists, doing)
+                .because(format!("it overlaps {what} of {place}"))
+                .hint("take another subnet; `ipam_subnet` finds a free one"));
+        }
+    }
+    let gateway = match options.gateway {
+        Some(gateway) => gateway,
+        None => Subnet::of(subnet)?.first_usable(),
+    };
+    let owner = options.owner.unwrap_or_else(|| lab.name().to_string());
+    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, owner) };
+    let store = lab.store()?;
+    Ipam::new(store.as_ref()).check_pool(&spec)?;
+    lab.ask(AddPool { spec }, place)?;
+    Ok(Map::from_iter([
+        ("subnet".into(), subnet.to_string().into()),
+        ("gateway".into(), gateway.to_string().into()),
+    ]))
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Leases an address of a subnet to the lab, and returns it: the next free one, or the one that is wanted. It is released
+    /// when the lab goes. A subnet without a pool gets one for as long as something of it is leased.
+    ///
+    /// Addresses go on through the pool before a released one is handed out again; never the network's own, nor broadcast, nor
+    /// the gateway.
+    ///
+    /// Like the `host-local` plugin of CNI.
+    ///
+    /// Fails with `exhausted` where none is free, with `exists` where the wanted one is taken, naming the holder, and with
+    /// `invalid` where it is nobody's to have.
+    ///
+    /// ```rhai
+    /// assert(ipam_alloc("10.0.0.0/24") == ip("10.0.0.1"));
+    /// assert(ipam_alloc("10.0.0.0/24", #{ ip: "10.0.0.9", owner: "printer" }) == ip("10.0.0.9"));
+    /// assert(ipam_alloc("10.0.0.0/24") == ip("10.0.0.2"));
+    /// ```
+    #[rhai_fn(name = "ipam_alloc", return_raw)]
+    pub fn ipam_alloc_with(ctx: NativeCallContext, subnet: Dynamic, options: Map) -> RhaiResultOf<Ip> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let options = AllocOptions::parse(options)?;
+            let subnet = subnet_of("lease an address of", subnet)?;
+            alloc(lab, subnet, options, place).map(Ip)
+        })
+    }
+
+    /// Leases the next free address of a subnet to the lab.
+    #[rhai_fn(name = "ipam_alloc", return_raw)]
+    pub fn ipam_alloc(ctx: NativeCallContext, subnet: Dynamic) -> RhaiResultOf<Ip> {
+        ipam_alloc_with(ctx, subnet, Map::new())
+    }
+
+    /// Releases an address before its lab goes; tells whether it was leased, so that a second time does no harm.
+    ///
+    /// Like the `DEL` of a plugin of CNI.
+    ///
+    /// Fails with `invalid` where the address is not in the subnet, and with `denied` where another lab holds it.
+    ///
+    /// ```rhai
+    /// let a = ipam_alloc("10.0.0.0/24");
+    /// assert(ipam_release("10.0.0.0/24", a));
+    /// assert(!ipam_release("10.0.0.0/24", a));
+    /// ```
+    #[rhai_fn(name = "ipam_release", return_raw)]
+    pub fn ipam_release(ctx: NativeCallContext, subnet: Dynamic, ip: Dynamic) -> RhaiResultOf<bool> {
+        with_lab(&ctx, |lab| {
+            let subnet = subnet_of("release an address of", subnet)?;
+            let ip: IpAddr = units::argument("release an address", ip)?;
+            lab.settle()?;
+            let store = lab.store()?;
+            let ipam = Ipam::new(store.as_ref());
+            let of_this_lab = |owner: &str| owner == lab.name() || owner.starts_with(&format!("{}: ", lab.name()));
+            let holder = match ipam.leases(subnet) {
+                Ok(leases) => leases.into_iter().find(|lease| lease.ip == ip).map(|lease| lease.owner),
+                Err(error) if error.kind() == Kind::Missing => None,
+                Err(error) => return Err(error),
+            };
+            match holder {
+                Some(owner) if !of_this_lab(&owner) => Err(Error::new(Kind::Denied, format!("release `{ip}`"))
+                    .because(format!("`{owner}` holds it, not this lab"))),
+                owner => ipam.release(subnet, ip, owner.as_deref()),
+            }
+        })
+    }
+
+    /// Releases an address that somebody holds; one that another holds by now stays.
+    #[rhai_fn(name = "ipam_release", return_raw)]
+    pub fn ipam_release_of(ctx: NativeCallContext, subnet: Dynamic, ip: Dynamic, owner: &str) -> RhaiResultOf<bool> {
+        with_lab(&ctx, |lab| {
+            let subnet = subnet_of("release an address of", subnet)?;
+            let ip: IpAddr = units::argument("release an address", ip)?;
+            lab.settle()?;
+            let store = lab.store()?;
+            match Ipam::new(store.as_ref()).release(subnet, ip, Some(owner)) {
+                Err(error) if error.kind() == Kind::Denied => Ok(false),
+                released => released,
+            }
+        })
+    }
+
+    /// Returns what is leased of a subnet, by address, as maps with `ip`, `owner` and `since`, in seconds since 1970.
+    ///
+    /// Like `ls /var/lib/cni/networks/NAME`.
+    ///
+    /// Fails with `state` where the pool's file is damaged.
+    ///
+    /// ```rhai
+    /// ipam_alloc("10.0.0.0/24", #{ owner: "printer" });
+    /// let leases = ipam_list("10.0.0.0/24");
+    /// assert(leases.len == 1 && leases[0].owner.ends_with("printer"));
+    /// ```
+    #[rhai_fn(name = "ipam_list", return_raw)]
+    pub fn ipam_list(ctx: NativeCallContext, subnet: Dynamic) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            let subnet = subnet_of("list the leases of", subnet)?;
+            lab.settle()?;
+            let store = lab.store()?;
+            let leases = match Ipam::new(store.as_ref()).leases(subnet) {
+                Err(error) if error.kind() == Kind::Missing => Vec::new(),
+                leases => leases?,
+            };
+            let row = |lease: crate::lab::ipam::Lease| {
+                Dynamic::from_map(Map::from_iter([
+                    ("ip".into(), Dynamic::from(Ip(lease.ip))),
+                    ("owner".into(), lease.owner.into()),
+                    ("since".into(), i64::try_from(lease.since).unwrap_or(i64::MAX).into()),
+                ]))
+            };
+            Ok(leases.into_iter().map(row).collect())
+        })
+    }
+
+    /// Returns all pools, by subnet, as maps with `subnet`, `gateway`, `owner` and `used`.
+    #[rhai_fn(name = "ipam_list", return_raw)]
+    pub fn ipam_pools(ctx: NativeCallContext) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            lab.settle()?;
+            let store = lab.store()?;
+            let ipam = Ipam::new(store.as_ref());
+            let mut rows = Array::new();
+            for pool in ipam.pools()? {
+                let used = match ipam.usage(pool.spec.subnet) {
+                    // One that went since it was listed.
+                    Err(error) if error.kind() == Kind::Missing => continue,
+                    usage => usage?.used,
+                };
+                rows.push(Dynamic::from_map(Map::from_iter([
+                    ("subnet".into(), pool.spec.subnet.to_string().into()),
+                    ("gateway".into(), pool.spec.gateway.map_or(Dynamic::UNIT, |ip| ip.to_string().into())),
+                    ("owner".into(), pool.spec.owner.into()),
+                    ("used".into(), i64::try_from(used).unwrap_or(i64::MAX).into()),
+                ])));
+            }
+            Ok(rows)
+        })
+    }
+
+    /// Returns a free subnet out of a larger one: the first of that prefix length that overlaps no pool and no route or address
+    /// of the host.
+    ///
+    /// Like the choice that `docker network create` makes without `--subnet`.
+    ///
+    /// Fails with `exhausted` where none is free, and with `invalid` for a prefix length that doesn't fit.
+    ///
+    /// ```rhai
+    /// let first = ipam_subnet("10.64.0.0/10", 24);
+    /// ipam_alloc(first);
+    /// assert(ipam_subnet("10.64.0.0/10", 24) != first);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn ipam_subnet(ctx: NativeCallContext, pool: Dynamic, prefix: i64) -> RhaiResultOf<Net> {
+        with_lab(&ctx, |lab| {
+            let within = subnet_of("find a subnet in", pool)?;
+            let prefix = u8::try_from(prefix).map_err(|_| {
+                Error::invalid(format!("find a /{prefix} in `{within}`")).because("there is no such prefix length")
+            })?;
+            let taken = networks_of(lab, &NetnsRef::host(), None)?;
+            let taken: Vec<IpNetwork> = taken.into_iter().map(|(net, _)| net).collect();
+            let store = lab.store()?;
+            Ipam::new(store.as_ref()).free_subnet(within, prefix, &taken).map(Net)
+        })
+    }
+
+    /// Makes a pool of a subnet, which goes with the lab; returns a map with its `subnet` and `gateway`.
+    ///
+    /// Like the IPAM part of `docker network create --subnet --gateway`.
+    ///
+    /// Fails with `exists` where it overlaps another pool, or a route or an address of the namespace that it must be clear of,
+    /// naming that, and with `invalid` where the gateway is not in it.
+    ///
+    /// ```rhai
+    /// let pool = ipam_pool("10.5.0.0/24", #{ clear_of: host });
+    /// assert(pool.gateway == "10.5.0.1");
+    /// assert(ipam_alloc("10.5.0.0/24") == ip("10.5.0.2"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn ipam_pool(ctx: NativeCallContext, subnet: Dynamic, options: Map) -> RhaiResultOf<Map> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let options = PoolOptions::parse(options)?;
+            let subnet = subnet_of("make the pool", subnet)?;
+            add_pool(lab, subnet, options, place)
+        })
+    }
+
+    /// Removes a pool with all that is leased of it, if it is the owner's; tells whether it was.
+    ///
+    /// Like the end of `docker network rm`.
+    ///
+    /// Fails with `state` where the pool's file is damaged.
+    ///
+    /// ```rhai
+    /// ipam_pool("10.5.0.0/24", #{ owner: "me" });
+    /// assert(!ipam_drop("10.5.0.0/24", "you") && ipam_drop("10.5.0.0/24", "me"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn ipam_drop(ctx: NativeCallContext, subnet: Dynamic, owner: &str) -> RhaiResultOf<bool> {
+        with_lab(&ctx, |lab| {
+            let subnet = subnet_of("remove the pool", subnet)?;
+            lab.settle()?;
+            let store = lab.store()?;
+            drop_pool(&Ipam::new(store.as_ref()), subnet, owner)
+        })
+    }
+}
