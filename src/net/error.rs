@@ -35,6 +35,12 @@ impl Error {
         self
     }
 
+    /// Says anew what was tried.
+    pub(crate) fn while_doing(mut self, doing: impl Into<String>) -> Error {
+        self.doing = doing.into();
+        self
+    }
+
     /// Makes an error for a request that nobody answered in time.
     pub(crate) fn timeout(doing: impl Into<String>) -> Error {
         Error::new(doing, libc::ETIMEDOUT)

@@ -1,17 +1,20 @@
-//! The kernel: network namespaces, rtnetlink, sysctls, processes, echo requests. Plain async Rust over sockets that were
-//! born in the namespace they work on, so that no thread ever has to be moved. Knows nothing of the language or of labs.
+//! The kernel: network namespaces, rtnetlink, nf_tables, sysctls, processes, echo requests. Plain async Rust over sockets
+//! that were born in the namespace they work on, so that no thread ever has to be moved. Knows nothing of the language
+//! or of labs.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | `netns`, `netns_dir` | namespaces, and their names under /run/netns |
 //! | `rtnl` | one rtnetlink socket in one namespace: timeouts, the kernel's own error text |
 //! | `link`, `veth`, `bridge`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
+//! | `nft`, `conntrack` | what `nft` and `conntrack -D` do, over `nfnl`, a netfilter netlink socket |
 //! | `dump` | all of it, to compare |
 //! | `sysctl`, `icmp`, `process`, `run` | what else is done inside a namespace |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
 
 pub mod addr;
 pub mod bridge;
+pub mod conntrack;
 pub mod dump;
 mod error;
 pub mod fault;
@@ -22,6 +25,8 @@ mod mac;
 pub mod neigh;
 mod netns;
 mod netns_dir;
+mod nfnl;
+pub mod nft;
 mod probe;
 pub mod process;
 pub mod route;

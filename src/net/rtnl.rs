@@ -182,21 +182,26 @@ fn new_socket(groups: u32) -> std::io::Result<OwnedFd> {
 }
 
 /// Reads an NLMSG_ERROR: errno 0 is the acknowledgement.
-fn refusal(doing: &str, message: &ErrorMessage, flags: u16) -> Option<Error> {
+pub(super) fn refusal(doing: &str, message: &ErrorMessage, flags: u16) -> Option<Error> {
     let error = Error::new(doing, message.code?.get().wrapping_neg());
+    Some(with_text(error, error_attributes(message, flags).unwrap_or_default()))
+}
+
+/// Returns the attributes of an NLMSG_ERROR, in which the kernel says more.
+pub(super) fn error_attributes(message: &ErrorMessage, flags: u16) -> Option<&[u8]> {
     if flags & NLM_F_ACK_TLVS == 0 {
-        return Some(error);
+        return None;
     }
     // Behind the errno stands the header of the request, and its body too unless the message is capped.
     let body = match flags & NLM_F_CAPPED {
         0 => message.header.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize).next_multiple_of(4),
         _ => 16,
     };
-    Some(with_text(error, message.header.get(body..).unwrap_or_default()))
+    message.header.get(body..)
 }
 
 /// Reads an NLMSG_DONE: the kernel can break a dump off in the middle, and says why.
-fn broken_off(doing: &str, done: &DoneMessage) -> Option<Error> {
+pub(super) fn broken_off(doing: &str, done: &DoneMessage) -> Option<Error> {
     if done.code >= 0 {
         return None;
     }

@@ -44,6 +44,16 @@ pub(crate) async fn judge(netns: &Netns, command: &str) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or(Value::Array(Vec::new()))
 }
 
+/// Runs a command inside `netns` that must succeed, with `input` to read, and returns what it wrote.
+pub(crate) fn said(netns: &Netns, command: &str, input: &str) -> String {
+    let argv: Vec<String> = command.split_whitespace().map(str::to_string).collect();
+    let output = block_on(super::run(&Run { stdin: Some(input.as_bytes()), ..Run::new(netns, &argv) }));
+    let output = output.unwrap_or_else(|error| panic!("{command}: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.code, stderr.as_ref()), (0, ""), "{command}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
 /// Runs a test in a process of its own, since it changes what belongs to the process. `name` is its full path.
 pub(crate) fn in_own_process(name: &str, test: impl FnOnce()) {
     if let Some(status) = status_of_own_process(name, test) {

@@ -1,0 +1,294 @@
+//! What the kernel has: tables, chains, rules, sets and their elements.
+
+use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla, Parseable};
+use netlink_packet_netfilter::NetfilterProtoFamily;
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
+    SetElementList, SetElementMessage, SetMessage, TableAttribute, TableFlags, TableMessage,
+};
+use serde::{Deserialize, Serialize};
+
+use super::expr::Expr;
+use super::set::{self, Element, Set};
+use super::{Base, Chain, ChainKind, Family, Hook, Policy, Table, decode, wrong_comment};
+use crate::net::nfnl::{self, Answer, Nfnl};
+use crate::net::{Error, Netns, Result};
+
+/// All that nf_tables has in a namespace, of all owners.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruleset {
+    /// The tables.
+    pub tables: Vec<Table>,
+    /// Their chains.
+    pub chains: Vec<Chain>,
+    /// The rules of these, in order.
+    pub rules: Vec<ListedRule>,
+    /// Sets and maps with their elements.
+    pub sets: Vec<SetWithElements>,
+}
+
+/// Where a rule is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleRef {
+    /// The family of its table.
+    pub family: Family,
+    /// Its table.
+    pub table: String,
+    /// Its chain.
+    pub chain: String,
+    /// The number that tells it from all others of its table.
+    pub handle: u64,
+}
+
+/// A rule as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedRule {
+    /// Where it is.
+    #[serde(flatten)]
+    pub at: RuleRef,
+    /// What it says, much as `nft` writes it, without its comment and its counter's numbers. An expression that is not
+    /// known here is its name in brackets.
+    pub text: String,
+    /// Its comment, `nft`'s or `iptables`'s.
+    pub comment: Option<String>,
+    /// What it counted, if it does.
+    pub counter: Option<Counter>,
+}
+
+/// What a rule counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// How many packets.
+    pub packets: u64,
+    /// How many bytes they had.
+    pub bytes: u64,
+}
+
+/// A set or a map and what is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetWithElements {
+    /// The set.
+    #[serde(flatten)]
+    pub set: Set,
+    /// Its elements, in no order of any meaning.
+    pub elements: Vec<Element>,
+}
+
+/// Lists everything, one table after the other.
+///
+/// Like `nft list ruleset`. EOPNOTSUPP on a kernel without nf_tables, EPERM without CAP_NET_ADMIN.
+pub fn list(netns: &Netns) -> Result<Ruleset> {
+    let nfnl = Nfnl::open(netns)?;
+    let rules = rules(&nfnl, Vec::new())?;
+    let mut sets = Vec::new();
+    for set in all_sets(&nfnl)? {
+        let elements = elements_of(&nfnl, &set)?;
+        sets.push(SetWithElements { set, elements });
+    }
+    Ok(Ruleset {
+        tables: tables(&nfnl)?,
+        chains: chains(&nfnl)?,
+        rules: rules.into_iter().map(|(rule, _)| rule).collect(),
+        sets,
+    })
+}
+
+/// Lists the tables of all families.
+///
+/// Like `nft list tables`. Fails as `list`.
+pub fn list_tables(netns: &Netns) -> Result<Vec<Table>> {
+    tables(&Nfnl::open(netns)?)
+}
+
+/// Lists the chains of all tables.
+///
+/// Like `nft list chains`. Fails as `list`.
+pub fn list_chains(netns: &Netns) -> Result<Vec<Chain>> {
+    chains(&Nfnl::open(netns)?)
+}
+
+/// Lists the rules of one table, by chain and in order; none if there is no such table.
+///
+/// Like `nft list table`. Fails as `list`.
+pub fn list_rules(netns: &Netns, family: Family, table: &str) -> Result<Vec<ListedRule>> {
+    let of_table = vec![RuleAttribute::Table(table.to_string())];
+    let rules = rules(&Nfnl::open(netns)?, of_table)?;
+    // Before Linux 4.10 the kernel did not look at what is asked for, and it never looks at the family.
+    let wanted = |rule: &ListedRule| rule.at.family == family && rule.at.table == table;
+    Ok(rules.into_iter().map(|(rule, _)| rule).filter(wanted).collect())
+}
+
+/// Lists the sets and maps of all tables, without what is in them.
+///
+/// Like `nft -t list sets` and `nft -t list maps`. Fails as `list`.
+pub fn list_sets(netns: &Netns) -> Result<Vec<Set>> {
+    all_sets(&Nfnl::open(netns)?)
+}
+
+/// Lists what is in a set or a map. ENOENT if there is none of that name.
+///
+/// Like `nft list set` and `nft list map`. Fails as `list`.
+pub fn elements(netns: &Netns, family: Family, table: &str, name: &str) -> Result<Vec<Element>> {
+    let nfnl = Nfnl::open(netns)?;
+    let wanted = |set: &Set| set.family == family && set.table == table && set.name == name;
+    match all_sets(&nfnl)?.into_iter().find(wanted) {
+        Some(set) => elements_of(&nfnl, &set),
+        None => Err(Error::new(listing_elements(family, table, name), libc::ENOENT)),
+    }
+}
+
+/// Finds the rules, in the tables of anybody, whose comment is one of those.
+pub fn rules_with_comment(netns: &Netns, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<RuleRef>> {
+    let rules = rules(&Nfnl::open(netns)?, Vec::new())?;
+    let wanted = |rule: &ListedRule| rule.comment.as_deref().is_some_and(&is_wanted);
+    Ok(rules.into_iter().map(|(rule, _)| rule).filter(wanted).map(|rule| rule.at).collect())
+}
+
+pub(super) fn tables(nfnl: &Nfnl) -> Result<Vec<Table>> {
+    let get = NfTablesMessage::GetTable(TableMessage { attributes: Vec::new() });
+    dump(nfnl, "list tables", get, read_table)
+}
+
+pub(super) fn chains(nfnl: &Nfnl) -> Result<Vec<Chain>> {
+    let get = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+    dump(nfnl, "list chains", get, read_chain)
+}
+
+/// Lists rules, each with its own form too.
+pub(super) fn rules(nfnl: &Nfnl, attributes: Vec<RuleAttribute>) -> Result<Vec<(ListedRule, Vec<Expr>)>> {
+    dump(nfnl, "list rules", NfTablesMessage::GetRule(RuleMessage { attributes }), read_rule)
+}
+
+fn all_sets(nfnl: &Nfnl) -> Result<Vec<Set>> {
+    let get = NfTablesMessage::GetSet(SetMessage { attributes: Vec::new() });
+    dump(nfnl, "list sets", get, set::read)
+}
+
+fn elements_of(nfnl: &Nfnl, set: &Set) -> Result<Vec<Element>> {
+    let attributes = vec![SetElementList::Table(set.table.clone()), SetElementList::Set(set.name.clone())];
+    let get = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+    let doing = listing_elements(set.family, &set.table, &set.name);
+    let answers = nfnl.dump(&doing, nfnl::message(set.family, get))?;
+    Ok(answers.iter().flat_map(|answer| set::read_elements(set, &answer.attributes)).collect())
+}
+
+fn listing_elements(family: Family, table: &str, name: &str) -> String {
+    format!("list elements of `{name}` of table `{family} {table}`")
+}
+
+/// Asks for something of all families.
+fn dump<M: Parseable<[u8]>, T>(
+    nfnl: &Nfnl,
+    doing: &str,
+    get: NfTablesMessage,
+    read: impl Fn(Family, M) -> T,
+) -> Result<Vec<T>> {
+    let answers = nfnl.dump(doing, nfnl::message(NetfilterProtoFamily::Unspec, get))?;
+    let read = |answer: Answer| match M::parse(&answer.attributes) {
+        Ok(message) => Ok(read(answer.family.into(), message)),
+        Err(error) => Err(Error::new(doing, libc::EBADMSG).saying(error.to_string())),
+    };
+    answers.into_iter().map(read).collect()
+}
+
+fn read_table(family: Family, message: TableMessage) -> Table {
+    let mut table = Table { family, name: String::new(), comment: None, dormant: false, owner: None };
+    for attribute in message.attributes {
+        match attribute {
+            TableAttribute::Name(name) => table.name = name,
+            TableAttribute::Flags(flags) => table.dormant = flags.contains(TableFlags::Dormant),
+            TableAttribute::UserData(bytes) => table.comment = comment_of(&bytes),
+            TableAttribute::Owner(port) => table.owner = Some(port),
+            _ => {}
+        }
+    }
+    table
+}
+
+fn read_chain(family: Family, message: ChainMessage) -> Chain {
+    let mut chain = Chain { family, table: String::new(), name: String::new(), base: None };
+    let (mut hook, mut policy, mut kind) = (None, Policy::Accept, ChainKind::Filter);
+    for attribute in message.attributes {
+        match attribute {
+            ChainAttribute::Table(table) => chain.table = table,
+            ChainAttribute::Name(name) => chain.name = name,
+            ChainAttribute::Hook(attributes) => hook = Some(read_hook(family, attributes)),
+            ChainAttribute::Policy(0) => policy = Policy::Drop,
+            ChainAttribute::Type(word) => {
+                kind = match word.as_str() {
+                    "nat" => ChainKind::Nat,
+                    "route" => ChainKind::Route,
+                    _ => ChainKind::Filter,
+                }
+            }
+            _ => {}
+        }
+    }
+    chain.base = hook.map(|(hook, priority)| Base { kind, hook, priority, policy });
+    chain
+}
+
+fn read_hook(family: Family, attributes: Vec<HookAttribute>) -> (Hook, i32) {
+    let (mut hook, mut priority) = (Hook::Other(u32::MAX), 0);
+    for attribute in attributes {
+        match attribute {
+            HookAttribute::Number(number) => hook = Hook::of(family, <HookNumber as Into<u32>>::into(number)),
+            HookAttribute::Priority(unsigned) => priority = unsigned as i32,
+            _ => {}
+        }
+    }
+    (hook, priority)
+}
+
+fn read_rule(family: Family, message: RuleMessage) -> (ListedRule, Vec<Expr>) {
+    let mut at = RuleRef { family, table: String::new(), chain: String::new(), handle: 0 };
+    let (mut comment, mut exprs) = (None, Vec::new());
+    for attribute in message.attributes {
+        match attribute {
+            RuleAttribute::Table(table) => at.table = table,
+            RuleAttribute::Chain(chain) => at.chain = chain,
+            RuleAttribute::Handle(handle) => at.handle = handle,
+            RuleAttribute::UserData(bytes) => comment = comment_of(&bytes),
+            RuleAttribute::Expressions(expressions) => exprs = expressions,
+            _ => {}
+        }
+    }
+    let comment = comment.or_else(|| decode::xt_comment(&exprs));
+    let (text, counter) = decode::rule(family, &exprs);
+    (ListedRule { at, text, comment, counter }, exprs)
+}
+
+/// Writes a comment as `nft` stores it beside a table, a rule or an element: a type of 0, the length, the text, a NUL
+/// (libnftnl's udata.h). Fails with a text that says what is wrong with it.
+pub(super) fn comment_data(comment: &str, bytes_max: usize) -> std::result::Result<Vec<u8>, String> {
+    if let Some(wrong) = wrong_comment(comment, bytes_max) {
+        return Err(wrong);
+    }
+    let length = u8::try_from(comment.len() + 1).map_err(|error| error.to_string())?;
+    Ok([&[0, length], comment.as_bytes(), &[0]].concat())
+}
+
+/// Finds the comment in what `nft` stores.
+pub(super) fn comment_of(mut data: &[u8]) -> Option<String> {
+    while let [kind, length, rest @ ..] = data {
+        let value = rest.get(..usize::from(*length))?;
+        if *kind == 0 {
+            return Some(decode::name(value)).filter(|comment| !comment.is_empty());
+        }
+        data = rest.get(usize::from(*length)..)?;
+    }
+    None
+}
+
+/// Returns the number in an attribute that the packet crate left as bytes.
+pub(super) fn number(attributes: &[DefaultNla], kind: u16) -> Option<u32> {
+    bytes(attributes, kind)?.first_chunk().map(|number| u32::from_be_bytes(*number))
+}
+
+/// Returns the value of an attribute that the packet crate left as bytes.
+pub(super) fn bytes(attributes: &[DefaultNla], kind: u16) -> Option<Vec<u8>> {
+    let attribute = attributes.iter().find(|attribute| attribute.kind() & NLA_TYPE_MASK == kind)?;
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    Some(value)
+}
