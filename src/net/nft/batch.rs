@@ -259,7 +259,10 @@ impl Batch {
             };
             let mut attributes = head.clone();
             attributes.push(SetElementList::Elements(part));
-            let doing = format!("{verb} {} elements {place}", these.len());
+            let doing = match these {
+                [one] => format!("{verb_of_one} `{one}` {place}"),
+                all => format!("{verb} {} elements {place}", all.len()),
+            };
             self.push(doing, family, kind(SetElementMessage { attributes }), flags);
             if let Some(message) = self.messages.last_mut() {
                 message.elements = Some(elements);
@@ -288,7 +291,7 @@ impl Batch {
         let doing = match self.messages.as_slice() {
             [] => return Ok(()),
             [one] => one.doing.clone(),
-            [first, others @ ..] => format!("{} and {} more changes of nf_tables", first.doing, others.len()),
+            [first, ..] => format!("{}, the first of {} changes", first.doing, self.messages.len()),
         };
         fault::point(&doing)?;
         let nfnl = Nfnl::open(netns)?;

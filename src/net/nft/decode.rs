@@ -45,6 +45,17 @@ pub(super) fn parts(expr: &Expr) -> Option<(String, &Expressions)> {
     name.map(|name| (name, data.unwrap_or(NOTHING)))
 }
 
+/// Returns the comment that iptables gave a rule (`struct xt_comment_info` of linux/netfilter/xt_comment.h).
+pub(super) fn xt_comment(exprs: &[Expr]) -> Option<String> {
+    exprs.iter().filter_map(parts).find_map(|(name, data)| match data {
+        Expressions::Other { attributes, .. } if name == "match" => {
+            let is_comment = self::name(&bytes(attributes, expr::NFTA_MATCH_NAME)?) == "comment";
+            is_comment.then(|| bytes(attributes, expr::NFTA_MATCH_INFO)).flatten().map(|text| self::name(&text))
+        }
+        _ => None,
+    })
+}
+
 struct Reader {
     family: Family,
     words: Vec<Word>,
@@ -244,14 +255,12 @@ impl Reader {
             }
         }
         let written = write_value(load.kind, value, load.mask.as_deref());
-        if operator == Operator::LessThanEqual {
-            if let Some(word) =
-                self.words.last_mut().filter(|word| word.from.as_ref().is_some_and(|(text, _)| *text == load.text))
-            {
-                let (text, from) = word.from.take()?;
-                word.text = format!("{text} {from}-{written}");
-                return Some(());
-            }
+        if operator == Operator::LessThanEqual
+            && let Some(word) = self.words.last_mut()
+            && let Some((text, from)) = word.from.take_if(|(text, _)| *text == load.text)
+        {
+            word.text = format!("{text} {from}-{written}");
+            return Some(());
         }
         let implied_by = match (load.kind, operator) {
             (Kind::Nfproto, Operator::Equal) => Some(Header::Network),
@@ -321,7 +330,7 @@ impl Reader {
             fields.push(load.text);
         }
         let (key, set) = (fields.join(" . "), set?);
-        match to.map(u32::from) {
+        match to {
             Some(0) => self.say(format!("{key} vmap @{set}")),
             Some(register) => self.load(register, format!("{key} map @{set}"), Kind::Value, 4),
             None => self.say(format!("{key} {}@{set}", unless(not))),

@@ -177,7 +177,7 @@ pub(super) fn reject(kind: u32, code: u8) -> Expr {
 
 pub(super) const NFTA_MATCH_NAME: u16 = 1;
 const NFTA_MATCH_REV: u16 = 2;
-const NFTA_MATCH_INFO: u16 = 3;
+pub(super) const NFTA_MATCH_INFO: u16 = 3;
 
 /// A match of iptables' (linux/netfilter/nf_tables_compat.h).
 pub(super) fn xt_match(name: &str, revision: u32, info: Vec<u8>) -> Expr {

@@ -113,14 +113,13 @@ pub fn forward_drops(netns: &Netns, is_ours: impl Fn(&Table) -> bool) -> Result<
 }
 
 fn cause(chain: &Chain, rules: &[&(ListedRule, Vec<Expr>)]) -> Option<DropCause> {
-    if let Some((last, exprs)) = rules.last() {
-        if takes_all(exprs) {
-            match drops(exprs) {
-                true => return Some(DropCause::LastRule(last.text.clone())),
-                // An accept of everything: the policy never comes to it.
-                false if last.text.ends_with("accept") => return None,
-                false => {}
-            }
+    if let Some((last, exprs)) = rules.last().filter(|(_, exprs)| takes_all(exprs)) {
+        if drops(exprs) {
+            return Some(DropCause::LastRule(last.text.clone()));
+        }
+        // With an accept of everything it never comes to the policy.
+        if last.text.ends_with("accept") {
+            return None;
         }
     }
     chain.base.filter(|base| base.policy == Policy::Drop).map(|_| DropCause::Policy)
@@ -341,7 +340,7 @@ mod tests {
 ";
         assert_eq!(both("-S FORWARD"), rules.repeat(2));
         gets_through(&site, [true, false, true, true, false, true]);
-        // What iptables writes over again stays as it is.
+        // iptables writes all of it anew, with the comments in a form of its own.
         let saved = said(host, "iptables-save -t filter", "");
         said(host, "iptables-restore", &saved);
         assert_eq!(said(host, "iptables -S FORWARD", ""), rules);
@@ -371,7 +370,7 @@ mod tests {
         assert_eq!(
             drops.iter().map(short).collect::<Vec<_>>(),
             [
-                ("DOCKER-USER".to_string(), DropCause::LastRule("counter reject".into()), true),
+                ("DOCKER-USER".to_string(), DropCause::LastRule("counter [xt target REJECT]".into()), true),
                 // Nobody calls it there.
                 ("FORWARD".to_string(), DropCause::LastRule("counter drop".into()), true),
             ]

@@ -49,7 +49,7 @@ pub struct ListedRule {
     /// What it says, much as `nft` writes it, without its comment and its counter's numbers. An expression that is not
     /// known here is its name in brackets.
     pub text: String,
-    /// Its comment.
+    /// Its comment, `nft`'s or `iptables`'s.
     pub comment: Option<String>,
     /// What it counted, if it does.
     pub counter: Option<Counter>,
@@ -253,6 +253,7 @@ fn read_rule(family: Family, message: RuleMessage) -> (ListedRule, Vec<Expr>) {
             _ => {}
         }
     }
+    let comment = comment.or_else(|| decode::xt_comment(&exprs));
     let (text, counter) = decode::rule(family, &exprs);
     (ListedRule { at, text, comment, counter }, exprs)
 }

@@ -17,6 +17,8 @@ mod expr;
 mod foreign;
 mod legacy;
 mod list;
+#[cfg(test)]
+mod refused;
 mod rule;
 mod set;
 #[cfg(test)]
