@@ -12,6 +12,8 @@ use rhai::{Array, Dynamic};
 use super::Group;
 use super::context::{RhaiResultOf, raise};
 use super::units::{self, Subnet};
+use crate::lab::ipam::bits_of as longest;
+pub use crate::lab::ipam::without_host_bits;
 use crate::lab::{Error, Result};
 
 pub(super) const GROUP: Group = Group {
@@ -57,19 +59,6 @@ pub fn parse_cidr(text: &str) -> std::result::Result<IpNetwork, String> {
         Ok(length) if digits && length <= longest(ip) => IpNetwork::new(ip, length).map_err(|error| error.to_string()),
         _ => Err(format!("the prefix length is not a number from 0 to {}", longest(ip))),
     }
-}
-
-/// Checks that a network has no host bits.
-pub fn without_host_bits(net: IpNetwork) -> std::result::Result<IpNetwork, String> {
-    match IpNetwork::new(net.network(), net.prefix()) {
-        Ok(network) if network == net => Ok(net),
-        Ok(network) => Err(format!("host bits are set; did you mean `{network}`?")),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn longest(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { 32 } else { 128 }
 }
 
 /// Returns the address `n` places after `ip`, if the family has one.

@@ -56,7 +56,7 @@ fn i6_a_crash_in_an_allocation_loses_nothing_and_repeats_nothing() {
         let before = held(ipam, subnet);
         let take = || ipam.reserve(subnet, None, "c", NoPool::Refuse)?.commit().map(drop);
         // A check of the whole costs more than the rest: only where something happens.
-        let interesting = n < 8 || (120..136).contains(&n) || n > 250;
+        let interesting = n < 4 || (124..130).contains(&n) || n > 250;
         let writes = at_each_write(&store, take, |done| {
             if !interesting {
                 return;

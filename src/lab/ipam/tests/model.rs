@@ -1,6 +1,7 @@
 //! The allocator against one that anybody can see through: a set of addresses, and a place to go on from.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use proptest::prelude::*;
 
@@ -93,11 +94,14 @@ fn compare(spec: &PoolSpec, ops: &[Op]) -> std::result::Result<(), TestCaseError
                 let reserved = ipam.reserve(spec.subnet, Some(address(at)), &owner, NoPool::Refuse);
                 if !model.leasable.contains(&at) {
                     prop_assert_eq!(reserved.expect_err("nobody's").kind(), Kind::Invalid);
-                } else if model.leases.contains_key(&at) {
+                } else if let Entry::Vacant(entry) = model.leases.entry(at) {
+                    let reservation = reserved.expect("it is free");
+                    if *commit {
+                        reservation.commit().expect("a lease");
+                        entry.insert(owner);
+                    }
+                } else {
                     prop_assert_eq!(reserved.expect_err("leased").kind(), Kind::Exists);
-                } else if *commit {
-                    reserved.and_then(Reservation::commit).expect("a lease");
-                    model.leases.insert(at, owner);
                 }
             }
             Op::Release { at, as_owner } => {
@@ -141,7 +145,7 @@ fn spec(v4: std::ops::RangeInclusive<u8>) -> impl Strategy<Value = PoolSpec> {
         (any::<Option<u16>>(), any::<Option<(u16, u16)>>(), prop::collection::vec((any::<u16>(), 0u16..40), 0..4));
     (v4, any::<bool>(), any::<u16>(), more).prop_map(|(prefix, six, place, (gateway, range, reserved))| {
         let size = 1u128 << (32 - prefix);
-        let first = u128::from(place) * size & 0xff_ffff;
+        let first = (u128::from(place) * size) & 0xff_ffff;
         let net = match six {
             false => IpNetwork::new(subnet::address(true, 0x0a00_0000 | first), prefix),
             true => IpNetwork::new(subnet::address(false, 0xfd << 120 | first), prefix + 96),
