@@ -432,7 +432,7 @@ fn fence(steps: &[Asked], kernel: &mut Kernel) -> net::Result<()> {
     }
     for (at, ips) in later.into_values() {
         let (netns, rtnl) = (kernel.netns(at)?, kernel.rtnl(at)?);
-        kernel.run(net::route::wait_local(&netns, &rtnl, &ips, WORKER))?;
+        kernel.run(net::route::wait_local(&netns, &rtnl, &ips, None, WORKER))?;
     }
     Ok(())
 }

@@ -107,6 +107,8 @@ pub struct DevEntry {
     pub parent: Option<u32>,
     /// The bridge that it is a port of.
     pub controller: Option<u32>,
+    /// Whether the bridge that it is a port of carries what it carried before.
+    pub carried: bool,
     /// The addresses that this lab gave it.
     pub addresses: Vec<IpNetwork>,
     /// How many ports it has, if it is a bridge.
@@ -116,7 +118,16 @@ pub struct DevEntry {
 impl DevEntry {
     /// Makes the entry of a device of which nothing more is known than its kind.
     pub fn new(dev: DevRef, kind: &str) -> DevEntry {
-        DevEntry { dev, kind: kind.into(), peer: None, parent: None, controller: None, addresses: Vec::new(), ports: 0 }
+        DevEntry {
+            dev,
+            kind: kind.into(),
+            peer: None,
+            parent: None,
+            controller: None,
+            carried: false,
+            addresses: Vec::new(),
+            ports: 0,
+        }
     }
 }
 

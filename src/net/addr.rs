@@ -128,7 +128,8 @@ pub async fn list(rtnl: &Rtnl) -> Result<Vec<Address>> {
     Ok(addresses)
 }
 
-fn read(doing: &str, message: AddressMessage) -> Result<Option<Address>> {
+/// Reads an address; one that names no IP address is none.
+pub(super) fn read(doing: &str, message: AddressMessage) -> Result<Option<Address>> {
     let (mut local, mut other, mut label, mut protocol) = (None, None, None, 0);
     let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
     for attribute in message.attributes {

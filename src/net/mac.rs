@@ -1,6 +1,7 @@
 //! Ethernet addresses.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -19,6 +20,13 @@ impl Mac {
         x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let [a, b, c, d, e, f, ..] = (x ^ (x >> 31)).to_be_bytes();
         Mac([(a & 0xfc) | 0x02, b, c, d, e, f])
+    }
+
+    /// Returns the IPv6 link-local address that follows from it (RFC 4291, appendix A).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let words = [[a ^ 2, b], [c, 0xff], [0xfe, d], [e, f]].map(u16::from_be_bytes);
+        Ipv6Addr::new(0xfe80, 0, 0, 0, words[0], words[1], words[2], words[3])
     }
 
     /// Reads an address as netlink has it; anything but six bytes is none.

@@ -8,6 +8,7 @@
 //! | `rtnl` | one rtnetlink socket in one namespace: timeouts, the kernel's own error text |
 //! | `link`, `veth`, `stacked`, `bridge`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
 //! | `nft`, `conntrack` | what `nft` and `conntrack -D` do, over `nfnl`, a netfilter netlink socket |
+//! | `carry` | what a link carries, to be moved to another link and back |
 //! | `dump` | all of it, to compare |
 //! | `sysctl`, `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
@@ -15,6 +16,7 @@
 pub mod addr;
 pub mod bridge;
 pub mod conntrack;
+pub mod carry;
 pub mod dump;
 mod error;
 pub mod fault;
@@ -46,6 +48,7 @@ pub(crate) mod testing;
 
 pub use addr::{AddrOptions, Address};
 pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};
+pub use carry::Load;
 pub use dump::{Dump, dump};
 pub use error::{Error, Result, io_text};
 pub use icmp::{Ping, PingReport, ping};

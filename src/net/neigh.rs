@@ -76,7 +76,8 @@ pub async fn list(rtnl: &Rtnl) -> Result<Vec<Neigh>> {
     Ok(neighbours)
 }
 
-fn read(message: RouteNetlinkMessage) -> Option<Neigh> {
+/// Reads a neighbour; one that nobody has to find out is none.
+pub(super) fn read(message: RouteNetlinkMessage) -> Option<Neigh> {
     let RouteNetlinkMessage::NewNeighbour(message) = message else { return None };
     let proxy = message.header.flags.contains(NeighbourFlags::Proxy);
     if !proxy && matches!(message.header.state, NeighbourState::Noarp | NeighbourState::None) {

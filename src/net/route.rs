@@ -243,24 +243,31 @@ pub async fn list(rtnl: &Rtnl) -> Result<Vec<Route>> {
     Ok(routes)
 }
 
-/// Waits until the kernel takes in packets for all of these addresses, at most until the deadline.
+/// Waits until the kernel takes in packets for all of these addresses, on the link `dev` or on any, at most until the deadline.
 ///
 /// An IPv6 address is there at once and works a little later, when a worker of the kernel's has made the route to it
 /// (net/ipv6/addrconf.c, addrconf_dad_work); an echo that comes before is lost.
-pub async fn wait_local(netns: &Netns, rtnl: &Rtnl, ips: &[IpAddr], deadline: Duration) -> Result<()> {
+pub async fn wait_local(
+    netns: &Netns,
+    rtnl: &Rtnl,
+    ips: &[IpAddr],
+    dev: Option<u32>,
+    deadline: Duration,
+) -> Result<()> {
     /// RTMGRP_IPV6_ROUTE of linux/rtnetlink.h.
     const RTMGRP_IPV6_ROUTE: u32 = 0x400;
-    if are_local(rtnl, ips).await? {
+    if are_local(rtnl, ips, dev).await? {
         return Ok(());
     }
     // One that was taken away since, as by a move of its device, is not waited for.
     let there = super::addr::list(rtnl).await?;
-    let ips: Vec<IpAddr> =
-        ips.iter().copied().filter(|ip| there.iter().any(|address| address.net.ip() == *ip)).collect();
+    let is_there =
+        |ip: &IpAddr| there.iter().any(|address| address.net.ip() == *ip && dev.is_none_or(|dev| address.index == dev));
+    let ips: Vec<IpAddr> = ips.iter().copied().filter(is_there).collect();
     // Heard first and looked at then: what is made in between is heard.
     let (_listening, mut events) = Rtnl::open_with_events(netns, RTMGRP_IPV6_ROUTE)?;
     let listen = async {
-        while !are_local(rtnl, &ips).await? {
+        while !are_local(rtnl, &ips, dev).await? {
             if events.next().await.is_none() {
                 return Err(Error::new("wait for addresses to work", libc::ECONNABORTED));
             }
@@ -270,9 +277,13 @@ pub async fn wait_local(netns: &Netns, rtnl: &Rtnl, ips: &[IpAddr], deadline: Du
     tokio::time::timeout(deadline, listen).await.unwrap_or(Ok(()))
 }
 
-async fn are_local(rtnl: &Rtnl, ips: &[IpAddr]) -> Result<bool> {
+async fn are_local(rtnl: &Rtnl, ips: &[IpAddr], dev: Option<u32>) -> Result<bool> {
     let routes = list_of(rtnl, AddressFamily::Inet6).await?;
-    let is_local = |ip: &IpAddr| routes.iter().any(|route| route.kind == RouteKind::Local && route.dst.ip() == *ip);
+    let is_local = |ip: &IpAddr| {
+        routes.iter().any(|route| {
+            route.kind == RouteKind::Local && route.dst.ip() == *ip && dev.is_none_or(|dev| route.uses(dev))
+        })
+    };
     Ok(ips.iter().all(is_local))
 }
 
@@ -292,7 +303,8 @@ async fn list_of(rtnl: &Rtnl, family: AddressFamily) -> Result<Vec<Route>> {
     Ok(routes)
 }
 
-fn read(doing: &str, message: RouteMessage) -> Result<Route> {
+/// Reads a route.
+pub(super) fn read(doing: &str, message: RouteMessage) -> Result<Route> {
     let header = &message.header;
     let invalid = |text: String| Error::new(doing, libc::EBADMSG).saying(text);
     let everything: IpAddr = match header.address_family {

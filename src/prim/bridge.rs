@@ -7,6 +7,7 @@ use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
 use super::Group;
+use super::carry::{self, Carry};
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::dev::add_link_local;
 use super::handles::{self, Dev, NetnsHandle};
@@ -21,7 +22,7 @@ pub(super) const GROUP: Group = Group {
     name: "bridge",
     about: "Switches, and what is plugged into them.",
     module: || exported_module!(functions),
-    steps: &[step_sort!("bridge", AddBridge), step_sort!("attach", Attach)],
+    steps: &[step_sort!("bridge", AddBridge), step_sort!("attach", Attach), step_sort!("carry", Carry)],
     options: &[BridgeOptions::SET, PortOptions::SET],
 };
 
@@ -64,6 +65,9 @@ options! {
         learning: bool,
         /// Whether frames to unknown addresses are sent to it; true unless given.
         flood: bool,
+        /// Whether the addresses, routes and fixed neighbours that somebody else's device has move to the bridge until the lab
+        /// ends, and the bridge takes its hardware address; false unless given.
+        carry: bool,
     }
 }
 
@@ -296,28 +300,41 @@ fn bridge_of(lab: &mut Lab, dev: &Dev, doing: &str) -> Result<DevEntry> {
     Err(Error::invalid(doing).because(format!("{} is not a bridge: its kind is {kind}", dev.shown())))
 }
 
-/// Refuses to cut the host off: a device that carries addresses or routes loses them as a port.
-fn check_attachable(lab: &mut Lab, port: &DevRef, doing: &str) -> Result<()> {
-    if port.made {
-        return Ok(());
+/// Plugs a device into a bridge of the same namespace.
+fn attach_port(lab: &mut Lab, bridge: &Dev, dev: &Dev, options: Map, place: Place) -> Result<()> {
+    let options = PortOptions::parse(options)?;
+    let doing = format!("attach {} to bridge {}", dev.shown(), bridge.shown());
+    let (br, port) = (bridge_of(lab, bridge, &doing)?, dev.existing(lab)?);
+    if br.dev.netns.no != port.dev.netns.no {
+        return Err(Error::invalid(doing)
+            .because("they are in two namespaces")
+            .hint("`veth(h[\"eth0\"], bridge)` lays a cable from one namespace to a bridge in another"));
     }
-    let carried = super::dev::carried(lab, port, doing)?;
-    if carried.link.controller.is_some() {
-        return Err(Error::new(Kind::Exists, doing).because("it is a port of a bridge already, by somebody else"));
+    if br.dev.no == port.dev.no {
+        return Err(Error::invalid(doing).because("a bridge can't be a port of itself"));
     }
-    let routes = handles::look(lab, &port.netns, doing, net::route::list)?;
-    let default = routes.iter().any(|route| route.dst.prefix() == 0 && route.uses(port.index));
-    let because = match (default, carried.addresses.first()) {
-        (true, _) => format!(
-            "the default route of `{}` goes over it: as a port of a bridge it would cut that off",
-            port.netns.name
-        ),
-        (false, Some(address)) => format!("it carries {address}, which would not be reached over a port of a bridge"),
-        (false, None) => return Ok(()),
+    if port.controller.is_some() {
+        return Err(Error::new(Kind::Exists, doing)
+            .because("it is a port of a bridge already")
+            .hint("`detach` it first"));
+    }
+    if let Some(other) = lab.model().all_devs().find(|other| other.parent == Some(port.dev.no)) {
+        return Err(Error::invalid(doing)
+            .because(format!("{} is on top of it, which a port has no room for", other.dev.shown()))
+            .hint("put that on the bridge instead"));
+    }
+    let carries = carry::check(lab, &br, &port.dev, options.carry == Some(true), &doing)?;
+    let options = net::PortOptions {
+        isolated: options.isolated,
+        hairpin: options.hairpin,
+        learning: options.learning,
+        flood: options.flood,
+        ..net::PortOptions::default()
     };
-    Err(Error::new(Kind::Denied, doing)
-        .because(because)
-        .hint("leave it as it is and route to the bridge: `host.forward(true)` and an address on the bridge"))
+    if carries {
+        return lab.ask(Carry { port: port.dev, bridge: br.dev, options, load: None }, place);
+    }
+    lab.ask(Attach { port: port.dev, bridge: Some(br.dev), before: None, options }, place)
 }
 
 /// What a script can call.
@@ -363,8 +380,14 @@ pub mod functions {
     ///
     /// Like `ip link set dev DEV master BRIDGE`.
     ///
-    /// Fails with `denied` for a device that the lab did not make and that carries addresses or the default route: as a port
-    /// it would cut them off. Fails with `invalid` where they are in two namespaces, or the first is no bridge.
+    /// Fails with `invalid` for a device that the lab did not make and that carries addresses or the default route: as a port
+    /// of a bridge it can't use them, and the host would be cut off. With `carry: true` they move to the bridge; the host is
+    /// reached by the same addresses all the time, and in the end the device has them back as they were. (Lost are flags that
+    /// only the kernel sets: privacy addresses and routes of a router's advertisement come back as ordinary ones, with the time
+    /// that they had left. With `stp` the bridge lets nothing through for twice its `forward_delay` at first.)
+    ///
+    /// Fails with `invalid`, too, where they are in two namespaces, the first is no bridge, or `carry` is asked of a bridge
+    /// that is down or not the lab's.
     ///
     /// ```rhai
     /// let br = bridge("br0");
@@ -381,33 +404,7 @@ pub mod functions {
     #[rhai_fn(name = "attach", return_raw)]
     pub fn attach_with(ctx: NativeCallContext, bridge: Dev, dev: Dev, options: Map) -> RhaiResultOf<Dev> {
         let place = place_of(&ctx);
-        with_lab(&ctx, |lab| {
-            let options = PortOptions::parse(options)?;
-            let doing = format!("attach {} to bridge {}", dev.shown(), bridge.shown());
-            let (br, port) = (bridge_of(lab, &bridge, &doing)?, dev.existing(lab)?);
-            if br.dev.netns.no != port.dev.netns.no {
-                return Err(Error::invalid(doing)
-                    .because("they are in two namespaces")
-                    .hint("`veth(h[\"eth0\"], bridge)` lays a cable from one namespace to a bridge in another"));
-            }
-            if br.dev.no == port.dev.no {
-                return Err(Error::invalid(doing).because("a bridge can't be a port of itself"));
-            }
-            if port.controller.is_some() {
-                return Err(Error::new(Kind::Exists, doing)
-                    .because("it is a port of a bridge already")
-                    .hint("`detach` it first"));
-            }
-            check_attachable(lab, &port.dev, &doing)?;
-            let options = net::PortOptions {
-                isolated: options.isolated,
-                hairpin: options.hairpin,
-                learning: options.learning,
-                flood: options.flood,
-                ..net::PortOptions::default()
-            };
-            lab.ask(Attach { port: port.dev, bridge: Some(br.dev), before: None, options }, place)
-        })?;
+        with_lab(&ctx, |lab| attach_port(lab, &bridge, &dev, options, place))?;
         Ok(bridge)
     }
 
@@ -432,6 +429,11 @@ pub mod functions {
             let (br, port) = (bridge_of(lab, &bridge, &doing)?, dev.existing(lab)?);
             if port.controller != Some(br.dev.no) {
                 return Err(Error::new(Kind::Missing, doing).because("it is not a port of it"));
+            }
+            if port.carried {
+                return Err(Error::invalid(doing)
+                    .because("the bridge carries its addresses and routes, and would be cut off")
+                    .hint("the end of the lab gives them back"));
             }
             let options = net::PortOptions::default();
             lab.ask(Attach { port: port.dev, bridge: None, before: Some(br.dev), options }, place)

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what `#[export_module]` makes of a property unwraps, and nothing here does")]
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnetwork::{IpNetwork, Ipv6Network};
 use rhai::plugin::*;
@@ -285,11 +285,9 @@ pub(super) fn add_link_local(kernel: &mut Kernel, dev: &DevRef) -> net::Result<(
     }
 }
 
-/// Returns the link-local address that a hardware address makes (RFC 4291, appendix A).
+/// Returns the link-local address that a hardware address makes.
 fn link_local(mac: Mac) -> IpNetwork {
-    let [a, b, c, d, e, f] = mac.0;
-    let words = [[a ^ 2, b], [c, 0xff], [0xfe, d], [e, f]].map(u16::from_be_bytes);
-    let ip = Ipv6Addr::new(0xfe80, 0, 0, 0, words[0], words[1], words[2], words[3]);
+    let ip = mac.link_local();
     // A prefix length of 64 is one that every IPv6 address can have.
     Ipv6Network::new(ip, 64).map_or_else(|_| IpNetwork::from(IpAddr::V6(ip)), IpNetwork::V6)
 }

@@ -8,6 +8,7 @@
 
 mod addr;
 mod bridge;
+mod carry;
 mod check;
 mod context;
 mod dev;

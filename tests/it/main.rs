@@ -8,6 +8,7 @@
 )]
 
 mod bad_state;
+mod carry;
 mod cli;
 mod docs;
 mod flat;

@@ -104,6 +104,11 @@ fn every_step() -> Case {
     Case { others: include_str!("unwind/every-step.sh"), ..Case::file(dir.join("every-step.rhai")) }
 }
 
+fn carry() -> Case {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/unwind");
+    Case { others: include_str!("unwind/carry.sh"), ..Case::file(dir.join("carry.rhai")) }
+}
+
 /// Kills the run at each point, and lets `topo gc` remove what it left; returns how many points there are.
 fn kill_at_each_point(stage: &Stage<'_>) -> u32 {
     for point in 1.. {
@@ -179,10 +184,31 @@ fn every_step_is_undone_after_a_failure() {
     });
 }
 
+/// The host's way out, taken over by a bridge (see carry.rhai), comes back wherever the run fails or is killed.
+#[test]
+fn n10_a_way_out_that_was_carried_over_comes_back() {
+    carry().play(|stage| {
+        let points = kill_at_each_point(stage);
+        assert!(points > 50, "{points} points");
+        fail_at_each_point(stage, points);
+    });
+}
+
+/// The same wherever `down` is cut short.
+#[test]
+fn n10_a_way_out_comes_back_from_a_down_that_was_cut_short() {
+    cut_down_short(&carry(), 40);
+}
+
 /// `down` that is killed or fails at any point is finished by another `down`, and by `gc`.
 #[test]
 fn a_down_that_was_cut_short_is_finished() {
-    every_step().play(|stage| {
+    cut_down_short(&every_step(), 20);
+}
+
+/// Cuts the `down` of a case short at each of its points, of which there are more than `least`.
+fn cut_down_short(case: &Case, least: u32) {
+    case.play(|stage| {
         for point in 1.. {
             let finish: &[&str] = if point % 2 == 0 { &["gc"] } else { &["down", "lab"] };
             let cut_short = |fault: &str, code: i32, finish: &[&str]| {
@@ -198,7 +224,7 @@ fn a_down_that_was_cut_short_is_finished() {
             let (killed, failed) = (cut_short("kill", KILLED, finish), cut_short("fail", 1, &["down", "lab"]));
             assert_eq!(killed, failed, "kills and failures meet the same points");
             if !killed {
-                assert!(point > 20, "a down of {point} points");
+                assert!(point > least, "a down of {point} points");
                 return;
             }
         }

@@ -1,0 +1,216 @@
+//! Plugging in the device that a namespace is reached by: the bridge takes over its hardware address, addresses and routes, and
+//! gives them back in the end.
+
+use serde::{Deserialize, Serialize};
+
+use super::dev::carried;
+use super::handles;
+use super::veth::ip;
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
+use crate::net::{self, Change, Load};
+use crate::step_identity;
+
+/// Plugs somebody else's device into a bridge of the lab's and moves what it carries there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Carry {
+    pub(super) port: DevRef,
+    pub(super) bridge: DevRef,
+    #[serde(default)]
+    pub(super) options: net::PortOptions,
+    /// What it carried before, once it was looked at.
+    pub(super) load: Option<Load>,
+}
+
+impl Carry {
+    /// Returns the commands that give the device `to` all of it, and those that take it from `from`.
+    fn like_moved(&self, load: &Load, to: &DevRef, from: &DevRef) -> Vec<String> {
+        let ip = ip(&self.port.netns);
+        let routes: Vec<net::Route> =
+            load.routes().into_iter().filter(|route| route.protocol != net::route::BY_KERNEL).collect();
+        let address = |what: &str, address: &net::Address, dev: &DevRef| {
+            let peer = address.peer.map_or(String::new(), |peer| format!(" peer {peer}"));
+            format!("{ip} addr {what} {}{peer} dev {}", address.net, name::kernel_name(&dev.name))
+        };
+        let route = |what: &str, route: &net::Route, dev: &DevRef| {
+            let family = if route.dst.is_ipv6() { " -6" } else { "" };
+            let here = |index| (index == self.port.index).then(|| name::kernel_name(&dev.name));
+            format!("{ip}{family} route {what} {}", route.shown(&here))
+        };
+        let mut like: Vec<String> = load.addresses().iter().map(|one| address("add", one, to)).collect();
+        like.extend(routes.iter().map(|one| route("append", one, to)));
+        like.extend(routes.iter().rev().map(|one| route("del", one, from)));
+        like.extend(load.addresses().iter().rev().map(|one| address("del", one, from)));
+        like
+    }
+}
+
+impl Step for Carry {
+    step_identity!("carry");
+
+    fn doing(&self) -> String {
+        format!("attach {} to bridge {} with what it carries", self.port.shown(), self.bridge.shown())
+    }
+
+    fn like(&self) -> Vec<String> {
+        let (ip, port) = (ip(&self.port.netns), name::kernel_name(&self.port.name));
+        let bridge = name::kernel_name(&self.bridge.name);
+        let mac = self.port.mac.map(|mac| format!("{ip} link set dev {bridge} address {mac}"));
+        let mut like: Vec<String> = mac.into_iter().collect();
+        like.push(format!("{ip} link set dev {port} master {bridge}"));
+        if self.options != net::PortOptions::default() {
+            like.push(format!("{ip} link set dev {port} type bridge_slave {}", self.options.like()));
+        }
+        like.extend(self.load.iter().flat_map(|load| self.like_moved(load, &self.bridge, &self.port)));
+        like
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_dev(self.port.no, &self.port.shown())?;
+        model.living_dev(self.bridge.no, &self.bridge.shown())?;
+        model.set_controller(self.port.no, Some(self.bridge.no));
+        if let Some(entry) = model.dev_mut(self.port.no) {
+            entry.carried = true;
+        }
+        Ok(())
+    }
+
+    fn unplan(&self, model: &mut Model, _why: &str) {
+        model.set_controller(self.port.no, None);
+        if let Some(entry) = model.dev_mut(self.port.no) {
+            entry.carried = false;
+        }
+    }
+
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        let link = kernel.link(&self.port)?.ok_or_else(|| net::Error::new(self.doing(), libc::ENODEV))?;
+        let rtnl = kernel.rtnl(&self.port.netns)?;
+        self.load = Some(kernel.run(Load::of(&rtnl, &link))?);
+        Ok(())
+    }
+
+    fn hides_what_follows(&self) -> bool {
+        true
+    }
+
+    // What comes in by the port is the bridge's from the moment it is one, and the bridge takes it for the host, since it has
+    // the host's hardware address. What goes out may still leave by the port. So first it becomes one, then everything is on
+    // both, then on the bridge alone: a packet may be lost, a connection is not.
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let gone = || net::Error::new(self.doing(), libc::ENODEV);
+        let load = self.load.as_ref().ok_or_else(gone)?;
+        let port = kernel.link(&self.port)?.ok_or_else(gone)?;
+        let bridge = kernel.link(&self.bridge)?.ok_or_else(gone)?;
+        let (netns, rtnl) = (kernel.netns(&self.port.netns)?, kernel.rtnl(&self.port.netns)?);
+        kernel.run(async {
+            net::link::change(&rtnl, bridge.index, &Change { mac: port.mac, ..Change::default() }).await?;
+            let controller = Some(Some(bridge.index));
+            net::link::change(&rtnl, port.index, &Change { controller, ..Change::default() }).await?;
+            if self.options != net::PortOptions::default() {
+                net::link::set_port(&rtnl, port.index, &self.options).await?;
+            }
+            load.put_on(&rtnl, &bridge, None).await?;
+            load.wait_working(&netns, &rtnl, &bridge).await?;
+            load.take_off(&rtnl, &port).await
+        })
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let (Some(load), Some(port)) = (&self.load, kernel.link(&self.port)?) else { return Ok(()) };
+        let bridge = kernel.link(&self.bridge)?;
+        let (netns, rtnl) = (kernel.netns(&self.port.netns)?, kernel.rtnl(&self.port.netns)?);
+        let Some(bridge) = bridge else {
+            // Somebody removed it, and what the host was reached by with it.
+            return kernel.run(load.put_on(&rtnl, &port, None));
+        };
+        let plugged = port.controller == Some(bridge.index);
+        // The hardware address is the first thing to change and the last to change back.
+        if !plugged && bridge.mac != port.mac {
+            return Ok(());
+        }
+        kernel.run(async {
+            // All of it, even if something fails: what is given back is given back.
+            let mut first = load.put_on(&rtnl, &port, Some(bridge.index)).await;
+            first = first.and(load.wait_working(&netns, &rtnl, &port).await);
+            first = first.and(load.take_off(&rtnl, &bridge).await);
+            if plugged {
+                let out = Change { controller: Some(None), ..Change::default() };
+                first = first.and(net::link::change(&rtnl, port.index, &out).await);
+            }
+            first?;
+            net::link::change(&rtnl, bridge.index, &Change { mac: self.bridge.mac, ..Change::default() }).await
+        })
+    }
+
+    // The bridge must be up.
+    fn needs_finished(&self, no: u32) -> bool {
+        no == self.port.netns.no
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.port.netns]
+    }
+}
+
+/// Refuses to cut a namespace off: as a port, a device of somebody else's is not reached at its addresses any more, and its
+/// routes lead nowhere. Tells whether it has any, which `carry` allows to move to the bridge.
+pub(super) fn check(lab: &mut Lab, bridge: &DevEntry, port: &DevRef, carry: bool, doing: &str) -> Result<bool> {
+    if port.made {
+        let because = "this lab made it, so there is nothing of others to carry";
+        let refused = Error::invalid(doing).because(because).hint("give the addresses to the bridge");
+        return if carry { Err(refused) } else { Ok(false) };
+    }
+    let found = carried(lab, port, doing)?;
+    if found.link.controller.is_some() {
+        return Err(Error::new(Kind::Exists, doing).because("it is a port of a bridge already, by somebody else"));
+    }
+    let load = handles::look(lab, &port.netns, doing, async |rtnl| {
+        let routes = net::route::list(rtnl).await?;
+        let default = routes.into_iter().find(|route| route.dst.prefix() == 0 && route.uses(port.index));
+        Ok((default, if carry { Some(Load::of(rtnl, &found.link).await?) } else { None }))
+    });
+    let (default, load) = load?;
+    if default.is_none() && found.addresses.is_empty() {
+        return Ok(false);
+    }
+    let netns = &port.netns.name;
+    let Some(load) = load else {
+        let here = |index| (index == port.index).then(|| port.name.clone());
+        let route = default.map(|route| format!("the default route of `{netns}`, `{}`", route.shown(&here)));
+        let all: Vec<String> = route.into_iter().chain(found.addresses).collect();
+        return Err(Error::invalid(doing)
+            .because(format!(
+                "it carries {}, which a port of a bridge can't use: `{netns}` would be cut off",
+                all.join(", ")
+            ))
+            .hint("`carry: true` moves its addresses and routes to the bridge, and back in the end"));
+    };
+    check_bridge(lab, bridge, doing)?;
+    let of_labs = load.addresses().iter().any(|address| address.protocol == OWNER_PROTOCOL)
+        || load.routes().iter().any(|route| route.protocol == OWNER_PROTOCOL)
+        || load.neighbours().iter().any(|neighbour| neighbour.protocol == OWNER_PROTOCOL);
+    if of_labs {
+        return Err(Error::invalid(doing)
+            .because("a lab gave it an address, a route or a neighbour, which would outlast that lab")
+            .hint("attach it first, and give them to the bridge"));
+    }
+    Ok(true)
+}
+
+/// Checks that a bridge can take over what a device carries.
+fn check_bridge(lab: &mut Lab, bridge: &DevEntry, doing: &str) -> Result<()> {
+    let shown = bridge.dev.shown();
+    if !bridge.dev.made {
+        return Err(Error::invalid(doing)
+            .because(format!("{shown} is not this lab's, and would get another hardware address"))
+            .hint("`bridge` makes one"));
+    }
+    if lab.model().all_devs().any(|dev| dev.carried && dev.controller == Some(bridge.dev.no)) {
+        return Err(Error::invalid(doing).because(format!("{shown} carries another device's addresses already")));
+    }
+    let index = bridge.dev.index;
+    let link = handles::look(lab, &bridge.dev.netns, doing, async |rtnl| net::link::get(rtnl, index).await)?;
+    if link.is_some_and(|link| link.up) {
+        return Ok(());
+    }
+    Err(Error::invalid(doing).because(format!("{shown} is down: nothing would be reached over it")))
+}
