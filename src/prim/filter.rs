@@ -13,8 +13,10 @@ use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use super::units::{DevOrName, FromScript};
 use crate::lab::{Error, Event, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
-use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Family, Hook, IpVersion, L4Proto, Match, Peer, Policy, Rule, Through};
 use crate::net;
+use crate::net::nft::{
+    self, Action, Base, Batch, Chain, CtState, Family, Hook, IpVersion, L4Proto, Match, Peer, Policy, Rule, Through,
+};
 use crate::{step_identity, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -167,7 +169,9 @@ fn matches_of(lab: &mut Lab, at: &NetnsRef, hook: Hook, doing: &str, options: Fi
         let wrong = if comes_in { Hook::Output } else { Hook::Input };
         if hook == wrong {
             let (what, way) = if comes_in { ("in", "output") } else { ("out", "input") };
-            return Err(Error::invalid(doing).because(format!("what goes the way `{way}` does not go {what} by a device")));
+            return Err(
+                Error::invalid(doing).because(format!("what goes the way `{way}` does not go {what} by a device"))
+            );
         }
         let name = ruleset::dev_name(lab, at, dev)?;
         matches.push(if comes_in { Match::InDev { name, not } } else { Match::OutDev { name, not } });

@@ -234,10 +234,7 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
     let store = lab.store()?;
     Ipam::new(store.as_ref()).check_pool(&spec)?;
     lab.ask(AddPool { spec }, place)?;
-    Ok(Map::from_iter([
-        ("subnet".into(), subnet.to_string().into()),
-        ("gateway".into(), gateway.to_string().into()),
-    ]))
+    Ok(Map::from_iter([("subnet".into(), subnet.to_string().into()), ("gateway".into(), gateway.to_string().into())]))
 }
 
 /// What a script can call.

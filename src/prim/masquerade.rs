@@ -155,7 +155,12 @@ pub mod functions {
     /// assert(inside.ping("192.0.2.2").ok);
     /// ```
     #[rhai_fn(return_raw)]
-    pub fn snat(ctx: NativeCallContext, netns: NetnsHandle, subnet: Dynamic, options: Map) -> RhaiResultOf<NetnsHandle> {
+    pub fn snat(
+        ctx: NativeCallContext,
+        netns: NetnsHandle,
+        subnet: Dynamic,
+        options: Map,
+    ) -> RhaiResultOf<NetnsHandle> {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let SnatOptions { to, out, not_out, dst } = SnatOptions::parse(options)?;

@@ -280,7 +280,9 @@ impl Step for AddRules {
 
 /// Says what to do where the kernel has no nf_tables.
 pub(super) fn no_nftables(refusal: &net::Error) -> Option<String> {
-    refusal.is_unsupported().then(|| "the kernel needs CONFIG_NF_TABLES and CONFIG_NFT_NAT; `topo doctor` says what it has".into())
+    refusal
+        .is_unsupported()
+        .then(|| "the kernel needs CONFIG_NF_TABLES and CONFIG_NFT_NAT; `topo doctor` says what it has".into())
 }
 
 /// Names a namespace at the end of a message; the host goes without saying.
@@ -307,8 +309,10 @@ pub(super) fn dev_name(lab: &mut Lab, netns: &NetnsRef, dev: &super::units::DevO
             name::check("device", text)?;
             Ok(name::kernel_name(text))
         }
-        DevOrName::Dev(dev) if dev.netns.0.no != netns.no => Err(Error::new(Kind::Invalid, format!("use {}", dev.shown()))
-            .because(format!("it is not in netns `{}`", netns.name))),
+        DevOrName::Dev(dev) if dev.netns.0.no != netns.no => {
+            Err(Error::new(Kind::Invalid, format!("use {}", dev.shown()))
+                .because(format!("it is not in netns `{}`", netns.name)))
+        }
         DevOrName::Dev(dev) => {
             let entry = dev.find(lab)?;
             Ok(name::kernel_name(entry.as_ref().map_or(&dev.name, |entry| &entry.dev.name)))
