@@ -259,9 +259,33 @@ struct LetThrough {
     netns: NetnsRef,
     through: Vec<Through>,
     tag: String,
+    /// The chains that were in the way when it was asked for, for what it is like.
+    #[serde(default)]
+    chains: Vec<nft::ForwardDrop>,
 }
 
 impl LetThrough {
+    /// Makes the step, with a tag of its own.
+    fn new(netns: &NetnsRef, through: Vec<Through>, tag: String) -> LetThrough {
+        LetThrough { netns: netns.clone(), through, tag, chains: Vec::new() }
+    }
+
+    /// Returns the conditions and the verdict of the rules, as `iptables` takes them.
+    fn words(&self) -> Vec<String> {
+        let words = |through: &Through| {
+            let (option, answered) = match through {
+                Through::From(Peer::Dev(dev)) => (format!("-i {dev}"), ""),
+                Through::From(Peer::Net(net)) => (format!("-s {net}"), ""),
+                Through::To(Peer::Dev(dev)) => (format!("-o {dev}"), ""),
+                Through::To(Peer::Net(net)) => (format!("-d {net}"), ""),
+                Through::Replies(Peer::Dev(dev)) => (format!("-o {dev}"), REPLIES),
+                Through::Replies(Peer::Net(net)) => (format!("-d {net}"), REPLIES),
+            };
+            format!("{option}{answered} -j ACCEPT")
+        };
+        self.through.iter().map(words).collect()
+    }
+
     /// Finds the chains that would drop, and that can be changed.
     fn in_the_way(netns: &net::Netns) -> net::Result<Vec<nft::ForwardDrop>> {
         let mut drops = match nft::forward_drops(netns, ruleset::is_a_labs) {
@@ -283,18 +307,18 @@ impl Step for LetThrough {
 
     fn like(&self) -> Vec<String> {
         let enter = enter(&self.netns);
-        let line = |through: &Through| {
-            let (option, answered) = match through {
-                Through::From(Peer::Dev(dev)) => (format!("-i {dev}"), ""),
-                Through::From(Peer::Net(net)) => (format!("-s {net}"), ""),
-                Through::To(Peer::Dev(dev)) => (format!("-o {dev}"), ""),
-                Through::To(Peer::Net(net)) => (format!("-d {net}"), ""),
-                Through::Replies(Peer::Dev(dev)) => (format!("-o {dev}"), REPLIES),
-                Through::Replies(Peer::Net(net)) => (format!("-d {net}"), REPLIES),
+        let lines = |drop: &nft::ForwardDrop| {
+            let command = if drop.family == Family::Ip6 { "ip6tables" } else { "iptables" };
+            let rule = |words: String| match drop.iptables {
+                true => format!("{enter}{command} -I {} {words}", drop.chain),
+                false => format!(
+                    "{enter}nft insert rule {} {} {} …  # as {command} {words}",
+                    drop.family, drop.table, drop.chain
+                ),
             };
-            format!("{enter}iptables -I FORWARD {option}{answered} -j ACCEPT")
+            self.words().into_iter().map(rule).collect::<Vec<_>>()
         };
-        self.through.iter().map(line).collect()
+        self.chains.iter().flat_map(lines).collect()
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -302,6 +326,11 @@ impl Step for LetThrough {
     }
 
     fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        self.chains = LetThrough::in_the_way(&kernel.netns(&self.netns)?)?;
+        Ok(())
+    }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let netns = kernel.netns(&self.netns)?;
@@ -391,12 +420,12 @@ pub(super) fn ask_let_through(lab: &mut Lab, at: &NetnsRef, through: Vec<Through
     }
     for (family, command) in [(IpVersion::V4, "iptables-legacy"), (IpVersion::V6, "ip6tables-legacy")] {
         if nft::legacy_forward_drop(&netns, family).map_err(failed)? {
-            let like = LetThrough { netns: at.clone(), through: through.clone(), tag: String::new() }.like();
-            let like: Vec<String> = like.iter().map(|line| line.replacen("iptables", command, 1)).collect();
+            let words = LetThrough::new(at, through.clone(), String::new()).words();
+            let like: Vec<String> = words.iter().map(|words| format!("`{command} -I FORWARD {words}`")).collect();
             warnings.push(format!(
-                "the old iptables drops what `{}` forwards, and topo does not change it: {}",
+                "the old iptables drops what `{}` forwards, and topo does not change it: run {}",
                 at.name,
-                like.join("; ")
+                like.join(" and ")
             ));
         }
     }
@@ -408,7 +437,7 @@ pub(super) fn ask_let_through(lab: &mut Lab, at: &NetnsRef, through: Vec<Through
         }
     }
     let tag = ruleset::tag(lab);
-    lab.ask(LetThrough { netns: at.clone(), through, tag }, place.clone())
+    lab.ask(LetThrough::new(at, through, tag), place.clone())
 }
 
 fn add(lab: &mut Lab, netns: &NetnsHandle, way: &str, verdict: &str, options: Map, place: &Place) -> Result<()> {

@@ -17,7 +17,7 @@ use crate::net::nft::{
 use crate::net::{self, Netns, port};
 use crate::step_identity;
 
-/// The bit of a packet's mark that the first packet of a connection bears from the forward hook to the postrouting hook, if it
+/// The bit of a packet's mark that the first packet of a connection bears, once its destination is translated, if it
 /// goes back out where it came in: its source must be translated too, or the answers would miss this namespace.
 const HAIRPIN_MARK: u32 = 0x1000_0000;
 
@@ -313,7 +313,7 @@ pub(super) fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
         nat("prerouting", Hook::Prerouting),
         nat("local", Hook::Output),
         table.base_chain("martians", ChainKind::Filter, Hook::Prerouting, -300),
-        table.base_chain("hairpin", ChainKind::Filter, Hook::Forward, -10),
+        table.base_chain("hairpin", ChainKind::Filter, Hook::Prerouting, -90),
         table.postrouting(),
     ];
     step.sets = MAPS.map(|(name, version, key)| set(table, name, version, key)).to_vec();

@@ -218,15 +218,16 @@ impl Step for AddRules {
 
     fn like(&self) -> Vec<String> {
         let (enter, table) = (enter(&self.table.netns), &self.table.name);
-        let chains = self.chains.iter().filter_map(|chain| {
-            let base = chain.base.as_ref()?;
-            Some(format!(
+        let chains = self.chains.iter().map(|chain| match &chain.base {
+            Some(base) => format!(
                 "{enter}nft add chain inet {table} {} '{{ type {} hook {} priority {}; }}'",
                 chain.name, base.kind, base.hook, base.priority
-            ))
+            ),
+            None => format!("{enter}nft add chain inet {table} {}", chain.name),
         });
+        let sets = self.sets.iter().map(|set| format!("{enter}nft add {set}"));
         let rules = self.rules.iter().map(|(chain, rule)| format!("{enter}nft add rule inet {table} {chain} {rule}"));
-        chains.chain(rules).collect()
+        chains.chain(sets).chain(rules).collect()
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
