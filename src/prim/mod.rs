@@ -44,6 +44,7 @@ pub use context::{LabHandle, ScriptError, place_of, rhai_error};
 pub use handles::{Dev, NetnsHandle};
 pub use labs::Args;
 pub use options::{OptionDoc, OptionSet};
+pub use ruleset::is_a_labs;
 pub use units::parse_time;
 pub use value::{Ip, Net, ip_value, net_value, parse_cidr, parse_ip, without_host_bits};
 

@@ -90,7 +90,7 @@ fn table_name(mark: &str) -> String {
 }
 
 /// Tells whether a table is a lab's, of whatever state directory.
-pub(super) fn is_a_labs(table: &nft::Table) -> bool {
+pub fn is_a_labs(table: &nft::Table) -> bool {
     table.name.starts_with(TABLE_PREFIX) && table.comment.as_deref().is_some_and(|comment| comment.starts_with("topo:"))
 }
 
