@@ -1,6 +1,8 @@
 //! Addresses: pools of them in the store, and who holds which.
 
+use std::cell::Cell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use ipnetwork::IpNetwork;
 use rhai::plugin::*;
@@ -56,6 +58,10 @@ struct Lease {
     subnet: IpNetwork,
     ip: IpAddr,
     owner: String,
+    /// Whether the lease was begun to be written; before that the pool is locked by this process. None for one that was read
+    /// from a journal, of which nobody knows.
+    #[serde(skip)]
+    begun: Option<Rc<Cell<bool>>>,
 }
 
 impl Step for Lease {
@@ -81,6 +87,9 @@ impl Step for Lease {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.begun.as_ref().is_some_and(|begun| !begun.get()) {
+            return Ok(());
+        }
         net::fault::point(&self.doing())?;
         let release = || {
             let store = kernel.store()?;
@@ -175,8 +184,10 @@ fn alloc(lab: &mut Lab, subnet: IpNetwork, options: AllocOptions, place: Place) 
     let store = lab.store()?;
     let reservation = Ipam::new(store.as_ref()).reserve(subnet, options.ip, &owner, NoPool::Make)?;
     let ip = reservation.ip();
-    lab.ask(Lease { subnet, ip, owner }, place)?;
+    let begun = Rc::new(Cell::new(false));
+    lab.ask(Lease { subnet, ip, owner, begun: Some(begun.clone()) }, place)?;
     lab.settle()?;
+    begun.set(true);
     reservation.commit()?;
     Ok(ip)
 }
