@@ -225,6 +225,15 @@ fn overlaps(a: &IpNetwork, b: &IpNetwork) -> bool {
 fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place) -> Result<Map> {
     lab.take_name()?;
     let doing = format!("make the pool `{subnet}`");
+    let gateway = match options.gateway {
+        Some(gateway) => gateway,
+        None => Subnet::of(subnet)?.first_usable(),
+    };
+    let owner = options.owner.clone().unwrap_or_else(|| lab.name().to_string());
+    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, owner) };
+    // Another pool is named before what that has made in the kernel.
+    let store = lab.store()?;
+    Ipam::new(store.as_ref()).check_pool(&spec)?;
     if let Some(netns) = &options.clear_of {
         let at = netns.living(lab)?;
         let except = options.except.as_ref().map(|dev| super::ruleset::dev_name(lab, &at, dev)).transpose()?;
@@ -233,17 +242,9 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
             let place = if at.no == 0 { "the host".to_string() } else { format!("netns `{}`", at.name) };
             return Err(Error::new(Kind::Exists, doing)
                 .because(format!("it overlaps {what} of {place}"))
-                .hint("take another subnet; `ipam_subnet` finds a free one"));
+                .hint("take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it"));
         }
     }
-    let gateway = match options.gateway {
-        Some(gateway) => gateway,
-        None => Subnet::of(subnet)?.first_usable(),
-    };
-    let owner = options.owner.unwrap_or_else(|| lab.name().to_string());
-    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, owner) };
-    let store = lab.store()?;
-    Ipam::new(store.as_ref()).check_pool(&spec)?;
     lab.ask(AddPool { spec }, place)?;
     Ok(Map::from_iter([("subnet".into(), subnet.to_string().into()), ("gateway".into(), gateway.to_string().into())]))
 }
