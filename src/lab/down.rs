@@ -31,7 +31,9 @@ pub(super) fn down_locked(
     steps: &Steps,
     listener: &mut Listener,
 ) -> Vec<Error> {
-    let undone = match (record.holder, state::boot_id()) {
+    // From inside a sandbox its labs are undone one by one: it holds others too, this process among them.
+    let here = state.inside().map(|inside| inside.holder);
+    let undone = match (record.holder.filter(|holder| Some(*holder) != here), state::boot_id()) {
         (_, Err(error)) => Err(error),
         // The machine was restarted: nothing of the lab is left in the kernel.
         (_, Ok(boot_id)) if boot_id != record.boot_id => dir.remove(state).map(|()| Vec::new()),
