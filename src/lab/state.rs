@@ -130,6 +130,11 @@ impl StateDir {
         self.inside
     }
 
+    /// Tells whether there is a store yet.
+    pub(super) fn has_store(&self) -> bool {
+        self.store.is_dir()
+    }
+
     /// Opens the store.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
         Ok(Arc::new(LocalStore::open(&self.store)?))

@@ -41,8 +41,6 @@ options! {
     pub struct PoolOptions of "ipam_pool" {
         /// The address that is never handed out, since it is the gateway's; the first one unless given.
         gateway: IpAddr,
-        /// Whose the pool is; the lab's unless given.
-        owner: String,
         /// The namespace with whose routes and addresses it must not overlap.
         clear_of: NetnsHandle,
         /// The device of that namespace whose routes and addresses do not count.
@@ -229,8 +227,7 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
         Some(gateway) => gateway,
         None => Subnet::of(subnet)?.first_usable(),
     };
-    let owner = options.owner.unwrap_or_else(|| lab.name().to_string());
-    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, owner) };
+    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, lab.name()) };
     let store = lab.store()?;
     Ipam::new(store.as_ref()).check_pool(&spec)?;
     lab.ask(AddPool { spec }, place)?;
@@ -428,15 +425,15 @@ pub mod functions {
         })
     }
 
-    /// Removes a pool with all that is leased of it, if it is the owner's; tells whether it was.
+    /// Removes a pool with all that is leased of it, if it is that lab's; tells whether it was.
     ///
     /// Like the end of `docker network rm`.
     ///
     /// Fails with `state` where the pool's file is damaged.
     ///
     /// ```rhai
-    /// ipam_pool("10.5.0.0/24", #{ owner: "me" });
-    /// assert(!ipam_drop("10.5.0.0/24", "you") && ipam_drop("10.5.0.0/24", "me"));
+    /// lab_within("office", #{}, || { ipam_pool("10.5.0.0/24", #{}); });
+    /// assert(!ipam_drop("10.5.0.0/24", "shop") && ipam_drop("10.5.0.0/24", "office"));
     /// ```
     #[rhai_fn(return_raw)]
     pub fn ipam_drop(ctx: NativeCallContext, subnet: Dynamic, owner: &str) -> RhaiResultOf<bool> {

@@ -42,7 +42,7 @@ fn as_user(test: impl FnOnce(&World)) {
 }
 
 /// A person at a terminal in a world.
-trait Terminal {
+pub(crate) trait Terminal {
     /// Runs the commands of a transcript, its lines that begin with `$`, and compares all that is seen: for each command its
     /// output, its messages below `--- stderr`, and its exit code if that isn't 0.
     ///
@@ -102,7 +102,16 @@ fn seen(world: &World, command: &str, ran: &Ran) -> String {
     masked(&text.replace(&world.dir().display().to_string(), "DIR"))
 }
 
-/// Replaces what differs from run to run: measured times, ages, dates, process numbers, random hardware addresses.
+/// How many digits an endpoint's id has.
+const ID: usize = 12;
+
+/// Tells whether a word ends in an endpoint's id.
+fn is_id(word: &str) -> bool {
+    let last = word.rsplit('.').next().unwrap_or(word);
+    last.len() == ID && last.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Replaces what differs from run to run: measured times, ages, dates, process numbers, random hardware addresses, ids.
 fn masked(text: &str) -> String {
     let mut masked = String::new();
     let mut before = "";
@@ -115,7 +124,7 @@ fn masked(text: &str) -> String {
         };
         let digits = |number: &str| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
         let time = core.strip_suffix("µs").or_else(|| core.strip_suffix("ms")).or_else(|| core.strip_suffix('s'));
-        masked.push_str(match core {
+        let shown = match core {
             _ if before == "process" && digits(core) => "PID",
             _ if fraction(core) && core != "0.000" && core != "100.000" => "N.N",
             _ if time.is_some_and(fraction) => "TIME",
@@ -123,8 +132,14 @@ fn masked(text: &str) -> String {
             // As wide as it was, for the columns of a table.
             _ if core.len() == 2 && core.ends_with('s') && time.is_some_and(digits) => "Ns",
             _ if core.starts_with("fe80::") => "fe80::X",
+            // An endpoint's, alone or at the end of its lab's name.
+            _ if is_id(core) => {
+                masked.push_str(&core[..core.len() - ID]);
+                "XXXXXXXXXXXX"
+            }
             _ => core,
-        });
+        };
+        masked.push_str(shown);
         masked.push_str(rest);
         before = core;
     }
