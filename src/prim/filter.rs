@@ -60,7 +60,7 @@ options! {
     /// Options of `let_through`.
     pub struct ThroughOptions of "let_through" {
         /// That connections begun from elsewhere pass too, not only the answers to those from there.
-        new: bool,
+        both_ways: bool,
     }
 }
 
@@ -506,7 +506,7 @@ pub mod functions {
             let at = netns.living(lab)?;
             let name = ruleset::dev_name(lab, &at, &DevOrName::Dev(dev))?;
             let peer = || Peer::Dev(name.clone());
-            let back = if options.new.unwrap_or(false) { Through::To(peer()) } else { Through::Replies(peer()) };
+            let back = if options.both_ways.unwrap_or(false) { Through::To(peer()) } else { Through::Replies(peer()) };
             ask_let_through(lab, &at, vec![Through::From(peer()), back], &place)
         })?;
         Ok(netns)
