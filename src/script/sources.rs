@@ -167,11 +167,15 @@ pub(super) fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Resul
         return Ok(Script::embedded(&format!("stdlib/{file}"), text));
     }
     let error = Error::new(Kind::Missing, format!("import \"{wanted}\"")).because("there is no module of this name");
-    let names = match wanted.rsplit_once('/') {
-        Some((folder, _)) => modules_in(dirs, folder),
-        None => module_names(dirs),
+    let (names, folder) = match wanted.rsplit_once('/') {
+        Some((folder, _)) => (modules_in(dirs, folder), true),
+        None => (module_names(dirs), false),
     };
-    Err(match (name::nearest(wanted, names.iter().map(String::as_str)), names.is_empty()) {
+    let near = name::nearest(wanted, names.iter().map(String::as_str));
+    Err(match (near, names.is_empty()) {
+        // Of a folder all are of one sort, and few.
+        (Some(near), _) if folder => error.hint(format!("did you mean \"{near}\"? There are: {}", names.join(", "))),
+        (None, false) if folder => error.hint(format!("there are: {}", names.join(", "))),
         (Some(near), _) => error.hint(format!("did you mean \"{near}\"?")),
         (None, true) => error.hint("a path begins with `./`"),
         (None, false) => error.hint(format!("the standard library has: {}; a path begins with `./`", names.join(", "))),
