@@ -114,7 +114,7 @@ impl StateDir {
     /// `store` is where the store is, which outlives a restart. A process in a sandbox says so by `inside`: it can't see the
     /// holder, and knows that it lives.
     pub fn open(root: &Path, store: &Path, inside: Option<Inside>) -> Result<StateDir> {
-        let root = files::own_dir("state directory", root, "labs")?;
+        let root = files::own_dir("state directory", "TOPO_STATE", root, "labs")?;
         // A sandbox has a store of its own: what it keeps is about things that go with it.
         let store = inside.map_or_else(|| store.to_path_buf(), |inside| sandbox_store(&root, inside.holder));
         Ok(StateDir { root, store, inside })
