@@ -209,9 +209,26 @@ fn overlaps(a: &IpNetwork, b: &IpNetwork) -> bool {
     a.is_ipv4() == b.is_ipv4() && (a.contains(b.network()) || b.contains(a.network()))
 }
 
+/// Says why a subnet has no addresses for hosts (RFC 6890 lists those of both families).
+fn not_for_hosts(subnet: &IpNetwork) -> Option<&'static str> {
+    let in_any = |nets: &[&str]| nets.iter().filter_map(|net| net.parse().ok()).any(|net| overlaps(&net, subnet));
+    match () {
+        () if in_any(&["224.0.0.0/4", "ff00::/8"]) => Some("it has addresses of groups, which are no host's"),
+        () if in_any(&["127.0.0.0/8", "::1/128"]) => Some("it has addresses with which a host reaches itself alone"),
+        () if in_any(&["0.0.0.0/8", "240.0.0.0/4", "::/96"]) => Some("it has addresses that are reserved"),
+        () if in_any(&["fe80::/10"]) => Some("it has link-local addresses, which every device has and no router sends on"),
+        () => None,
+    }
+}
+
 fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place) -> Result<Map> {
     lab.take_name()?;
     let doing = format!("make the pool `{subnet}`");
+    if let Some(why) = not_for_hosts(&subnet) {
+        return Err(Error::invalid(doing)
+            .because(why)
+            .hint("take one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or fd00::/8, as RFC 1918 and RFC 4193 have it"));
+    }
     if let Some(netns) = &options.clear_of {
         let at = netns.living(lab)?;
         let except = options.except.as_ref().map(|dev| super::ruleset::dev_name(lab, &at, dev)).transpose()?;
