@@ -29,21 +29,15 @@ pub(super) fn release_dead(state: &StateDir, concerned: impl Fn(&str) -> bool) -
     }
     let store = state.store()?;
     let ipam = Ipam::new(store.as_ref());
-    let living = Living { state, store: store.as_ref(), on_record: RefCell::default(), errors: RefCell::default() };
+    let living = Living { state, store: store.as_ref(), on_record: RefCell::default(), unread: RefCell::default() };
     let dead = |owner: &str| {
         let lab = lab_of(owner);
         concerned(lab) && living.is_dead(lab)
     };
-    let leases = ipam.release_owned(&dead);
-    let pools = ipam.remove_owned(&dead);
-    let Living { errors, .. } = living;
-    match (leases, pools, Error::joined(errors.into_inner())) {
-        (Ok(leases), Ok(pools), None) => Ok(Freed { leases, pools }),
-        (leases, pools, unread) => {
-            let errors: Vec<Error> = leases.err().into_iter().chain(pools.err()).chain(unread).collect();
-            Err(Error::joined(errors).unwrap_or_else(|| Error::new(Kind::State, "release leases")))
-        }
-    }
+    let leases = ipam.release_owned(&dead)?;
+    let pools = ipam.remove_owned(&dead)?;
+    let unread = living.unread.into_inner();
+    unread.map_or(Ok(Freed { leases, pools }), Err)
 }
 
 /// Returns the lab of an owner: its name, behind which may be for whom it holds the lease.
@@ -57,7 +51,8 @@ struct Living<'a> {
     store: &'a dyn Store,
     /// The labs that a record named when it was last looked for. Only what is not among them is looked for again.
     on_record: RefCell<BTreeSet<String>>,
-    errors: RefCell<Vec<Error>>,
+    /// Why a record could not be read: then nobody is dead for sure.
+    unread: RefCell<Option<Error>>,
 }
 
 impl Living<'_> {
@@ -67,7 +62,7 @@ impl Living<'_> {
             // Also a name that no lab can have: nobody knows whose it is.
             _ => return false,
         }
-        if self.on_record.borrow().contains(lab) || !self.errors.borrow().is_empty() {
+        if self.on_record.borrow().contains(lab) || self.unread.borrow().is_some() {
             return false;
         }
         match self.read_records() {
@@ -78,7 +73,7 @@ impl Living<'_> {
             }
             // The record that can't be read may be the one that names it.
             Err(error) => {
-                self.errors.borrow_mut().push(error);
+                self.unread.replace(Some(error));
                 false
             }
         }
