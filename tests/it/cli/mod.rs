@@ -107,8 +107,18 @@ const ID: usize = 12;
 
 /// Tells whether a word ends in an endpoint's id.
 fn is_id(word: &str) -> bool {
-    let last = word.rsplit('.').next().unwrap_or(word);
-    last.len() == ID && last.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    let last = word.rsplit(['.', '/']).next().unwrap_or(word);
+    last.len() == ID && is_hex(last)
+}
+
+fn is_hex(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Returns the name of a lab's table without the hash of the state directory that is in it.
+fn table_of(word: &str) -> Option<&str> {
+    let (hash, lab) = word.strip_prefix("topo-")?.split_once('-')?;
+    (hash.len() == 8 && is_hex(hash)).then_some(lab)
 }
 
 /// Replaces what differs from run to run: measured times, ages, dates, process numbers, random hardware addresses, ids.
@@ -116,7 +126,7 @@ fn masked(text: &str) -> String {
     let mut masked = String::new();
     let mut before = "";
     for word in text.split_inclusive(|c: char| c.is_whitespace() || ",;()`\"".contains(c)) {
-        let end = word.trim_end_matches(|c: char| c.is_whitespace() || ",;()`\"".contains(c)).len();
+        let end = word.trim_end_matches(|c: char| c.is_whitespace() || ",;:()`\"".contains(c)).len();
         let (core, rest) = word.split_at(end);
         let fraction = |number: &str| {
             let parts: Vec<&str> = number.split('.').collect();
@@ -132,6 +142,14 @@ fn masked(text: &str) -> String {
             // As wide as it was, for the columns of a table.
             _ if core.len() == 2 && core.ends_with('s') && time.is_some_and(digits) => "Ns",
             _ if core.starts_with("fe80::") => "fe80::X",
+            _ if let Some(lab) = table_of(core) => {
+                masked.push_str("topo-XXXXXXXX-");
+                lab
+            }
+            _ if let Some(path) = core.strip_suffix(".json").filter(|path| is_id(path)) => {
+                masked.push_str(&path[..path.len() - ID]);
+                "XXXXXXXXXXXX.json"
+            }
             // An endpoint's, alone or at the end of its lab's name.
             _ if is_id(core) => {
                 masked.push_str(&core[..core.len() - ID]);

@@ -55,21 +55,6 @@ fn the_life_of_a_network() {
               "endpoints": [
                 {
                   "addresses": [
-                    "10.5.0.9/24"
-                  ],
-                  "aliases": [],
-                  "created": DATE,
-                  "dev": "eth0",
-                  "id": "XXXXXXXXXXXX",
-                  "ports": [
-                    "127.0.0.1:5353:53/udp",
-                    "8000-8002:9000-9002/tcp"
-                  ],
-                  "state": "up",
-                  "target": "c2"
-                },
-                {
-                  "addresses": [
                     "10.5.0.2/24"
                   ],
                   "aliases": [
@@ -83,6 +68,21 @@ fn the_life_of_a_network() {
                   ],
                   "state": "up",
                   "target": "c1"
+                },
+                {
+                  "addresses": [
+                    "10.5.0.9/24"
+                  ],
+                  "aliases": [],
+                  "created": DATE,
+                  "dev": "eth0",
+                  "id": "XXXXXXXXXXXX",
+                  "ports": [
+                    "127.0.0.1:5353:53/udp",
+                    "8000-8002:9000-9002/tcp"
+                  ],
+                  "state": "up",
+                  "target": "c2"
                 }
               ],
               "internal": false,
@@ -132,23 +132,8 @@ fn several_networks_at_once() {
             $ topo network create one
             network one: 10.224.0.0/24, gateway 10.224.0.1, driver bridge
             $ topo network create two --driver routed --ipv6 fd00:2::/64
-            --- stderr
-            error: the script threw: #{"error": "ErrorInModule", "line": 29, "message": "Syntax error: 'new' is a reserved keyword (line 19, position 33)\nin module 'stdlib/drivers/routed.rhai'", "module": "stdlib/drivers/routed.rhai", "position": 27, "source": "stdlib/network.rhai"}
-               --> stdlib/network.rhai:31:59
-                |
-             31 |         if type_of(e) != "Error" || e.kind != "missing" { throw e; }
-                |                                                           ^^^^^
-                |
-               ::: stdlib/network.rhai:114:5
-                |
-            114 |     check_driver(driver);
-                |     ------------ called from here
-                |
-               ::: scripts/network/create.rhai:25:21
-                |
-             25 | let made = network::create(args.name, #{
-                |                     ------ called from here
-            --- exit code 1
+            network two: 10.224.1.0/24, gateway 10.224.1.1, driver routed
+            network two: fd00:2::/64, gateway fd00:2::1, driver routed
             $ topo network create three --driver isolated --subnet fd00:3::/64
             network three: fd00:3::/64, gateway fd00:3::1, driver isolated
             $ topo network create four --subnet 10.9.0.0/24 --gateway 10.9.0.254 --mtu 1400 --internal
@@ -156,54 +141,56 @@ fn several_networks_at_once() {
             $ topo network connect one c1
             c1 is connected to one: eth0 has 10.224.0.2/24
             $ topo network connect two c1
-            --- stderr
-            error: find network `two`: there is no network of this name
-            hint: there are: four, one, three
-            --- exit code 1
+            c1 is connected to two: eth1 has 10.224.1.2/24
+            c1 is connected to two: eth1 has fd00:2::2/64
             $ topo network connect three c1
-            c1 is connected to three: eth1 has fd00:3::2/64
+            c1 is connected to three: eth2 has fd00:3::2/64
             $ topo network connect four c1
-            c1 is connected to four: eth2 has 10.9.0.1/24
+            c1 is connected to four: eth3 has 10.9.0.1/24
             $ topo network ls
-            NAME   SUBNET         DRIVER    GATEWAY     STATE  ENDPOINTS  LABELS
-            four   10.9.0.0/24    bridge    10.9.0.254  up     1
-            one    10.224.0.0/24  bridge    10.224.0.1  up     1
-            three  fd00:3::/64    isolated  fd00:3::1   up     1
+            NAME   SUBNET                     DRIVER    GATEWAY               STATE  ENDPOINTS  LABELS
+            four   10.9.0.0/24                bridge    10.9.0.254            up     1
+            one    10.224.0.0/24              bridge    10.224.0.1            up     1
+            three  fd00:3::/64                isolated  fd00:3::1             up     1
+            two    10.224.1.0/24 fd00:2::/64  routed    10.224.1.1 fd00:2::1  up     1
             $ topo network repair
             four: nothing is amiss
             one: nothing is amiss
             three: nothing is amiss
+            two: nothing is amiss
             $ nft flush ruleset
             $ topo network repair
-            four: put back: add table `topo-3897c25d-net.four`
-            four: put back: make table `topo-3897c25d-net.four` ready for published ports
+            four: put back: add table `topo-XXXXXXXX-net.four`
+            four: put back: make table `topo-XXXXXXXX-net.four` ready for published ports
             four: put back: drop what goes the way `forward`
             four: put back: drop what goes the way `forward`
-            one: put back: add table `topo-3897c25d-net.one`
-            one: put back: make table `topo-3897c25d-net.one` ready for published ports
+            one: put back: add table `topo-XXXXXXXX-net.one`
+            one: put back: make table `topo-XXXXXXXX-net.one` ready for published ports
             one: put back: masquerade `10.224.0.0/24`
             one: put back: accept what goes the way `forward`
             one: put back: accept what goes the way `forward`
             one: put back: drop what goes the way `forward`
-            three: put back: add table `topo-3897c25d-net.three`
-            three: put back: make table `topo-3897c25d-net.three` ready for published ports
+            three: put back: add table `topo-XXXXXXXX-net.three`
+            three: put back: make table `topo-XXXXXXXX-net.three` ready for published ports
             three: put back: drop what goes the way `forward`
             three: put back: drop what goes the way `forward`
+            two: put back: add table `topo-XXXXXXXX-net.two`
+            two: put back: make table `topo-XXXXXXXX-net.two` ready for published ports
             $ topo network restore
             four: it is up
             one: it is up
             three: it is up
+            two: it is up
             $ topo network rm one two three four
             --- stderr
-            error: remove network `one`: connected to it: `c1` (10.224.0.2)
+            error: remove networks: remove network `one`: connected to it: `c1` (10.224.0.2); remove network `two`: connected to it: `c1` (10.224.1.2); remove network `three`: connected to it: `c1` (fd00:3::2); remove network `four`: connected to it: `c1` (10.9.0.1)
             hint: disconnect them, or give `--force`
             --- exit code 1
             $ topo network rm one two three four --force
             network one is removed
-            --- stderr
-            error: find network `two`: there is no network of this name
-            hint: there are: four, three
-            --- exit code 1
+            network two is removed
+            network three is removed
+            network four is removed
         "#]]);
     });
 }
@@ -266,16 +253,14 @@ fn the_help_of_each_command() {
             Creates a container network.
 
             Its containers reach each other, the host and, unless it is internal, the world outside; from
-            outside they are reached at
-            published ports. The network stays until `topo network rm NAME` removes it; after a restart of the
-            machine
-            `topo network restore` builds it again.
+            outside they are reached at published ports. The network stays until `topo network rm NETWORK`
+            removes it; after a restart of the machine `topo network restore` builds it again.
 
-            Usage: topo network create [OPTIONS] <NAME>
+            Usage: topo network create [OPTIONS] <NETWORK>
 
             Arguments:
-              <NAME>
-                      the network
+              <NETWORK>
+                      the network's name
 
             Options:
                   --subnet <CIDR>
@@ -284,7 +269,7 @@ fn the_help_of_each_command() {
                   --gateway <IP>
                       the host's address in it; the first one unless given
 
-                  --driver <NAME>
+                  --driver <DRIVER>
                       bridge, routed, isolated, macvlan, ipvlan, or one of your own
 
                       [default: bridge]
@@ -342,37 +327,23 @@ fn the_help_of_each_command() {
                   --name <NAME>  Name the lab
             $ topo network inspect --help
             Shows all about a container network, as JSON: its subnets, its containers with their addresses and
-            ports, and what the kernel
-            no longer has as it should be (`drift`).
+            ports, and what the kernel no longer has as it should be (`drift`)
 
-            Usage: topo network inspect [OPTIONS] <NAME>
+            Usage: topo network inspect [OPTIONS] <NETWORK>
 
             Arguments:
-              <NAME>
-                      the network
+              <NETWORK>  the network
 
             Options:
-              -h, --help
-                      Print help (see a summary with '-h')
+              -h, --help  Print help
 
             Run options:
-                  --rm
-                      Take the lab down at the end
-
-                  --keep
-                      Keep what was built even if the script fails
-
-                  --sandbox
-                      Build the lab in a private machine of its own (always so without root)
-
-                  --trace
-                      Print each step with the commands that do the same
-
-                  --json
-                      Print the result as JSON
-
-                  --name <NAME>
-                      Name the lab
+                  --rm           Take the lab down at the end
+                  --keep         Keep what was built even if the script fails
+                  --sandbox      Build the lab in a private machine of its own (always so without root)
+                  --trace        Print each step with the commands that do the same
+                  --json         Print the result as JSON
+                  --name <NAME>  Name the lab
             $ topo network connect --help
             Connects a container to a network: gives it a device, an address, a way out, and published ports.
 
@@ -395,7 +366,7 @@ fn the_help_of_each_command() {
                       [HOSTIP:]PORT:PORT[/PROTO], of the host and of the container, or ranges:
                       8000-8010:9000-9010/udp
 
-                  --alias <NAME>
+                  --alias <ALIAS>
                       another name for it, for `topo network disconnect`
 
               -h, --help
@@ -442,10 +413,10 @@ fn the_help_of_each_command() {
             Removes container networks. One with containers connected to it is refused, unless --force
             disconnects them first
 
-            Usage: topo network rm [OPTIONS] <NAME>...
+            Usage: topo network rm [OPTIONS] <NETWORK>...
 
             Arguments:
-              <NAME>...  the networks
+              <NETWORK>...  the networks
 
             Options:
                   --force  disconnect their containers first
@@ -462,10 +433,10 @@ fn the_help_of_each_command() {
             Puts back what of container networks the kernel no longer has: rules that somebody flushed, settings
             that somebody changed
 
-            Usage: topo network repair [OPTIONS] [NAME]...
+            Usage: topo network repair [OPTIONS] [NETWORK]...
 
             Arguments:
-              [NAME]...  the networks; all unless given
+              [NETWORK]...  the networks; all unless given
 
             Options:
               -h, --help  Print help
@@ -481,10 +452,10 @@ fn the_help_of_each_command() {
             Builds container networks again after a restart of the machine; their addresses stay with those that
             had them
 
-            Usage: topo network restore [OPTIONS] [NAME]...
+            Usage: topo network restore [OPTIONS] [NETWORK]...
 
             Arguments:
-              [NAME]...  the networks; all unless given
+              [NETWORK]...  the networks; all unless given
 
             Options:
               -h, --help  Print help
@@ -507,9 +478,9 @@ fn words_that_are_missing() {
             $ topo network create
             --- stderr
             error: the following required arguments were not provided:
-              <NAME>
+              <NETWORK>
 
-            Usage: topo network create <NAME>
+            Usage: topo network create <NETWORK>
 
             For more information, try '--help'.
             --- exit code 2
@@ -525,9 +496,9 @@ fn words_that_are_missing() {
             $ topo network rm
             --- stderr
             error: the following required arguments were not provided:
-              <NAME>...
+              <NETWORK>...
 
-            Usage: topo network rm <NAME>...
+            Usage: topo network rm <NETWORK>...
 
             For more information, try '--help'.
             --- exit code 2
@@ -547,7 +518,7 @@ fn words_that_are_missing() {
 
               tip: a similar argument exists: '--subnet'
 
-            Usage: topo network create --subnet <CIDR> <NAME>
+            Usage: topo network create --subnet <CIDR> <NETWORK>
 
             For more information, try '--help'.
             --- exit code 2

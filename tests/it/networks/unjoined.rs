@@ -24,7 +24,7 @@ fn an_address_that_cant_be() {
                 --- exit code 2
                 $ topo network connect web c2 --ip 10.5.0.2
                 --- stderr
-                error: take `10.5.0.2` of the pool `10.5.0.0/24`: `net.web.XXXXXXXXXXXX` holds it
+                error: take `10.5.0.2` of the pool `10.5.0.0/24`: `net.web.XXXXXXXXXXXX: c1` holds it
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.0
                 --- stderr
@@ -71,26 +71,28 @@ fn a_target_that_cant_be() {
             expect![[r#"
                 $ topo network connect web c9
                 --- stderr
-                error: find netns `c9`: there is no netns of this name
+                error: connect `c9` to network `web`: find netns `c9`: there is no netns of this name
                 hint: did you mean `c1`?
                 --- exit code 1
                 $ topo network connect web 999999
                 --- stderr
-                error: open the netns of process 999999: there is no such process
+                error: connect `999999` to network `web`: open the netns of process PID: there is no such process
+                hint: a container is named by a process in it, by the path of its netns, or by the netns's name
                 --- exit code 1
                 $ topo network connect web 0
                 --- stderr
-                error: open the netns of process 0: a pid is a number above 0
+                error: connect `0` to network `web`: open the netns of process PID: a pid is a number above 0
+                hint: a container is named by a process in it, by the path of its netns, or by the netns's name
                 --- exit code 1
                 $ topo network connect web 99999999999999999999
                 --- stderr
-                error: find netns `99999999999999999999`: there is no netns of this name
-                hint: `netns("99999999999999999999")` makes it
+                error: connect `99999999999999999999` to network `web`: find netns `99999999999999999999`: there is no netns of this name
+                hint: a container is named by a process in it, by the path of its netns, or by the netns's name
                 --- exit code 1
                 $ topo network connect web -- -1
                 --- stderr
-                error: netns name `-1`: its first character is not a letter, digit or _
-                hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+                error: connect `-1` to network `web`: netns name `-1`: its first character is not a letter, digit or _
+                hint: a container is named by a process in it, by the path of its netns, or by the netns's name
                 --- exit code 1
                 $ topo network connect web 1
                 --- stderr
@@ -109,20 +111,23 @@ fn a_target_that_cant_be() {
                 --- exit code 1
                 $ topo network connect web /proc/1/ns/mnt
                 --- stderr
-                error: open the netns `/proc/1/ns/mnt`: `/proc/1/ns/mnt` is no network namespace
+                error: connect `/proc/1/ns/mnt` to network `web`: open the netns `/proc/1/ns/mnt`: `/proc/1/ns/mnt` is no network namespace
+                hint: a container is named by a process in it, by the path of its netns, or by the netns's name
                 --- exit code 1
                 $ topo network connect web ./file
                 --- stderr
-                error: open the netns `./file`: `./file` is no network namespace
+                error: connect `./file` to network `web`: open the netns `./file`: `./file` is no network namespace
+                hint: a container is named by a process in it, by the path of its netns, or by the netns's name
                 --- exit code 1
                 $ topo network connect web ./nothing
                 --- stderr
-                error: open the netns `./nothing`: No such file or directory
+                error: connect `./nothing` to network `web`: open the netns `./nothing`: No such file or directory
+                hint: a container is named by a process in it, by the path of its netns, or by the netns's name
                 --- exit code 1
                 $ topo network connect web .
                 --- stderr
-                error: netns name `.`: its first character is not a letter, digit or _
-                hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+                error: connect `.` to network `web`: netns name `.`: its first character is not a letter, digit or _
+                hint: a container is named by a process in it, by the path of its netns, or by the netns's name
                 --- exit code 1
                 $ topo network connect web host
                 --- stderr
@@ -131,8 +136,8 @@ fn a_target_that_cant_be() {
                 --- exit code 1
                 $ topo network connect web ''
                 --- stderr
-                error: netns name ``: it is empty
-                hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+                error: connect `` to network `web`: netns name ``: it is empty
+                hint: a container is named by a process in it, by the path of its netns, or by the netns's name
                 --- exit code 1
             "#]],
         );
@@ -146,93 +151,95 @@ fn ports_that_cant_be() {
         make_web(w);
         network(w, "connect web c3 --publish 8080:80").ok();
         network(w, "create inner --internal").ok();
+        // So that nothing of what a bridge is like follows from its first port, nor of a pool from its first lease.
+        network(w, "connect inner c1").ok();
         nothing_happens(
             w,
             expect![[r#"
-                $ topo network connect web c2 --publish 0:80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 0:80
                 --- stderr
                 error: publish `0:80`: `0` is no port, which is a number from 1 to 65535
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish 80:0
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 80:0
                 --- stderr
                 error: publish `80:0`: `0` is no port, which is a number from 1 to 65535
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish 70000:80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 70000:80
                 --- stderr
                 error: publish `70000:80`: `70000` is no port, which is a number from 1 to 65535
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish 80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 80
                 --- stderr
                 error: publish `80`: it has one port, and needs that of the host and that of the container
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish ''
+                $ topo network connect web c2 --ip 10.5.0.9 --publish ''
                 --- stderr
                 error: publish ``: it has one port, and needs that of the host and that of the container
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish 1000-1009:2000-2008
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 1000-1009:2000-2008
                 --- stderr
                 error: publish `1000-1009:2000-2008`: the ranges 1000-1009 and 2000-2008 are of different lengths
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish 1009-1000:2009-2000
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 1009-1000:2009-2000
                 --- stderr
                 error: publish `1009-1000:2009-2000`: the range `1009-1000` ends before it begins
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish 80:80/icmp
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 80:80/icmp
                 --- stderr
                 error: publish `80:80/icmp`: `icmp` is no protocol with ports: tcp, udp and sctp are
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish 80:80/TCP
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 80:80/TCP
                 --- stderr
                 error: publish `80:80/TCP`: `TCP` is no protocol with ports: tcp, udp and sctp are
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish example.org:80:80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish example.org:80:80
                 --- stderr
                 error: publish `example.org:80:80`: it is not an IP address
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish 10.99.0.1:80:80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 10.99.0.1:80:80
                 --- stderr
-                error: publish `10.99.0.1:80/tcp` to `10.5.0.4:80`: `10.99.0.1` is no address of the host
+                error: publish `10.99.0.1:80/tcp` to `10.5.0.9:80`: `10.99.0.1` is no address of the host
                 --- exit code 1
-                $ topo network connect web c2 --publish ::1:80:80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish ::1:80:80
                 --- stderr
                 error: publish `::1:80:80`: an IPv6 address before a port stands in brackets: `[::1]`
                 hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --publish [::1]:80:80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish [::1]:80:80
                 --- stderr
                 error: publish ports of `c2`: the endpoint has no address of the family of `::1`
                 hint: give a host address of the other family
                 --- exit code 1
-                $ topo network connect web c2 --publish 8080:80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 8080:80
                 --- stderr
-                error: publish `8080/tcp` to `10.5.0.6:80`: port 8080/tcp is published already, to `10.5.0.3:80`, by lab `net.web.XXXXXXXXXXXX`
+                error: publish `8080/tcp` to `10.5.0.9:80`: port 8080/tcp is published already, to `10.5.0.3:80`, by lab `net.web.XXXXXXXXXXXX`
                 hint: publish another port, or end what has this one
                 --- exit code 1
-                $ topo network connect web c2 --publish 127.0.0.1:8080:80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 127.0.0.1:8080:80
                 --- stderr
-                error: publish `127.0.0.1:8080/tcp` to `10.5.0.7:80`: port 8080/tcp is published already, to `10.5.0.3:80`, by lab `net.web.XXXXXXXXXXXX`
+                error: publish `127.0.0.1:8080/tcp` to `10.5.0.9:80`: port 8080/tcp is published already, to `10.5.0.3:80`, by lab `net.web.XXXXXXXXXXXX`
                 hint: publish another port, or end what has this one
                 --- exit code 1
-                $ topo network connect web c2 --publish 8000-8100:8000-8100
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 8000-8100:8000-8100
                 --- stderr
-                error: publish `8000-8100/tcp` to `10.5.0.8:8000`: port 8080/tcp is published already, to `10.5.0.3:80`, by lab `net.web.XXXXXXXXXXXX`
+                error: publish `8000-8100/tcp` to `10.5.0.9:8000`: port 8080/tcp is published already, to `10.5.0.3:80`, by lab `net.web.XXXXXXXXXXXX`
                 hint: publish another port, or end what has this one
                 --- exit code 1
-                $ topo network connect web c2 --publish 90:80 --publish 90:81
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 90:80 --publish 90:81
                 --- stderr
                 error: publish `90/tcp`: `90/tcp` is published too, to `10.5.0.9:80`
                 --- exit code 1
-                $ topo network connect inner c2 --publish 80:80
+                $ topo network connect inner c2 --ip 10.224.0.9 --publish 80:80
                 --- stderr
                 error: publish ports of `c2`: network `inner` is internal: nothing outside reaches its containers
                 hint: publish on a network that was created without `--internal`
@@ -263,24 +270,23 @@ fn names_that_are_taken() {
                 --- exit code 1
                 $ topo network connect web c2 --alias ../x
                 --- stderr
-                error: invalid value '../x' for '--alias <NAME>': a name cannot be `.` or `..`, nor have a `/` or a control character in it
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: alias name `../x`: '/' is not allowed in it
+                hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+                --- exit code 1
                 $ topo network connect web c3 --ip 10.5.0.77
                 --- stderr
                 error: connect `c3` to network `web`: it is connected already, as 10.5.0.3
-                hint: `topo network disconnect web c3` first, or `publish` adds ports
+                hint: `topo network disconnect web c3` first, or `network::publish` in a script adds ports
                 --- exit code 1
                 $ topo network connect web c3 --alias other
                 --- stderr
                 error: connect `c3` to network `web`: it is connected already, as 10.5.0.3
-                hint: `topo network disconnect web c3` first, or `publish` adds ports
+                hint: `topo network disconnect web c3` first, or `network::publish` in a script adds ports
                 --- exit code 1
                 $ topo network connect web c3 --publish 9090:80
                 --- stderr
                 error: connect `c3` to network `web`: it is connected already, as 10.5.0.3
-                hint: `topo network disconnect web c3` first, or `publish` adds ports
+                hint: `topo network disconnect web c3` first, or `network::publish` in a script adds ports
                 --- exit code 1
             "#]],
         );
