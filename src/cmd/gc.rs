@@ -5,8 +5,8 @@ use super::output::{self, Style, Trouble, talk};
 use crate::lab;
 use crate::prim;
 
-/// Removes what dead runs left behind: labs whose run was killed, and namespaces and devices that bear the mark of a lab
-/// that is not known any more. Labs that are up stay.
+/// Removes what dead runs left behind: labs whose run was killed, namespaces and devices that bear the mark of a lab that is
+/// not known any more, and the addresses that such a lab held. Labs that are up stay.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print each step that is taken back
@@ -24,6 +24,12 @@ pub(super) fn gc(args: &Args, context: &Context) -> Result<u8, Trouble> {
         for name in names {
             talk(&format!("removed {what} `{name}`\n"));
         }
+    }
+    for held in &collected.leases {
+        talk(&format!("removed lease `{}` of `{}`\n", held.lease.ip, held.lease.owner));
+    }
+    for pool in &collected.pools {
+        talk(&format!("removed pool `{pool}`\n"));
     }
     if collected.is_empty() {
         talk("nothing was left behind\n");

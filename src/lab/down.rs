@@ -6,6 +6,7 @@ use super::error::{Error, Kind};
 use super::event::Listener;
 use super::journal;
 use super::kernel::Kernel;
+use super::leases::release_dead;
 use super::state::{self, LabDir, Record, StateDir, Status};
 use super::step::Steps;
 use super::undo;
@@ -35,8 +36,7 @@ pub(super) fn down_locked(
     let here = state.inside().map(|inside| inside.holder);
     let undone = match (record.holder.filter(|holder| Some(*holder) != here), state::boot_id()) {
         (_, Err(error)) => Err(error),
-        // The machine was restarted: nothing of the lab is left in the kernel.
-        (_, Ok(boot_id)) if boot_id != record.boot_id => dir.remove(state).map(|()| Vec::new()),
+        (_, Ok(boot_id)) if boot_id != record.boot_id => forget(state, dir, steps, listener),
         (Some(holder), _) => end_sandbox(holder)
             .and_then(|()| state.drop_store_of(holder))
             .and_then(|()| dir.remove(state))
@@ -44,6 +44,17 @@ pub(super) fn down_locked(
         (None, _) => undo_journal(state, dir, record, steps, listener),
     };
     undone.unwrap_or_else(|error| vec![error])
+}
+
+/// Removes what is known of a lab of before the machine was restarted: nothing of it is left in the kernel, but the addresses
+/// that it held are.
+fn forget(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) -> Result<Vec<Error>, Error> {
+    let name = dir.name().to_string();
+    let mut errors = down_children(state, &name, steps, listener);
+    dir.remove(state)?;
+    // Killed before this, `gc` sees to it.
+    errors.extend(release_dead(state, |lab| lab == name).err());
+    Ok(errors)
 }
 
 fn undo_journal(

@@ -12,20 +12,18 @@ pub(super) const DAMAGED: &str = "the file is damaged; nothing was changed";
 
 /// Opens the directory `root` and makes `below` in it, both with mode 0700, if they aren't there; returns its full path.
 ///
-/// `what` is the word for it in the errors. Fails with `state` where it belongs to another user, or others can write to it.
-pub(super) fn own_dir(what: &str, root: &Path, below: &str) -> Result<PathBuf> {
+/// `what` is the word for it in the errors, `variable` what the user may set instead. Fails with `state` where it belongs to another user, or others can write to it.
+pub(super) fn own_dir(what: &str, variable: &str, root: &Path, below: &str) -> Result<PathBuf> {
     let doing = || format!("open the {what} `{}`", root.display());
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(root.join(below))
-        .map_err(|source| Error::file(doing(), &source).hint("set TOPO_STATE to a directory that you can write to"))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(root.join(below)).map_err(|source| {
+        Error::file(doing(), &source).hint(format!("set {variable} to a directory that you can write to"))
+    })?;
     let meta = std::fs::metadata(root).map_err(|source| Error::file(doing(), &source))?;
     let me = me();
     if meta.uid() != me {
         return Err(Error::new(Kind::State, doing())
             .because(format!("it belongs to user {}, and you are user {me}", meta.uid()))
-            .hint("set TOPO_STATE to a directory of your own"));
+            .hint(format!("set {variable} to a directory of your own")));
     }
     if meta.mode() & 0o022 != 0 {
         return Err(Error::new(Kind::State, doing())

@@ -3,10 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use ipnetwork::IpNetwork;
+
 use super::down::{down_locked, end_sandbox};
 use super::error::{Error, Kind, Result};
 use super::event::Listener;
+use super::ipam::Held;
 use super::kernel::Kernel;
+use super::leases::{Freed, release_dead};
 use super::model::{NetnsAt, NetnsRef};
 use super::state::{LabDir, Record, StateDir, Status, Tie};
 use super::step::Steps;
@@ -22,6 +26,10 @@ pub struct Collected {
     pub netns: Vec<String>,
     /// Devices of the host that belong to no lab that is known.
     pub devs: Vec<String>,
+    /// Addresses that labs held which are no more.
+    pub leases: Vec<Held>,
+    /// Pools that labs made which are no more.
+    pub pools: Vec<IpNetwork>,
     /// What went wrong.
     pub errors: Vec<Error>,
 }
@@ -29,7 +37,13 @@ pub struct Collected {
 impl Collected {
     /// Tells whether there was nothing to remove, and nothing went wrong.
     pub fn is_empty(&self) -> bool {
-        self.labs.is_empty() && self.netns.is_empty() && self.devs.is_empty() && self.errors.is_empty()
+        let Collected { labs, netns, devs, leases, pools, errors } = self;
+        labs.is_empty()
+            && netns.is_empty()
+            && devs.is_empty()
+            && leases.is_empty()
+            && pools.is_empty()
+            && errors.is_empty()
     }
 }
 
@@ -46,6 +60,10 @@ pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Co
     }
     if let Err(error) = collect_marked(state, &mut collected) {
         collected.errors.push(error);
+    }
+    match release_dead(state, |_| true) {
+        Ok(Freed { leases, pools }) => (collected.leases, collected.pools) = (leases, pools),
+        Err(error) => collected.errors.push(error),
     }
     Ok(collected)
 }

@@ -15,6 +15,7 @@ mod gc;
 pub mod ipam;
 mod journal;
 mod kernel;
+mod leases;
 mod model;
 pub mod name;
 mod place;

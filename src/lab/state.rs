@@ -114,7 +114,7 @@ impl StateDir {
     /// `store` is where the store is, which outlives a restart. A process in a sandbox says so by `inside`: it can't see the
     /// holder, and knows that it lives.
     pub fn open(root: &Path, store: &Path, inside: Option<Inside>) -> Result<StateDir> {
-        let root = files::own_dir("state directory", root, "labs")?;
+        let root = files::own_dir("state directory", "TOPO_STATE", root, "labs")?;
         // A sandbox has a store of its own: what it keeps is about things that go with it.
         let store = inside.map_or_else(|| store.to_path_buf(), |inside| sandbox_store(&root, inside.holder));
         Ok(StateDir { root, store, inside })
@@ -128,6 +128,11 @@ impl StateDir {
     /// Returns the sandbox that this process is in.
     pub fn inside(&self) -> Option<Inside> {
         self.inside
+    }
+
+    /// Tells whether there is a store yet.
+    pub(super) fn has_store(&self) -> bool {
+        self.store.is_dir()
     }
 
     /// Opens the store.

@@ -43,8 +43,6 @@ options! {
     pub struct PoolOptions of "ipam_pool" {
         /// The address that is never handed out, since it is the gateway's; the first one unless given.
         gateway: IpAddr,
-        /// Whose the pool is; the lab's unless given.
-        owner: String,
         /// The namespace with whose routes and addresses it must not overlap.
         clear_of: NetnsHandle,
         /// The device of that namespace whose routes and addresses do not count.
@@ -222,15 +220,33 @@ fn overlaps(a: &IpNetwork, b: &IpNetwork) -> bool {
     a.is_ipv4() == b.is_ipv4() && (a.contains(b.network()) || b.contains(a.network()))
 }
 
+/// Says why a subnet has no addresses for hosts (RFC 6890 lists those of both families).
+fn not_for_hosts(subnet: &IpNetwork) -> Option<&'static str> {
+    let in_any = |nets: &[&str]| nets.iter().filter_map(|net| net.parse().ok()).any(|net| overlaps(&net, subnet));
+    match () {
+        () if in_any(&["224.0.0.0/4", "ff00::/8"]) => Some("it has addresses of groups, which are no host's"),
+        () if in_any(&["127.0.0.0/8", "::1/128"]) => Some("it has addresses with which a host reaches itself alone"),
+        () if in_any(&["0.0.0.0/8", "240.0.0.0/4", "::/96"]) => Some("it has addresses that are reserved"),
+        () if in_any(&["fe80::/10"]) => {
+            Some("it has link-local addresses, which every device has and no router sends on")
+        }
+        () => None,
+    }
+}
+
 fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place) -> Result<Map> {
     lab.take_name()?;
     let doing = format!("make the pool `{subnet}`");
+    if let Some(why) = not_for_hosts(&subnet) {
+        return Err(Error::invalid(doing).because(why).hint(
+            "take one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or fd00::/8, as RFC 1918 and RFC 4193 have it",
+        ));
+    }
     let gateway = match options.gateway {
         Some(gateway) => gateway,
         None => Subnet::of(subnet)?.first_usable(),
     };
-    let owner = options.owner.clone().unwrap_or_else(|| lab.name().to_string());
-    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, owner) };
+    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, lab.name()) };
     // Another pool is named before what that has made in the kernel.
     let store = lab.store()?;
     Ipam::new(store.as_ref()).check_pool(&spec)?;
@@ -437,15 +453,15 @@ pub mod functions {
         })
     }
 
-    /// Removes a pool with all that is leased of it, if it is the owner's; tells whether it was.
+    /// Removes a pool with all that is leased of it, if it is that lab's; tells whether it was.
     ///
     /// Like the end of `docker network rm`.
     ///
     /// Fails with `state` where the pool's file is damaged.
     ///
     /// ```rhai
-    /// ipam_pool("10.5.0.0/24", #{ owner: "me" });
-    /// assert(!ipam_drop("10.5.0.0/24", "you") && ipam_drop("10.5.0.0/24", "me"));
+    /// lab_within("office", #{}, || { ipam_pool("10.5.0.0/24", #{}); });
+    /// assert(!ipam_drop("10.5.0.0/24", "shop") && ipam_drop("10.5.0.0/24", "office"));
     /// ```
     #[rhai_fn(return_raw)]
     pub fn ipam_drop(ctx: NativeCallContext, subnet: Dynamic, owner: &str) -> RhaiResultOf<bool> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Group;
 use super::context::{RhaiResultOf, lab_of, place_of, raise, with_lab};
 use super::labs::as_json;
-use crate::lab::store::Key;
+use crate::lab::store::{Key, RECORDS};
 use crate::lab::{Error, Event, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, as_refusal, name};
 use crate::net;
 use crate::{step_identity, step_sort};
@@ -87,8 +87,6 @@ impl Step for PutRecord {
     }
 }
 
-/// The kind under which the store keeps records.
-const RECORDS: &str = "records";
 /// The kind under which the store keeps locks.
 const LOCKS: &str = "locks";
 

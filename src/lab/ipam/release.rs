@@ -76,6 +76,35 @@ impl Ipam<'_> {
         opened.remove_if_unused(&guard)
     }
 
+    /// Removes the pools whose owner is `dead` and of which nothing is leased; returns what was removed.
+    ///
+    /// It goes on after a failure: the error has the others with it.
+    pub fn remove_owned(&self, dead: &dyn Fn(&str) -> bool) -> Result<Vec<IpNetwork>> {
+        let mut removed = Vec::new();
+        let mut errors = Vec::new();
+        for subnet in self.subnets()? {
+            match self.remove_owned_pool(subnet, dead) {
+                Ok(true) => removed.push(subnet.net()),
+                Ok(false) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(removed),
+            false => Err(errors.remove(0).also(errors)),
+        }
+    }
+
+    fn remove_owned_pool(&self, subnet: Subnet, dead: &dyn Fn(&str) -> bool) -> Result<bool> {
+        let guard = self.store.lock(&pool_key(subnet)?)?;
+        let Some(opened) = Opened::read(self.store, subnet)? else { return Ok(false) };
+        let unwanted = !opened.is_in_use()? && dead(&opened.record.pool.spec.owner);
+        if unwanted {
+            opened.remove(&guard)?;
+        }
+        Ok(unwanted)
+    }
+
     /// Reads all pools, and returns the leases whose owner doesn't live.
     ///
     /// Fails with `state` where a file can't be right; a block that is marked full and isn't counts too.

@@ -35,7 +35,7 @@ pub struct LocalStore {
 impl LocalStore {
     /// Opens the store, and makes its directory (mode 0700) if it isn't there; one of another user is refused.
     pub fn open(root: &Path) -> Result<LocalStore> {
-        Ok(LocalStore { root: files::own_dir("store", root, "")?, patience: PATIENCE })
+        Ok(LocalStore { root: files::own_dir("store", "TOPO_STORE", root, "")?, patience: PATIENCE })
     }
 
     /// Sets how long `lock` waits before it is `busy`; half a minute unless set.

@@ -16,6 +16,9 @@ pub use local::LocalStore;
 
 use super::error::Result;
 
+/// The kind under which records are kept: networks, endpoints, and what else scripts write down.
+pub const RECORDS: &str = "records";
+
 /// Keeps JSON values under keys, for many processes at once.
 ///
 /// Readers need no lock: they see a value as it was before a write, or after it, never half of it. Writers hold a lock, so that

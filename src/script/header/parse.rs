@@ -71,9 +71,19 @@ fn header_lines(source: &str) -> Result<Vec<Line<'_>>, HeaderError> {
     Ok(lines)
 }
 
+/// Returns prose with each paragraph on one line, for a terminal of any width; what is indented or listed keeps its lines.
 fn text_of(lines: &[Line]) -> String {
-    let lines: Vec<_> = lines.iter().map(|line| line.text).collect();
-    lines.join("\n").trim_matches('\n').to_owned()
+    let flows = |text: &str| !text.is_empty() && !text.starts_with([' ', '-', '*', '|', '$']);
+    let mut prose = String::new();
+    let mut before = "";
+    for line in lines {
+        if !prose.is_empty() {
+            prose.push(if flows(before) && flows(line.text) { ' ' } else { '\n' });
+        }
+        prose.push_str(line.text);
+        before = line.text;
+    }
+    prose.trim_matches('\n').to_owned()
 }
 
 /// Finds a heading that was meant to be `Arguments:`, so that what it declares is not taken for prose.

@@ -42,7 +42,7 @@ fn as_user(test: impl FnOnce(&World)) {
 }
 
 /// A person at a terminal in a world.
-trait Terminal {
+pub(crate) trait Terminal {
     /// Runs the commands of a transcript, its lines that begin with `$`, and compares all that is seen: for each command its
     /// output, its messages below `--- stderr`, and its exit code if that isn't 0.
     ///
@@ -102,12 +102,31 @@ fn seen(world: &World, command: &str, ran: &Ran) -> String {
     masked(&text.replace(&world.dir().display().to_string(), "DIR"))
 }
 
-/// Replaces what differs from run to run: measured times, ages, dates, process numbers, random hardware addresses.
+/// How many digits an endpoint's id has.
+const ID: usize = 12;
+
+/// Tells whether a word ends in an endpoint's id.
+fn is_id(word: &str) -> bool {
+    let last = word.rsplit(['.', '/']).next().unwrap_or(word);
+    last.len() == ID && is_hex(last)
+}
+
+fn is_hex(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
+/// Returns the name of a lab's table without the hash of the state directory that is in it.
+fn table_of(word: &str) -> Option<&str> {
+    let (hash, lab) = word.strip_prefix("topo-")?.split_once('-')?;
+    (hash.len() == 8 && is_hex(hash)).then_some(lab)
+}
+
+/// Replaces what differs from run to run: measured times, ages, dates, process numbers, random hardware addresses, ids.
 fn masked(text: &str) -> String {
     let mut masked = String::new();
     let mut before = "";
     for word in text.split_inclusive(|c: char| c.is_whitespace() || ",;()`\"".contains(c)) {
-        let end = word.trim_end_matches(|c: char| c.is_whitespace() || ",;()`\"".contains(c)).len();
+        let end = word.trim_end_matches(|c: char| c.is_whitespace() || ",;:()`\"".contains(c)).len();
         let (core, rest) = word.split_at(end);
         let fraction = |number: &str| {
             let parts: Vec<&str> = number.split('.').collect();
@@ -115,7 +134,7 @@ fn masked(text: &str) -> String {
         };
         let digits = |number: &str| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
         let time = core.strip_suffix("µs").or_else(|| core.strip_suffix("ms")).or_else(|| core.strip_suffix('s'));
-        masked.push_str(match core {
+        let shown = match core {
             _ if before == "process" && digits(core) => "PID",
             _ if fraction(core) && core != "0.000" && core != "100.000" => "N.N",
             _ if time.is_some_and(fraction) => "TIME",
@@ -123,8 +142,22 @@ fn masked(text: &str) -> String {
             // As wide as it was, for the columns of a table.
             _ if core.len() == 2 && core.ends_with('s') && time.is_some_and(digits) => "Ns",
             _ if core.starts_with("fe80::") => "fe80::X",
+            _ if let Some(lab) = table_of(core) => {
+                masked.push_str("topo-XXXXXXXX-");
+                lab
+            }
+            _ if let Some(path) = core.strip_suffix(".json").filter(|path| is_id(path)) => {
+                masked.push_str(&path[..path.len() - ID]);
+                "XXXXXXXXXXXX.json"
+            }
+            // An endpoint's, alone or at the end of its lab's name.
+            _ if is_id(core) => {
+                masked.push_str(&core[..core.len() - ID]);
+                "XXXXXXXXXXXX"
+            }
             _ => core,
-        });
+        };
+        masked.push_str(shown);
         masked.push_str(rest);
         before = core;
     }

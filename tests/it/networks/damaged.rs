@@ -1,0 +1,261 @@
+//! Stores that can't be read: the file and the byte are named, nothing is changed, and what is whole can still be used.
+
+use expect_test::expect;
+
+use super::{CONTAINERS, in_network_world, make_web, network, nothing_happens};
+use crate::cli::Terminal;
+
+#[test]
+fn damaged_records() {
+    in_network_world(CONTAINERS, |w, _| {
+        make_web(w);
+        w.run(
+            "cp -a state/store whole; printf '{\"name\": \"web\", nonsense' >state/store/records/networks.d/web.json",
+        )
+        .ok();
+        nothing_happens(
+            w,
+            expect![[r#"
+                $ topo network ls
+                --- stderr
+                error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network inspect web
+                --- stderr
+                error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network connect web c2
+                --- stderr
+                error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network rm --force web
+                --- stderr
+                error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network create web
+                --- stderr
+                error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo gc
+                --- stderr
+                nothing was left behind
+            "#]],
+        );
+        w.run("rm -r state/store; mv whole state/store").ok();
+        network(w, "rm --force web").ok();
+    });
+}
+
+#[test]
+fn a_damaged_endpoint() {
+    in_network_world(CONTAINERS, |w, _| {
+        make_web(w);
+        w.run(
+            "cp -a state/store whole; for f in state/store/records/endpoints.d/web.d/*.json; do echo '[1, 2' >$f; done",
+        )
+        .ok();
+        nothing_happens(
+            w,
+            expect![[r#"
+                $ topo network inspect web
+                --- stderr
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network connect web c2
+                --- stderr
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network disconnect web c1
+                --- stderr
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network rm web
+                --- stderr
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network rm --force web
+                --- stderr
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+            "#]],
+        );
+        w.run("rm -r state/store; mv whole state/store").ok();
+        network(w, "rm --force web").ok();
+    });
+}
+
+/// I4: a damaged file of addresses is refused with its name and the byte, and nothing is written over it.
+#[test]
+fn i4_damaged_addresses() {
+    in_network_world(CONTAINERS, |w, _| {
+        make_web(w);
+        w.run("cp -a state/store whole; printf '' >state/store/leases/10.5.0.0-24.d/0.json").ok();
+        nothing_happens(
+            w,
+            expect![[r#"
+                $ topo network connect web c2
+                --- stderr
+                error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: EOF while parsing a value at line 1 column 0
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network connect web c2 --ip 10.5.0.7
+                --- stderr
+                error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: EOF while parsing a value at line 1 column 0
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network inspect web
+                --- stderr
+                error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: EOF while parsing a value at line 1 column 0
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+            "#]],
+        );
+        w.run("rm -r state/store; cp -a whole state/store").ok();
+        w.run("sed -i 's/10.5.0.2/10.5.0.1/' state/store/leases/10.5.0.0-24.d/0.json").ok();
+        nothing_happens(
+            w,
+            expect![[r#"
+            $ topo network connect web c2
+            --- stderr
+            error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: it leases `10.5.0.1`, but it is the gateway's
+            hint: the file is damaged; nothing was changed
+            --- exit code 1
+        "#]],
+        );
+        w.run("rm -r state/store; cp -a whole state/store; echo '{}' >state/store/pools/10.5.0.0-24.json").ok();
+        nothing_happens(
+            w,
+            expect![[r#"
+                $ topo network connect web c2
+                --- stderr
+                error: read `DIR/state/store/pools/10.5.0.0-24.json`: missing field `pool`
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+                $ topo network create other --subnet 10.5.0.0/25
+                --- stderr
+                error: make the pool `10.5.0.0/25`: it overlaps the address `10.5.0.1/24` of `br-web` of the host
+                hint: take another subnet; `ipam_subnet` finds a free one
+                --- exit code 1
+                $ topo gc
+                --- stderr
+                error: read `DIR/state/store/pools/10.5.0.0-24.json`: missing field `pool`
+                hint: the file is damaged; nothing was changed
+                --- exit code 1
+            "#]],
+        );
+        w.run("rm -r state/store; mv whole state/store").ok();
+
+        // What can be taken down is, and the rest once the file is whole.
+        w.run("cp state/store/leases/10.5.0.0-24.d/0.json whole; printf x >state/store/leases/10.5.0.0-24.d/0.json")
+            .ok();
+        w.session(expect![[r#"
+            $ topo network disconnect web c1
+            --- stderr
+            error: undo: lease `10.5.0.2` of the pool `10.5.0.0/24`: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: expected value at line 1 column 1 (the file is damaged; nothing was changed)
+             |
+             = at: scripts/network/connect.rhai:14:25
+            --- exit code 1
+            $ topo network ls
+            NAME  SUBNET       DRIVER  GATEWAY   STATE  ENDPOINTS  LABELS
+            web   10.5.0.0/24  bridge  10.5.0.1  up     0
+            $ topo gc
+            --- stderr
+            error: undo: lease `10.5.0.2` of the pool `10.5.0.0/24`: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: expected value at line 1 column 1 (the file is damaged; nothing was changed)
+             |
+             = at: stdlib/network.rhai:242:23, called from stdlib/network.rhai:354:30, called from stdlib/network.rhai:349:5, called from stdlib/network.rhai:331:9, called from stdlib/network.rhai:319:5, called from scripts/network/connect.rhai:14:25
+            error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: expected value at line 1 column 1
+            hint: the file is damaged; nothing was changed
+            --- exit code 1
+            $ mv whole state/store/leases/10.5.0.0-24.d/0.json
+            $ topo gc
+            --- stderr
+            removed lab `net.web.XXXXXXXXXXXX`
+            $ topo network rm web
+            network web is removed
+        "#]]);
+    });
+}
+
+/// N8: directories are ours alone, and what else is in them is left alone.
+#[test]
+fn n8_only_files_of_ours_are_read() {
+    in_network_world(CONTAINERS, |w, _| {
+        make_web(w);
+        w.run("cd state/store; test -z \"$(find . -type d ! -perm 0700)\"; test -z \"$(find . -type f ! -perm 0600)\"")
+            .ok();
+        w.run(
+            "cd state/store/records/networks.d; mkdir dir dir.json; touch notes.txt .web.json; ln -s web.json two.json",
+        )
+        .ok();
+        let listed = network(w, "ls").ok();
+        assert_eq!(listed.out().lines().count(), 2, "{}", listed.out());
+        w.run("cd state/store/records/networks.d; rmdir dir dir.json; rm notes.txt .web.json two.json").ok();
+        network(w, "rm --force web").ok();
+    });
+}
+
+#[test]
+fn a_store_that_isnt_ones_own() {
+    in_network_world(CONTAINERS, |w, _| {
+        make_web(w);
+        w.run("chmod 770 state/store").ok();
+        nothing_happens(
+            w,
+            expect![[r#"
+                $ topo network ls
+                --- stderr
+                error: open the store `DIR/state/store`: others can write to it (mode 0770)
+                hint: run `chmod 700 DIR/state/store`
+                --- exit code 1
+                $ topo network rm --force web
+                --- stderr
+                error: open the store `DIR/state/store`: others can write to it (mode 0770)
+                hint: run `chmod 700 DIR/state/store`
+                --- exit code 1
+                $ topo gc
+                --- stderr
+                error: open the store `DIR/state/store`: others can write to it (mode 0770)
+                hint: run `chmod 700 DIR/state/store`
+                --- exit code 1
+            "#]],
+        );
+        w.run("chmod 700 state/store; chown 61000 state/store").ok();
+        nothing_happens(
+            w,
+            expect![[r#"
+                $ topo network ls
+                --- stderr
+                error: open the store `DIR/state/store`: it belongs to user 61000, and you are user 0
+                hint: set TOPO_STORE to a directory of your own
+                --- exit code 1
+                $ topo network rm --force web
+                --- stderr
+                error: open the store `DIR/state/store`: it belongs to user 61000, and you are user 0
+                hint: set TOPO_STORE to a directory of your own
+                --- exit code 1
+            "#]],
+        );
+        w.run("chown 0 state/store; chown 61000 state/store/records/networks.d/web.json").ok();
+        nothing_happens(
+            w,
+            expect![[r#"
+                $ topo network ls
+                --- stderr
+                error: read `DIR/state/store/records/networks.d/web.json`: it belongs to user 61000, and you are user 0
+                --- exit code 1
+            "#]],
+        );
+        w.run("chown 0 state/store/records/networks.d/web.json").ok();
+        network(w, "rm --force web").ok();
+    });
+}

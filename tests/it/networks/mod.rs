@@ -1,0 +1,62 @@
+//! The life of container networks, at the level of the command: made, joined, left, removed, restored, and refused. Tests whose
+//! names begin with a letter and a number are about that known fault of hand-made networks.
+//!
+//! | file | what it is about |
+//! | --- | --- |
+//! | `commands.rs` | what `topo network …` says when all goes well, and its help |
+//! | `refused.rs` | networks that can't be made, found or removed |
+//! | `unjoined.rs` | containers that can't be connected |
+//! | `damaged.rs` | stores that can't be read |
+
+mod commands;
+mod damaged;
+mod refused;
+mod unjoined;
+
+use expect_test::Expect;
+
+use crate::cli::Terminal;
+use crate::world::{Ran, Snapshot, World};
+
+/// Runs `test` in a world in which topo has had a network before, and checks that all is as before at the end. The snapshot
+/// of "before" holds what topo keeps for ever: its directories, and the locks of what all networks share.
+fn in_network_world(others: &str, test: impl FnOnce(&World, &Snapshot)) {
+    let world = used_world(others);
+    let before = world.snapshot();
+    test(&world, &before);
+    world.assert_clean(&before);
+}
+
+/// Makes a world in which topo has had a network before; `others` is what others made in it.
+fn used_world(others: &str) -> World {
+    let world = World::new();
+    world.run("ip netns add first").ok();
+    world.topo(&["network", "create", "first"]).ok();
+    world.topo(&["network", "connect", "first", "first", "--publish", "1:1"]).ok();
+    world.topo(&["network", "rm", "--force", "first"]).ok();
+    world.run("ip netns del first").ok();
+    world.run(others).ok();
+    world
+}
+
+/// What others made in most tests here: containers, as namespaces with a name.
+const CONTAINERS: &str = "for c in c1 c2 c3; do ip netns add $c; done";
+
+/// Makes a network with a container.
+fn make_web(w: &World) {
+    network(w, "create web --subnet 10.5.0.0/24").ok();
+    network(w, "connect web c1").ok();
+}
+
+/// Runs commands that are refused: what they say, and that they change nothing.
+fn nothing_happens(w: &World, transcript: Expect) {
+    let before = w.snapshot();
+    w.session(transcript);
+    w.assert_clean(&before);
+}
+
+/// Runs `topo network WORDS`.
+fn network(w: &World, words: &str) -> Ran {
+    let words: Vec<&str> = words.split_whitespace().collect();
+    w.topo(&[&["network"], words.as_slice()].concat())
+}
