@@ -265,6 +265,15 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
     Ok(Map::from_iter([("subnet".into(), subnet.to_string().into()), ("gateway".into(), gateway.to_string().into())]))
 }
 
+/// Returns a lease for the script.
+fn lease_row(lease: &crate::lab::ipam::Lease) -> Map {
+    Map::from_iter([
+        ("ip".into(), Dynamic::from(Ip(lease.ip))),
+        ("owner".into(), lease.owner.clone().into()),
+        ("since".into(), i64::try_from(lease.since).unwrap_or(i64::MAX).into()),
+    ])
+}
+
 /// What a script can call.
 #[export_module]
 pub mod functions {
@@ -369,14 +378,7 @@ pub mod functions {
                 Err(error) if error.kind() == Kind::Missing => Vec::new(),
                 leases => leases?,
             };
-            let row = |lease: crate::lab::ipam::Lease| {
-                Dynamic::from_map(Map::from_iter([
-                    ("ip".into(), Dynamic::from(Ip(lease.ip))),
-                    ("owner".into(), lease.owner.into()),
-                    ("since".into(), i64::try_from(lease.since).unwrap_or(i64::MAX).into()),
-                ]))
-            };
-            Ok(leases.into_iter().map(row).collect())
+            Ok(leases.iter().map(lease_row).map(Dynamic::from_map).collect())
         })
     }
 
@@ -402,6 +404,29 @@ pub mod functions {
                 ])));
             }
             Ok(rows)
+        })
+    }
+
+    /// Returns the leases of labs that are no more, as maps with `subnet`, `ip`, `owner` and `since`: what `topo gc` gives back.
+    ///
+    /// Like a look for stale files in `/var/lib/cni/networks`.
+    ///
+    /// Fails with `state` where a pool's file is damaged.
+    ///
+    /// ```rhai
+    /// ipam_alloc("10.0.0.0/24");
+    /// assert(ipam_audit().is_empty());
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn ipam_audit(ctx: NativeCallContext) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            lab.settle()?;
+            let row = |held: crate::lab::ipam::Held| {
+                let mut row = lease_row(&held.lease);
+                row.insert("subnet".into(), held.subnet.to_string().into());
+                Dynamic::from_map(row)
+            };
+            Ok(crate::lab::audit(lab.state())?.into_iter().map(row).collect())
         })
     }
 
