@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, raise, with_lab};
-use super::filter::ask_let_through;
+use super::firewalls::ask_let_through;
 use super::handles::{self, Dev, NetnsHandle};
 use super::mappings::{AddMappings, MAPS, Mapping, base, check_apart, or_host};
 use super::options::options;

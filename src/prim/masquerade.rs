@@ -8,7 +8,7 @@ use rhai::{Dynamic, Map};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::filter::ask_let_through;
+use super::firewalls::ask_let_through;
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::ruleset::{self, AddRules, LabTable};

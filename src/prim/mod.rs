@@ -14,6 +14,7 @@ mod context;
 mod dev;
 mod dnat;
 mod filter;
+mod firewalls;
 mod handles;
 mod ipam;
 mod labs;
