@@ -1,7 +1,7 @@
 //! Published ports: destinations that are translated, by one look-up in a map however many there are.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use rhai::plugin::*;
@@ -228,7 +228,7 @@ impl AddMappings {
 }
 
 fn any_of(ip: IpAddr) -> IpAddr {
-    if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { std::net::Ipv6Addr::UNSPECIFIED.into() }
+    if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 fn or_host(netns: &NetnsRef) -> String {
@@ -409,6 +409,8 @@ fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
     step.rules.extend(MAPS.map(look_up));
     let rules = [
         ("prerouting", to_this_host()),
+        // What the host sends to `::1` bears that as its source, and the kernel lets it out by no other device: it stays here.
+        ("local", Rule::new(vec![Match::Dst { net: IpAddr::from(Ipv6Addr::LOCALHOST).into(), not: false }], Action::Return)),
         ("local", to_this_host()),
         // `route_localnet` lets 127.0.0.0/8 out and in by a device; nobody there may reach what listens on it.
         (
