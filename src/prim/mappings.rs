@@ -326,6 +326,11 @@ pub(super) fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
     step.rules.extend(MAPS.map(look_up));
     let rules = [
         ("prerouting", to_this_host()),
+        // What the host sends to `::1` bears that as its source, and the kernel lets it out by no other device: it stays here.
+        (
+            "local",
+            Rule::new(vec![Match::Dst { net: IpAddr::from(Ipv6Addr::LOCALHOST).into(), not: false }], Action::Return),
+        ),
         ("local", to_this_host()),
         // `route_localnet` lets 127.0.0.0/8 out and in by a device; nobody there may reach what listens on it.
         (
