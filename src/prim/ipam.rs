@@ -13,9 +13,9 @@ use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::handles::{self, NetnsHandle};
 use super::options::options;
-use super::units::{self, DevOrName};
+use super::units::{self, DevOrName, FromScript};
 use super::value::{Ip, Net, without_host_bits};
-use crate::lab::ipam::{Ipam, NoPool, PoolSpec, Subnet};
+use crate::lab::ipam::{Ipam, NoPool, PoolSpec, Range, Subnet};
 use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, as_refusal};
 use crate::net;
 use crate::{step_identity, step_sort};
@@ -43,10 +43,45 @@ options! {
     pub struct PoolOptions of "ipam_pool" {
         /// The address that is never handed out, since it is the gateway's; the first one unless given.
         gateway: IpAddr,
+        /// What is handed out, such as `"10.5.0.100-10.5.0.200"`; the whole subnet unless given.
+        range: IpRange,
+        /// What is never handed out: a list of addresses, ranges and networks.
+        reserve: IpRanges,
         /// The namespace with whose routes and addresses it must not overlap.
         clear_of: NetnsHandle,
         /// The device of that namespace whose routes and addresses do not count.
         except: DevOrName,
+    }
+}
+
+/// Addresses that follow each other, as a script writes them.
+#[derive(Debug, Clone)]
+pub struct IpRange(Range);
+
+impl FromScript for IpRange {
+    const WHAT: &'static str = r#"an address, a range such as "10.0.0.5-10.0.0.9", or a network"#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        if let Ok(net) = IpNetwork::from_script(value.clone()) {
+            return Ok(IpRange(Range::from(net)));
+        }
+        let text = value.to_string();
+        text.parse::<Range>().map(IpRange)
+    }
+}
+
+/// A list of such.
+#[derive(Debug, Clone)]
+pub struct IpRanges(Vec<Range>);
+
+impl FromScript for IpRanges {
+    const WHAT: &'static str = "a list of addresses, ranges and networks";
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        let list = value.into_array().map_err(|_| String::new())?;
+        let ranges: std::result::Result<Vec<Range>, String> =
+            list.into_iter().map(|entry| IpRange::from_script(entry).map(|range| range.0)).collect();
+        ranges.map(IpRanges)
     }
 }
 
@@ -246,7 +281,12 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
         Some(gateway) => gateway,
         None => Subnet::of(subnet)?.first_usable(),
     };
-    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, lab.name()) };
+    let spec = PoolSpec {
+        gateway: Some(gateway),
+        range: options.range.map(|range| range.0),
+        reserved: options.reserve.map(|ranges| ranges.0).unwrap_or_default(),
+        ..PoolSpec::new(subnet, lab.name())
+    };
     // Another pool is named before what that has made in the kernel.
     let store = lab.store()?;
     Ipam::new(store.as_ref()).check_pool(&spec)?;
@@ -467,6 +507,8 @@ pub mod functions {
     /// let pool = ipam_pool("10.5.0.0/24", #{ clear_of: host });
     /// assert(pool.gateway == "10.5.0.1");
     /// assert(ipam_alloc("10.5.0.0/24") == ip("10.5.0.2"));
+    /// ipam_pool("10.6.0.0/24", #{ range: "10.6.0.100-10.6.0.199", reserve: ["10.6.0.100"] });
+    /// assert(ipam_alloc("10.6.0.0/24") == ip("10.6.0.101"));
     /// ```
     #[rhai_fn(return_raw)]
     pub fn ipam_pool(ctx: NativeCallContext, subnet: Dynamic, options: Map) -> RhaiResultOf<Map> {
