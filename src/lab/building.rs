@@ -82,7 +82,7 @@ impl Lab {
     ///
     /// What this lab was asked for is settled first. The listener is lent: `rejoin` gives it back.
     pub fn begin_within(&mut self, origin: Origin) -> Result<Lab> {
-        if origin.parent.is_some() {
+        if origin.parent.as_deref() == Some(self.name()) {
             self.take_name()?;
         }
         self.settle()?;
