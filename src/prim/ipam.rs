@@ -229,6 +229,13 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
             .because(why)
             .hint("take one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or fd00::/8, as RFC 1918 and RFC 4193 have it"));
     }
+    let gateway = match options.gateway {
+        Some(gateway) => gateway,
+        None => Subnet::of(subnet)?.first_usable(),
+    };
+    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, lab.name()) };
+    let store = lab.store()?;
+    Ipam::new(store.as_ref()).check_pool(&spec)?;
     if let Some(netns) = &options.clear_of {
         let at = netns.living(lab)?;
         let except = options.except.as_ref().map(|dev| super::ruleset::dev_name(lab, &at, dev)).transpose()?;
@@ -240,13 +247,6 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
                 .hint("take another subnet; `ipam_subnet` finds a free one"));
         }
     }
-    let gateway = match options.gateway {
-        Some(gateway) => gateway,
-        None => Subnet::of(subnet)?.first_usable(),
-    };
-    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, lab.name()) };
-    let store = lab.store()?;
-    Ipam::new(store.as_ref()).check_pool(&spec)?;
     lab.ask(AddPool { spec }, place)?;
     Ok(Map::from_iter([
         ("subnet".into(), subnet.to_string().into()),
