@@ -287,7 +287,7 @@ fn port_name(lab: &mut Lab, bridge: &DevRef, other: &Named) -> String {
     // A pid or a path names a namespace too, and neither is a device's name.
     let base: String =
         base.chars().map(|c| if name::check("device", &format!("x{c}")).is_ok() { c } else { '-' }).collect();
-    let base = base.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()).to_string();
+    let base = shorter(base.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()));
     let mut taken = |name: &str| lab.model().dev_named(bridge.netns.no, name).is_some();
     if !taken(&base) {
         return base;
@@ -297,6 +297,15 @@ fn port_name(lab: &mut Lab, bridge: &DevRef, other: &Named) -> String {
         n += 1;
     }
     format!("{base}-{n}")
+}
+
+/// Shortens the name of a port, with room for a number behind it: the path of a namespace may be longer than any name.
+fn shorter(base: &str) -> String {
+    const ROOM: usize = 7;
+    if base.len() + ROOM <= name::NAME_MAX {
+        return base.to_string();
+    }
+    format!("{}-{}", &base[..100], name::short_hash(base.as_bytes()))
 }
 
 fn new_dev(lab: &mut Lab, netns: NetnsRef, name: String, mac: Option<Mac>) -> DevRef {

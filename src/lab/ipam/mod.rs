@@ -125,7 +125,8 @@ impl<'a> Ipam<'a> {
             let because =
                 if other == subnet { "there is one".to_string() } else { format!("it overlaps the pool `{other}`") };
             return Err(Error::new(Kind::Exists, format!("make the pool `{subnet}`"))
-                .because(format!("{because} of `{}`", opened.record.pool.spec.owner)));
+                .because(format!("{because} of `{}`", opened.record.pool.spec.owner))
+                .hint("take another subnet; `ipam_subnet` finds a free one"));
         }
         Ok(())
     }

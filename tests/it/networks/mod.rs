@@ -8,8 +8,12 @@
 //! | `unjoined.rs` | containers that can't be connected |
 //! | `damaged.rs` | stores that can't be read |
 
+mod addresses;
+mod at_once;
+mod collected;
 mod commands;
 mod damaged;
+mod life;
 mod refused;
 mod unjoined;
 
@@ -35,6 +39,8 @@ fn used_world(others: &str) -> World {
     world.topo(&["network", "connect", "first", "first", "--publish", "1:1"]).ok();
     world.topo(&["network", "rm", "--force", "first"]).ok();
     world.run("ip netns del first").ok();
+    // Where full blocks of a pool are marked, which takes 64 addresses.
+    world.run("mkdir -m 700 state/store/full").ok();
     world.run(others).ok();
     world
 }
