@@ -264,22 +264,22 @@ fn i10_overlaps() {
                 $ topo network create two --subnet 192.0.2.0/24
                 --- stderr
                 error: make the pool `192.0.2.0/24`: it overlaps the address `192.0.2.7/28` of `up0` of the host
-                hint: take another subnet; `ipam_subnet` finds a free one
+                hint: take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it
                 --- exit code 1
                 $ topo network create two --subnet 172.20.5.0/24
                 --- stderr
                 error: make the pool `172.20.5.0/24`: it overlaps the route to `172.20.0.0/16` of the host
-                hint: take another subnet; `ipam_subnet` finds a free one
+                hint: take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it
                 --- exit code 1
                 $ topo network create two --subnet 172.30.5.0/24
                 --- stderr
                 error: make the pool `172.30.5.0/24`: it overlaps the route to `172.30.0.0/16` of the host
-                hint: take another subnet; `ipam_subnet` finds a free one
+                hint: take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it
                 --- exit code 1
                 $ topo network create two --subnet fd00:7::/96
                 --- stderr
                 error: make the pool `fd00:7::/96`: it overlaps the address `fd00:7::7/64` of `up0` of the host
-                hint: take another subnet; `ipam_subnet` finds a free one
+                hint: take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it
                 --- exit code 1
             "#]],
         );
