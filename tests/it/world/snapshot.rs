@@ -242,7 +242,9 @@ fn content(path: &Path, size: u64) -> String {
         return format!("{size} bytes");
     }
     match fs::read(path) {
-        Ok(bytes) => leases(path).map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), |leases| leases.to_string()),
+        Ok(bytes) => {
+            leases(path).map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), |leases| leases.to_string())
+        }
         Err(err) => format!("unreadable: {:?}", err.kind()),
     }
 }
