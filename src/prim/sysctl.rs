@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::handles::NetnsHandle;
+use super::ruleset::{enter, in_netns};
 use crate::lab::{Error, Kernel, Lab, Model, NetnsAt, NetnsRef, Place, Result, Step, name};
 use crate::net;
 use crate::{step_identity, step_sort};
@@ -50,17 +51,11 @@ impl Step for SetSysctl {
     step_identity!("sysctl");
 
     fn doing(&self) -> String {
-        let netns = if self.netns.no == 0 { String::new() } else { format!(" in netns `{}`", self.netns.name) };
-        format!("set `{}` to `{}`{netns}", self.key, name::shown(&self.value))
+        format!("set `{}` to `{}`{}", self.key, name::shown(&self.value), in_netns(&self.netns))
     }
 
     fn like(&self) -> Vec<String> {
-        let enter = match &self.netns.at {
-            NetnsAt::Host => String::new(),
-            NetnsAt::Named => format!("ip netns exec {} ", self.netns.name),
-            NetnsAt::Path(path, _) => format!("nsenter --net={} ", path.display()),
-            NetnsAt::Process(process, _) => format!("nsenter -t {} -n ", process.pid),
-        };
+        let enter = enter(&self.netns);
         vec![format!("{enter}sysctl -w {}={}", self.key, self.value)]
     }
 
