@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::inside;
 use super::output::{self, Style, Trouble, talk};
-use crate::lab::{self, Error, StateDir};
+use crate::lab::{self, Error, Kind, StateDir};
 use crate::prim;
 
 /// Takes labs down: ends their processes and removes all that they made. Needs neither the script nor its directory.
@@ -30,7 +30,11 @@ pub(super) fn down(args: &Args, context: &Context) -> Result<u8, Trouble> {
     }
     let mut errors = Vec::new();
     for name in &names {
-        let failed = down_one(&state, name, args.trace);
+        let mut failed = down_one(&state, name, args.trace);
+        if args.all {
+            // One that went with the lab that it was a part of.
+            failed.retain(|error| error.kind() != Kind::Missing);
+        }
         if failed.is_empty() {
             talk(&format!("lab `{name}` is down\n"));
         }
