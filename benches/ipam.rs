@@ -1,7 +1,7 @@
 //! Addresses a second from pools of several sizes and fills, measured in turn in one run, on a disk and in memory.
 //!
 //! Run with `cargo bench --bench ipam`. An allocation is a lock, a look and a write that outlives a power cut; on a disk the
-//! last takes most of the time (fsync), in /dev/shm none. Ratios are to the empty /24 of the same row.
+//! last takes most of the time (fsync), in /dev/shm none. Ratios are to the empty /24 of the same place.
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement prints, and stops where it can't be made")]
 

@@ -6,7 +6,8 @@ use super::context::Context;
 use super::inside;
 use super::output::{self, Trouble, data};
 use crate::lab::{Error, Kernel, NetnsAt, NetnsRef, Result, can_build_here};
-use crate::net::{self, Netns};
+use crate::net::{self, Netns, nft};
+use crate::prim;
 
 /// Tells what this machine can do, asked of the kernel itself, and how to get what is missing. Changes nothing.
 #[derive(Debug, clap::Args)]
@@ -119,6 +120,8 @@ fn probe() -> Result<Vec<Finding>> {
         });
     }
     let netns = kernel.netns(&at).map_err(failed)?;
+    findings.push(nf_tables(&netns));
+    findings.extend(firewalls(&kernel.netns(&NetnsRef::host()).map_err(failed)?));
     let ping = kernel.run(net::ping(&netns, &net::Ping::new(std::net::Ipv4Addr::LOCALHOST.into())));
     findings.push(match ping {
         Ok(report) if report.received > 0 => Finding::new("ping", "echoes are sent and heard"),
@@ -126,6 +129,64 @@ fn probe() -> Result<Vec<Finding>> {
         Err(source) => Finding::failed("ping", &Error::kernel("open an ICMP socket", &source)),
     });
     Ok(findings)
+}
+
+/// Tries what networks need of nf_tables, in a namespace that nobody else sees.
+fn nf_tables(netns: &Netns) -> Finding {
+    let (family, table) = (nft::Family::Inet, "topo-doctor");
+    let base = nft::Base {
+        kind: nft::ChainKind::Nat,
+        hook: nft::Hook::Postrouting,
+        priority: 100,
+        policy: nft::Policy::Accept,
+    };
+    let mut batch = nft::Batch::new();
+    batch.add_table(family, table, None);
+    batch.add_chain(&nft::Chain { family, table: table.into(), name: "postrouting".into(), base: Some(base) });
+    let rule = nft::Rule::new(vec![nft::Match::CtStatusDnat], nft::Action::Masquerade);
+    batch.add_rule(family, table, "postrouting", &rule, nft::At::End);
+    let what = "nf_tables";
+    match batch.commit(netns) {
+        Ok(()) => Finding::new(what, "translation, published ports, filters"),
+        Err(source) => Finding {
+            needed: false,
+            fix: "a kernel with CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT and CONFIG_NFT_MASQ, or `modprobe nft_masq`"
+                .into(),
+            ..Finding::failed(what, &Error::kernel("masquerade", &source))
+        },
+    }
+}
+
+/// Tells of firewalls that drop what the host forwards: most are seen to, some can't be.
+fn firewalls(host: &Netns) -> Vec<Finding> {
+    let what = "forwarding";
+    let mut findings = Vec::new();
+    for drop in nft::forward_drops(host, prim::is_a_labs).unwrap_or_default() {
+        let found = format!("`{} {} {}` drops what it does not know", drop.family, drop.table, drop.base_chain);
+        findings.push(match drop.owner {
+            None => Finding::new(what, format!("{found}; networks are let through in `{}`", drop.chain)),
+            Some(_) => Finding {
+                ok: false,
+                needed: false,
+                fix: "allow the networks there: only the process that owns the table can change it".into(),
+                ..Finding::new(what, found)
+            },
+        });
+    }
+    for (version, command) in [(nft::IpVersion::V4, "iptables-legacy"), (nft::IpVersion::V6, "ip6tables-legacy")] {
+        if nft::legacy_forward_drop(host, version).unwrap_or(false) {
+            findings.push(Finding {
+                ok: false,
+                needed: false,
+                fix: format!("`{command} -I FORWARD -i DEV -j ACCEPT` and `… -o DEV …` for each network's bridge"),
+                ..Finding::new(what, format!("{command} drops what it does not know"))
+            });
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::new(what, "no firewall drops what the host forwards"));
+    }
+    findings
 }
 
 fn config(kind: &str) -> String {

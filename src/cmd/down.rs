@@ -3,13 +3,13 @@
 use super::context::Context;
 use super::inside;
 use super::output::{self, Style, Trouble, talk};
-use crate::lab::{self, Error, Kind, StateDir};
+use crate::lab::{self, Error, LabKind, Record, StateDir};
 use crate::prim;
 
 /// Takes labs down: ends their processes and removes all that they made. Needs neither the script nor its directory.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Take all labs down
+    /// Take all labs down; container networks stay, which `topo network rm` removes
     #[arg(long, conflicts_with = "labs")]
     all: bool,
     /// Print each step that is taken back
@@ -24,23 +24,28 @@ pub(super) struct Args {
 pub(super) fn down(args: &Args, context: &Context) -> Result<u8, Trouble> {
     super::context::arm_fault();
     let state = context.state()?;
-    let names = if args.all { state.names()? } else { args.labs.clone() };
+    let names = if args.all { all_labs(&state)? } else { args.labs.clone() };
     if names.is_empty() {
         talk("no lab is up\n");
     }
     let mut errors = Vec::new();
     for name in &names {
-        let mut failed = down_one(&state, name, args.trace);
-        if args.all {
-            // One that went with the lab that it was a part of.
-            failed.retain(|error| error.kind() != Kind::Missing);
-        }
+        let failed = down_one(&state, name, args.trace);
         if failed.is_empty() {
             talk(&format!("lab `{name}` is down\n"));
         }
         errors.extend(failed);
     }
     if errors.is_empty() { Ok(0) } else { Err(errors.into()) }
+}
+
+/// Returns the labs that are not networks, and not parts of others: those go with what they are parts of.
+fn all_labs(state: &StateDir) -> Result<Vec<String>, Error> {
+    let mut names = state.names()?;
+    let stands = |record: &Record| record.kind == LabKind::Lab && record.parent.is_none();
+    // What is wrong with a record that can't be read is told by the attempt.
+    names.retain(|name| state.find(name).and_then(|dir| dir.record()).map_or(true, |record| stands(&record)));
+    Ok(names)
 }
 
 fn down_one(state: &StateDir, name: &str, trace: bool) -> Vec<Error> {

@@ -4,15 +4,18 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::output::{self, Trouble, age, data, talk};
-use crate::lab::{self, Summary};
+use crate::lab::{self, LabKind, Summary};
 use crate::prim;
 
-/// Lists the labs: how they are, what they hold, who made them.
+/// Lists the labs and networks: how they are, what they hold, who made them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print them as JSON
     #[arg(long)]
     json: bool,
+    /// List the containers' attachments to networks too
+    #[arg(long)]
+    all: bool,
 }
 
 /// Runs `topo ls`.
@@ -22,7 +25,8 @@ pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
     let mut errors = Vec::new();
     for name in state.names()? {
         match state.find(&name).and_then(|dir| lab::summary(&state, &dir, &prim::steps())) {
-            Ok(summary) => summaries.push(summary),
+            Ok(summary) if args.all || summary.kind != LabKind::Endpoint => summaries.push(summary),
+            Ok(_) => {}
             // One that is just being made, or has just gone.
             Err(error) if error.kind() == lab::Kind::Missing => {}
             Err(error) => errors.push(error),
@@ -33,7 +37,7 @@ pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
     } else if summaries.is_empty() {
         talk("no lab is up\n");
     } else {
-        let titles = ["name", "state", "netns", "devs", "age", "script"].map(String::from);
+        let titles = ["name", "kind", "state", "netns", "devs", "age", "script"].map(String::from);
         let rows: Vec<Vec<String>> = summaries.iter().map(row).collect();
         data(&output::table(&titles, &rows));
     }
@@ -44,6 +48,7 @@ fn row(summary: &Summary) -> Vec<String> {
     let state = if summary.sandbox { format!("{} (sandbox)", summary.state) } else { summary.state.to_string() };
     vec![
         summary.name.clone(),
+        summary.kind.word().to_string(),
         state,
         summary.netns.to_string(),
         summary.devs.to_string(),

@@ -82,6 +82,7 @@ impl Lab {
     ///
     /// What this lab was asked for is settled first. The listener is lent: `rejoin` gives it back.
     pub fn begin_within(&mut self, origin: Origin) -> Result<Lab> {
+        // As a part of another lab it needs none of this one's name, which another run may have: two runs of one script at once.
         if origin.parent.as_deref() == Some(self.name()) {
             self.take_name()?;
         }

@@ -32,18 +32,19 @@ pub(super) fn down_locked(
     steps: &Steps,
     listener: &mut Listener,
 ) -> Vec<Error> {
-    let undone = match (record.holder, state::boot_id()) {
+    // From inside a sandbox its labs are undone one by one: it holds others too, this process among them.
+    let here = state.inside().map(|inside| inside.holder);
+    let undone = match (record.holder.filter(|holder| Some(*holder) != here), state::boot_id()) {
         (_, Err(error)) => Err(error),
         (_, Ok(boot_id)) if boot_id != record.boot_id => forget(state, dir, steps, listener),
-        // Inside of its sandbox a lab is like any other: what else is in there stays.
-        (Some(holder), _) if state.inside().is_none_or(|inside| inside.holder != holder) => {
+        (Some(holder), _) => {
             let errors = down_children(state, dir.name(), steps, listener);
             end_sandbox(holder)
                 .and_then(|()| state.drop_store_of(holder))
                 .and_then(|()| dir.remove(state))
                 .map(|()| errors)
         }
-        _ => undo_journal(state, dir, record, steps, listener),
+        (None, _) => undo_journal(state, dir, record, steps, listener),
     };
     undone.unwrap_or_else(|error| vec![error])
 }

@@ -42,8 +42,11 @@ pub enum Kind {
 impl Kind {
     /// Returns the kind that a script names; an interruption is none that it could make up.
     pub fn of_word(word: &str) -> Option<Kind> {
-        use Kind::{Busy, Denied, Exhausted, Exists, Failed, Gone, Invalid, Kernel, Missing, State, Timeout, Unsupported};
-        let kinds = [Invalid, Exists, Missing, Gone, Busy, Denied, Unsupported, Kernel, Timeout, Failed, State, Exhausted];
+        use Kind::{
+            Busy, Denied, Exhausted, Exists, Failed, Gone, Invalid, Kernel, Missing, State, Timeout, Unsupported,
+        };
+        let kinds =
+            [Invalid, Exists, Missing, Gone, Busy, Denied, Unsupported, Kernel, Timeout, Failed, State, Exhausted];
         kinds.into_iter().find(|kind| kind.word() == word)
     }
 

@@ -15,13 +15,9 @@ pub(super) const DAMAGED: &str = "the file is damaged; nothing was changed";
 /// `what` is the word for it in the errors, `variable` what the user may set instead. Fails with `state` where it belongs to another user, or others can write to it.
 pub(super) fn own_dir(what: &str, variable: &str, root: &Path, below: &str) -> Result<PathBuf> {
     let doing = || format!("open the {what} `{}`", root.display());
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(root.join(below))
-        .map_err(|source| {
-            Error::file(doing(), &source).hint(format!("set {variable} to a directory that you can write to"))
-        })?;
+    DirBuilder::new().recursive(true).mode(0o700).create(root.join(below)).map_err(|source| {
+        Error::file(doing(), &source).hint(format!("set {variable} to a directory that you can write to"))
+    })?;
     let meta = std::fs::metadata(root).map_err(|source| Error::file(doing(), &source))?;
     let me = me();
     if meta.uid() != me {

@@ -40,6 +40,16 @@ pub(super) fn release_dead(state: &StateDir, concerned: impl Fn(&str) -> bool) -
     unread.map_or(Ok(Freed { leases, pools }), Err)
 }
 
+/// Returns the leases that labs hold that are no more, which `gc` would give back.
+///
+/// Fails with `state` where the store has a damaged file.
+pub fn audit(state: &StateDir) -> Result<Vec<Held>> {
+    let store = state.store()?;
+    let living = Living { state, store: store.as_ref(), on_record: RefCell::default(), unread: RefCell::default() };
+    let dead = Ipam::new(store.as_ref()).audit(&|owner| !living.is_dead(lab_of(owner)))?;
+    living.unread.into_inner().map_or(Ok(dead), Err)
+}
+
 /// Returns the lab of an owner: its name, behind which may be for whom it holds the lease.
 fn lab_of(owner: &str) -> &str {
     owner.split_once(": ").map_or(owner, |(lab, _)| lab)

@@ -35,6 +35,7 @@ pub use gc::{Collected, gc};
 pub use ipam::Ipam;
 pub use journal::Asked;
 pub use kernel::Kernel;
+pub use leases::audit;
 pub use model::{DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, TableRef, shown_dev};
 pub use place::{Place, Spot};
 pub use repair::{drift, repair};

@@ -209,9 +209,7 @@ impl StateDir {
     /// Returns the names of the labs that are parts of the lab `name`, sorted; one whose record can't be read is nobody's part.
     pub fn children(&self, name: &str) -> Result<Vec<String>> {
         let mut names = self.names()?;
-        names.retain(|child| {
-            self.lab_dir(child).record().is_ok_and(|record| record.parent.as_deref() == Some(name))
-        });
+        names.retain(|child| self.lab_dir(child).record().is_ok_and(|record| record.parent.as_deref() == Some(name)));
         Ok(names)
     }
 

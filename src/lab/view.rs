@@ -6,7 +6,7 @@ use super::error::{Error, Kind, Result};
 use super::journal;
 use super::kernel::Kernel;
 use super::model::{DevEntry, Model, NetnsRef};
-use super::state::{LabDir, Record, StateDir, Status};
+use super::state::{LabDir, LabKind, Record, StateDir, Status};
 use super::step::{Step, Steps};
 use crate::net;
 
@@ -15,6 +15,8 @@ use crate::net;
 pub struct Summary {
     /// The lab's name.
     pub name: String,
+    /// What it is for.
+    pub kind: LabKind,
     /// "up", "building", "undoing", or "dead" where the process that built it or its sandbox has ended.
     pub state: &'static str,
     /// How many namespaces it made.
@@ -102,6 +104,7 @@ fn summarize(state: &StateDir, dir: &LabDir, record: &Record, model: &Model) -> 
     };
     Summary {
         name: record.name.clone(),
+        kind: record.kind,
         state: word,
         netns: model.all_netns().filter(|entry| entry.at.made).count(),
         devs: model.all_devs().filter(|entry| entry.dev.made).count(),

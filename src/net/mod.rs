@@ -15,8 +15,8 @@
 
 pub mod addr;
 pub mod bridge;
-pub mod conntrack;
 pub mod carry;
+pub mod conntrack;
 pub mod dump;
 mod error;
 pub mod fault;

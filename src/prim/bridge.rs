@@ -10,6 +10,7 @@ use super::Group;
 use super::carry::{self, Carry};
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::dev::add_link_local;
+use super::firewalls::ask_let_through_bridge;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::units::{DevMac, Mtu, Priority};
@@ -286,7 +287,8 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, name: &str, options: Map, place: Plac
         up: options.up.unwrap_or(true),
         options: options.for_kernel(),
     };
-    lab.ask(step, place)?;
+    lab.ask(step, place.clone())?;
+    ask_let_through_bridge(lab, &dev.netns, &name::kernel_name(name), &place)?;
     Ok(Dev::known(&dev))
 }
 

@@ -106,7 +106,8 @@ pub mod functions {
             let error = Error::invalid("raise an error").because(format!("there is no kind `{}`", name::shown(kind)));
             return raise(&ctx, Err(error));
         };
-        raise(&ctx, Err(Error::new(found, doing).because(because).hint(hint)))
+        let error = Error::new(found, doing).because(because);
+        raise(&ctx, Err(if hint.is_empty() { error } else { error.hint(hint) }))
     }
 
     /// Notes whether a sentence holds, given true, false or a probe's result. The script goes on either way; a run with a check

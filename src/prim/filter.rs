@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
+use super::firewalls::{self, ask_let_through};
 use super::handles::{Dev, NetnsHandle};
 use super::options::options;
 use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use super::units::{DevOrName, FromScript};
-use crate::lab::{Error, Event, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
-use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Family, Hook, IpVersion, L4Proto, Match, Peer, Policy, Rule, Through};
+use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
 use crate::net;
+use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Hook, L4Proto, Match, Peer, Policy, Rule, Through};
 use crate::{step_identity, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -23,7 +24,7 @@ pub(super) const GROUP: Group = Group {
     module: || exported_module!(functions),
     steps: &[
         step_sort!("nft-policy", SetPolicy),
-        step_sort!("let-through", LetThrough),
+        step_sort!("let-through", firewalls::LetThrough),
         step_sort!("nft-table", ruleset::AddTable),
         step_sort!("nft-rules", AddRules),
     ],
@@ -167,7 +168,9 @@ fn matches_of(lab: &mut Lab, at: &NetnsRef, hook: Hook, doing: &str, options: Fi
         let wrong = if comes_in { Hook::Output } else { Hook::Input };
         if hook == wrong {
             let (what, way) = if comes_in { ("in", "output") } else { ("out", "input") };
-            return Err(Error::invalid(doing).because(format!("what goes the way `{way}` does not go {what} by a device")));
+            return Err(
+                Error::invalid(doing).because(format!("what goes the way `{way}` does not go {what} by a device"))
+            );
         }
         let name = ruleset::dev_name(lab, at, dev)?;
         matches.push(if comes_in { Match::InDev { name, not } } else { Match::OutDev { name, not } });
@@ -247,164 +250,6 @@ impl Step for SetPolicy {
     fn lives_in_table(&self) -> Option<TableRef> {
         Some(self.table.reference())
     }
-}
-
-/// Lets packets through the firewalls of others that would drop them: in the chains that these drop in.
-#[derive(Debug, Serialize, Deserialize)]
-struct LetThrough {
-    netns: NetnsRef,
-    through: Vec<Through>,
-    tag: String,
-}
-
-impl LetThrough {
-    /// Finds the chains that would drop, and that can be changed.
-    fn in_the_way(netns: &net::Netns) -> net::Result<Vec<nft::ForwardDrop>> {
-        let mut drops = match nft::forward_drops(netns, ruleset::is_a_labs) {
-            Err(error) if error.is_unsupported() => Vec::new(),
-            drops => drops?,
-        };
-        drops.retain(|drop| drop.owner.is_none());
-        Ok(drops)
-    }
-}
-
-impl Step for LetThrough {
-    step_identity!("let-through");
-
-    fn doing(&self) -> String {
-        let all: Vec<String> = self.through.iter().map(shown).collect();
-        format!("let {} through other firewalls{}", all.join(" and "), in_netns(&self.netns))
-    }
-
-    fn like(&self) -> Vec<String> {
-        let enter = enter(&self.netns);
-        let line = |through: &Through| {
-            let (option, answered) = match through {
-                Through::From(Peer::Dev(dev)) => (format!("-i {dev}"), ""),
-                Through::From(Peer::Net(net)) => (format!("-s {net}"), ""),
-                Through::To(Peer::Dev(dev)) => (format!("-o {dev}"), ""),
-                Through::To(Peer::Net(net)) => (format!("-d {net}"), ""),
-                Through::Replies(Peer::Dev(dev)) => (format!("-o {dev}"), REPLIES),
-                Through::Replies(Peer::Net(net)) => (format!("-d {net}"), REPLIES),
-            };
-            format!("{enter}iptables -I FORWARD {option}{answered} -j ACCEPT")
-        };
-        self.through.iter().map(line).collect()
-    }
-
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_netns(&self.netns).map(|_| ())
-    }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let netns = kernel.netns(&self.netns)?;
-        let mut batch = Batch::new();
-        for drop in LetThrough::in_the_way(&netns)? {
-            for through in &self.through {
-                batch.let_through(&drop, through, &self.tag);
-            }
-        }
-        batch.commit(&netns)
-    }
-
-    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let netns = kernel.netns(&self.netns)?;
-        let rules = match nft::rules_with_comment(&netns, |comment| comment == self.tag) {
-            Err(error) if error.is_unsupported() => return Ok(()),
-            rules => rules?,
-        };
-        let mut batch = Batch::new();
-        for rule in rules {
-            batch.delete_rule(rule.family, &rule.table, &rule.chain, rule.handle);
-        }
-        batch.commit(&netns)
-    }
-
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
-        let netns = kernel.netns(&self.netns)?;
-        let drops = LetThrough::in_the_way(&netns)?;
-        let rules = nft::rules_with_comment(&netns, |comment| comment == self.tag)?;
-        let has = |drop: &nft::ForwardDrop| {
-            rules.iter().any(|rule| rule.family == drop.family && rule.table == drop.table && rule.chain == drop.chain)
-        };
-        // A network of one family has nothing to do in a table of the other.
-        let sees = |drop: &&nft::ForwardDrop| {
-            self.through.iter().any(|through| {
-                let (Through::From(peer) | Through::To(peer) | Through::Replies(peer)) = through;
-                match peer {
-                    Peer::Net(IpNetwork::V4(_)) => drop.family != Family::Ip6,
-                    Peer::Net(IpNetwork::V6(_)) => drop.family != Family::Ip,
-                    Peer::Dev(_) => true,
-                }
-            })
-        };
-        Ok(drops.iter().filter(sees).all(has))
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.netns]
-    }
-}
-
-const REPLIES: &str = " -m conntrack --ctstate ESTABLISHED,RELATED,DNAT";
-
-fn shown(through: &Through) -> String {
-    let peer = |peer: &Peer| match peer {
-        Peer::Dev(dev) => format!("`{dev}`"),
-        Peer::Net(net) => format!("`{net}`"),
-    };
-    match through {
-        Through::From(from) => format!("what comes from {}", peer(from)),
-        Through::To(to) => format!("what goes to {}", peer(to)),
-        Through::Replies(to) => format!("answers to {}", peer(to)),
-    }
-}
-
-/// Asks to let packets through the firewalls of others, in a namespace that the lab did not make; in one of its own there are
-/// none. Warns of those that can't be told.
-pub(super) fn ask_let_through(lab: &mut Lab, at: &NetnsRef, through: Vec<Through>, place: &Place) -> Result<()> {
-    if at.made {
-        return Ok(());
-    }
-    let failed = |source: net::Error| Error::kernel("look at the firewalls of others", &source);
-    let (kernel, _) = lab.foreign();
-    let netns = kernel.netns(at).map_err(failed)?;
-    let mut warnings = Vec::new();
-    let drops = match nft::forward_drops(&netns, ruleset::is_a_labs) {
-        Err(error) if error.is_unsupported() => Vec::new(),
-        drops => drops.map_err(failed)?,
-    };
-    for drop in drops.iter().filter(|drop| drop.owner.is_some()) {
-        warnings.push(format!(
-            "table `{}` drops what `{}` forwards, and only the process that owns it can change it: it must allow {}",
-            drop.table,
-            at.name,
-            through.iter().map(shown).collect::<Vec<_>>().join(" and ")
-        ));
-    }
-    for (family, command) in [(IpVersion::V4, "iptables-legacy"), (IpVersion::V6, "ip6tables-legacy")] {
-        if nft::legacy_forward_drop(&netns, family).map_err(failed)? {
-            let like = LetThrough { netns: at.clone(), through: through.clone(), tag: String::new() }.like();
-            let like: Vec<String> = like.iter().map(|line| line.replacen("iptables", command, 1)).collect();
-            warnings.push(format!(
-                "the old iptables drops what `{}` forwards, and topo does not change it: {}",
-                at.name,
-                like.join("; ")
-            ));
-        }
-    }
-    let known = TableRef { netns: at.no, name: "warned of other firewalls".into() };
-    if !warnings.is_empty() && !lab.model().has_table(&known) {
-        lab.model().add_table(known);
-        for warning in warnings {
-            lab.say(&Event::Warning(warning));
-        }
-    }
-    let tag = ruleset::tag(lab);
-    lab.ask(LetThrough { netns: at.clone(), through, tag }, place.clone())
 }
 
 fn add(lab: &mut Lab, netns: &NetnsHandle, way: &str, verdict: &str, options: Map, place: &Place) -> Result<()> {

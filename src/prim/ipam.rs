@@ -1,6 +1,8 @@
 //! Addresses: pools of them in the store, and who holds which.
 
+use std::cell::Cell;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use ipnetwork::IpNetwork;
 use rhai::plugin::*;
@@ -11,9 +13,9 @@ use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::handles::{self, NetnsHandle};
 use super::options::options;
-use super::units::{self, DevOrName};
+use super::units::{self, DevOrName, FromScript};
 use super::value::{Ip, Net, without_host_bits};
-use crate::lab::ipam::{Ipam, NoPool, PoolSpec, Subnet};
+use crate::lab::ipam::{Ipam, NoPool, PoolSpec, Range, Subnet};
 use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, as_refusal};
 use crate::net;
 use crate::{step_identity, step_sort};
@@ -41,10 +43,45 @@ options! {
     pub struct PoolOptions of "ipam_pool" {
         /// The address that is never handed out, since it is the gateway's; the first one unless given.
         gateway: IpAddr,
+        /// What is handed out, such as `"10.5.0.100-10.5.0.200"`; the whole subnet unless given.
+        range: IpRange,
+        /// What is never handed out: a list of addresses, ranges and networks.
+        reserve: IpRanges,
         /// The namespace with whose routes and addresses it must not overlap.
         clear_of: NetnsHandle,
         /// The device of that namespace whose routes and addresses do not count.
         except: DevOrName,
+    }
+}
+
+/// Addresses that follow each other, as a script writes them.
+#[derive(Debug, Clone)]
+pub struct IpRange(Range);
+
+impl FromScript for IpRange {
+    const WHAT: &'static str = r#"an address, a range such as "10.0.0.5-10.0.0.9", or a network"#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        if let Ok(net) = IpNetwork::from_script(value.clone()) {
+            return Ok(IpRange(Range::from(net)));
+        }
+        let text = value.to_string();
+        text.parse::<Range>().map(IpRange)
+    }
+}
+
+/// A list of such.
+#[derive(Debug, Clone)]
+pub struct IpRanges(Vec<Range>);
+
+impl FromScript for IpRanges {
+    const WHAT: &'static str = "a list of addresses, ranges and networks";
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        let list = value.into_array().map_err(|_| String::new())?;
+        let ranges: std::result::Result<Vec<Range>, String> =
+            list.into_iter().map(|entry| IpRange::from_script(entry).map(|range| range.0)).collect();
+        ranges.map(IpRanges)
     }
 }
 
@@ -54,6 +91,10 @@ struct Lease {
     subnet: IpNetwork,
     ip: IpAddr,
     owner: String,
+    /// Whether the lease was begun to be written; before that the pool is locked by this process. None for one that was read
+    /// from a journal, of which nobody knows.
+    #[serde(skip)]
+    begun: Option<Rc<Cell<bool>>>,
 }
 
 impl Step for Lease {
@@ -79,6 +120,9 @@ impl Step for Lease {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.begun.as_ref().is_some_and(|begun| !begun.get()) {
+            return Ok(());
+        }
         net::fault::point(&self.doing())?;
         let release = || {
             let store = kernel.store()?;
@@ -173,8 +217,10 @@ fn alloc(lab: &mut Lab, subnet: IpNetwork, options: AllocOptions, place: Place) 
     let store = lab.store()?;
     let reservation = Ipam::new(store.as_ref()).reserve(subnet, options.ip, &owner, NoPool::Make)?;
     let ip = reservation.ip();
-    lab.ask(Lease { subnet, ip, owner }, place)?;
+    let begun = Rc::new(Cell::new(false));
+    lab.ask(Lease { subnet, ip, owner, begun: Some(begun.clone()) }, place)?;
     lab.settle()?;
+    begun.set(true);
     reservation.commit()?;
     Ok(ip)
 }
@@ -216,7 +262,9 @@ fn not_for_hosts(subnet: &IpNetwork) -> Option<&'static str> {
         () if in_any(&["224.0.0.0/4", "ff00::/8"]) => Some("it has addresses of groups, which are no host's"),
         () if in_any(&["127.0.0.0/8", "::1/128"]) => Some("it has addresses with which a host reaches itself alone"),
         () if in_any(&["0.0.0.0/8", "240.0.0.0/4", "::/96"]) => Some("it has addresses that are reserved"),
-        () if in_any(&["fe80::/10"]) => Some("it has link-local addresses, which every device has and no router sends on"),
+        () if in_any(&["fe80::/10"]) => {
+            Some("it has link-local addresses, which every device has and no router sends on")
+        }
         () => None,
     }
 }
@@ -225,15 +273,21 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
     lab.take_name()?;
     let doing = format!("make the pool `{subnet}`");
     if let Some(why) = not_for_hosts(&subnet) {
-        return Err(Error::invalid(doing)
-            .because(why)
-            .hint("take one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or fd00::/8, as RFC 1918 and RFC 4193 have it"));
+        return Err(Error::invalid(doing).because(why).hint(
+            "take one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or fd00::/8, as RFC 1918 and RFC 4193 have it",
+        ));
     }
     let gateway = match options.gateway {
         Some(gateway) => gateway,
         None => Subnet::of(subnet)?.first_usable(),
     };
-    let spec = PoolSpec { gateway: Some(gateway), ..PoolSpec::new(subnet, lab.name()) };
+    let spec = PoolSpec {
+        gateway: Some(gateway),
+        range: options.range.map(|range| range.0),
+        reserved: options.reserve.map(|ranges| ranges.0).unwrap_or_default(),
+        ..PoolSpec::new(subnet, lab.name())
+    };
+    // Another pool is named before what that has made in the kernel.
     let store = lab.store()?;
     Ipam::new(store.as_ref()).check_pool(&spec)?;
     if let Some(netns) = &options.clear_of {
@@ -244,14 +298,20 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
             let place = if at.no == 0 { "the host".to_string() } else { format!("netns `{}`", at.name) };
             return Err(Error::new(Kind::Exists, doing)
                 .because(format!("it overlaps {what} of {place}"))
-                .hint("take another subnet; `ipam_subnet` finds a free one"));
+                .hint("take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it"));
         }
     }
     lab.ask(AddPool { spec }, place)?;
-    Ok(Map::from_iter([
-        ("subnet".into(), subnet.to_string().into()),
-        ("gateway".into(), gateway.to_string().into()),
-    ]))
+    Ok(Map::from_iter([("subnet".into(), subnet.to_string().into()), ("gateway".into(), gateway.to_string().into())]))
+}
+
+/// Returns a lease for the script.
+fn lease_row(lease: &crate::lab::ipam::Lease) -> Map {
+    Map::from_iter([
+        ("ip".into(), Dynamic::from(Ip(lease.ip))),
+        ("owner".into(), lease.owner.clone().into()),
+        ("since".into(), i64::try_from(lease.since).unwrap_or(i64::MAX).into()),
+    ])
 }
 
 /// What a script can call.
@@ -358,14 +418,7 @@ pub mod functions {
                 Err(error) if error.kind() == Kind::Missing => Vec::new(),
                 leases => leases?,
             };
-            let row = |lease: crate::lab::ipam::Lease| {
-                Dynamic::from_map(Map::from_iter([
-                    ("ip".into(), Dynamic::from(Ip(lease.ip))),
-                    ("owner".into(), lease.owner.into()),
-                    ("since".into(), i64::try_from(lease.since).unwrap_or(i64::MAX).into()),
-                ]))
-            };
-            Ok(leases.into_iter().map(row).collect())
+            Ok(leases.iter().map(lease_row).map(Dynamic::from_map).collect())
         })
     }
 
@@ -391,6 +444,29 @@ pub mod functions {
                 ])));
             }
             Ok(rows)
+        })
+    }
+
+    /// Returns the leases of labs that are no more, as maps with `subnet`, `ip`, `owner` and `since`: what `topo gc` gives back.
+    ///
+    /// Like a look for stale files in `/var/lib/cni/networks`.
+    ///
+    /// Fails with `state` where a pool's file is damaged.
+    ///
+    /// ```rhai
+    /// ipam_alloc("10.0.0.0/24");
+    /// assert(ipam_audit().is_empty());
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn ipam_audit(ctx: NativeCallContext) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            lab.settle()?;
+            let row = |held: crate::lab::ipam::Held| {
+                let mut row = lease_row(&held.lease);
+                row.insert("subnet".into(), held.subnet.to_string().into());
+                Dynamic::from_map(row)
+            };
+            Ok(crate::lab::audit(lab.state())?.into_iter().map(row).collect())
         })
     }
 
@@ -431,6 +507,8 @@ pub mod functions {
     /// let pool = ipam_pool("10.5.0.0/24", #{ clear_of: host });
     /// assert(pool.gateway == "10.5.0.1");
     /// assert(ipam_alloc("10.5.0.0/24") == ip("10.5.0.2"));
+    /// ipam_pool("10.6.0.0/24", #{ range: "10.6.0.100-10.6.0.199", reserve: ["10.6.0.100"] });
+    /// assert(ipam_alloc("10.6.0.0/24") == ip("10.6.0.101"));
     /// ```
     #[rhai_fn(return_raw)]
     pub fn ipam_pool(ctx: NativeCallContext, subnet: Dynamic, options: Map) -> RhaiResultOf<Map> {

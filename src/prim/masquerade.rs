@@ -8,7 +8,7 @@ use rhai::{Dynamic, Map};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::filter::ask_let_through;
+use super::firewalls::ask_let_through;
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::ruleset::{self, AddRules, LabTable};
@@ -155,7 +155,12 @@ pub mod functions {
     /// assert(inside.ping("192.0.2.2").ok);
     /// ```
     #[rhai_fn(return_raw)]
-    pub fn snat(ctx: NativeCallContext, netns: NetnsHandle, subnet: Dynamic, options: Map) -> RhaiResultOf<NetnsHandle> {
+    pub fn snat(
+        ctx: NativeCallContext,
+        netns: NetnsHandle,
+        subnet: Dynamic,
+        options: Map,
+    ) -> RhaiResultOf<NetnsHandle> {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let SnatOptions { to, out, not_out, dst } = SnatOptions::parse(options)?;

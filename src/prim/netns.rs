@@ -304,6 +304,8 @@ pub mod functions {
     pub fn netns_open(ctx: NativeCallContext, path: &str) -> RhaiResultOf<NetnsHandle> {
         with_lab(&ctx, |lab| {
             let doing = format!("open the netns `{}`", name::shown(path));
+            // It may be the file of one that the lab is about to make.
+            lab.settle()?;
             let netns = Netns::open(Path::new(path)).map_err(|source| match source.errno() {
                 libc::EINVAL => Error::invalid(doing.clone()).because(&source),
                 _ => Error::kernel(doing.clone(), &source),

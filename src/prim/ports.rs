@@ -93,7 +93,8 @@ pub struct Target {
 }
 
 impl FromScript for Target {
-    const WHAT: &'static str = r#"an address with its port, such as "10.0.0.2:80" or "[fd00::2]:80-90", or an address alone"#;
+    const WHAT: &'static str =
+        r#"an address with its port, such as "10.0.0.2:80" or "[fd00::2]:80-90", or an address alone"#;
 
     fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
         if let Some(ip) = value.clone().try_cast::<Ip>() {
@@ -140,9 +141,9 @@ impl PortMapping {
     /// Reads a mapping; the error says which part is wrong.
     pub fn parse(text: &str) -> Result<PortMapping> {
         let wrong = |because: String| {
-            Error::invalid(format!("publish `{}`", name::shown(text)))
-                .because(because)
-                .hint("a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`")
+            Error::invalid(format!("publish `{}`", name::shown(text))).because(because).hint(
+                "a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`",
+            )
         };
         let (rest, proto) = match text.split_once('/') {
             Some((rest, proto)) => {
@@ -154,8 +155,9 @@ impl PortMapping {
             }
             None => (text, L4Proto::Tcp),
         };
-        let (rest, to_ports) =
-            rest.rsplit_once(':').ok_or_else(|| wrong("it has one port, and needs that of the host and that of the container".into()))?;
+        let (rest, to_ports) = rest
+            .rsplit_once(':')
+            .ok_or_else(|| wrong("it has one port, and needs that of the host and that of the container".into()))?;
         let (host, ports) = match rest.rsplit_once(':') {
             Some((host, ports)) => (Some(address(host).map_err(wrong)?), ports),
             None => (None, rest),

@@ -90,7 +90,7 @@ fn table_name(mark: &str) -> String {
 }
 
 /// Tells whether a table is a lab's, of whatever state directory.
-pub(super) fn is_a_labs(table: &nft::Table) -> bool {
+pub fn is_a_labs(table: &nft::Table) -> bool {
     table.name.starts_with(TABLE_PREFIX) && table.comment.as_deref().is_some_and(|comment| comment.starts_with("topo:"))
 }
 
@@ -218,15 +218,16 @@ impl Step for AddRules {
 
     fn like(&self) -> Vec<String> {
         let (enter, table) = (enter(&self.table.netns), &self.table.name);
-        let chains = self.chains.iter().filter_map(|chain| {
-            let base = chain.base.as_ref()?;
-            Some(format!(
+        let chains = self.chains.iter().map(|chain| match &chain.base {
+            Some(base) => format!(
                 "{enter}nft add chain inet {table} {} '{{ type {} hook {} priority {}; }}'",
                 chain.name, base.kind, base.hook, base.priority
-            ))
+            ),
+            None => format!("{enter}nft add chain inet {table} {}", chain.name),
         });
+        let sets = self.sets.iter().map(|set| format!("{enter}nft add {set}"));
         let rules = self.rules.iter().map(|(chain, rule)| format!("{enter}nft add rule inet {table} {chain} {rule}"));
-        chains.chain(rules).collect()
+        chains.chain(sets).chain(rules).collect()
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -280,7 +281,9 @@ impl Step for AddRules {
 
 /// Says what to do where the kernel has no nf_tables.
 pub(super) fn no_nftables(refusal: &net::Error) -> Option<String> {
-    refusal.is_unsupported().then(|| "the kernel needs CONFIG_NF_TABLES and CONFIG_NFT_NAT; `topo doctor` says what it has".into())
+    refusal
+        .is_unsupported()
+        .then(|| "the kernel needs CONFIG_NF_TABLES and CONFIG_NFT_NAT; `topo doctor` says what it has".into())
 }
 
 /// Names a namespace at the end of a message; the host goes without saying.
@@ -307,8 +310,10 @@ pub(super) fn dev_name(lab: &mut Lab, netns: &NetnsRef, dev: &super::units::DevO
             name::check("device", text)?;
             Ok(name::kernel_name(text))
         }
-        DevOrName::Dev(dev) if dev.netns.0.no != netns.no => Err(Error::new(Kind::Invalid, format!("use {}", dev.shown()))
-            .because(format!("it is not in netns `{}`", netns.name))),
+        DevOrName::Dev(dev) if dev.netns.0.no != netns.no => {
+            Err(Error::new(Kind::Invalid, format!("use {}", dev.shown()))
+                .because(format!("it is not in netns `{}`", netns.name)))
+        }
         DevOrName::Dev(dev) => {
             let entry = dev.find(lab)?;
             Ok(name::kernel_name(entry.as_ref().map_or(&dev.name, |entry| &entry.dev.name)))

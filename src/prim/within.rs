@@ -11,7 +11,9 @@ use super::context::{RhaiResultOf, ScriptError, lab_of, place_of, raise, rhai_er
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::FromScript;
-use crate::lab::{self, DevRef, Error, Event, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, Tie, name};
+use crate::lab::{
+    self, DevRef, Error, Event, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, Tie, name,
+};
 use crate::net;
 
 pub(super) const GROUP: Group = Group {
@@ -75,7 +77,8 @@ fn keeping() -> (Listener, Rc<RefCell<Vec<Event>>>) {
 /// Forgets the devices of others that are no more, so that their names are free again.
 fn forget_gone(lab: &mut Lab, why: &str) -> Result<()> {
     let (kernel, model) = lab.foreign();
-    let foreign: Vec<DevRef> = model.all_devs().filter(|entry| !entry.dev.made).map(|entry| entry.dev.clone()).collect();
+    let foreign: Vec<DevRef> =
+        model.all_devs().filter(|entry| !entry.dev.made).map(|entry| entry.dev.clone()).collect();
     for dev in foreign {
         let link = kernel.link(&dev).map_err(|source| Error::kernel(format!("look at {}", dev.shown()), &source))?;
         if link.is_none() {

@@ -150,27 +150,34 @@ fn entries_of(group: &Group) -> Vec<Entry> {
     entries
 }
 
-/// Returns the functions of a module of the standard library, or of the user's.
+/// Returns the functions of a module of the standard library, or of the user's, in the order of their names; forms of one name
+/// are one entry, with the documentation of the form that has one.
 pub fn module_entries(module: &str, ast: &AST) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = ast
-        .iter_functions()
-        .filter(|function| function.access == rhai::FnAccess::Public)
-        .map(|function| {
-            let parameters: Vec<String> = function.params.iter().map(ToString::to_string).collect();
-            let comments: Vec<String> = function.comments.iter().map(|comment| uncomment(comment)).collect();
-            Entry {
-                name: function.name.to_string(),
-                group: module.to_string(),
-                imported: true,
-                signatures: vec![format!("{module}::{}({})", function.name, parameters.join(", "))],
-                arities: BTreeSet::from([parameters.len()]),
-                doc: Doc::parse(&comments.join("\n")),
-                options: None,
-            }
-        })
-        .collect();
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    entries
+    let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+    let public = |name: &str, access| access == rhai::FnAccess::Public && is_public(name);
+    let mut functions: Vec<_> =
+        ast.iter_functions().filter(|function| public(function.name, function.access)).collect();
+    // The form with the most parameters says the most.
+    functions.sort_by_key(|function| (function.name, std::cmp::Reverse(function.params.len())));
+    for function in functions {
+        let parameters: Vec<String> = function.params.iter().map(ToString::to_string).collect();
+        let comments: Vec<String> = function.comments.iter().map(|comment| uncomment(comment)).collect();
+        let entry = entries.entry(function.name.to_string()).or_insert_with(|| Entry {
+            name: function.name.to_string(),
+            group: module.to_string(),
+            imported: true,
+            signatures: Vec::new(),
+            arities: BTreeSet::new(),
+            doc: Doc::default(),
+            options: None,
+        });
+        entry.signatures.push(format!("{module}::{}({})", function.name, parameters.join(", ")));
+        entry.arities.insert(parameters.len());
+        if !comments.is_empty() {
+            entry.doc = Doc::parse(&comments.join("\n"));
+        }
+    }
+    entries.into_values().collect()
 }
 
 /// Returns the functions of all modules that `import` finds by name.
@@ -234,7 +241,11 @@ pub fn arities(engine: &Engine) -> BTreeMap<String, BTreeSet<usize>> {
 /// Tells whether a name is one that scripts write: a function's, or a property's, which rhai calls `get$name`.
 fn is_public(name: &str) -> bool {
     let name = name.strip_prefix("get$").unwrap_or(name);
-    name.starts_with(|c: char| c.is_alphabetic()) && !matches!(name, "to_string" | "to_debug") || name == "index$get$"
+    // rhai gives the functions of closures names such as `anon$1e6f`.
+    name.starts_with(|c: char| c.is_alphabetic())
+        && !name.starts_with("anon$")
+        && !matches!(name, "to_string" | "to_debug")
+        || name == "index$get$"
 }
 
 fn shown_name(name: &str) -> String {

@@ -134,15 +134,12 @@ pub fn module_names(dirs: &Dirs) -> Vec<String> {
     names
 }
 
-/// Returns the names of the modules in a folder of the standard library or of the user's directory, sorted: `drivers/bridge`.
+/// Returns the names of the modules in a folder of the standard library or of the user's directory, sorted.
 fn modules_in(dirs: &Dirs, folder: &str) -> Vec<String> {
     let own = dirs.stdlib.iter().flat_map(|dir| own_files(&dir.join(folder), 0));
     let embedded = STDLIB.get_dir(folder).into_iter().flat_map(|dir| dir.files());
     let paths = own.chain(embedded.map(|file| file.path().to_path_buf()));
-    let mut names: Vec<String> = paths
-        .filter_map(|path| words_of(Path::new(path.file_name()?)))
-        .map(|words| format!("{folder}/{}", words.concat()))
-        .collect();
+    let mut names: Vec<String> = paths.filter_map(|path| words_of(Path::new(path.file_name()?))).flatten().collect();
     names.sort();
     names.dedup();
     names
@@ -167,18 +164,19 @@ pub(super) fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Resul
         return Ok(Script::embedded(&format!("stdlib/{file}"), text));
     }
     let error = Error::new(Kind::Missing, format!("import \"{wanted}\"")).because("there is no module of this name");
-    let (names, folder) = match wanted.rsplit_once('/') {
-        Some((folder, _)) => (modules_in(dirs, folder), true),
-        None => (module_names(dirs), false),
+    let Some((folder, last)) = wanted.rsplit_once('/') else {
+        let names = module_names(dirs);
+        return Err(match name::nearest(wanted, names.iter().map(String::as_str)) {
+            Some(near) => error.hint(format!("did you mean \"{near}\"?")),
+            None => error.hint(format!("the standard library has: {}; a path begins with `./`", names.join(", "))),
+        });
     };
-    let near = name::nearest(wanted, names.iter().map(String::as_str));
-    Err(match (near, names.is_empty()) {
-        // Of a folder all are of one sort, and few.
-        (Some(near), _) if folder => error.hint(format!("did you mean \"{near}\"? There are: {}", names.join(", "))),
-        (None, false) if folder => error.hint(format!("there are: {}", names.join(", "))),
-        (Some(near), _) => error.hint(format!("did you mean \"{near}\"?")),
-        (None, true) => error.hint("a path begins with `./`"),
-        (None, false) => error.hint(format!("the standard library has: {}; a path begins with `./`", names.join(", "))),
+    let names = modules_in(dirs, folder);
+    let all = format!("there are: {}", names.join(", "));
+    Err(match name::nearest(last, names.iter().map(String::as_str)) {
+        Some(near) => error.hint(format!("did you mean `{near}`? {all}")),
+        None if names.is_empty() => error.hint("a path begins with `./`"),
+        None => error.hint(all),
     })
 }
 

@@ -13,6 +13,7 @@ mod cli;
 mod docs;
 mod flat;
 mod foreign;
+mod nat;
 mod networks;
 mod ownership;
 mod settle;

@@ -3,7 +3,7 @@
 use super::world::{Ran, Snapshot, World};
 
 /// Runs `test` in a world in which the shell script `others` made what isn't topo's, and checks that all is as before at
-/// the end. The snapshot of "before" holds what topo keeps for ever: its empty state directory.
+/// the end. The snapshot of "before" holds what topo keeps for ever: its empty state directory and its empty store.
 pub(crate) fn in_used_world(others: &str, test: impl FnOnce(&World, &Snapshot)) {
     in_used(&World::new(), others, test);
 }
@@ -14,12 +14,18 @@ pub(crate) fn in_used_user_world(others: &str, test: impl FnOnce(&World, &Snapsh
 }
 
 fn in_used(world: &World, others: &str, test: impl FnOnce(&World, &Snapshot)) {
-    world.topo(&["gc"]).ok();
+    world.topo(&["run", "--rm", "-e", USE_ALL]).ok();
     world.run_as_root(others).ok();
     let before = world.snapshot();
     test(world, &before);
     world.assert_clean(&before);
 }
+
+/// Makes something of each sort that the store keeps.
+const USE_ALL: &str = r#"
+    import "network" as network;
+    network::create("used", #{ subnet: "10.254.254.0/24" });
+    network::connect("used", netns("used"), #{ publish: ["1:1"] });"#;
 
 /// Runs `topo ARGS` with the fault seam armed: `fail:3`, `kill:3` …
 pub(crate) fn with_fault(w: &World, fault: &str, args: &[&str]) -> Ran {

@@ -85,14 +85,16 @@ fn scripts_in(dir: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The workflows: `scripts/veth-pair.rhai` is `topo veth-pair`.
+/// The workflows: `scripts/veth-pair.rhai` is `topo veth-pair`. Those of networks, which are about what others have built, have
+/// their own tests (`unwind_networks`).
 fn workflows() -> Vec<Case> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
     let words = |path: PathBuf| -> Vec<String> {
         let words = path.strip_prefix(&root).expect("below the root").with_extension("");
         words.iter().map(|word| word.to_str().expect("UTF-8").to_owned()).collect()
     };
-    scripts_in("scripts").into_iter().map(|path| Case { command: words(path), file: None, others: "" }).collect()
+    let commands = scripts_in("scripts").into_iter().map(words).filter(|words| words.len() == 1);
+    commands.map(|command| Case { command, file: None, others: "" }).collect()
 }
 
 fn examples() -> Vec<Case> {

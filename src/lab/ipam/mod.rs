@@ -11,7 +11,9 @@
 //! An allocation reads the pool and one block, and writes the block: 64 leases at most, however large or full the pool is.
 //! Where the search leaves a block, which it does once in 64 allocations of a pool that fills up, it writes the pool too, and
 //! marks the block that is full. A search for room reads at most one record a level: two levels in a /16, four in a /8.
-//! A run-length code of full blocks in the pool's own record would be smaller at first, and grow with every hole in a pool.
+//! The dearest case is a lease that fills the last hole of a block, far from where the search was: three writes (pool, block,
+//! mark), seldom a fourth. A run-length code of full blocks in the pool's own record would be smaller at first, and grow with
+//! every hole in a pool.
 //!
 //! Every write is atomic, and a crash between two is harmless by their order:
 //!

@@ -44,8 +44,16 @@ struct Found {
     block: Block,
     /// The passage through the pool that the search is in now; nothing for an address that was asked for.
     lap: Option<u64>,
-    /// Blocks that turned out to be full, though they weren't marked.
+    seen: Seen,
+}
+
+/// What a search learns on its way, for later ones.
+#[derive(Default)]
+struct Seen {
+    /// Blocks that turned out to be full, marked or not.
     full: Vec<u128>,
+    /// The block from which the search went on, if nothing is left in it.
+    empty: Option<u128>,
 }
 
 impl<'a> Ipam<'a> {
@@ -115,27 +123,27 @@ impl Opened<'_> {
         let block = self.block(index)?;
         match block.leases.get(&place) {
             Some(lease) => Err(Error::new(Kind::Exists, doing()).because(format!("`{}` holds it", lease.owner))),
-            None => Ok(Found { index, place, block, lap: None, full: Vec::new() }),
+            None => Ok(Found { index, place, block, lap: None, seen: Seen::default() }),
         }
     }
 
     /// Finds the next free address: from where the search was to the pool's end, then once through all of it.
     fn search(&self) -> Result<Found> {
-        let mut full = Vec::new();
-        if let Some(found) = self.pass(self.at, self.record.lap, &mut full)? {
-            return Ok(Found { full, ..found });
+        let mut seen = Seen::default();
+        if let Some(found) = self.pass(self.at, self.record.lap, &mut seen)? {
+            return Ok(Found { seen, ..found });
         }
         let lap = self.record.lap.wrapping_add(1);
-        if let Some(found) = self.pass(0, lap, &mut full)? {
+        if let Some(found) = self.pass(0, lap, &mut seen)? {
             // In a pool of one block its own place is all there is to know, and the pool needs no write.
             let lap = if self.last_block() == 0 { self.record.lap } else { lap };
-            return Ok(Found { full, lap: Some(lap), ..found });
+            return Ok(Found { seen, lap: Some(lap), ..found });
         }
         Err(self.exhausted())
     }
 
     /// Looks for a free address from the block `from` on, in the passage `lap`.
-    fn pass(&self, from: u128, lap: u64, full: &mut Vec<u128>) -> Result<Option<Found>> {
+    fn pass(&self, from: u128, lap: u64, seen: &mut Seen) -> Result<Option<Found>> {
         let mut index = from;
         loop {
             // Skips what is not handed out, then what is full, until neither applies.
@@ -155,10 +163,13 @@ impl Opened<'_> {
             let (block, mask) = (self.block(index)?, self.mask(index));
             let place = if block.lap == lap { block.next } else { 0 };
             if let Some(place) = block.first_free(mask, place) {
-                return Ok(Some(Found { index, place, block, lap: Some(lap), full: Vec::new() }));
+                return Ok(Some(Found { index, place, block, lap: Some(lap), seen: Seen::default() }));
             }
-            if block.is_full(mask) && !full.contains(&index) {
-                full.push(index);
+            if block.is_full(mask) && !seen.full.contains(&index) {
+                seen.full.push(index);
+            }
+            if block.leases.is_empty() && index == self.at {
+                seen.empty = Some(index);
             }
             index += 1;
             if index > self.last_block() {
@@ -203,8 +214,7 @@ impl Reservation<'_> {
     /// After an error the lease may have been written all the same, if the store couldn't tell: release it.
     pub fn commit(self) -> Result<Lease> {
         let Reservation { mut opened, guard, _pools, found, lease, is_new_pool } = self;
-        let Found { index, place, mut block, lap, full } = found;
-        let left = opened.at;
+        let Found { index, place, mut block, lap, seen } = found;
         if let Some(lap) = lap {
             (block.lap, block.next) = (lap, place + 1);
             let moved = opened.at != index || opened.record.lap != lap;
@@ -221,23 +231,23 @@ impl Reservation<'_> {
         block.leases.insert(place, lease.clone());
         opened.write_block(&guard, index, &block)?;
         // The lease stands. What follows saves time later, and a later search does it if it fails here.
-        let _ = opened.after_lease(&guard, index, &block, &full, left);
+        let _ = opened.after_lease(&guard, index, &block, &seen);
         Ok(lease)
     }
 }
 
 impl Opened<'_> {
     /// Marks what is full, and removes the block that the search came from if nothing is left in it.
-    fn after_lease(&self, guard: &Guard, index: u128, block: &Block, full: &[u128], left: u128) -> Result<()> {
-        for full in full {
+    fn after_lease(&self, guard: &Guard, index: u128, block: &Block, seen: &Seen) -> Result<()> {
+        for full in &seen.full {
             self.mark(guard, *full)?;
         }
         if block.is_full(self.mask(index)) {
             self.mark(guard, index)?;
         }
-        if left != self.at && left != index && self.block(left)?.leases.is_empty() {
-            self.remove_block(guard, left)?;
+        match seen.empty {
+            Some(empty) if empty != index => self.remove_block(guard, empty),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

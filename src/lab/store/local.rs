@@ -68,21 +68,19 @@ impl LocalStore {
         }
     }
 
-    /// Removes the directory that `key` is in if that is empty now; the directory of a kind stays.
+    /// Removes the directories that `key` is in as far as they are empty now; the directory of a kind stays.
     fn tidy_dir_of(&self, key: &Key) {
-        if key.names().len() > 1
-            && let Some(dir) = self.path(key, VALUE).parent()
-        {
-            let _ = std::fs::remove_dir(dir);
-        }
+        let path = self.path(key, VALUE);
+        let dirs = path.ancestors().skip(1).take(key.names().len().saturating_sub(1));
+        // The first that is not empty ends it.
+        let _ = dirs.map(std::fs::remove_dir).find(std::io::Result::is_err);
     }
 
-    /// Does `work` on a file whose directory another process may remove, since it just emptied it.
+    /// Does `work` on a file whose directories another process may remove, since it just emptied them.
     fn in_dir_of<T>(&self, path: &Path, work: impl Fn() -> io::Result<T>) -> io::Result<T> {
         const TRIES: usize = 100;
         for _ in 1..TRIES {
-            self.make_dir_of(path)?;
-            match work() {
+            match self.make_dir_of(path).and_then(|()| work()) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 done => return done,
             }

@@ -54,9 +54,20 @@ pub enum Through {
     From(Peer),
     /// All that goes out there.
     To(Peer),
+    /// What comes in from there and goes out there again: what a bridge passes from port to port, which br_netfilter shows to
+    /// the firewall (net.bridge.bridge-nf-call-iptables).
+    Within(Peer),
     /// Of what goes out there that which belongs to a connection that was answered, is related to one, or has a
     /// translated destination.
     Replies(Peer),
+}
+
+impl Through {
+    /// Returns where the packets come from or go to.
+    pub fn peer(&self) -> &Peer {
+        let (Through::From(peer) | Through::To(peer) | Through::Within(peer) | Through::Replies(peer)) = self;
+        peer
+    }
 }
 
 /// What a device leads to, or a network.
@@ -157,15 +168,14 @@ impl Batch {
     /// In a table of `iptables` they are what `iptables -I CHAIN -i DEV -m comment --comment … -j ACCEPT` makes. EPERM if
     /// the table is another process's own.
     pub fn let_through(&mut self, drop: &ForwardDrop, through: &Through, comment: &str) -> &mut Batch {
-        let (Through::From(peer) | Through::To(peer) | Through::Replies(peer)) = through;
-        if !sees(drop.family, peer) {
+        if !sees(drop.family, through.peer()) {
             return self;
         }
         let place = (drop.family, drop.table.as_str(), drop.chain.as_str());
         let rule = |matches: Vec<Match>| Rule {
             counter: true,
             comment: Some(comment.to_string()),
-            ..Rule::new([vec![peer_match(through)], matches].concat(), Action::Accept)
+            ..Rule::new([peer_match(through), matches].concat(), Action::Accept)
         };
         let answered = Match::CtState(vec![CtState::Established, CtState::Related]);
         let add = |batch: &mut Batch, rule: &Rule| {
@@ -175,8 +185,7 @@ impl Batch {
             Through::Replies(_) if drop.iptables => {
                 // What it means; `iptables` asks for both by one match of its own.
                 let rule = rule(vec![answered]);
-                match encode::rule(drop.family, &Rule { matches: vec![peer_match(through)], ..rule.clone() }, &|_| None)
-                {
+                match encode::rule(drop.family, &Rule { matches: peer_match(through), ..rule.clone() }, &|_| None) {
                     Ok(mut exprs) => {
                         // Before the counter and the verdict.
                         exprs.insert(exprs.len().saturating_sub(2), xt_conntrack_state());
@@ -204,14 +213,19 @@ fn sees(family: Family, peer: &Peer) -> bool {
     }
 }
 
-fn peer_match(through: &Through) -> Match {
+fn peer_match(through: &Through) -> Vec<Match> {
+    let from = |peer: &Peer| match peer {
+        Peer::Dev(name) => Match::InDev { name: name.clone(), not: false },
+        Peer::Net(net) => Match::Src { net: *net, not: false },
+    };
+    let to = |peer: &Peer| match peer {
+        Peer::Dev(name) => Match::OutDev { name: name.clone(), not: false },
+        Peer::Net(net) => Match::Dst { net: *net, not: false },
+    };
     match through {
-        Through::From(Peer::Dev(name)) => Match::InDev { name: name.clone(), not: false },
-        Through::From(Peer::Net(net)) => Match::Src { net: *net, not: false },
-        Through::To(Peer::Dev(name)) | Through::Replies(Peer::Dev(name)) => {
-            Match::OutDev { name: name.clone(), not: false }
-        }
-        Through::To(Peer::Net(net)) | Through::Replies(Peer::Net(net)) => Match::Dst { net: *net, not: false },
+        Through::From(peer) => vec![from(peer)],
+        Through::To(peer) | Through::Replies(peer) => vec![to(peer)],
+        Through::Within(peer) => vec![from(peer), to(peer)],
     }
 }
 

@@ -24,9 +24,9 @@ mod set;
 #[cfg(test)]
 mod tests;
 mod text;
-mod words;
 #[cfg(test)]
 mod traffic;
+mod words;
 
 use std::fmt;
 use std::net::IpAddr;

@@ -48,17 +48,12 @@ let office = lan::star("sw0", 3, net("10.0.0.0/24"));
             $ topo run office.rhai
             --- stderr
             error: add netns `h2`: this lab has one of this name
-              --> stdlib/lan.rhai:19:17
-               |
-            19 |         let h = netns(`h${n}`);
-               |                 ^^^^^
-               |
-              ::: office.rhai:3:19
-               |
-             3 | let office = lan::star("sw0", 3, net("10.0.0.0/24"));
-               |                   ---- called from here
-               |
-               = hint: `netns_get("h2")` returns it
+             --> office.rhai:3:19
+              |
+            3 | let office = lan::star("sw0", 3, net("10.0.0.0/24"));
+              |                   ^^^^
+              |
+              = hint: `netns_get("h2")` returns it
             --- exit code 1
         "#]]);
     });
@@ -466,7 +461,7 @@ fn missing_modules() {
         1 | import "zebra" as z;
           |        ^^^^^^^
           |
-          = hint: the standard library has: lan; a path begins with `./`
+          = hint: the standard library has: lan, network; a path begins with `./`
         --- exit code 1
         $ topo run -e 'import "./nowhere" as n;'
         --- stderr

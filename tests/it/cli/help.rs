@@ -18,22 +18,27 @@ fn the_commands() {
         Usage: topo <COMMAND>
 
         Commands:
-          run          Runs a script: builds its lab, and leaves it up
-          check        Checks a script without running it: syntax, unknown functions, wrong arguments,
-                       unknown options
-          ls           Lists the labs
-          show         Shows what a lab holds: namespaces, devices, addresses, routes
-          down         Takes labs down, with all that they made
-          exec         Runs a command in a namespace of a lab
-          gc           Removes what dead runs left behind
-          doc          Shows the documentation of a primitive, a library function or a workflow
-          doctor       Tells what this machine can do, and how to get what is missing
-          scripts      Lists the workflows: the scripts that are commands of topo
-          completions  Prints a completion script for a shell
-          bridge       A netns plugged into a bridge of the host, reached from the host by a route over the
-                       bridge
-          veth-pair    Two netns joined by a veth pair, with addresses, default routes and a ping
-          help         Print this message or the help of the given subcommand(s)
+          run           Runs a script: builds its lab, and leaves it up
+          check         Checks a script without running it: syntax, unknown functions, wrong arguments,
+                        unknown options
+          ls            Lists the labs
+          show          Shows what a lab holds: namespaces, devices, addresses, routes
+          down          Takes labs down, with all that they made
+          exec          Runs a command in a namespace of a lab
+          gc            Removes what dead runs left behind
+          doc           Shows the documentation of a primitive, a library function or a workflow
+          doctor        Tells what this machine can do, and how to get what is missing
+          scripts       Lists the workflows: the scripts that are commands of topo
+          completions   Prints a completion script for a shell
+          bridge        A netns plugged into a bridge of the host, reached from the host by a route over the
+                        bridge
+          masquerade    A netns that reaches the world outside by the host's own address: forwarding and
+                        masquerading
+          network       Workflows of `network`
+          port-forward  A port of the host that leads to a server in a netns: reached from outside, from the
+                        host by any of its addresses and 127.0.0.1, and from the netns itself
+          veth-pair     Two netns joined by a veth pair, with addresses, default routes and a ping
+          help          Print this message or the help of the given subcommand(s)
 
         Options:
           -h, --help     Print help
@@ -323,7 +328,7 @@ fn definitions_for_editors() {
 fn workflows() {
     let world = World::new();
     let text = world.topo(&["scripts"]).ok();
-    text.says("veth-pair  Two netns joined by a veth pair, with addresses, default routes and a ping.");
+    text.says("veth-pair           Two netns joined by a veth pair, with addresses, default routes and a ping.");
     let json: Value = serde_json::from_str(world.topo(&["scripts", "--json"]).ok().out()).expect("JSON");
     let rows = json.as_array().expect("a list");
     for row in rows {

@@ -65,9 +65,9 @@ fn the_list() {
         w.topo(&["bridge", "--netns", "ns9"]).ok();
         w.session(expect![[r#"
             $ topo ls
-            NAME    STATE  NETNS  DEVS  AGE  SCRIPT
-            bridge  up     1      3     Ns   scripts/bridge.rhai
-            pair    up     2      2     Ns   pair.rhai
+            NAME    KIND  STATE  NETNS  DEVS  AGE  SCRIPT
+            bridge  lab   up     1      3     Ns   scripts/bridge.rhai
+            pair    lab   up     2      2     Ns   pair.rhai
         "#]]);
         let json: Value = serde_json::from_str(w.topo(&["ls", "--json"]).ok().out()).expect("JSON");
         let mut row = json[1].clone();
@@ -75,7 +75,7 @@ fn the_list() {
         assert!(created.is_some_and(|time| time > 1_700_000_000), "{created:?}");
         assert_eq!(
             row,
-            json!({ "name": "pair", "state": "up", "netns": 2, "devs": 2, "sandbox": false, "script": "pair.rhai" })
+            json!({ "name": "pair", "kind": "lab", "state": "up", "netns": 2, "devs": 2, "sandbox": false, "script": "pair.rhai" })
         );
         w.topo(&["down", "--all"]).ok();
     });
@@ -316,8 +316,8 @@ fn a_lab_that_is_being_built() {
         running.wait_for_output("ready", Duration::from_secs(20));
         w.session(expect![[r#"
             $ topo ls
-            NAME  STATE     NETNS  DEVS  AGE  SCRIPT
-            long  building  1      2     Ns   long.rhai
+            NAME  KIND  STATE     NETNS  DEVS  AGE  SCRIPT
+            long  lab   building  1      2     Ns   long.rhai
             $ topo down long
             --- stderr
             error: lock lab `long`: process PID is at work on it
@@ -354,8 +354,8 @@ fn what_a_killed_run_left() {
         running.wait().fails(137);
         w.session(expect![[r#"
             $ topo ls
-            NAME  STATE  NETNS  DEVS  AGE  SCRIPT
-            long  dead   1      2     Ns   long.rhai
+            NAME  KIND  STATE  NETNS  DEVS  AGE  SCRIPT
+            long  lab   dead   1      2     Ns   long.rhai
             $ topo run long.rhai
             --- stderr
             error: make lab `long`: a run that died left it behind
@@ -407,8 +407,8 @@ fn damaged_files() {
         w.write("state/labs/a/lab.json", "{\"name\":");
         w.session(expect![[r#"
             $ topo ls
-            NAME  STATE  NETNS  DEVS  AGE  SCRIPT
-            b     up     1      0     Ns   -e
+            NAME  KIND  STATE  NETNS  DEVS  AGE  SCRIPT
+            b     lab   up     1      0     Ns   -e
             --- stderr
             error: read the record `DIR/state/labs/a/lab.json`: EOF while parsing a value at line 1 column 8
             hint: the file is damaged; nothing was changed
@@ -460,8 +460,8 @@ fn a_state_directory_of_ones_own() {
         --- stderr
         lab `lab` is up: 1 netns, 0 devices; `topo down lab` takes it down
         $ TOPO_STATE=deep/er/state topo ls
-        NAME  STATE  NETNS  DEVS  AGE  SCRIPT
-        lab   up     1      0     Ns   -e
+        NAME  KIND  STATE  NETNS  DEVS  AGE  SCRIPT
+        lab   lab   up     1      0     Ns   -e
         $ stat -c %a deep/er/state deep/er/state/labs
         700
         700

@@ -78,9 +78,9 @@ fn a_failed_lab_is_kept_when_asked() {
             lab `unsound` is up: 1 netns, 0 devices; `topo down unsound` takes it down
             --- exit code 1
             $ topo ls
-            NAME     STATE  NETNS  DEVS  AGE  SCRIPT
-            half     up     1      2     Ns   half.rhai
-            unsound  up     1      0     Ns   unsound.rhai
+            NAME     KIND  STATE  NETNS  DEVS  AGE  SCRIPT
+            half     lab   up     1      2     Ns   half.rhai
+            unsound  lab   up     1      0     Ns   unsound.rhai
             $ topo down --all
             --- stderr
             lab `half` is down

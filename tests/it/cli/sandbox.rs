@@ -16,7 +16,7 @@ fn life(w: &World, flag: &[&str]) {
     let first = run(&["pair.rhai"]).ok();
     assert_eq!(first.out(), "ok   h1 reaches h2\n");
     assert_eq!(first.err(), "lab `pair` is up: 2 netns, 2 devices; `topo down pair` takes it down\n");
-    w.topo(&["ls"]).ok().says("pair  up (sandbox)  2      2 ");
+    w.topo(&["ls"]).ok().says("pair  lab   up (sandbox)  2      2 ");
     w.topo(&["show", "pair"]).ok().says("lab pair: up, in a sandbox, 2 netns, 2 devices, made by pair.rhai");
     assert!(w.topo(&["exec", "h1", "ip", "-br", "addr"]).ok().out().contains("10.0.0.1/24"));
     w.topo(&["exec", "h1", "sh", "-c", "exit 7"]).fails(7);
@@ -145,8 +145,8 @@ fn a_killed_holder() {
         kill_holder(w);
         w.session(expect![[r#"
             $ topo ls
-            NAME  STATE           NETNS  DEVS  AGE  SCRIPT
-            pair  dead (sandbox)  2      2     Ns   pair.rhai
+            NAME  KIND  STATE           NETNS  DEVS  AGE  SCRIPT
+            pair  lab   dead (sandbox)  2      2     Ns   pair.rhai
             $ topo show pair
             lab pair: dead, in a sandbox, 2 netns, 2 devices, made by pair.rhai Ns ago
 

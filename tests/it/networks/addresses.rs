@@ -40,7 +40,11 @@ fn i2_small_subnets_and_large_ones() {
         for (subnet, gateway, given) in [
             ("10.5.0.0/31", "10.5.0.0", vec!["10.5.0.1/31"]),
             ("10.5.0.4/30", "10.5.0.5", vec!["10.5.0.6/30"]),
-            ("10.5.0.248/29", "10.5.0.249", vec!["10.5.0.250/29", "10.5.0.251/29", "10.5.0.252/29", "10.5.0.253/29", "10.5.0.254/29"]),
+            (
+                "10.5.0.248/29",
+                "10.5.0.249",
+                vec!["10.5.0.250/29", "10.5.0.251/29", "10.5.0.252/29", "10.5.0.253/29", "10.5.0.254/29"],
+            ),
             ("fd00:5::/127", "fd00:5::", vec!["fd00:5::1/127"]),
             ("fd00:5::/126", "fd00:5::1", vec!["fd00:5::2/126", "fd00:5::3/126"]),
         ] {
@@ -122,7 +126,8 @@ fn i6_killed_between_reservation_and_commit() {
     in_network_world(CONTAINERS, |w, _| {
         make_web(w);
         network(w, "disconnect web c1").ok();
-        let script = r#"ipam_alloc("10.5.0.0/24", #{ ip: "10.5.0.77" }); ipam_alloc("10.6.0.0/24", #{ ip: "10.6.0.77" });"#;
+        let script =
+            r#"ipam_alloc("10.5.0.0/24", #{ ip: "10.5.0.77" }); ipam_alloc("10.6.0.0/24", #{ ip: "10.6.0.77" });"#;
         for point in 1.. {
             let ran = with_fault(w, &format!("kill:{point}"), &["run", "--rm", "--name", "killed", "-e", script]);
             println!("point {point}: {}", ran.code);
@@ -259,22 +264,22 @@ fn i10_overlaps() {
                 $ topo network create two --subnet 192.0.2.0/24
                 --- stderr
                 error: make the pool `192.0.2.0/24`: it overlaps the address `192.0.2.7/28` of `up0` of the host
-                hint: take another subnet; `ipam_subnet` finds a free one
+                hint: take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it
                 --- exit code 1
                 $ topo network create two --subnet 172.20.5.0/24
                 --- stderr
                 error: make the pool `172.20.5.0/24`: it overlaps the route to `172.20.0.0/16` of the host
-                hint: take another subnet; `ipam_subnet` finds a free one
+                hint: take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it
                 --- exit code 1
                 $ topo network create two --subnet 172.30.5.0/24
                 --- stderr
                 error: make the pool `172.30.5.0/24`: it overlaps the route to `172.30.0.0/16` of the host
-                hint: take another subnet; `ipam_subnet` finds a free one
+                hint: take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it
                 --- exit code 1
                 $ topo network create two --subnet fd00:7::/96
                 --- stderr
                 error: make the pool `fd00:7::/96`: it overlaps the address `fd00:7::7/64` of `up0` of the host
-                hint: take another subnet; `ipam_subnet` finds a free one
+                hint: take another subnet; without one a network gets one that is free, as `ipam_subnet` finds it
                 --- exit code 1
             "#]],
         );

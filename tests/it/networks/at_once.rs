@@ -31,7 +31,8 @@ fn n14_twenty_connect_at_once() {
             assert_eq!(rules.matches(&format!("tcp . {} ", 8000 + n)).count(), 1, "{rules}");
         }
         // All in one map: no rule came with them.
-        let lines = |text: &str| text.lines().filter(|line| !line.contains("tcp . ") && !line.contains("elements")).count();
+        let lines =
+            |text: &str| text.lines().filter(|line| !line.contains("tcp . ") && !line.contains("elements")).count();
         assert_eq!(lines(&rules), lines(&up), "{rules}");
         let disconnect = |n| format!("network disconnect web c{n}");
         for ran in at_once(w, &(1..=20).map(disconnect).collect::<Vec<_>>()) {
@@ -141,7 +142,9 @@ fn n14_looking_disturbs_nobody() {
                     }
                 });
             }
-            for words in [["gc"].as_slice(), &["network", "ls"], &["network", "inspect", "web"], &["network", "repair", "web"]] {
+            for words in
+                [["gc"].as_slice(), &["network", "ls"], &["network", "inspect", "web"], &["network", "repair", "web"]]
+            {
                 scope.spawn(move || {
                     for _ in 0..8 {
                         let ran = w.topo(words).ok();

@@ -18,7 +18,11 @@ fn i11_leases_of_a_lost_lab() {
         make_web(w);
         let lab = r#"ipam_alloc("10.5.0.0/24", #{ ip: "10.5.0.9" }); ipam_alloc("10.6.0.0/24", #{ owner: "printer" }); ipam_pool("10.7.0.0/24", #{});"#;
         for name in ["lost", "kept"] {
-            let lab = if name == "lost" { lab.to_owned() } else { lab.replace("10.5.0.9", "10.5.0.8").replace("10.7", "10.8") };
+            let lab = if name == "lost" {
+                lab.to_owned()
+            } else {
+                lab.replace("10.5.0.9", "10.5.0.8").replace("10.7", "10.8")
+            };
             w.topo(&["run", "--name", name, "-e", &lab]).ok();
         }
         w.session(expect![[r#"
@@ -108,7 +112,8 @@ fn i11_a_container_that_was_a_process() {
 fn i11_nothing_is_freed_when_in_doubt() {
     in_network_world(CONTAINERS, |w, _| {
         make_web(w);
-        w.run("cp -a state/labs labs; rm -r state/labs/net.web*; cp state/store/records/networks.d/web.json web.json").ok();
+        w.run("cp -a state/labs labs; rm -r state/labs/net.web*; cp state/store/records/networks.d/web.json web.json")
+            .ok();
         w.run("printf '{' >state/store/records/networks.d/web.json").ok();
         let before = w.run("cat state/store/leases/*/* state/store/pools/*").ok().stdout;
         w.topo(&["gc"]).fails(1).says("records/networks.d/web.json`: byte 1");

@@ -94,6 +94,113 @@ fn the_life_of_a_network() {
               "mtu": null,
               "name": "web",
               "parent": null,
+              "rules": [
+                {
+                  "bytes": null,
+                  "chain": "dnat",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "dnat ip to meta l4proto . ip daddr . th dport map @v4_at"
+                },
+                {
+                  "bytes": null,
+                  "chain": "dnat",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "dnat ip to meta l4proto . th dport map @v4"
+                },
+                {
+                  "bytes": null,
+                  "chain": "dnat",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "dnat ip6 to meta l4proto . ip6 daddr . th dport map @v6_at"
+                },
+                {
+                  "bytes": null,
+                  "chain": "dnat",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "dnat ip6 to meta l4proto . th dport map @v6"
+                },
+                {
+                  "bytes": null,
+                  "chain": "prerouting",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "fib daddr type local jump dnat"
+                },
+                {
+                  "bytes": null,
+                  "chain": "local",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "ip6 daddr ::1 return"
+                },
+                {
+                  "bytes": null,
+                  "chain": "local",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "fib daddr type local jump dnat"
+                },
+                {
+                  "bytes": null,
+                  "chain": "martians",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "iifname != \"lo\" ip daddr 127.0.0.0/8 drop"
+                },
+                {
+                  "bytes": null,
+                  "chain": "hairpin",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "ct state new ct status dnat fib daddr . iif oif != 0 meta mark set meta mark | 0x10000000"
+                },
+                {
+                  "bytes": null,
+                  "chain": "postrouting",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "ct status dnat meta mark & 0x10000000 == 0x10000000 masquerade"
+                },
+                {
+                  "bytes": null,
+                  "chain": "postrouting",
+                  "lab": "net.web",
+                  "packets": null,
+                  "rule": "ct status dnat ip saddr 127.0.0.0/8 masquerade"
+                },
+                {
+                  "bytes": 0,
+                  "chain": "postrouting",
+                  "lab": "net.web",
+                  "packets": 0,
+                  "rule": "ip saddr 10.5.0.0/24 oifname != \"br-web\" counter masquerade"
+                },
+                {
+                  "bytes": 0,
+                  "chain": "forward",
+                  "lab": "net.web",
+                  "packets": 0,
+                  "rule": "oifname \"br-web\" ct state established,related counter accept"
+                },
+                {
+                  "bytes": 0,
+                  "chain": "forward",
+                  "lab": "net.web",
+                  "packets": 0,
+                  "rule": "oifname \"br-web\" ct status dnat counter accept"
+                },
+                {
+                  "bytes": 0,
+                  "chain": "forward",
+                  "lab": "net.web",
+                  "packets": 0,
+                  "rule": "iifname != \"br-web\" oifname \"br-web\" counter drop"
+                }
+              ],
               "state": "up",
               "subnets": [
                 {
@@ -106,10 +213,8 @@ fn the_life_of_a_network() {
               ]
             }
             $ topo ls
-            NAME                  STATE  NETNS  DEVS  AGE  SCRIPT
-            net.web               up     0      1     Ns   scripts/network/create.rhai
-            net.web.XXXXXXXXXXXX  up     0      2     Ns   scripts/network/connect.rhai
-            net.web.XXXXXXXXXXXX  up     0      2     Ns   scripts/network/connect.rhai
+            NAME     KIND     STATE  NETNS  DEVS  AGE  SCRIPT
+            net.web  network  up     0      1     Ns   scripts/network/create.rhai
             $ topo network disconnect web front
             front is disconnected from web
             $ topo network disconnect web /run/netns/c2
@@ -206,19 +311,14 @@ fn the_help_of_each_command() {
             Usage: topo network <COMMAND>
 
             Commands:
-              connect     Connects a container to a network: gives it a device, an address, a way out, and
-                          published ports
+              connect     Connects a container to a network
               create      Creates a container network
-              disconnect  Disconnects a container from a network, whether it still runs or not
-              inspect     Shows all about a container network, as JSON: its subnets, its containers with their
-                          addresses and ports, and what the kernel no longer has as it should be (`drift`)
+              disconnect  Disconnects a container from a network
+              inspect     Shows all about a container network, as JSON
               ls          Lists the container networks
-              repair      Puts back what of container networks the kernel no longer has: rules that somebody
-                          flushed, settings that somebody changed
-              restore     Builds container networks again after a restart of the machine; their addresses stay
-                          with those that had them
-              rm          Removes container networks. One with containers connected to it is refused, unless
-                          --force disconnects them first
+              repair      Puts back what of container networks was flushed or changed
+              restore     Builds container networks again after a restart of the machine
+              rm          Removes container networks
               help        Print this message or the help of the given subcommand(s)
 
             Options:
@@ -231,19 +331,14 @@ fn the_help_of_each_command() {
             Usage: topo network <COMMAND>
 
             Commands:
-              connect     Connects a container to a network: gives it a device, an address, a way out, and
-                          published ports
+              connect     Connects a container to a network
               create      Creates a container network
-              disconnect  Disconnects a container from a network, whether it still runs or not
-              inspect     Shows all about a container network, as JSON: its subnets, its containers with their
-                          addresses and ports, and what the kernel no longer has as it should be (`drift`)
+              disconnect  Disconnects a container from a network
+              inspect     Shows all about a container network, as JSON
               ls          Lists the container networks
-              repair      Puts back what of container networks the kernel no longer has: rules that somebody
-                          flushed, settings that somebody changed
-              restore     Builds container networks again after a restart of the machine; their addresses stay
-                          with those that had them
-              rm          Removes container networks. One with containers connected to it is refused, unless
-                          --force disconnects them first
+              repair      Puts back what of container networks was flushed or changed
+              restore     Builds container networks again after a restart of the machine
+              rm          Removes container networks
               help        Print this message or the help of the given subcommand(s)
 
             Options:
@@ -253,8 +348,8 @@ fn the_help_of_each_command() {
             Creates a container network.
 
             Its containers reach each other, the host and, unless it is internal, the world outside; from
-            outside they are reached at published ports. The network stays until `topo network rm NETWORK`
-            removes it; after a restart of the machine `topo network restore` builds it again.
+            outside they are reached at published ports. It stays until `topo network rm NETWORK`; after a
+            restart of the machine `topo network restore` builds it again.
 
             Usage: topo network create [OPTIONS] <NETWORK>
 
@@ -263,18 +358,21 @@ fn the_help_of_each_command() {
                       the network's name
 
             Options:
-                  --subnet <CIDR>
-                      its addresses; a free /24 unless given
+                  --subnet <SUBNET>
+                      its addresses, such as 10.5.0.0/24; a free /24 unless given
 
-                  --gateway <IP>
+                  --gateway <ADDRESS>
                       the host's address in it; the first one unless given
 
+                  --range <RANGE>
+                      what containers get of it, such as 10.5.0.100-10.5.0.199; all unless given
+
                   --driver <DRIVER>
-                      bridge, routed, isolated, macvlan, ipvlan, or one of your own
+                      bridge, routed, isolated, macvlan, ipvlan, or your own
 
                       [default: bridge]
 
-                  --ipv6 <CIDR>
+                  --ipv6 <SUBNET>
                       IPv6 addresses beside those of --subnet
 
                   --internal
@@ -326,28 +424,44 @@ fn the_help_of_each_command() {
                   --json         Print the result as JSON
                   --name <NAME>  Name the lab
             $ topo network inspect --help
-            Shows all about a container network, as JSON: its subnets, its containers with their addresses and
-            ports, and what the kernel no longer has as it should be (`drift`)
+            Shows all about a container network, as JSON.
+
+            Its subnets, its containers with their addresses and ports, and its drift: what the kernel no longer
+            has as it should be, and `topo network repair` puts back.
 
             Usage: topo network inspect [OPTIONS] <NETWORK>
 
             Arguments:
-              <NETWORK>  the network
+              <NETWORK>
+                      the network
 
             Options:
-              -h, --help  Print help
+              -h, --help
+                      Print help (see a summary with '-h')
 
             Run options:
-                  --rm           Take the lab down at the end
-                  --keep         Keep what was built even if the script fails
-                  --sandbox      Build the lab in a private machine of its own (always so without root)
-                  --trace        Print each step with the commands that do the same
-                  --json         Print the result as JSON
-                  --name <NAME>  Name the lab
-            $ topo network connect --help
-            Connects a container to a network: gives it a device, an address, a way out, and published ports.
+                  --rm
+                      Take the lab down at the end
 
-            A container that is connected already keeps its address; asking for another one is refused.
+                  --keep
+                      Keep what was built even if the script fails
+
+                  --sandbox
+                      Build the lab in a private machine of its own (always so without root)
+
+                  --trace
+                      Print each step with the commands that do the same
+
+                  --json
+                      Print the result as JSON
+
+                  --name <NAME>
+                      Name the lab
+            $ topo network connect --help
+            Connects a container to a network.
+
+            The container gets a device, an address, a way out where it has none, and published ports. One that
+            is connected already keeps its address; asking for another one is refused.
 
             Usage: topo network connect [OPTIONS] <NETWORK> <TARGET>
 
@@ -359,7 +473,7 @@ fn the_help_of_each_command() {
                       the container: a process in it, the path of its netns, or the netns's name
 
             Options:
-                  --ip <IP>
+                  --ip <ADDRESS>
                       its address; the next free one unless given
 
                   --publish <PORTS>
@@ -391,82 +505,144 @@ fn the_help_of_each_command() {
                   --name <NAME>
                       Name the lab
             $ topo network disconnect --help
-            Disconnects a container from a network, whether it still runs or not
+            Disconnects a container from a network.
+
+            Whether it still runs or not: all that its connection made goes.
 
             Usage: topo network disconnect [OPTIONS] <NETWORK> <TARGET>
 
             Arguments:
-              <NETWORK>  the network
-              <TARGET>   the container: as it was connected, or by another name for it, or by the endpoint's id
+              <NETWORK>
+                      the network
+
+              <TARGET>
+                      the container: as it was connected, by another name, or by its endpoint's id
 
             Options:
-              -h, --help  Print help
+              -h, --help
+                      Print help (see a summary with '-h')
 
             Run options:
-                  --rm           Take the lab down at the end
-                  --keep         Keep what was built even if the script fails
-                  --sandbox      Build the lab in a private machine of its own (always so without root)
-                  --trace        Print each step with the commands that do the same
-                  --json         Print the result as JSON
-                  --name <NAME>  Name the lab
+                  --rm
+                      Take the lab down at the end
+
+                  --keep
+                      Keep what was built even if the script fails
+
+                  --sandbox
+                      Build the lab in a private machine of its own (always so without root)
+
+                  --trace
+                      Print each step with the commands that do the same
+
+                  --json
+                      Print the result as JSON
+
+                  --name <NAME>
+                      Name the lab
             $ topo network rm --help
-            Removes container networks. One with containers connected to it is refused, unless --force
-            disconnects them first
+            Removes container networks.
+
+            One with containers connected to it is refused, unless --force disconnects them first.
 
             Usage: topo network rm [OPTIONS] <NETWORK>...
 
             Arguments:
-              <NETWORK>...  the networks
+              <NETWORK>...
+                      the networks
 
             Options:
-                  --force  disconnect their containers first
-              -h, --help   Print help
+                  --force
+                      disconnect their containers first
+
+              -h, --help
+                      Print help (see a summary with '-h')
 
             Run options:
-                  --rm           Take the lab down at the end
-                  --keep         Keep what was built even if the script fails
-                  --sandbox      Build the lab in a private machine of its own (always so without root)
-                  --trace        Print each step with the commands that do the same
-                  --json         Print the result as JSON
-                  --name <NAME>  Name the lab
+                  --rm
+                      Take the lab down at the end
+
+                  --keep
+                      Keep what was built even if the script fails
+
+                  --sandbox
+                      Build the lab in a private machine of its own (always so without root)
+
+                  --trace
+                      Print each step with the commands that do the same
+
+                  --json
+                      Print the result as JSON
+
+                  --name <NAME>
+                      Name the lab
             $ topo network repair --help
-            Puts back what of container networks the kernel no longer has: rules that somebody flushed, settings
-            that somebody changed
+            Puts back what of container networks was flushed or changed.
+
+            Rules that somebody flushed, settings that somebody changed; no container notices.
 
             Usage: topo network repair [OPTIONS] [NETWORK]...
 
             Arguments:
-              [NETWORK]...  the networks; all unless given
+              [NETWORK]...
+                      the networks; all unless given
 
             Options:
-              -h, --help  Print help
+              -h, --help
+                      Print help (see a summary with '-h')
 
             Run options:
-                  --rm           Take the lab down at the end
-                  --keep         Keep what was built even if the script fails
-                  --sandbox      Build the lab in a private machine of its own (always so without root)
-                  --trace        Print each step with the commands that do the same
-                  --json         Print the result as JSON
-                  --name <NAME>  Name the lab
+                  --rm
+                      Take the lab down at the end
+
+                  --keep
+                      Keep what was built even if the script fails
+
+                  --sandbox
+                      Build the lab in a private machine of its own (always so without root)
+
+                  --trace
+                      Print each step with the commands that do the same
+
+                  --json
+                      Print the result as JSON
+
+                  --name <NAME>
+                      Name the lab
             $ topo network restore --help
-            Builds container networks again after a restart of the machine; their addresses stay with those that
-            had them
+            Builds container networks again after a restart of the machine.
+
+            Addresses stay with those that had them: a container that is there again under the same name or path
+            is connected again; the others keep theirs until they are disconnected.
 
             Usage: topo network restore [OPTIONS] [NETWORK]...
 
             Arguments:
-              [NETWORK]...  the networks; all unless given
+              [NETWORK]...
+                      the networks; all unless given
 
             Options:
-              -h, --help  Print help
+              -h, --help
+                      Print help (see a summary with '-h')
 
             Run options:
-                  --rm           Take the lab down at the end
-                  --keep         Keep what was built even if the script fails
-                  --sandbox      Build the lab in a private machine of its own (always so without root)
-                  --trace        Print each step with the commands that do the same
-                  --json         Print the result as JSON
-                  --name <NAME>  Name the lab
+                  --rm
+                      Take the lab down at the end
+
+                  --keep
+                      Keep what was built even if the script fails
+
+                  --sandbox
+                      Build the lab in a private machine of its own (always so without root)
+
+                  --trace
+                      Print each step with the commands that do the same
+
+                  --json
+                      Print the result as JSON
+
+                  --name <NAME>
+                      Name the lab
         "#]]);
     });
 }
@@ -518,7 +694,7 @@ fn words_that_are_missing() {
 
               tip: a similar argument exists: '--subnet'
 
-            Usage: topo network create --subnet <CIDR> <NETWORK>
+            Usage: topo network create --subnet <SUBNET> <NETWORK>
 
             For more information, try '--help'.
             --- exit code 2

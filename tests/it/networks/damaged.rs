@@ -9,7 +9,10 @@ use crate::cli::Terminal;
 fn damaged_records() {
     in_network_world(CONTAINERS, |w, _| {
         make_web(w);
-        w.run("cp -a state/store whole; printf '{\"name\": \"web\", nonsense' >state/store/records/networks.d/web.json").ok();
+        w.run(
+            "cp -a state/store whole; printf '{\"name\": \"web\", nonsense' >state/store/records/networks.d/web.json",
+        )
+        .ok();
         nothing_happens(
             w,
             expect![[r#"
@@ -52,7 +55,10 @@ fn damaged_records() {
 fn a_damaged_endpoint() {
     in_network_world(CONTAINERS, |w, _| {
         make_web(w);
-        w.run("cp -a state/store whole; for f in state/store/records/endpoints.d/web.d/*.json; do echo '[1, 2' >$f; done").ok();
+        w.run(
+            "cp -a state/store whole; for f in state/store/records/endpoints.d/web.d/*.json; do echo '[1, 2' >$f; done",
+        )
+        .ok();
         nothing_happens(
             w,
             expect![[r#"
@@ -116,13 +122,16 @@ fn i4_damaged_addresses() {
         );
         w.run("rm -r state/store; cp -a whole state/store").ok();
         w.run("sed -i 's/10.5.0.2/10.5.0.1/' state/store/leases/10.5.0.0-24.d/0.json").ok();
-        nothing_happens(w, expect![[r#"
+        nothing_happens(
+            w,
+            expect![[r#"
             $ topo network connect web c2
             --- stderr
             error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: it leases `10.5.0.1`, but it is the gateway's
             hint: the file is damaged; nothing was changed
             --- exit code 1
-        "#]]);
+        "#]],
+        );
         w.run("rm -r state/store; cp -a whole state/store; echo '{}' >state/store/pools/10.5.0.0-24.json").ok();
         nothing_happens(
             w,
@@ -147,13 +156,14 @@ fn i4_damaged_addresses() {
         w.run("rm -r state/store; mv whole state/store").ok();
 
         // What can be taken down is, and the rest once the file is whole.
-        w.run("cp state/store/leases/10.5.0.0-24.d/0.json whole; printf x >state/store/leases/10.5.0.0-24.d/0.json").ok();
+        w.run("cp state/store/leases/10.5.0.0-24.d/0.json whole; printf x >state/store/leases/10.5.0.0-24.d/0.json")
+            .ok();
         w.session(expect![[r#"
             $ topo network disconnect web c1
             --- stderr
             error: undo: lease `10.5.0.2` of the pool `10.5.0.0/24`: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: expected value at line 1 column 1 (the file is damaged; nothing was changed)
              |
-             = at: scripts/network/connect.rhai:14:25
+             = at: scripts/network/connect.rhai:15:25
             --- exit code 1
             $ topo network ls
             NAME  SUBNET       DRIVER  GATEWAY   STATE  ENDPOINTS  LABELS
@@ -176,8 +186,12 @@ fn i4_damaged_addresses() {
 fn n8_only_files_of_ours_are_read() {
     in_network_world(CONTAINERS, |w, _| {
         make_web(w);
-        w.run("cd state/store; test -z \"$(find . -type d ! -perm 0700)\"; test -z \"$(find . -type f ! -perm 0600)\"").ok();
-        w.run("cd state/store/records/networks.d; mkdir dir dir.json; touch notes.txt .web.json; ln -s web.json two.json").ok();
+        w.run("cd state/store; test -z \"$(find . -type d ! -perm 0700)\"; test -z \"$(find . -type f ! -perm 0600)\"")
+            .ok();
+        w.run(
+            "cd state/store/records/networks.d; mkdir dir dir.json; touch notes.txt .web.json; ln -s web.json two.json",
+        )
+        .ok();
         let listed = network(w, "ls").ok();
         assert_eq!(listed.out().lines().count(), 2, "{}", listed.out());
         w.run("cd state/store/records/networks.d; rmdir dir dir.json; rm notes.txt .web.json two.json").ok();

@@ -41,7 +41,10 @@ fn bridge_hides_its_containers() {
             network(w, "connect web c1").ok();
             network(w, "connect web c2").ok();
             assert!(pings(w, "c1", "10.5.0.3") && pings(w, "c2", "fd00:5::2"), "neighbours");
-            assert!(pings(w, "c1", "10.5.0.1") && pings(w, "c1", "192.0.2.1") && pings(w, "c1", "fd00:5::1"), "the host");
+            assert!(
+                pings(w, "c1", "10.5.0.1") && pings(w, "c1", "192.0.2.1") && pings(w, "c1", "fd00:5::1"),
+                "the host"
+            );
             assert!(pings(w, "c1", "192.0.2.9") && pings(w, "c1", "fd00:9::9"), "outside");
             assert_eq!(seen_as(w, "c1"), "192.0.2.1");
             w.run("ip -n out route add 10.5.0.0/24 via 192.0.2.1; ip -n out route add fd00:5::/64 via fd00:9::1").ok();

@@ -25,9 +25,13 @@ fn inside(w: &World, name: &str) -> String {
 /// N1: a device of somebody else, in the place of the network's bridge, is not taken over.
 #[test]
 fn n1_a_bridge_of_somebody_else() {
-    let others = "ip netns add c1; ip link add br-web type bridge; ip link set br-web up; ip addr add 10.9.0.1/24 dev br-web";
+    let others =
+        "ip netns add c1; ip link add br-web type bridge; ip link set br-web up; ip addr add 10.9.0.1/24 dev br-web";
     in_network_world(others, |w, before| {
-        network(w, "create web --subnet 10.5.0.0/24").fails(1).says("there is a device `br-web` already").says("hint: ");
+        network(w, "create web --subnet 10.5.0.0/24")
+            .fails(1)
+            .says("there is a device `br-web` already")
+            .says("hint: ");
         w.assert_clean(before);
         network(w, "connect web c1").fails(1).says("find network `web`");
         w.assert_clean(before);
@@ -268,7 +272,9 @@ fn n13_a_repeated_connect() {
                 network(w, &format!("connect web {target}{more}")).ok().says("eth0 has 10.5.0.2/24");
             }
             for more in [" --ip 10.5.0.9", " --publish 9090:80", " --alias cache"] {
-                network(w, &format!("connect web {target}{more}")).fails(1).says("it is connected already, as 10.5.0.2");
+                network(w, &format!("connect web {target}{more}"))
+                    .fails(1)
+                    .says("it is connected already, as 10.5.0.2");
             }
         }
         w.assert_clean(&up);

@@ -12,40 +12,34 @@ fn a_subnet_that_cant_be() {
             expect![[r#"
                 $ topo network create web --subnet 10.5.0
                 --- stderr
-                error: invalid value '10.5.0' for '--subnet <CIDR>': it is not an IP address
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: create network `web`: read the network `10.5.0`: it is not an IP address
+                hint: a subnet is such as `10.5.0.0/24` or `fd05::/64`
+                --- exit code 1
                 $ topo network create web --subnet hello
                 --- stderr
-                error: invalid value 'hello' for '--subnet <CIDR>': it is not an IP address
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: create network `web`: read the network `hello`: it is not an IP address
+                hint: a subnet is such as `10.5.0.0/24` or `fd05::/64`
+                --- exit code 1
                 $ topo network create web --subnet ''
                 --- stderr
-                error: invalid value '' for '--subnet <CIDR>': it is not an IP address
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: create network `web`: read the network ``: it is not an IP address
+                hint: a subnet is such as `10.5.0.0/24` or `fd05::/64`
+                --- exit code 1
                 $ topo network create web --subnet 10.5.0.0
                 --- stderr
-                error: invalid value '10.5.0.0' for '--subnet <CIDR>': the prefix length is missing; `10.5.0.0/32` is one host
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: create network `web`: read the network `10.5.0.0`: the prefix length is missing; `10.5.0.0/32` is one host
+                hint: a subnet is such as `10.5.0.0/24` or `fd05::/64`
+                --- exit code 1
                 $ topo network create web --subnet 10.5.0.0/33
                 --- stderr
-                error: invalid value '10.5.0.0/33' for '--subnet <CIDR>': the prefix length is not a number from 0 to 32
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: create network `web`: read the network `10.5.0.0/33`: the prefix length is not a number from 0 to 32
+                hint: a subnet is such as `10.5.0.0/24` or `fd05::/64`
+                --- exit code 1
                 $ topo network create web --subnet 10.5.0.1/24
                 --- stderr
-                error: invalid value '10.5.0.1/24' for '--subnet <CIDR>': host bits are set; did you mean `10.5.0.0/24`?
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: create network `web`: read the network `10.5.0.1/24`: host bits are set; did you mean `10.5.0.0/24`?
+                hint: a subnet is such as `10.5.0.0/24` or `fd05::/64`
+                --- exit code 1
                 $ topo network create web --subnet 10.5.0.0/32
                 --- stderr
                 error: create network `web`: `10.5.0.0/32` has no room for a gateway and a container
@@ -58,10 +52,9 @@ fn a_subnet_that_cant_be() {
                 --- exit code 1
                 $ topo network create web --subnet fd00::1/64
                 --- stderr
-                error: invalid value 'fd00::1/64' for '--subnet <CIDR>': host bits are set; did you mean `fd00::/64`?
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: create network `web`: read the network `fd00::1/64`: host bits are set; did you mean `fd00::/64`?
+                hint: a subnet is such as `10.5.0.0/24` or `fd05::/64`
+                --- exit code 1
                 $ topo network create web --subnet 0.0.0.0/0
                 --- stderr
                 error: make the pool `0.0.0.0/0`: it has addresses of groups, which are no host's
@@ -94,10 +87,9 @@ fn a_subnet_that_cant_be() {
                 --- exit code 1
                 $ topo network create web --ipv6 fd00:2::1/64
                 --- stderr
-                error: invalid value 'fd00:2::1/64' for '--ipv6 <CIDR>': host bits are set; did you mean `fd00:2::/64`?
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: create network `web`: read the network `fd00:2::1/64`: host bits are set; did you mean `fd00:2::/64`?
+                hint: an IPv6 subnet is such as `fd05::/64`
+                --- exit code 1
             "#]],
         );
     });
@@ -121,10 +113,9 @@ fn a_gateway_that_cant_be() {
                 --- exit code 1
                 $ topo network create web --subnet 10.5.0.0/24 --gateway 10.5.0
                 --- stderr
-                error: invalid value '10.5.0' for '--gateway <IP>': it is not an IP address
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: create network `web`: read the IP address `10.5.0`: it is not an IP address
+                hint: a gateway is an address of the subnet, such as its first one
+                --- exit code 1
                 $ topo network create web --subnet 10.5.0.0/24 --gateway 10.5.0.0
                 --- stderr
                 error: make the pool `10.5.0.0/24`: `10.5.0.0` can't be its gateway: it is the network's own address
@@ -165,7 +156,7 @@ fn a_driver_that_isnt_there() {
                 $ topo network create web --driver brigde
                 --- stderr
                 error: use driver `brigde`: there is no driver of this name
-                hint: did you mean "bridge"? There are: bridge, ipvlan, isolated, macvlan, routed
+                hint: did you mean `bridge`? there are: bridge, ipvlan, isolated, macvlan, routed
                 --- exit code 1
                 $ topo network create web --driver ../bridge
                 --- stderr

@@ -57,7 +57,10 @@ impl Booted {
         let shown = self.network(&format!("inspect {name}")).ok().stdout;
         let all: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
         let endpoints = all["endpoints"].as_array().expect("a list");
-        endpoints.iter().map(|endpoint| format!("{} {} {}", endpoint["target"], endpoint["addresses"], endpoint["state"])).collect()
+        endpoints
+            .iter()
+            .map(|endpoint| format!("{} {} {}", endpoint["target"], endpoint["addresses"], endpoint["state"]))
+            .collect()
     }
 
     /// Compares what is seen of commands, as [`Terminal::session`] does, with this machine's store.
@@ -72,7 +75,12 @@ impl Booted {
 
 fn tree(store: &str) -> String {
     let ran = std::process::Command::new("sh")
-        .args(["-c", "cd \"$1\" && find . -type f ! -name '*.lock' | sort | while read -r f; do echo \"$f\"; cat \"$f\"; done", "sh", store])
+        .args([
+            "-c",
+            "cd \"$1\" && find . -type f ! -name '*.lock' | sort | while read -r f; do echo \"$f\"; cat \"$f\"; done",
+            "sh",
+            store,
+        ])
         .output()
         .expect("list a store");
     String::from_utf8_lossy(&ran.stdout).into_owned()
@@ -310,7 +318,10 @@ fn a_state_directory_that_outlives_a_restart() {
             assert_eq!(leases(&w), kept);
         }
         topo("network ls").ok().says(" down ");
-        topo("network restore").ok().says("`c1` is connected again, as 10.5.0.2").says("`c2` is connected again, as 10.5.0.9");
+        topo("network restore")
+            .ok()
+            .says("`c1` is connected again, as 10.5.0.2")
+            .says("`c2` is connected again, as 10.5.0.9");
         topo("gc").ok();
         assert_eq!(leases(&w), kept);
         assert_eq!(topo("network ls").ok().out().matches(" up ").count(), 1);

@@ -18,10 +18,9 @@ fn an_address_that_cant_be() {
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0
                 --- stderr
-                error: invalid value '10.5.0' for '--ip <IP>': it is not an IP address
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: connect `c2` to network `web`: read the IP address `10.5.0`: it is not an IP address
+                hint: an address is such as `10.5.0.9`; without one the next free one is taken
+                --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.2
                 --- stderr
                 error: take `10.5.0.2` of the pool `10.5.0.0/24`: `net.web.XXXXXXXXXXXX: c1` holds it
@@ -45,16 +44,14 @@ fn an_address_that_cant_be() {
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9/24
                 --- stderr
-                error: invalid value '10.5.0.9/24' for '--ip <IP>': an address alone has no prefix length
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: connect `c2` to network `web`: read the IP address `10.5.0.9/24`: an address alone has no prefix length
+                hint: an address is such as `10.5.0.9`; without one the next free one is taken
+                --- exit code 1
                 $ topo network connect web c2 --ip ''
                 --- stderr
-                error: invalid value '' for '--ip <IP>': it is not an IP address
-
-                For more information, try '--help'.
-                --- exit code 2
+                error: connect `c2` to network `web`: read the IP address ``: it is not an IP address
+                hint: an address is such as `10.5.0.9`; without one the next free one is taken
+                --- exit code 1
             "#]],
         );
         network(w, "rm --force web").ok();

@@ -216,6 +216,9 @@ fn list(root: &Path, dir: &Path, files: &mut Section) {
     for entry in fs::read_dir(seen).into_iter().flatten().flatten() {
         let name = dir.join(entry.file_name());
         let Ok(meta) = entry.path().symlink_metadata() else { continue };
+        if is_empty_lease_file(&entry.path()) {
+            continue;
+        }
         let mut about = Map::new();
         about.insert("mode".to_owned(), json!(format!("{:o} {}:{}", meta.mode(), meta.uid(), meta.gid())));
         if meta.is_file() {
@@ -239,7 +242,24 @@ fn content(path: &Path, size: u64) -> String {
         return format!("{size} bytes");
     }
     match fs::read(path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Ok(bytes) => {
+            leases(path).map_or_else(|| String::from_utf8_lossy(&bytes).into_owned(), |leases| leases.to_string())
+        }
         Err(err) => format!("unreadable: {:?}", err.kind()),
     }
+}
+
+/// Returns the leases in a file of theirs, without the place where the search for a free address goes on: that moves whenever
+/// one is taken, and stays when it is given back.
+fn leases(path: &Path) -> Option<Value> {
+    if !path.to_string_lossy().contains("/leases/") {
+        return None;
+    }
+    let block: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
+    block.get("leases").cloned()
+}
+
+/// Tells whether a file of leases has none: only where the search goes on.
+fn is_empty_lease_file(path: &Path) -> bool {
+    leases(path).is_some_and(|leases| leases.as_array().is_some_and(Vec::is_empty))
 }

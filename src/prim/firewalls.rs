@@ -1,0 +1,235 @@
+//! The firewalls of others: what they would drop of a lab's packets is let through in their own chains, and taken back.
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::ruleset::{self, enter, in_netns};
+use crate::lab::{Error, Event, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef};
+use crate::net;
+use crate::net::nft::{self, Batch, Family, IpVersion, Peer, Through};
+use crate::step_identity;
+
+/// Lets packets through the firewalls of others that would drop them: in the chains that these drop in.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct LetThrough {
+    netns: NetnsRef,
+    through: Vec<Through>,
+    tag: String,
+    /// The chains that were in the way when it was asked for, for what it is like.
+    #[serde(default)]
+    chains: Vec<nft::ForwardDrop>,
+}
+
+impl LetThrough {
+    /// Makes the step, with a tag of its own.
+    fn new(netns: &NetnsRef, through: Vec<Through>, tag: String) -> LetThrough {
+        LetThrough { netns: netns.clone(), through, tag, chains: Vec::new() }
+    }
+
+    /// Returns the conditions and the verdict of the rules, as `iptables` takes them.
+    fn words(&self) -> Vec<String> {
+        let words = |through: &Through| {
+            let (from, to) = match through.peer() {
+                Peer::Dev(dev) => (format!("-i {dev}"), format!("-o {dev}")),
+                Peer::Net(net) => (format!("-s {net}"), format!("-d {net}")),
+            };
+            match through {
+                Through::From(_) => format!("{from} -j ACCEPT"),
+                Through::To(_) => format!("{to} -j ACCEPT"),
+                Through::Within(_) => format!("{from} {to} -j ACCEPT"),
+                Through::Replies(_) => format!("{to}{REPLIES} -j ACCEPT"),
+            }
+        };
+        self.through.iter().map(words).collect()
+    }
+
+    /// Finds the chains that would drop, and that can be changed.
+    fn in_the_way(netns: &net::Netns) -> net::Result<Vec<nft::ForwardDrop>> {
+        let mut drops = match nft::forward_drops(netns, ruleset::is_a_labs) {
+            Err(error) if error.is_unsupported() => Vec::new(),
+            drops => drops?,
+        };
+        drops.retain(|drop| drop.owner.is_none());
+        Ok(drops)
+    }
+}
+
+impl Step for LetThrough {
+    step_identity!("let-through");
+
+    fn doing(&self) -> String {
+        let all: Vec<String> = self.through.iter().map(shown).collect();
+        format!("let {} through other firewalls{}", all.join(" and "), in_netns(&self.netns))
+    }
+
+    fn like(&self) -> Vec<String> {
+        let enter = enter(&self.netns);
+        let lines = |drop: &nft::ForwardDrop| {
+            let command = if drop.family == Family::Ip6 { "ip6tables" } else { "iptables" };
+            let rule = |words: String| match drop.iptables {
+                true => format!("{enter}{command} -I {} {words}", drop.chain),
+                false => format!(
+                    "{enter}nft insert rule {} {} {} …  # as {command} {words}",
+                    drop.family, drop.table, drop.chain
+                ),
+            };
+            self.words().into_iter().map(rule).collect::<Vec<_>>()
+        };
+        self.chains.iter().flat_map(lines).collect()
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_netns(&self.netns).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        self.chains = LetThrough::in_the_way(&kernel.netns(&self.netns)?)?;
+        Ok(())
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let netns = kernel.netns(&self.netns)?;
+        let mut batch = Batch::new();
+        for drop in LetThrough::in_the_way(&netns)? {
+            for through in &self.through {
+                batch.let_through(&drop, through, &self.tag);
+            }
+        }
+        batch.commit(&netns)
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let netns = kernel.netns(&self.netns)?;
+        let rules = match nft::rules_with_comment(&netns, |comment| comment == self.tag) {
+            Err(error) if error.is_unsupported() => return Ok(()),
+            rules => rules?,
+        };
+        let mut batch = Batch::new();
+        for rule in rules {
+            batch.delete_rule(rule.family, &rule.table, &rule.chain, rule.handle);
+        }
+        batch.commit(&netns)
+    }
+
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let netns = kernel.netns(&self.netns)?;
+        let drops = LetThrough::in_the_way(&netns)?;
+        let rules = nft::rules_with_comment(&netns, |comment| comment == self.tag)?;
+        let has = |drop: &nft::ForwardDrop| {
+            rules.iter().any(|rule| rule.family == drop.family && rule.table == drop.table && rule.chain == drop.chain)
+        };
+        // A network of one family has nothing to do in a table of the other.
+        let sees = |drop: &&nft::ForwardDrop| {
+            self.through.iter().any(|through| match through.peer() {
+                Peer::Net(IpNetwork::V4(_)) => drop.family != Family::Ip6,
+                Peer::Net(IpNetwork::V6(_)) => drop.family != Family::Ip,
+                Peer::Dev(_) => true,
+            })
+        };
+        Ok(drops.iter().filter(sees).all(has))
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.netns]
+    }
+}
+
+const REPLIES: &str = " -m conntrack --ctstate ESTABLISHED,RELATED,DNAT";
+
+fn shown(through: &Through) -> String {
+    let peer = |peer: &Peer| match peer {
+        Peer::Dev(dev) => format!("`{dev}`"),
+        Peer::Net(net) => format!("`{net}`"),
+    };
+    match through {
+        Through::From(from) => format!("what comes from {}", peer(from)),
+        Through::To(to) => format!("what goes to {}", peer(to)),
+        Through::Within(within) => format!("what stays on {}", peer(within)),
+        Through::Replies(to) => format!("answers to {}", peer(to)),
+    }
+}
+
+/// Asks to let packets through the firewalls of others, in a namespace that the lab did not make; in one of its own there are
+/// none. Warns of those that topo can't change.
+pub(super) fn ask_let_through(lab: &mut Lab, at: &NetnsRef, through: Vec<Through>, place: &Place) -> Result<()> {
+    if at.made {
+        return Ok(());
+    }
+    warn_of_firewalls(lab, at, &through)?;
+    let tag = ruleset::tag(lab);
+    lab.ask(LetThrough::new(at, through, tag), place.clone())
+}
+
+/// Asks to let through what a bridge passes from port to port, if the namespace's firewalls see it (br_netfilter) and one of
+/// them would drop it.
+pub(super) fn ask_let_through_bridge(lab: &mut Lab, at: &NetnsRef, dev: &str, place: &Place) -> Result<()> {
+    const SEEN: &str = "net.bridge.bridge-nf-call-iptables";
+    let none = TableRef { netns: at.no, name: "no firewall sees bridges".into() };
+    if at.made || lab.model().has_table(&none) {
+        return Ok(());
+    }
+    let failed = |source: net::Error| Error::kernel("look at the firewalls of others", &source);
+    let (kernel, _) = lab.foreign();
+    let netns = kernel.netns(at).map_err(failed)?;
+    let seen = net::sysctl::read(&netns, SEEN).is_ok_and(|value| value.trim() == "1");
+    let in_the_way = seen
+        && (!LetThrough::in_the_way(&netns).map_err(failed)?.is_empty()
+            || [IpVersion::V4, IpVersion::V6]
+                .into_iter()
+                .any(|version| legacy_drops(&netns, version).unwrap_or(false)));
+    if !in_the_way {
+        lab.model().add_table(none);
+        return Ok(());
+    }
+    ask_let_through(lab, at, vec![Through::Within(Peer::Dev(dev.to_string()))], place)
+}
+
+/// Tells whether the old iptables drops what a namespace forwards.
+fn legacy_drops(netns: &net::Netns, version: IpVersion) -> net::Result<bool> {
+    match nft::legacy_forward_drop(netns, version) {
+        // In a sandbox of an ordinary user nobody else has rules, and the list of them is not ours to read.
+        Err(error) if error.is_denied() => Ok(false),
+        drops => drops,
+    }
+}
+
+/// Says which firewalls drop what a namespace forwards and can't be changed here; once for each, of a sort of packets.
+fn warn_of_firewalls(lab: &mut Lab, at: &NetnsRef, through: &[Through]) -> Result<()> {
+    let failed = |source: net::Error| Error::kernel("look at the firewalls of others", &source);
+    let (kernel, _) = lab.foreign();
+    let netns = kernel.netns(at).map_err(failed)?;
+    let mut warnings = Vec::new();
+    let drops = match nft::forward_drops(&netns, ruleset::is_a_labs) {
+        Err(error) if error.is_unsupported() => Vec::new(),
+        drops => drops.map_err(failed)?,
+    };
+    for drop in drops.iter().filter(|drop| drop.owner.is_some()) {
+        warnings.push(format!(
+            "table `{}` drops what `{}` forwards, and only the process that owns it can change it: it must allow {}",
+            drop.table,
+            at.name,
+            through.iter().map(shown).collect::<Vec<_>>().join(" and ")
+        ));
+    }
+    for (version, command) in [(IpVersion::V4, "iptables-legacy"), (IpVersion::V6, "ip6tables-legacy")] {
+        if legacy_drops(&netns, version).map_err(failed)? {
+            let words = LetThrough::new(at, through.to_vec(), String::new()).words();
+            let like: Vec<String> = words.iter().map(|words| format!("`{command} -I FORWARD {words}`")).collect();
+            warnings.push(format!(
+                "the old iptables drops what `{}` forwards, and topo does not change it: run {}",
+                at.name,
+                like.join(" and ")
+            ));
+        }
+    }
+    for warning in warnings {
+        let said = TableRef { netns: at.no, name: warning.clone() };
+        if !lab.model().has_table(&said) {
+            lab.model().add_table(said);
+            lab.say(&Event::Warning(warning));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,396 @@
+//! Published ports in the kernel: elements of maps in a lab's table, and the rules that look into them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
+use crate::lab::store::Key;
+use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, TableRef, as_refusal};
+use crate::net::conntrack::Flow;
+use crate::net::nft::{self, L4Proto, PortRange};
+use crate::net::nft::{
+    Action, Batch, Chain, ChainKind, CtState, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value,
+};
+use crate::net::{self, Netns, port};
+use crate::step_identity;
+
+/// The bit of a packet's mark that the first packet of a connection bears, once its destination is translated, if it
+/// goes back out where it came in: its source must be translated too, or the answers would miss this namespace.
+const HAIRPIN_MARK: u32 = 0x1000_0000;
+
+/// The maps of a table: what they are keyed by. A mapping at one address goes before one at all.
+pub(super) const MAPS: [(&str, IpVersion, DnatKey); 4] = [
+    ("v4_at", IpVersion::V4, DnatKey::ProtoAddrPort),
+    ("v4", IpVersion::V4, DnatKey::ProtoPort),
+    ("v6_at", IpVersion::V6, DnatKey::ProtoAddrPort),
+    ("v6", IpVersion::V6, DnatKey::ProtoPort),
+];
+
+/// One published port, or a range of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Mapping {
+    pub proto: L4Proto,
+    pub ports: PortRange,
+    /// The address at which it is published; all unless given.
+    pub host_ip: Option<IpAddr>,
+    pub to: IpAddr,
+    /// The port that the first one leads to; the others follow.
+    pub to_port: u16,
+}
+
+impl Mapping {
+    fn map(&self) -> &'static str {
+        match (self.to, self.host_ip) {
+            (IpAddr::V4(_), Some(_)) => "v4_at",
+            (IpAddr::V4(_), None) => "v4",
+            (IpAddr::V6(_), Some(_)) => "v6_at",
+            (IpAddr::V6(_), None) => "v6",
+        }
+    }
+
+    /// Returns each port with the port that it leads to.
+    fn pairs(&self) -> impl Iterator<Item = (u16, u16)> {
+        (self.ports.from..=self.ports.to).zip(self.to_port..=u16::MAX)
+    }
+
+    fn elements(&self, tag: &str) -> impl Iterator<Item = Element> {
+        self.pairs().map(move |(port, to_port)| {
+            let mut key = vec![Value::Proto(self.proto)];
+            key.extend(self.host_ip.map(Value::Ip));
+            key.push(Value::Port(port));
+            let data = Some(vec![Value::Ip(self.to), Value::Port(to_port)]);
+            Element { key, data, comment: Some(tag.to_string()) }
+        })
+    }
+
+    /// Returns the published side for a message: `127.0.0.1:8080/tcp`.
+    fn shown(&self) -> String {
+        let at = self.host_ip.map_or(String::new(), |ip| match ip {
+            IpAddr::V4(ip) => format!("{ip}:"),
+            IpAddr::V6(ip) => format!("[{ip}]:"),
+        });
+        format!("{at}{}/{}", self.ports, self.proto)
+    }
+
+    fn shown_to(&self) -> String {
+        SocketAddr::new(self.to, self.to_port).to_string()
+    }
+}
+
+/// Adds published ports to the maps of a table.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct AddMappings {
+    pub table: LabTable,
+    pub mappings: Vec<Mapping>,
+    /// What tells its elements from those of other steps: their comment.
+    pub tag: String,
+}
+
+impl AddMappings {
+    fn elements(&self) -> BTreeMap<&'static str, Vec<Element>> {
+        let mut elements: BTreeMap<&str, Vec<Element>> = BTreeMap::new();
+        for mapping in &self.mappings {
+            elements.entry(mapping.map()).or_default().extend(mapping.elements(&self.tag));
+        }
+        elements
+    }
+
+    /// Checks that nobody in the namespace has the ports: no other lab's mapping, and no process.
+    fn check_free(&self, netns: &Netns) -> net::Result<()> {
+        self.check_unmapped(netns)?;
+        for mapping in &self.mappings {
+            let at = mapping.host_ip.or(Some(any_of(mapping.to)));
+            let proto = match mapping.proto {
+                L4Proto::Udp => port::Proto::Udp,
+                L4Proto::Sctp => port::Proto::Sctp,
+                _ => port::Proto::Tcp,
+            };
+            let taken = |text: String| net::Error::new(self.doing(), libc::EEXIST).saying(text);
+            port::check_free(netns, proto, at, mapping.ports.from..=mapping.ports.to).map_err(
+                |refusal| match refusal {
+                    port::PortRefusal::InUse(in_use) => taken(in_use.to_string()),
+                    port::PortRefusal::NotHere(ip) => {
+                        let text = format!("`{ip}` is no address of {}", or_host(&self.table.netns));
+                        net::Error::new(self.doing(), libc::EINVAL).saying(text)
+                    }
+                    port::PortRefusal::Kernel(error) => error,
+                },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Checks that no lab has published any of the ports.
+    fn check_unmapped(&self, netns: &Netns) -> net::Result<()> {
+        for table in nft::list_tables(netns)?.iter().filter(|table| ruleset::is_a_labs(table)) {
+            for (map, version, _) in MAPS {
+                let wanted: Vec<&Mapping> =
+                    self.mappings.iter().filter(|mapping| IpVersion::of(mapping.to) == version).collect();
+                if wanted.is_empty() {
+                    continue;
+                }
+                let found = match nft::elements(netns, FAMILY, &table.name, map) {
+                    Err(error) if error.is_gone() => continue,
+                    found => found?,
+                };
+                self.check_against(&found, &wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_against(&self, found: &[Element], wanted: &[&Mapping]) -> net::Result<()> {
+        for element in found.iter().filter(|element| element.comment.as_deref() != Some(self.tag.as_str())) {
+            let (proto, port, at) = match element.key.as_slice() {
+                [Value::Proto(proto), Value::Port(port)] => (proto, port, None),
+                [Value::Proto(proto), Value::Ip(at), Value::Port(port)] => (proto, port, Some(*at)),
+                _ => continue,
+            };
+            let clash = wanted.iter().find(|mapping| {
+                mapping.proto == *proto
+                    && (mapping.ports.from..=mapping.ports.to).contains(port)
+                    && (mapping.host_ip.is_none() || at.is_none() || mapping.host_ip == at)
+            });
+            if clash.is_some() {
+                let to: Vec<String> = element.data.iter().flatten().map(ToString::to_string).collect();
+                let owner = element.comment.as_deref().map_or("", ruleset::lab_of_mark);
+                let owner = owner.rsplit_once(':').map_or(owner, |(owner, _)| owner);
+                let text = format!("port {port}/{proto} is published already, to `{}`, by lab `{owner}`", to.join(":"));
+                return Err(net::Error::new(self.doing(), libc::EEXIST).saying(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel forget the flows that the mappings change the way of: a UDP sender that never stops would be sent on
+    /// as before.
+    fn flush(&self, netns: &Netns) -> net::Result<()> {
+        let udp = self.mappings.iter().filter(|mapping| mapping.proto == L4Proto::Udp);
+        let flows: Vec<Flow> = udp
+            .flat_map(|mapping| {
+                mapping.pairs().map(|(port, _)| Flow::To { proto: mapping.proto, port, ip: mapping.host_ip })
+            })
+            .collect();
+        if flows.is_empty() {
+            return Ok(());
+        }
+        match net::conntrack::flush(netns, &flows) {
+            // Without connection tracking there is nothing to forget.
+            Err(error) if !error.is_unsupported() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the elements of this step that the kernel has.
+    fn present(&self, netns: &Netns) -> net::Result<BTreeMap<&'static str, Vec<Element>>> {
+        let mut present = self.elements();
+        for (map, elements) in &mut present {
+            *elements = match nft::elements(netns, FAMILY, &self.table.name, map) {
+                Err(error) if error.is_gone() => Vec::new(),
+                found => found?,
+            };
+            elements.retain(|element| element.comment.as_deref() == Some(self.tag.as_str()));
+        }
+        Ok(present)
+    }
+}
+
+fn any_of(ip: IpAddr) -> IpAddr {
+    if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
+}
+
+pub(super) fn or_host(netns: &NetnsRef) -> String {
+    if netns.no == 0 { "the host".into() } else { format!("netns `{}`", netns.name) }
+}
+
+impl Step for AddMappings {
+    step_identity!("dnat");
+
+    fn doing(&self) -> String {
+        let what = match self.mappings.as_slice() {
+            [] => "publish nothing".into(),
+            [one] => format!("publish `{}` to `{}`", one.shown(), one.shown_to()),
+            [first, rest @ ..] => {
+                format!("publish `{}` to `{}` and {} more", first.shown(), first.shown_to(), rest.len())
+            }
+        };
+        format!("{what}{}", in_netns(&self.table.netns))
+    }
+
+    fn like(&self) -> Vec<String> {
+        let (enter, table) = (enter(&self.table.netns), &self.table.name);
+        let line = |mapping: &Mapping| {
+            let elements: Vec<String> =
+                mapping.elements("").map(|element| Element { comment: None, ..element }.to_string()).collect();
+            format!("{enter}nft add element inet {table} {} '{{ {} }}'", mapping.map(), elements.join(", "))
+        };
+        self.mappings.iter().map(line).collect()
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_netns(&self.table.netns).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        match kernel.netns(&self.table.netns) {
+            Ok(netns) => self.check_free(&netns),
+            // One that this settling makes has nothing in it.
+            Err(error) if error.is_gone() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let netns = kernel.netns(&self.table.netns)?;
+        // Two labs have two tables: that both publish a port at once, the kernel would not notice.
+        let _ports = match self.table.netns.made {
+            true => None,
+            false => {
+                let lock = kernel.store().and_then(|store| store.lock(&Key::kind("ports")));
+                Some(lock.map_err(as_refusal)?)
+            }
+        };
+        self.check_unmapped(&netns)?;
+        let mut batch = Batch::new();
+        for (map, elements) in &self.elements() {
+            batch.add_elements(FAMILY, &self.table.name, map, elements, true);
+        }
+        batch.commit(&netns)?;
+        self.flush(&netns)
+    }
+
+    fn advice(&self, refusal: &net::Error) -> Option<String> {
+        match refusal.errno() {
+            libc::EEXIST => Some("publish another port, or end what has this one".into()),
+            libc::ENOENT if !self.table.own => {
+                Some("somebody has removed the network's rules: `topo network repair` puts them back".into())
+            }
+            _ => ruleset::no_nftables(refusal),
+        }
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let Some(netns) = self.table.find(kernel)? else { return Ok(()) };
+        let mut batch = Batch::new();
+        for (map, elements) in &self.present(&netns)? {
+            if !elements.is_empty() {
+                batch.delete_elements(FAMILY, &self.table.name, map, elements);
+            }
+        }
+        batch.commit(&netns)?;
+        self.flush(&netns)
+    }
+
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let Some(netns) = self.table.find(kernel)? else { return Ok(false) };
+        let count = |elements: &BTreeMap<&str, Vec<Element>>| elements.values().map(Vec::len).sum::<usize>();
+        Ok(count(&self.present(&netns)?) == count(&self.elements()))
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.table.netns]
+    }
+
+    fn lives_in_table(&self) -> Option<TableRef> {
+        // Its flows are forgotten when the table goes as well.
+        let has_flows = self.mappings.iter().any(|mapping| mapping.proto == L4Proto::Udp);
+        (!has_flows).then(|| self.table.reference())
+    }
+}
+
+/// Returns the step that makes a table ready for mappings: the maps, the rules that look into them, and those that make a
+/// published port work from everywhere.
+pub(super) fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
+    let mut step = AddRules::new(lab, table.clone(), format!("make table `{}` ready for published ports", table.name));
+    let nat = |name: &str, hook| table.base_chain(name, ChainKind::Nat, hook, -100);
+    step.chains = vec![
+        Chain { family: FAMILY, table: table.name.clone(), name: "dnat".into(), base: None },
+        nat("prerouting", Hook::Prerouting),
+        nat("local", Hook::Output),
+        table.base_chain("martians", ChainKind::Filter, Hook::Prerouting, -300),
+        table.base_chain("hairpin", ChainKind::Filter, Hook::Prerouting, -90),
+        table.postrouting(),
+    ];
+    step.sets = MAPS.map(|(name, version, key)| set(table, name, version, key)).to_vec();
+    let loopback: IpNetwork = IpNetwork::V4(ipnetwork::Ipv4Network::from(Ipv4Addr::LOCALHOST));
+    let loopback = IpNetwork::new(loopback.ip(), 8).unwrap_or(loopback);
+    let to_this_host = || Rule::new(vec![Match::DaddrLocal], Action::Jump("dnat".into()));
+    let look_up = |(map, family, key): (&str, IpVersion, DnatKey)| {
+        ("dnat".to_string(), Rule::new(Vec::new(), Action::DnatByMap { family, key, map: map.into() }))
+    };
+    step.rules.extend(MAPS.map(look_up));
+    let rules = [
+        ("prerouting", to_this_host()),
+        // What the host sends to `::1` bears that as its source, and the kernel lets it out by no other device: it stays here.
+        (
+            "local",
+            Rule::new(vec![Match::Dst { net: IpAddr::from(Ipv6Addr::LOCALHOST).into(), not: false }], Action::Return),
+        ),
+        ("local", to_this_host()),
+        // `route_localnet` lets 127.0.0.0/8 out and in by a device; nobody there may reach what listens on it.
+        (
+            "martians",
+            Rule::new(
+                vec![Match::InDev { name: "lo".into(), not: true }, Match::Dst { net: network(loopback), not: false }],
+                Action::Drop,
+            ),
+        ),
+        (
+            "hairpin",
+            Rule::new(
+                vec![Match::CtState(vec![CtState::New]), Match::CtStatusDnat, Match::DaddrReachedByIn],
+                Action::SetMarkBits(HAIRPIN_MARK),
+            ),
+        ),
+        ("postrouting", Rule::new(vec![Match::CtStatusDnat, Match::MarkBits(HAIRPIN_MARK)], Action::Masquerade)),
+        (
+            "postrouting",
+            Rule::new(vec![Match::CtStatusDnat, Match::Src { net: network(loopback), not: false }], Action::Masquerade),
+        ),
+    ];
+    step.rules.extend(rules.map(|(chain, rule)| (chain.to_string(), rule)));
+    step
+}
+
+fn network(net: IpNetwork) -> IpNetwork {
+    IpNetwork::new(net.network(), net.prefix()).unwrap_or(net)
+}
+
+fn set(table: &LabTable, name: &str, version: IpVersion, key: DnatKey) -> Set {
+    let address = if version == IpVersion::V4 { Field::Ipv4 } else { Field::Ipv6 };
+    let key = match key {
+        DnatKey::ProtoPort => vec![Field::Proto, Field::Port],
+        DnatKey::ProtoAddrPort => vec![Field::Proto, address, Field::Port],
+    };
+    Set { family: FAMILY, table: table.name.clone(), name: name.into(), key, data: Some(vec![address, Field::Port]) }
+}
+
+/// Refuses two mappings of one call that have a port in common.
+pub(super) fn check_apart(mappings: &[Mapping]) -> Result<()> {
+    let mut sorted: Vec<&Mapping> = mappings.iter().collect();
+    sorted.sort_by_key(|mapping| (mapping.proto.number(), mapping.to.is_ipv4(), mapping.ports.from));
+    for (at, mapping) in sorted.iter().enumerate() {
+        let same = |other: &&&Mapping| {
+            other.proto == mapping.proto
+                && other.to.is_ipv4() == mapping.to.is_ipv4()
+                && other.ports.from <= mapping.ports.to
+        };
+        let clash = sorted[at + 1..]
+            .iter()
+            .take_while(same)
+            .find(|other| other.host_ip.is_none() || mapping.host_ip.is_none() || other.host_ip == mapping.host_ip);
+        if let Some(other) = clash {
+            return Err(Error::new(Kind::Exists, format!("publish `{}`", other.shown())).because(format!(
+                "`{}` is published too, to `{}`",
+                mapping.shown(),
+                mapping.shown_to()
+            )));
+        }
+    }
+    Ok(())
+}
