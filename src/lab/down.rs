@@ -37,10 +37,13 @@ pub(super) fn down_locked(
     let undone = match (record.holder.filter(|holder| Some(*holder) != here), state::boot_id()) {
         (_, Err(error)) => Err(error),
         (_, Ok(boot_id)) if boot_id != record.boot_id => forget(state, dir, steps, listener),
-        (Some(holder), _) => end_sandbox(holder)
-            .and_then(|()| state.drop_store_of(holder))
-            .and_then(|()| dir.remove(state))
-            .map(|()| Vec::new()),
+        (Some(holder), _) => {
+            let errors = down_children(state, dir.name(), steps, listener);
+            end_sandbox(holder)
+                .and_then(|()| state.drop_store_of(holder))
+                .and_then(|()| dir.remove(state))
+                .map(|()| errors)
+        }
         (None, _) => undo_journal(state, dir, record, steps, listener),
     };
     undone.unwrap_or_else(|error| vec![error])

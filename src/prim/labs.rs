@@ -114,6 +114,24 @@ pub mod functions {
         with_lab(&ctx, |lab| lab.set_name(name))
     }
 
+    /// Returns the name of the lab, which it keeps from then on.
+    ///
+    /// Like the first column of `topo ls`.
+    ///
+    /// Fails with `exists` where there is a lab of this name.
+    ///
+    /// ```rhai
+    /// lab("office");
+    /// assert(lab_name() == "office");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab_name(ctx: NativeCallContext) -> RhaiResultOf<String> {
+        with_lab(&ctx, |lab| {
+            lab.take_name()?;
+            Ok(lab.name().to_string())
+        })
+    }
+
     /// Applies what was asked for so far. It happens by itself when something looks at the network and at the script's end;
     /// calling it is for catching the kernel's own refusal where it arises.
     ///

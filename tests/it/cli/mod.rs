@@ -48,18 +48,23 @@ pub(crate) trait Terminal {
     ///
     /// Commands are parted into words as a shell does it, with `'…'` and `NAME=VALUE` before `topo`; any other program than
     /// `topo` is run by a shell. A new test is written as its commands alone, and `UPDATE_EXPECT=1` fills in the rest.
-    fn session(&self, transcript: Expect);
+    fn session(&self, transcript: Expect) {
+        self.session_env(&[], transcript);
+    }
+
+    /// The same, with more environment variables.
+    fn session_env(&self, env: &[(&str, &str)], transcript: Expect);
 }
 
 impl Terminal for World {
-    fn session(&self, transcript: Expect) {
+    fn session_env(&self, env: &[(&str, &str)], transcript: Expect) {
         let commands = transcript.data().lines().filter_map(|line| line.trim_start().strip_prefix("$ "));
-        let seen: String = commands.map(|command| seen(self, command, &run(self, command))).collect();
+        let seen: String = commands.map(|command| seen(self, command, &run(self, env, command))).collect();
         transcript.assert_eq(&seen);
     }
 }
 
-fn run(world: &World, command: &str) -> Ran {
+fn run(world: &World, around: &[(&str, &str)], command: &str) -> Ran {
     let words = words(command);
     let (env, words): (Vec<_>, Vec<_>) = {
         let program = words.iter().position(|word| !word.contains('=')).expect("a program");
@@ -68,7 +73,8 @@ fn run(world: &World, command: &str) -> Ran {
     if words[0] != "topo" {
         return world.run(command);
     }
-    let env: Vec<(&str, &str)> = env.iter().filter_map(|word| word.split_once('=')).collect();
+    let own = env.iter().filter_map(|word| word.split_once('='));
+    let env: Vec<(&str, &str)> = around.iter().copied().chain(own).collect();
     world.topo_env(&env, &words[1..])
 }
 

@@ -13,8 +13,11 @@ mod at_once;
 mod collected;
 mod commands;
 mod damaged;
+mod drivers;
 mod life;
 mod refused;
+mod restart;
+mod scripts;
 mod unjoined;
 
 use expect_test::Expect;
