@@ -153,10 +153,17 @@ fn shown(through: &Through) -> String {
 
 /// Asks to let packets through the firewalls of others, in a namespace that the lab did not make; in one of its own there are
 /// none. Warns of those that topo can't change.
-pub(super) fn ask_let_through(lab: &mut Lab, at: &NetnsRef, through: Vec<Through>, place: &Place) -> Result<()> {
+pub(super) fn ask_let_through(lab: &mut Lab, at: &NetnsRef, mut through: Vec<Through>, place: &Place) -> Result<()> {
     if at.made {
         return Ok(());
     }
+    // Several primitives need the same of a device: it stands in another's chain once.
+    let noted = |one: &Through| TableRef { netns: at.no, name: format!("lets {} through", shown(one)) };
+    through.retain(|one| !lab.model().has_table(&noted(one)));
+    if through.is_empty() {
+        return Ok(());
+    }
+    through.iter().for_each(|one| lab.model().add_table(noted(one)));
     warn_of_firewalls(lab, at, &through)?;
     let tag = ruleset::tag(lab);
     lab.ask(LetThrough::new(at, through, tag), place.clone())

@@ -1,7 +1,7 @@
 //! What is refused, and leaves nothing half done: mappings that can't be right, and ports that somebody has.
 
 use super::servers::REFUSED;
-use super::{Site, on_both_sites, on_site};
+use super::{on_both_sites, on_site};
 use crate::world::Ran;
 
 /// D6: whatever is wrong with one of several mappings, none is made, and the container is not connected.
@@ -154,7 +154,7 @@ fn d7_of_many_at_once_exactly_one_gets_the_port() {
         // Each has a container, so that its pool has its file.
         for n in 6..=8 {
             site.network(&format!("create n{n} --subnet 10.{n}.0.0/24"));
-            site.network(&format!("connect n{n} c{n} --ip 10.{n}.0.99"));
+            site.network(&format!("connect n{n} c{n} --ip 10.{n}.0.50"));
         }
         let up = site.w.snapshot();
         for _ in 0..3 {

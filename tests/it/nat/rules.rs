@@ -1,1 +1,152 @@
-//! x
+//! The rules themselves: exactly those that are needed, by netlink alone, and one look-up however many ports there are.
+
+use super::servers::REFUSED;
+use super::{Site, on_both_sites, on_site};
+
+/// Runs the commands, and returns the rules that there are then.
+fn after(site: &Site, commands: &[&str]) -> String {
+    commands.iter().for_each(|words| drop(site.network(words)));
+    site.rules()
+}
+
+/// Leaves the elements of the maps out of a list of rules.
+fn without_elements(rules: &str) -> String {
+    let mut kept = String::new();
+    let mut inside = false;
+    for line in rules.lines() {
+        inside |= line.trim_start().starts_with("elements = {");
+        if !inside {
+            kept += &format!("{line}\n");
+        }
+        inside &= !line.ends_with('}');
+    }
+    kept
+}
+
+/// Leaves the comments out, in which the steps of a lab are numbered.
+fn without_comments(rules: &str) -> String {
+    let mut parts = rules.split("comment \"");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.filter_map(|part| part.split_once('"')).fold(first, |all, (_, rest)| all + rest)
+}
+
+/// D1: publishing, unpublishing and publishing again ends with the same rules, in whatever order, and none twice.
+#[test]
+fn d1_the_rules_are_exactly_those_that_are_needed() {
+    on_both_sites("", |site| {
+        let empty = after(site, &["create web --subnet 10.5.0.0/24", "create six --subnet fd00:5::/64"]);
+        assert!(!empty.contains("elements"), "{empty}");
+        let publish = [
+            "connect web c1 --ip 10.5.0.11 --publish 8080:80 --publish 5353:53/udp",
+            "connect six c1 --ip fd00:5::11 --publish 8081:80 --publish 192.0.2.1:9090:80",
+        ];
+        let wrong = site.try_network(publish[1]).fails(1);
+        wrong.says("no address of the family of `192.0.2.1`");
+        assert_eq!(site.rules(), empty);
+        let publish = [publish[0], "connect six c1 --ip fd00:5::11 --publish 8081:80 --publish [2001:db8::1]:9090:80"];
+        let both = after(site, &publish);
+        for element in [
+            "tcp . 8080 ",
+            ": 10.5.0.11 . 80",
+            "udp . 5353 ",
+            ": 10.5.0.11 . 53",
+            "tcp . 8081 ",
+            "tcp . 2001:db8::1 . 9090 ",
+        ] {
+            assert_eq!(both.matches(element).count(), 1, "`{element}` in:\n{both}");
+        }
+        assert_eq!(both.matches(": fd00:5::11 . 80").count(), 2, "{both}");
+        assert_eq!(without_elements(&both), without_elements(&empty), "only the maps' elements differ");
+        // Asked for again, nothing is added.
+        assert_eq!(after(site, &publish), both);
+        for _ in 0..2 {
+            assert_eq!(after(site, &["disconnect web c1", "disconnect six c1"]), empty);
+            assert_eq!(after(site, &publish), both);
+        }
+        assert_eq!(after(site, &["disconnect six c1", "disconnect web c1"]), empty);
+        let turned = after(site, &[publish[1], publish[0]]);
+        assert_eq!(without_comments(&turned), without_comments(&both), "in the other order");
+        // Each takes its own along, and no other's.
+        let other = after(site, &["connect web c2 --publish 8082:80", "disconnect web c1"]);
+        assert!(other.contains("tcp . 8082 ") && other.contains("tcp . 8081 ") && !other.contains("8080"), "{other}");
+        after(site, &["rm --force web six"]);
+        site.is_clean();
+    });
+}
+
+/// D1: more ports of a container that is connected, one by one; its disconnection takes all back.
+#[test]
+fn d1_ports_that_are_published_later_go_with_the_container() {
+    on_site("", |site| {
+        site.web(&["8080:80"]);
+        let before = site.rules();
+        for port in 8081..=8083 {
+            let statements = format!(r#"network::publish("web", "c1", "{port}:80");"#);
+            site.lab("more", &statements).ok();
+        }
+        assert_eq!(site.rules().matches("tcp . 808").count(), 2 * 4, "{}", site.rules());
+        site.answers(&[("out", "192.0.2.1:8080", "c1 saw 192.0.2.2"), ("out", "192.0.2.1:8083", "c1 saw 192.0.2.2")]);
+        // The same again is refused, and changes nothing.
+        let rules = site.rules();
+        site.lab("more", r#"network::publish("web", "c1", "8081:80");"#).fails(1).says("8081");
+        assert_eq!(site.rules(), rules);
+        site.answers(&[("out", "192.0.2.1:8081", "c1 saw 192.0.2.2")]);
+        site.network("disconnect web c1");
+        assert!(!site.rules().contains("elements"), "{}", site.rules());
+        assert_eq!(without_elements(&site.rules()), without_elements(&before));
+        site.answers(&[("out", "192.0.2.1:8081", REFUSED)]);
+        site.network("rm --force web");
+    });
+}
+
+/// D11: all of it without any program but topo; another firewall's rules are changed too.
+#[test]
+fn d11_no_other_program_is_needed() {
+    on_both_sites("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP", |site| {
+        let topo = |words: &str| {
+            let words: Vec<&str> = words.split(' ').collect();
+            site.w.topo_env(&[("PATH", "/nowhere")], &words).ok()
+        };
+        topo("network create web --subnet 10.5.0.0/24 --ipv6 fd00:5::/64");
+        topo("network connect web c1 --publish 8080:80 --publish 5353:53/udp");
+        site.serve("c1", "80 53/udp");
+        site.answers(&[
+            ("out", "192.0.2.1:8080", "c1 saw 192.0.2.2"),
+            ("host", "127.0.0.1:8080", "c1 saw 10.5.0.1"),
+            ("out", "192.0.2.1:5353/udp", "c1 saw 192.0.2.2"),
+            ("out", "[2001:db8::1]:8080", "c1 saw 2001:db8::2"),
+        ]);
+        site.w.run("nft flush ruleset; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP").ok();
+        topo("network inspect web");
+        topo("network repair web");
+        site.answers(&[("out", "192.0.2.1:8080", "c1 saw 192.0.2.2")]);
+        topo("network disconnect web c1");
+        topo("network rm web");
+    });
+}
+
+/// D12: a thousand ports are a thousand elements of the same map, and no rule more than one port needs.
+#[test]
+fn d12_the_number_of_rules_does_not_grow_with_the_ports() {
+    on_site("", |site| {
+        site.network("create web --subnet 10.5.0.0/24");
+        site.network("connect web c1 --ip 10.5.0.11");
+        site.serve("c1", "80");
+        let many = |count: u32| {
+            let statements = format!(
+                r#"let list = [];
+                   for n in 0..{count} {{ list.push(#{{ port: 20000 + n * 2, to: "10.5.0.11:80" }}); }}
+                   host.dnat(list);"#
+            );
+            site.lab("many", &statements).ok();
+            let rules = site.rules();
+            assert_eq!(rules.matches("10.5.0.11 . 80").count(), count as usize);
+            let last = format!("192.0.2.1:{}", 20000 + (count - 1) * 2);
+            site.answers(&[("out", &last, "c1 saw 192.0.2.2"), ("out", "192.0.2.1:20001", REFUSED)]);
+            site.w.topo(&["down", "many"]).ok();
+            without_elements(&rules)
+        };
+        assert_eq!(many(1), many(1000));
+        site.network("rm --force web");
+    });
+}
