@@ -163,7 +163,7 @@ fn i4_damaged_addresses() {
             --- stderr
             error: undo: lease `10.5.0.2` of the pool `10.5.0.0/24`: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: expected value at line 1 column 1 (the file is damaged; nothing was changed)
              |
-             = at: scripts/network/connect.rhai:15:25
+             = at: stdlib/network/addresses.rhai:80:23, called from scripts/network/connect.rhai:15:25
             --- exit code 1
             $ topo network ls
             NAME  SUBNET       DRIVER  GATEWAY   STATE  ENDPOINTS  LABELS

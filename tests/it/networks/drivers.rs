@@ -233,7 +233,7 @@ fn disconnect(network, endpoint) { note(`disconnect ${network.name} ${endpoint.t
                 $ topo network create web --driver nothed
                 --- stderr
                 error: use driver `nothed`: there is no driver of this name
-                hint: did you mean "noted"? There are: bridge, ipvlan, isolated, macvlan, noted, routed
+                hint: did you mean `noted`? there are: bridge, ipvlan, isolated, macvlan, noted, routed
                 --- exit code 1
                 $ topo network create web --driver zzz
                 --- stderr

@@ -3,10 +3,18 @@
 //!
 //! | file | what it is about |
 //! | --- | --- |
-//! | `commands.rs` | what `topo network …` says when all goes well, and its help |
+//! | `commands.rs` | what `topo network …` says when all goes well |
+//! | `help.rs` | its help, and words that are missing |
 //! | `refused.rs` | networks that can't be made, found or removed |
 //! | `unjoined.rs` | containers that can't be connected |
 //! | `damaged.rs` | stores that can't be read |
+//! | `addresses.rs` | which addresses are handed out, to whom, and how they come back |
+//! | `collected.rs` | what `topo gc` frees, and what it leaves |
+//! | `life.rs` | obstacles, names, containers that end, repeated connects |
+//! | `at_once.rs` | many processes at work at once |
+//! | `restart.rs` | after a restart of the machine |
+//! | `drivers.rs` | what each driver lets through, and drivers of one's own |
+//! | `scripts.rs` | networks of a script's own, in a sandbox too |
 
 mod addresses;
 mod at_once;
@@ -14,6 +22,7 @@ mod collected;
 mod commands;
 mod damaged;
 mod drivers;
+mod help;
 mod life;
 mod refused;
 mod restart;
