@@ -180,15 +180,16 @@ fn unwritable(key: &Key, error: &serde_json::Error) -> Error {
     Error::new(Kind::State, format!("write `{key}`")).because(error)
 }
 
-/// Writes who holds how many, the most first: "`web` holds 200, `db` holds 53".
+/// Writes who holds how many, the most first, then who comes first: "`web` holds 200, `db` holds 53".
 pub(super) fn holders<'l>(owners: impl IntoIterator<Item = &'l str>) -> String {
     const SHOWN: usize = 5;
-    let mut counts = BTreeMap::<&str, usize>::new();
-    for owner in owners {
-        *counts.entry(owner).or_default() += 1;
+    let mut found = BTreeMap::<&str, (usize, usize)>::new();
+    for (at, owner) in owners.into_iter().enumerate() {
+        found.entry(owner).or_insert((at, 0)).1 += 1;
     }
-    let mut counts: Vec<_> = counts.into_iter().collect();
-    counts.sort_by_key(|(owner, count)| (std::cmp::Reverse(*count), *owner));
+    let mut counts: Vec<_> = found.into_iter().collect();
+    counts.sort_by_key(|(_, (first, count))| (std::cmp::Reverse(*count), *first));
+    let counts: Vec<_> = counts.into_iter().map(|(owner, (_, count))| (owner, count)).collect();
     let mut words: Vec<String> =
         counts.iter().take(SHOWN).map(|(owner, count)| format!("`{owner}` holds {count}")).collect();
     if let Some(rest) = counts.get(SHOWN..).filter(|rest| !rest.is_empty()) {
