@@ -55,6 +55,9 @@ options! {
 /// goes back out where it came in: its source must be translated too, or the answers would miss this namespace.
 const HAIRPIN_MARK: u32 = 0x1000_0000;
 
+/// The chain that looks into the maps. A word of nft's own, such as `dnat`, is no name of a chain to it.
+const PUBLISHED: &str = "published";
+
 /// The maps of a table: what they are keyed by. A mapping at one address goes before one at all.
 const MAPS: [(&str, IpVersion, DnatKey); 4] = [
     ("v4_at", IpVersion::V4, DnatKey::ProtoAddrPort),
@@ -392,7 +395,7 @@ fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
     let mut step = AddRules::new(lab, table.clone(), format!("make table `{}` ready for published ports", table.name));
     let nat = |name: &str, hook| table.base_chain(name, ChainKind::Nat, hook, -100);
     step.chains = vec![
-        Chain { family: FAMILY, table: table.name.clone(), name: "dnat".into(), base: None },
+        Chain { family: FAMILY, table: table.name.clone(), name: PUBLISHED.into(), base: None },
         nat("prerouting", Hook::Prerouting),
         nat("local", Hook::Output),
         table.base_chain("martians", ChainKind::Filter, Hook::Prerouting, -300),
@@ -402,9 +405,9 @@ fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
     step.sets = MAPS.map(|(name, version, key)| set(table, name, version, key)).to_vec();
     let loopback: IpNetwork = IpNetwork::V4(ipnetwork::Ipv4Network::from(Ipv4Addr::LOCALHOST));
     let loopback = IpNetwork::new(loopback.ip(), 8).unwrap_or(loopback);
-    let to_this_host = || Rule::new(vec![Match::DaddrLocal], Action::Jump("dnat".into()));
+    let to_this_host = || Rule::new(vec![Match::DaddrLocal], Action::Jump(PUBLISHED.into()));
     let look_up = |(map, family, key): (&str, IpVersion, DnatKey)| {
-        ("dnat".to_string(), Rule::new(Vec::new(), Action::DnatByMap { family, key, map: map.into() }))
+        (PUBLISHED.to_string(), Rule::new(Vec::new(), Action::DnatByMap { family, key, map: map.into() }))
     };
     step.rules.extend(MAPS.map(look_up));
     let rules = [
