@@ -380,6 +380,12 @@ impl Step for SetHairpin {
         self.set(kernel, !self.on)
     }
 
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        // One that is no port any more can't be set.
+        let port = kernel.link(&self.port)?.and_then(|link| link.port);
+        Ok(port.and_then(|port| port.options.hairpin).is_none_or(|on| on == self.on))
+    }
+
     fn lives_in(&self) -> Vec<&NetnsRef> {
         vec![&self.port.netns]
     }
