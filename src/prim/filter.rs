@@ -13,7 +13,7 @@ use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use super::units::{DevOrName, FromScript};
 use crate::lab::{Error, Event, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
-use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Family, Hook, IpVersion, L4Proto, Match, Peer, Policy, Rule, Through};
+use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Hook, IpVersion, L4Proto, Match, Peer, Policy, Rule, Through};
 use crate::net;
 use crate::{step_identity, step_sort};
 
@@ -327,21 +327,14 @@ impl Step for LetThrough {
         let netns = kernel.netns(&self.netns)?;
         let drops = LetThrough::in_the_way(&netns)?;
         let rules = nft::rules_with_comment(&netns, |comment| comment == self.tag)?;
-        let has = |drop: &nft::ForwardDrop| {
-            rules.iter().any(|rule| rule.family == drop.family && rule.table == drop.table && rule.chain == drop.chain)
+        let has_all = |drop: &nft::ForwardDrop| {
+            let wanted: usize = self.through.iter().map(|through| drop.rules_for(through)).sum();
+            let here = |rule: &&nft::RuleRef| {
+                (rule.family, &rule.table, &rule.chain) == (drop.family, &drop.table, &drop.chain)
+            };
+            rules.iter().filter(here).count() == wanted
         };
-        // A network of one family has nothing to do in a table of the other.
-        let sees = |drop: &&nft::ForwardDrop| {
-            self.through.iter().any(|through| {
-                let (Through::From(peer) | Through::To(peer) | Through::Replies(peer)) = through;
-                match peer {
-                    Peer::Net(IpNetwork::V4(_)) => drop.family != Family::Ip6,
-                    Peer::Net(IpNetwork::V6(_)) => drop.family != Family::Ip,
-                    Peer::Dev(_) => true,
-                }
-            })
-        };
-        Ok(drops.iter().filter(sees).all(has))
+        Ok(drops.iter().all(has_all))
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {
