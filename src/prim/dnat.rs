@@ -147,7 +147,7 @@ impl AddMappings {
                 port::PortRefusal::InUse(in_use) => taken(in_use.to_string()),
                 port::PortRefusal::NotHere(ip) => {
                     let text = format!("`{ip}` is no address of {}", or_host(&self.table.netns));
-                    net::Error::new(self.doing(), libc::EINVAL).saying(text)
+                    net::Error::new(self.doing(), libc::EADDRNOTAVAIL).saying(text)
                 }
                 port::PortRefusal::Kernel(error) => error,
             })?;
@@ -296,6 +296,7 @@ impl Step for AddMappings {
     fn advice(&self, refusal: &net::Error) -> Option<String> {
         match refusal.errno() {
             libc::EEXIST => Some("publish another port, or end what has this one".into()),
+            libc::EADDRNOTAVAIL => Some("publish at an address that it has, or at all of them".into()),
             libc::ENOENT if !self.table.own => Some("somebody has removed the network's rules: `topo network repair` puts them back".into()),
             _ => ruleset::no_nftables(refusal),
         }
@@ -617,7 +618,7 @@ pub mod functions {
     /// Like `nft add rule … fib daddr type local dnat to meta l4proto . th dport map …`.
     ///
     /// Fails with `exists` where a port is published already or a process has it, naming that, with `invalid` for ports that
-    /// can't be right, and with `missing` where there is no route to the target.
+    /// can't be right, and with `missing` where there is no route to the target, or the namespace lacks the address.
     ///
     /// ```rhai
     /// let r = netns("r1");
