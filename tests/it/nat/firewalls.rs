@@ -62,7 +62,8 @@ fn iptables_can_read(site: &Site, chain: &str) {
     for (command, subnet) in [("iptables", "10.5.0.0/24"), ("ip6tables", "fd00:5::/64")] {
         let listed = site.w.run(&format!("{command} -S {chain}; {command} -L {chain} -n -v")).ok();
         assert_eq!(listed.err(), "", "{listed:?}");
-        let rules: Vec<String> = listed.out().lines().filter(|line| line.starts_with("-A ")).map(without_comment).collect();
+        let rules: Vec<String> =
+            listed.out().lines().filter(|line| line.starts_with("-A ")).map(without_comment).collect();
         for expected in [
             format!("-A {chain} -i br-web -j ACCEPT"),
             format!("-A {chain} -o br-web -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT"),
@@ -73,8 +74,10 @@ fn iptables_can_read(site: &Site, chain: &str) {
             assert_eq!(times, 1, "`{expected}` in:\n{}", listed.out());
         }
         // What it saves it restores, and what it wrote itself is taken back as well.
-        let saved = site.w.run(&format!("{command}-save -t filter >saved; {command}-restore saved; {command} -S {chain}")).ok();
-        let again: Vec<String> = saved.out().lines().filter(|line| line.starts_with("-A ")).map(without_comment).collect();
+        let saved =
+            site.w.run(&format!("{command}-save -t filter >saved; {command}-restore saved; {command} -S {chain}")).ok();
+        let again: Vec<String> =
+            saved.out().lines().filter(|line| line.starts_with("-A ")).map(without_comment).collect();
         assert_eq!(again, rules, "{}", saved.err());
         site.w.run("rm saved").ok();
     }
@@ -121,9 +124,8 @@ fn d9_docker() {
         "-A DOCKER-USER -j RETURN",
     ];
     behind(&docker.map(both).join("; "), |site| {
-        let others = |site: &Site| {
-            site.w.run("iptables -S FORWARD; iptables -S DOCKER-FORWARD; iptables -S DOCKER").ok().stdout
-        };
+        let others =
+            |site: &Site| site.w.run("iptables -S FORWARD; iptables -S DOCKER-FORWARD; iptables -S DOCKER").ok().stdout;
         let before = others(site);
         assert!(!before.contains("br-web"), "{before}");
         iptables_can_read(site, "DOCKER-USER");

@@ -81,7 +81,8 @@ fn d10_other_flows_are_left_alone() {
         flow.wait_for_output("1: c1 saw 192.0.2.2", SHOWS);
         let entry = || {
             // Its number, which a new entry would not have.
-            let ran = site.w.run("conntrack -L -o id -p udp --orig-port-dst 5353 --orig-src 192.0.2.2 2>/dev/null").ok();
+            let ran =
+                site.w.run("conntrack -L -o id -p udp --orig-port-dst 5353 --orig-src 192.0.2.2 2>/dev/null").ok();
             ran.out().split_whitespace().find(|word| word.starts_with("id=")).map(str::to_owned)
         };
         let before = entry();

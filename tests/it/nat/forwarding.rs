@@ -21,22 +21,25 @@ fn forwards(site: &Site) -> Vec<String> {
 /// Nothing of that outlives the network.
 #[test]
 fn d8_only_what_needs_it_forwards() {
-    on_both_sites("ip link add other0 type veth peer name other1; ip link set other0 up; ip link set other1 up", |site| {
-        assert!(forwards(site).is_empty());
-        site.network("create web --subnet 10.5.0.0/24");
-        assert_eq!(forwards(site), ["br-web", "wan0"]);
-        assert_eq!(site.sysctl("net/ipv4/ip_forward"), "0");
-        assert_eq!(site.sysctl("net/ipv6/conf/all/forwarding"), "0");
-        site.network("connect web c1 --ip 10.5.0.11 --publish 8080:80");
-        assert_eq!(forwards(site), ["br-web", "lan0", "wan0"]);
-        site.serve("c1", "80");
-        site.answers(&[("lan", "192.0.2.1:8080", "c1 saw 198.51.100.2")]);
-        site.network("disconnect web c1");
-        assert_eq!(forwards(site), ["br-web", "wan0"]);
-        site.network("rm web");
-        assert!(forwards(site).is_empty());
-        site.is_clean();
-    });
+    on_both_sites(
+        "ip link add other0 type veth peer name other1; ip link set other0 up; ip link set other1 up",
+        |site| {
+            assert!(forwards(site).is_empty());
+            site.network("create web --subnet 10.5.0.0/24");
+            assert_eq!(forwards(site), ["br-web", "wan0"]);
+            assert_eq!(site.sysctl("net/ipv4/ip_forward"), "0");
+            assert_eq!(site.sysctl("net/ipv6/conf/all/forwarding"), "0");
+            site.network("connect web c1 --ip 10.5.0.11 --publish 8080:80");
+            assert_eq!(forwards(site), ["br-web", "lan0", "wan0"]);
+            site.serve("c1", "80");
+            site.answers(&[("lan", "192.0.2.1:8080", "c1 saw 198.51.100.2")]);
+            site.network("disconnect web c1");
+            assert_eq!(forwards(site), ["br-web", "wan0"]);
+            site.network("rm web");
+            assert!(forwards(site).is_empty());
+            site.is_clean();
+        },
+    );
 }
 
 /// D8: of IPv6 there is one switch for all; a host that learnt its way out by router advertisements keeps it.

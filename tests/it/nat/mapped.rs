@@ -236,7 +236,10 @@ fn nginx_and_iperf3_are_published() {
         let nginx = site.start("c1", &format!("echo begins; exec nginx -c {}", config.display()));
         nginx.wait_for_output("begins", std::time::Duration::from_secs(10));
         site.w.run("until nsenter --net=/run/netns/c1 curl --silent http://127.0.0.1/; do sleep 0.01; done").ok();
-        site.answers(&[("out", "192.0.2.1:8080", "nginx saw 192.0.2.2"), ("host", "127.0.0.1:8080", "nginx saw 10.5.0.1")]);
+        site.answers(&[
+            ("out", "192.0.2.1:8080", "nginx saw 192.0.2.2"),
+            ("host", "127.0.0.1:8080", "nginx saw 10.5.0.1"),
+        ]);
         let iperf = site.start("c1", "exec iperf3 --server --one-off --forceflush");
         iperf.wait_for_output("listening", std::time::Duration::from_secs(10));
         let ran = site.w.run("nsenter --net=/run/netns/out iperf3 --client 192.0.2.1 --time 1 --json").ok();

@@ -23,7 +23,9 @@ fn d6_a_malformed_mapping_is_an_error_and_nothing_is_half_done() {
             ("::1:8080:80", "in brackets"),
         ] {
             let ran = site.try_network(&format!("connect web c1 --publish 7070:70 --publish {mapping}")).fails(1);
-            ran.says(&format!("error: publish `{mapping}`")).says(why).says("hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO]");
+            ran.says(&format!("error: publish `{mapping}`"))
+                .says(why)
+                .says("hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO]");
             site.w.assert_clean(&up);
         }
         site.network("rm web");
@@ -43,7 +45,10 @@ fn d6_a_mapping_that_the_host_can_not_have_is_an_error() {
         let up = site.w.snapshot();
         for (words, why) in [
             ("connect web c1 --ip 10.5.0.11 --publish 203.0.113.5:8080:80", "`203.0.113.5` is no address of the host"),
-            ("connect web c1 --ip 10.5.0.11 --publish [2001:db8::1]:8080:80", "no address of the family of `2001:db8::1`"),
+            (
+                "connect web c1 --ip 10.5.0.11 --publish [2001:db8::1]:8080:80",
+                "no address of the family of `2001:db8::1`",
+            ),
             ("connect web c1 --ip 10.5.0.11 --publish 8080:80 --publish 8080:81", "`8080/tcp` is published too"),
             ("connect web c1 --ip 10.5.0.11 --publish 8080-8090:80-90 --publish 127.0.0.1:8085:81", "is published too"),
             ("connect inner c1 --ip 10.7.0.11 --publish 8080:80", "network `inner` is internal"),
@@ -78,7 +83,9 @@ fn d7_a_port_that_a_process_has_is_refused() {
             (connect, "5353:53/udp", "UDP port 5353 is in use at `[::]:5353`"),
         ] {
             let ran = site.try_network(&format!("{connect} --publish {mapping}")).fails(1);
-            ran.says(what).says(&format!("by `python3` (process {pid})")).says("hint: publish another port, or end what has this one");
+            ran.says(what)
+                .says(&format!("by `python3` (process {pid})"))
+                .says("hint: publish another port, or end what has this one");
             site.w.assert_clean(&up);
         }
         // Another address, protocol or port is nobody's.
@@ -99,7 +106,9 @@ fn d7_a_port_that_is_published_is_refused() {
     on_both_sites("", |site| {
         site.network("create web --subnet 10.5.0.0/24");
         site.network("create db --subnet 10.6.0.0/24");
-        site.network("connect web c1 --ip 10.5.0.11 --publish 8080:80 --publish 127.0.0.1:9090:80 --publish 7000-7009:1-10/udp");
+        site.network(
+            "connect web c1 --ip 10.5.0.11 --publish 8080:80 --publish 127.0.0.1:9090:80 --publish 7000-7009:1-10/udp",
+        );
         site.network("connect db c2 --ip 10.6.0.12");
         site.serve("c1", "80");
         site.lab("plain", r#"host.dnat(#{ port: 6000, to: "10.5.0.12:80" });"#).ok();
@@ -126,7 +135,9 @@ fn d7_a_port_that_is_published_is_refused() {
             site.lab("late", &statements).fails(1).says(what).says(owner);
             site.w.assert_clean(&up);
         }
-        site.network("connect db c3 --ip 10.6.0.13 --publish 192.0.2.1:9090:80 --publish 8080:80/udp --publish 7005:80");
+        site.network(
+            "connect db c3 --ip 10.6.0.13 --publish 192.0.2.1:9090:80 --publish 8080:80/udp --publish 7005:80",
+        );
         site.answers(&[("out", "192.0.2.1:8080", "c1 saw 192.0.2.2"), ("host", "127.0.0.1:9090", "c1 saw 10.5.0.1")]);
         site.w.topo(&["down", "plain"]).ok();
         site.network("rm --force web db");

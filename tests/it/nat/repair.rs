@@ -35,7 +35,8 @@ fn sorted(rules: &str) -> Vec<String> {
 /// The chains, sorted, each in the order of its rules.
 fn chains(rules: &str) -> Vec<String> {
     let end = |c: char| c == '}' || c.is_whitespace();
-    let mut chains: Vec<String> = rules.split("\n\tchain ").map(|chain| chain.trim_end_matches(end).to_owned()).collect();
+    let mut chains: Vec<String> =
+        rules.split("\n\tchain ").map(|chain| chain.trim_end_matches(end).to_owned()).collect();
     chains.sort();
     chains
 }
@@ -60,7 +61,11 @@ fn damaged(site: &Site, damages: &[(&str, &str)]) {
         println!("{damage}");
         let table = rules.split_whitespace().find(|word| word.starts_with("topo-")).expect("the network's table");
         site.w.run(&damage.replace("TABLE", &format!("inet {table}"))).ok();
-        assert_ne!((site.rules(), up.diff(&site.w.snapshot()).is_empty()), (rules.clone(), true), "`{damage}` did nothing");
+        assert_ne!(
+            (site.rules(), up.diff(&site.w.snapshot()).is_empty()),
+            (rules.clone(), true),
+            "`{damage}` did nothing"
+        );
         let told = drift();
         assert!(told.iter().any(|what| what.contains(lost)), "`{lost}` is not in {told:?}");
         let ran = site.network("repair web");
@@ -123,7 +128,10 @@ fn d13_one_rule_is_put_back_at_its_place() {
             (delete_rule("published", "@v4_at"), "ready for published ports"),
             (delete_rule("local", "fib"), "ready for published ports"),
             (delete_rule("martians", "127.0.0.0/8"), "ready for published ports"),
-            ("nft flush chain TABLE forward; nft delete chain TABLE forward".into(), "drop what goes the way `forward`"),
+            (
+                "nft flush chain TABLE forward; nft delete chain TABLE forward".into(),
+                "drop what goes the way `forward`",
+            ),
             ("nft flush chain TABLE prerouting; nft delete chain TABLE prerouting".into(), "ready for published ports"),
         ];
         let damages: Vec<(&str, &str)> = damages.iter().map(|(damage, lost)| (damage.as_str(), *lost)).collect();
@@ -180,10 +188,14 @@ fn d13_what_lets_through_another_firewall_is_put_back() {
             site,
             &[
                 ("iptables -F FORWARD", "let what comes from `br-web`"),
-                ("iptables -D FORWARD $(iptables -S FORWARD | grep -n -m 1 -e '-i br-web' | sed 's/:.*//;s/$/ - 1/' | xargs expr)",
-                    "let what comes from `br-web`"),
-                ("iptables -D FORWARD $(iptables -S FORWARD | grep -n -m 1 -e '-o br-web' | sed 's/:.*//;s/$/ - 1/' | xargs expr)",
-                    "let what comes from `br-web`"),
+                (
+                    "iptables -D FORWARD $(iptables -S FORWARD | grep -n -m 1 -e '-i br-web' | sed 's/:.*//;s/$/ - 1/' | xargs expr)",
+                    "let what comes from `br-web`",
+                ),
+                (
+                    "iptables -D FORWARD $(iptables -S FORWARD | grep -n -m 1 -e '-o br-web' | sed 's/:.*//;s/$/ - 1/' | xargs expr)",
+                    "let what comes from `br-web`",
+                ),
                 ("ip6tables -F FORWARD", "let what comes from `br-web`"),
             ],
         );

@@ -36,7 +36,10 @@ fn down(site: &Site) {
 #[test]
 fn masquerade_hides_the_network() {
     on_both_sites("", |site| {
-        router(site, r#"r1.masquerade("10.0.0.0/24", #{ out: "wan0" }); r1.masquerade("fd00:1::/64", #{ not_out: r1["lan0"] });"#);
+        router(
+            site,
+            r#"r1.masquerade("10.0.0.0/24", #{ out: "wan0" }); r1.masquerade("fd00:1::/64", #{ not_out: r1["lan0"] });"#,
+        );
         site.serve("r1", "8080");
         site.answers(&[
             ("in", "203.0.113.2:80", "far saw 203.0.113.1"),
@@ -146,9 +149,15 @@ fn two_labs_on_the_host_at_once() {
                 site.lab(name, statements).ok();
                 assert_ne!(site.rules(), before);
             };
-            alone("one", r#"host.masquerade("10.9.0.0/24", #{ out: "wan0" }); host.dnat(#{ port: 8080, to: "10.9.0.2:80" });"#);
-            alone("two", r#"host.snat("10.9.0.0/24", #{ to: "192.0.2.1" }); host.dnat(#{ port: 8081, to: "10.9.0.2:80" });
-                            host.filter("input", "drop", #{ proto: "tcp", port: 7777 });"#);
+            alone(
+                "one",
+                r#"host.masquerade("10.9.0.0/24", #{ out: "wan0" }); host.dnat(#{ port: 8080, to: "10.9.0.2:80" });"#,
+            );
+            alone(
+                "two",
+                r#"host.snat("10.9.0.0/24", #{ to: "192.0.2.1" }); host.dnat(#{ port: 8081, to: "10.9.0.2:80" });
+                            host.filter("input", "drop", #{ proto: "tcp", port: 7777 });"#,
+            );
             site.answers(&[
                 ("out", "192.0.2.1:8080", "c1 saw 192.0.2.2"),
                 ("out", "192.0.2.1:8081", "c1 saw 192.0.2.2"),

@@ -91,7 +91,9 @@ fn d1_ports_that_are_published_later_go_with_the_container() {
         site.lab("more", r#"network::publish("web", "c1", "8081:80");"#)
             .fails(1)
             .says("publish `8081:80/tcp` of `c1`: it is published already");
-        site.lab("more", r#"network::publish("web", "c2", "8081:80");"#).fails(1).says("port 8081/tcp is published already");
+        site.lab("more", r#"network::publish("web", "c2", "8081:80");"#)
+            .fails(1)
+            .says("port 8081/tcp is published already");
         assert_eq!(site.rules(), rules);
         site.answers(&[("out", "192.0.2.1:8081", "c1 saw 192.0.2.2")]);
         site.network("disconnect web c1");

@@ -55,7 +55,8 @@ impl Site {
     pub(super) fn ask(&self, from: &str, to: &str, seconds: u32) -> String {
         let enter = enter(from);
         let Some(udp) = to.strip_suffix("/udp") else {
-            let ran = self.w.run(&format!("{enter}curl --silent --noproxy '*' --globoff --max-time {seconds} http://{to}/"));
+            let ran =
+                self.w.run(&format!("{enter}curl --silent --noproxy '*' --globoff --max-time {seconds} http://{to}/"));
             return match ran.code {
                 0 => ran.out().trim().to_owned(),
                 7 => REFUSED.to_owned(),
