@@ -125,6 +125,11 @@ impl Step for AddAddr {
         if net::sysctl::read(&netns, &key)? == "1" { net::sysctl::write(&netns, &key, "0") } else { Ok(()) }
     }
 
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        // An address that went with its device comes back with the device alone.
+        Ok(kernel.link(&self.dev)?.is_none() || self.is_there(kernel)?)
+    }
+
     fn needs_finished(&self, _no: u32) -> bool {
         false
     }

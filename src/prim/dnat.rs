@@ -97,6 +97,12 @@ impl Step for SetHairpin {
         self.set(kernel, !self.on)
     }
 
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        // One that is no port any more can't be set.
+        let port = kernel.link(&self.port)?.and_then(|link| link.port);
+        Ok(port.and_then(|port| port.options.hairpin).is_none_or(|on| on == self.on))
+    }
+
     fn lives_in(&self) -> Vec<&NetnsRef> {
         vec![&self.port.netns]
     }
@@ -245,7 +251,7 @@ pub mod functions {
     /// Like `nft add rule … fib daddr type local dnat to meta l4proto . th dport map …`.
     ///
     /// Fails with `exists` where a port is published already or a process has it, naming that, with `invalid` for ports that
-    /// can't be right, and with `missing` where there is no route to the target.
+    /// can't be right, and with `missing` where there is no route to the target, or the namespace lacks the address.
     ///
     /// ```rhai
     /// let r = netns("r1");

@@ -1,6 +1,5 @@
 //! Filters: what may pass a namespace, come into it or leave it; and the firewalls of others, which have their say too.
 
-use ipnetwork::IpNetwork;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
@@ -12,7 +11,7 @@ use super::handles::{Dev, NetnsHandle};
 use super::options::options;
 use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
-use super::units::{DevOrName, FromScript};
+use super::units::{DevOrName, FromScript, Subnet};
 use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
 use crate::net;
 use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Hook, L4Proto, Match, Peer, Policy, Rule, Through};
@@ -40,10 +39,10 @@ options! {
         port: Ports,
         /// The source port, or a range of them.
         src_port: Ports,
-        /// The address or network that it comes from.
-        src: IpNetwork,
-        /// The address or network that it goes to.
-        dst: IpNetwork,
+        /// The network that it comes from; one address is `10.0.0.5/32`.
+        src: Subnet,
+        /// The network that it goes to.
+        dst: Subnet,
         /// The device by which it comes in.
         in_dev: DevOrName,
         /// The device by which it does not come in.
@@ -61,7 +60,7 @@ options! {
     /// Options of `let_through`.
     pub struct ThroughOptions of "let_through" {
         /// That connections begun from elsewhere pass too, not only the answers to those from there.
-        both_ways: bool,
+        incoming: bool,
     }
 }
 
@@ -150,12 +149,12 @@ fn matches_of(lab: &mut Lab, at: &NetnsRef, hook: Hook, doing: &str, options: Fi
         return Err(Error::invalid(doing).because("a port is given without a protocol").hint("add `proto: \"tcp\"`"));
     }
     if let (Some(src), Some(dst)) = (options.src, options.dst)
-        && src.is_ipv4() != dst.is_ipv4()
+        && src.0.is_ipv4() != dst.0.is_ipv4()
     {
         return Err(Error::invalid(doing).because("`src` and `dst` are of two families"));
     }
-    matches.extend(options.src.map(|net| Match::Src { net, not: false }));
-    matches.extend(options.dst.map(|net| Match::Dst { net, not: false }));
+    matches.extend(options.src.map(|net| Match::Src { net: net.0, not: false }));
+    matches.extend(options.dst.map(|net| Match::Dst { net: net.0, not: false }));
     matches.extend(options.src_port.map(|ports| Match::SrcPort(ports.0)));
     matches.extend(options.port.map(|ports| Match::DstPort(ports.0)));
     for (dev, not, comes_in) in [
@@ -351,7 +350,7 @@ pub mod functions {
             let at = netns.living(lab)?;
             let name = ruleset::dev_name(lab, &at, &DevOrName::Dev(dev))?;
             let peer = || Peer::Dev(name.clone());
-            let back = if options.both_ways.unwrap_or(false) { Through::To(peer()) } else { Through::Replies(peer()) };
+            let back = if options.incoming.unwrap_or(false) { Through::To(peer()) } else { Through::Replies(peer()) };
             ask_let_through(lab, &at, vec![Through::From(peer()), back], &place)
         })?;
         Ok(netns)

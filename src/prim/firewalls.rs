@@ -1,6 +1,5 @@
 //! The firewalls of others: what they would drop of a lab's packets is let through in their own chains, and taken back.
 
-use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::ruleset::{self, enter, in_netns};
@@ -117,18 +116,14 @@ impl Step for LetThrough {
         let netns = kernel.netns(&self.netns)?;
         let drops = LetThrough::in_the_way(&netns)?;
         let rules = nft::rules_with_comment(&netns, |comment| comment == self.tag)?;
-        let has = |drop: &nft::ForwardDrop| {
-            rules.iter().any(|rule| rule.family == drop.family && rule.table == drop.table && rule.chain == drop.chain)
+        let has_all = |drop: &nft::ForwardDrop| {
+            let wanted: usize = self.through.iter().map(|through| drop.rules_for(through)).sum();
+            let here = |rule: &&nft::RuleRef| {
+                (rule.family, &rule.table, &rule.chain) == (drop.family, &drop.table, &drop.chain)
+            };
+            rules.iter().filter(here).count() == wanted
         };
-        // A network of one family has nothing to do in a table of the other.
-        let sees = |drop: &&nft::ForwardDrop| {
-            self.through.iter().any(|through| match through.peer() {
-                Peer::Net(IpNetwork::V4(_)) => drop.family != Family::Ip6,
-                Peer::Net(IpNetwork::V6(_)) => drop.family != Family::Ip,
-                Peer::Dev(_) => true,
-            })
-        };
-        Ok(drops.iter().filter(sees).all(has))
+        Ok(drops.iter().all(has_all))
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

@@ -21,6 +21,9 @@ use crate::step_identity;
 /// goes back out where it came in: its source must be translated too, or the answers would miss this namespace.
 const HAIRPIN_MARK: u32 = 0x1000_0000;
 
+/// The chain that looks into the maps. A word of nft's own, such as `dnat`, is no name of a chain to it.
+const PUBLISHED: &str = "published";
+
 /// The maps of a table: what they are keyed by. A mapping at one address goes before one at all.
 pub(super) const MAPS: [(&str, IpVersion, DnatKey); 4] = [
     ("v4_at", IpVersion::V4, DnatKey::ProtoAddrPort),
@@ -114,7 +117,7 @@ impl AddMappings {
                     port::PortRefusal::InUse(in_use) => taken(in_use.to_string()),
                     port::PortRefusal::NotHere(ip) => {
                         let text = format!("`{ip}` is no address of {}", or_host(&self.table.netns));
-                        net::Error::new(self.doing(), libc::EINVAL).saying(text)
+                        net::Error::new(self.doing(), libc::EADDRNOTAVAIL).saying(text)
                     }
                     port::PortRefusal::Kernel(error) => error,
                 },
@@ -267,6 +270,7 @@ impl Step for AddMappings {
     fn advice(&self, refusal: &net::Error) -> Option<String> {
         match refusal.errno() {
             libc::EEXIST => Some("publish another port, or end what has this one".into()),
+            libc::EADDRNOTAVAIL => Some("publish at an address that it has, or at all of them".into()),
             libc::ENOENT if !self.table.own => {
                 Some("somebody has removed the network's rules: `topo network repair` puts them back".into())
             }
@@ -309,7 +313,7 @@ pub(super) fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
     let mut step = AddRules::new(lab, table.clone(), format!("make table `{}` ready for published ports", table.name));
     let nat = |name: &str, hook| table.base_chain(name, ChainKind::Nat, hook, -100);
     step.chains = vec![
-        Chain { family: FAMILY, table: table.name.clone(), name: "dnat".into(), base: None },
+        Chain { family: FAMILY, table: table.name.clone(), name: PUBLISHED.into(), base: None },
         nat("prerouting", Hook::Prerouting),
         nat("local", Hook::Output),
         table.base_chain("martians", ChainKind::Filter, Hook::Prerouting, -300),
@@ -319,9 +323,9 @@ pub(super) fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
     step.sets = MAPS.map(|(name, version, key)| set(table, name, version, key)).to_vec();
     let loopback: IpNetwork = IpNetwork::V4(ipnetwork::Ipv4Network::from(Ipv4Addr::LOCALHOST));
     let loopback = IpNetwork::new(loopback.ip(), 8).unwrap_or(loopback);
-    let to_this_host = || Rule::new(vec![Match::DaddrLocal], Action::Jump("dnat".into()));
+    let to_this_host = || Rule::new(vec![Match::DaddrLocal], Action::Jump(PUBLISHED.into()));
     let look_up = |(map, family, key): (&str, IpVersion, DnatKey)| {
-        ("dnat".to_string(), Rule::new(Vec::new(), Action::DnatByMap { family, key, map: map.into() }))
+        (PUBLISHED.to_string(), Rule::new(Vec::new(), Action::DnatByMap { family, key, map: map.into() }))
     };
     step.rules.extend(MAPS.map(look_up));
     let rules = [

@@ -12,7 +12,7 @@ use super::firewalls::ask_let_through;
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::ruleset::{self, AddRules, LabTable};
-use super::units::{self, DevOrName};
+use super::units::{self, DevOrName, Subnet};
 use crate::lab::{Error, Lab, Place, Result};
 use crate::net::nft::{Action, Match, Peer, Rule, Through};
 
@@ -44,7 +44,7 @@ options! {
         /// The device by which it does not leave.
         not_out: DevOrName,
         /// The network that it goes to; any unless given.
-        dst: IpNetwork,
+        dst: Subnet,
     }
 }
 
@@ -82,7 +82,7 @@ fn translate(lab: &mut Lab, netns: &NetnsHandle, what: String, wanted: Translati
 
 /// Reads the network of a call.
 fn network(doing: &str, value: Dynamic) -> Result<IpNetwork> {
-    units::argument(doing, value)
+    units::argument::<Subnet>(doing, value).map(|subnet| subnet.0)
 }
 
 /// What a script can call.
@@ -172,6 +172,7 @@ pub mod functions {
             if to.is_ipv4() != from.is_ipv4() {
                 return Err(Error::invalid(what).because(format!("`{to}` is of the other family")));
             }
+            let dst = dst.map(|subnet| subnet.0);
             let wanted = Translation { from, action: Action::Snat { to }, out, not_out, dst };
             translate(lab, &netns, format!("{what} to `{to}`"), wanted, &place)
         })?;

@@ -240,7 +240,8 @@ impl Step for AddRules {
         let netns = kernel.netns(&self.table.netns)?;
         let mut batch = Batch::new();
         for chain in &self.chains {
-            batch.add_chain(chain);
+            // Its policy may be another step's.
+            batch.ensure_chain(chain);
         }
         for set in &self.sets {
             batch.add_set(set);

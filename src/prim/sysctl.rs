@@ -117,6 +117,16 @@ impl Step for SetSysctl {
         restore(&netns, &self.along)
     }
 
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let netns = kernel.netns(&self.netns)?;
+        match net::sysctl::read(&netns, &self.key) {
+            Ok(now) => Ok(same(&now, &self.value)),
+            // It went with its device.
+            Err(error) if error.is_gone() => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     fn lives_in(&self) -> Vec<&NetnsRef> {
         vec![&self.netns]
     }

@@ -155,10 +155,11 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }
 
-/// Makes a world that topo has used before, as its state directory tells from then on.
+/// Makes a world that topo has used before, as its state directory tells from then on: with the lock of the host's ports.
 fn used_world() -> (World, Snapshot) {
     let world = World::new();
-    world.topo(&["gc"]).ok();
+    let publish = r#"host.dnat(#{ port: 1, to: "192.0.2.1", dev: "lo" });"#;
+    world.topo(&["run", "--rm", "--name", "first", "-e", publish]).ok();
     let before = world.snapshot();
     (world, before)
 }
@@ -243,7 +244,7 @@ fn files_in(dir: &str, extension: &str) -> Vec<String> {
 }
 
 mod primitives {
-    suites!("suite": netns veth dev bridge links addr route rule neigh sysctl process ping check value labs);
+    suites!("suite": netns veth dev bridge links addr route rule neigh sysctl masquerade dnat filter process ping check value labs);
 }
 
 mod stdlib {

@@ -105,8 +105,19 @@ impl Batch {
     /// Adds a chain; if one is there that the kernel calls at the same place, that is as good. EOPNOTSUPP if it calls it at
     /// another, or for a kind that the hook can't have; ENOENT without its table.
     ///
-    /// Like `nft add chain`.
+    /// Like `nft add chain` with a policy, which one that is there then has.
     pub fn add_chain(&mut self, chain: &Chain) -> &mut Batch {
+        self.chain(chain, true)
+    }
+
+    /// Adds a chain, with the policy accept; one that is there keeps its own. Errors as `add_chain`.
+    ///
+    /// Like `nft add chain` without a policy.
+    pub fn ensure_chain(&mut self, chain: &Chain) -> &mut Batch {
+        self.chain(chain, false)
+    }
+
+    fn chain(&mut self, chain: &Chain, with_policy: bool) -> &mut Batch {
         let doing = format!("add chain `{}` of table `{} {}`", chain.name, chain.family, chain.table);
         if let Some(wrong) = wrong_name("chain", &chain.name) {
             return self.refuse(doing, wrong);
@@ -119,10 +130,12 @@ impl Batch {
                 HookAttribute::Priority(base.priority as u32),
             ]));
             attributes.push(ChainAttribute::Type(base.kind.word().to_string()));
-            attributes.push(ChainAttribute::Policy(match base.policy {
-                Policy::Drop => 0,
-                Policy::Accept => 1,
-            }));
+            if with_policy {
+                attributes.push(ChainAttribute::Policy(match base.policy {
+                    Policy::Drop => 0,
+                    Policy::Accept => 1,
+                }));
+            }
         }
         self.push(doing, chain.family, NfTablesMessage::NewChain(ChainMessage { attributes }), NLM_F_CREATE)
     }

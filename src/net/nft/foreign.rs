@@ -160,6 +160,17 @@ fn is_of_iptables(table: &Table, chains: &[Chain]) -> bool {
     matches!(table.family, Family::Ip | Family::Ip6) && table.name == "filter" && has("FORWARD")
 }
 
+impl ForwardDrop {
+    /// Returns how many rules `Batch::let_through` inserts for this: none where the table never sees such packets.
+    pub fn rules_for(&self, through: &Through) -> usize {
+        match through {
+            _ if !sees(self.family, through.peer()) => 0,
+            Through::Replies(_) if !self.iptables => 2,
+            _ => 1,
+        }
+    }
+}
+
 impl Batch {
     /// Inserts rules at the start of the chain that let packets through, each counted and with `comment`, by which
     /// `rules_with_comment` finds them again. Nothing is inserted where the table never sees such packets, such as those of

@@ -88,13 +88,38 @@ fn d1_ports_that_are_published_later_go_with_the_container() {
         site.answers(&[("out", "192.0.2.1:8080", "c1 saw 192.0.2.2"), ("out", "192.0.2.1:8083", "c1 saw 192.0.2.2")]);
         // The same again is refused, and changes nothing.
         let rules = site.rules();
-        site.lab("more", r#"network::publish("web", "c1", "8081:80");"#).fails(1).says("8081");
+        site.lab("more", r#"network::publish("web", "c1", "8081:80");"#)
+            .fails(1)
+            .says("publish `8081:80/tcp` of `c1`: it is published already");
+        site.lab("more", r#"network::publish("web", "c2", "8081:80");"#)
+            .fails(1)
+            .says("port 8081/tcp is published already");
         assert_eq!(site.rules(), rules);
         site.answers(&[("out", "192.0.2.1:8081", "c1 saw 192.0.2.2")]);
         site.network("disconnect web c1");
         assert!(!site.rules().contains("elements"), "{}", site.rules());
         assert_eq!(without_elements(&site.rules()), without_elements(&before));
         site.answers(&[("out", "192.0.2.1:8081", REFUSED)]);
+        site.network("rm --force web");
+    });
+}
+
+/// D1: what `nft list ruleset` shows of a network is what nft itself can read: a firewall's rules are often saved and restored.
+#[test]
+fn d1_what_nft_lists_it_can_restore() {
+    on_site("", |site| {
+        site.web(&["8080:80", "127.0.0.1:9090:80", "[2001:db8::1]:7070:80", "5353:53/udp"]);
+        let filters = r#"host.filter("input", "drop", #{ proto: "tcp", port: "2000-2010", state: ["new", "invalid"] });
+                         host.filter("forward", "accept", #{ src: "198.51.100.0/24", in_dev: "lan0", not_out: "wan0" });
+                         host.filter("output", "accept", #{ proto: "icmpv6" });
+                         host.snat("10.99.0.0/16", #{ to: "192.0.2.1", out: "wan0", dst: "203.0.113.0/24" });"#;
+        site.lab("plain", filters).ok();
+        let rules = site.rules();
+        site.w.run("nft list ruleset >saved; nft flush ruleset; nft -f saved; rm saved").ok();
+        assert_eq!(site.rules(), rules);
+        site.answers(&[("out", "192.0.2.1:8080", "c1 saw 192.0.2.2"), ("host", "127.0.0.1:9090", "c1 saw 10.5.0.1")]);
+        site.network("repair web").says("nothing is amiss");
+        site.w.topo(&["down", "plain"]).ok();
         site.network("rm --force web");
     });
 }
