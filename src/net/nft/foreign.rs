@@ -2,6 +2,7 @@
 //! every base chain of the hook, so that an accept in a table of one's own is of no use against a drop in another's.
 
 use ipnetwork::IpNetwork;
+use netlink_packet_netfilter::nftables::RuleAttribute;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{At, Batch};
@@ -93,21 +94,12 @@ pub fn forward_drops(netns: &Netns, is_ours: impl Fn(&Table) -> bool) -> Result<
         matches!(chain.family, Family::Inet | Family::Ip | Family::Ip6)
             && chain.base.is_some_and(|base| base.hook == Hook::Forward && base.kind == ChainKind::Filter)
     };
-    let bases: Vec<&Chain> = chains.iter().filter(at_forward).collect();
-    if bases.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rules = list::rules(&nfnl, Vec::new())?;
     let mut drops = Vec::new();
-    for chain in bases {
+    for chain in chains.iter().filter(at_forward) {
         let of_chain = |table: &&Table| table.family == chain.family && table.name == chain.table;
         let Some(table) = tables.iter().find(of_chain) else { continue };
-        let rules: Vec<&(ListedRule, Vec<Expr>)> = rules
-            .iter()
-            .filter(|(rule, _)| {
-                (rule.at.family, &rule.at.table, &rule.at.chain) == (chain.family, &chain.table, &chain.name)
-            })
-            .collect();
+        let asked = vec![RuleAttribute::Table(chain.table.clone()), RuleAttribute::Chain(chain.name.clone())];
+        let rules = list::rules(&nfnl, Some(chain.family), asked)?;
         let Some(cause) = cause(chain, &rules) else { continue };
         let jumps = rules.iter().any(|(rule, _)| rule.text.ends_with(&format!("jump {DOCKER_USER}")));
         drops.push(ForwardDrop {
@@ -123,7 +115,7 @@ pub fn forward_drops(netns: &Netns, is_ours: impl Fn(&Table) -> bool) -> Result<
     Ok(drops)
 }
 
-fn cause(chain: &Chain, rules: &[&(ListedRule, Vec<Expr>)]) -> Option<DropCause> {
+fn cause(chain: &Chain, rules: &[(ListedRule, Vec<Expr>)]) -> Option<DropCause> {
     if let Some((last, exprs)) = rules.last().filter(|(_, exprs)| takes_all(exprs)) {
         if drops(exprs) {
             return Some(DropCause::LastRule(last.text.clone()));

@@ -1,6 +1,6 @@
 //! What the kernel has: tables, chains, rules, sets and their elements.
 
-use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla, Parseable};
+use netlink_packet_core::{DefaultNla, NLA_TYPE_MASK, Nla, NlasIterator, Parseable};
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, HookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
@@ -79,11 +79,15 @@ pub struct SetWithElements {
 /// Like `nft list ruleset`. EOPNOTSUPP on a kernel without nf_tables, EPERM without CAP_NET_ADMIN.
 pub fn list(netns: &Netns) -> Result<Ruleset> {
     let nfnl = Nfnl::open(netns)?;
-    let rules = rules(&nfnl, Vec::new())?;
+    let rules = rules(&nfnl, None, Vec::new())?;
     let mut sets = Vec::new();
     for set in all_sets(&nfnl)? {
-        let elements = elements_of(&nfnl, &set)?;
-        sets.push(SetWithElements { set, elements });
+        match elements_of(&nfnl, &set) {
+            Ok(elements) => sets.push(SetWithElements { set, elements }),
+            // Deleted meanwhile.
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(Ruleset {
         tables: tables(&nfnl)?,
@@ -112,10 +116,8 @@ pub fn list_chains(netns: &Netns) -> Result<Vec<Chain>> {
 /// Like `nft list table`. Fails as `list`.
 pub fn list_rules(netns: &Netns, family: Family, table: &str) -> Result<Vec<ListedRule>> {
     let of_table = vec![RuleAttribute::Table(table.to_string())];
-    let rules = rules(&Nfnl::open(netns)?, of_table)?;
-    // Before Linux 4.10 the kernel did not look at what is asked for, and it never looks at the family.
-    let wanted = |rule: &ListedRule| rule.at.family == family && rule.at.table == table;
-    Ok(rules.into_iter().map(|(rule, _)| rule).filter(wanted).collect())
+    let rules = rules(&Nfnl::open(netns)?, Some(family), of_table)?;
+    Ok(rules.into_iter().map(|(rule, _)| rule).collect())
 }
 
 /// Lists the sets and maps of all tables, without what is in them.
@@ -139,7 +141,7 @@ pub fn elements(netns: &Netns, family: Family, table: &str, name: &str) -> Resul
 
 /// Finds the rules, in the tables of anybody, whose comment is one of those.
 pub fn rules_with_comment(netns: &Netns, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<RuleRef>> {
-    let rules = rules(&Nfnl::open(netns)?, Vec::new())?;
+    let rules = rules(&Nfnl::open(netns)?, None, Vec::new())?;
     let wanted = |rule: &ListedRule| rule.comment.as_deref().is_some_and(&is_wanted);
     Ok(rules.into_iter().map(|(rule, _)| rule).filter(wanted).map(|rule| rule.at).collect())
 }
@@ -154,9 +156,17 @@ pub(super) fn chains(nfnl: &Nfnl) -> Result<Vec<Chain>> {
     dump(nfnl, "list chains", get, read_chain)
 }
 
-/// Lists rules, each with its own form too.
-pub(super) fn rules(nfnl: &Nfnl, attributes: Vec<RuleAttribute>) -> Result<Vec<(ListedRule, Vec<Expr>)>> {
-    dump(nfnl, "list rules", NfTablesMessage::GetRule(RuleMessage { attributes }), read_rule)
+/// Lists the rules of a family, or of all; of the table and the chain that the attributes name, or of all. Each comes with
+/// its own form too.
+pub(super) fn rules(
+    nfnl: &Nfnl,
+    family: Option<Family>,
+    attributes: Vec<RuleAttribute>,
+) -> Result<Vec<(ListedRule, Vec<Expr>)>> {
+    let family = family.map_or(NetfilterProtoFamily::Unspec, NetfilterProtoFamily::from);
+    let get = NfTablesMessage::GetRule(RuleMessage { attributes });
+    let answers = nfnl.dump("list rules", nfnl::message(family, get))?;
+    Ok(answers.iter().map(|answer| read_rule(answer.family.into(), &answer.attributes)).collect())
 }
 
 fn all_sets(nfnl: &Nfnl) -> Result<Vec<Set>> {
@@ -240,16 +250,24 @@ fn read_hook(family: Family, attributes: Vec<HookAttribute>) -> (Hook, i32) {
     (hook, priority)
 }
 
-fn read_rule(family: Family, message: RuleMessage) -> (ListedRule, Vec<Expr>) {
+/// Reads a rule. Its list of expressions not by the packet crate, for the reason that `read_elements` has; an expression
+/// that makes no sense is left out.
+fn read_rule(family: Family, message: &[u8]) -> (ListedRule, Vec<Expr>) {
+    /// `enum nft_rule_attributes`.
+    const TABLE: u16 = 1;
+    const CHAIN: u16 = 2;
+    const HANDLE: u16 = 3;
+    const EXPRESSIONS: u16 = 4;
+    const USERDATA: u16 = 7;
     let mut at = RuleRef { family, table: String::new(), chain: String::new(), handle: 0 };
     let (mut comment, mut exprs) = (None, Vec::new());
-    for attribute in message.attributes {
-        match attribute {
-            RuleAttribute::Table(table) => at.table = table,
-            RuleAttribute::Chain(chain) => at.chain = chain,
-            RuleAttribute::Handle(handle) => at.handle = handle,
-            RuleAttribute::UserData(bytes) => comment = comment_of(&bytes),
-            RuleAttribute::Expressions(expressions) => exprs = expressions,
+    for (kind, value) in nfnl::attributes(message) {
+        match kind {
+            TABLE => at.table = decode::name(value),
+            CHAIN => at.chain = decode::name(value),
+            HANDLE => at.handle = value.first_chunk().map_or(0, |handle| u64::from_be_bytes(*handle)),
+            USERDATA => comment = comment_of(value),
+            EXPRESSIONS => exprs = NlasIterator::new(value).flatten().flat_map(|expr| Expr::parse(&expr)).collect(),
             _ => {}
         }
     }
