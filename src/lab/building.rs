@@ -358,13 +358,14 @@ impl Lab {
     /// Ends the run and leaves the lab up; tells whether there is one (a script that made nothing leaves none).
     pub fn leave_up(&mut self) -> Result<bool> {
         self.settle()?;
-        match self.claimed.take() {
-            Some((dir, _)) if self.applied.is_empty() && self.state.children(&self.origin.name)?.is_empty() => {
-                dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).map(|()| false)
-            }
-            Some((dir, _)) => dir.set_status(Status::Up).map(|()| true),
-            None => Ok(false),
+        let Some((dir, journal)) = self.claimed.take() else { return Ok(false) };
+        if self.applied.is_empty() && self.state.children(&self.origin.name)?.is_empty() {
+            return dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).map(|()| false);
         }
+        let noted = dir.set_status(Status::Up);
+        // Where that can't be noted, it can still be taken down.
+        self.claimed = noted.is_err().then_some((dir, journal));
+        noted.map(|()| true)
     }
 
     /// Ends the run and takes back all that it made; returns every failure met on the way.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Kind, Result};
+use crate::net;
 
 /// What is said of a file that can't be understood.
 pub(super) const DAMAGED: &str = "the file is damaged; nothing was changed";
@@ -48,13 +49,20 @@ pub(super) fn open_lock(path: &Path) -> io::Result<File> {
 /// After an error `path` is as it was, except that a failure of the very last fsync leaves open which content outlives a
 /// power cut. `temp` must be the caller's alone, by a lock; what a killed process left there goes.
 pub(super) fn replace(temp: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    let written = write_new(temp, text).and_then(|()| std::fs::rename(temp, path));
+    point()?;
+    // A second one: what is killed here leaves the temporary file.
+    let written = write_new(temp, text).and_then(|()| point()).and_then(|()| std::fs::rename(temp, path));
     if written.is_err() {
         // It is of no use to anybody; if it stays, the next write takes it over.
         let _ = std::fs::remove_file(temp);
     }
     written?;
     sync_dir_of(path)
+}
+
+/// Passes a point of the crash tests, before a change of a file.
+pub(super) fn point() -> io::Result<()> {
+    net::fault::point("change a file").map_err(io::Error::other)
 }
 
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {
@@ -77,6 +85,10 @@ pub(super) fn sync_dir_of(path: &Path) -> io::Result<()> {
 
 /// Removes a file; returns whether it was there.
 pub(super) fn remove(path: &Path) -> io::Result<bool> {
+    if !path.exists() {
+        return Ok(false);
+    }
+    point()?;
     match std::fs::remove_file(path) {
         Ok(()) => sync_dir_of(path).map(|()| true),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),

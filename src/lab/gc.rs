@@ -65,6 +65,10 @@ pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Co
         Ok(Freed { leases, pools }) => (collected.leases, collected.pools) = (leases, pools),
         Err(error) => collected.errors.push(error),
     }
+    // The locks of the dead.
+    if let Err(error) = state.tidy_store() {
+        collected.errors.push(error);
+    }
     Ok(collected)
 }
 

@@ -140,6 +140,11 @@ impl StateDir {
         Ok(Arc::new(LocalStore::open(&self.store)?))
     }
 
+    /// Removes what killed processes left in the store, if there is one.
+    pub(super) fn tidy_store(&self) -> Result<()> {
+        if self.store.is_dir() { LocalStore::open(&self.store)?.tidy() } else { Ok(()) }
+    }
+
     /// Removes the store of a sandbox that has ended.
     pub(super) fn drop_store_of(&self, holder: ProcessId) -> Result<()> {
         let store = sandbox_store(&self.root, holder);
@@ -412,7 +417,7 @@ impl LabDir {
         }
         // Renamed first: a process killed in the middle leaves no lab that is half there.
         let away = self.path.with_file_name(format!("{REMOVED}{}-{}", self.name, std::process::id()));
-        std::fs::rename(&self.path, &away).map_err(failed)?;
+        files::point().and_then(|()| std::fs::rename(&self.path, &away)).map_err(failed)?;
         std::fs::remove_dir_all(&away).map_err(failed)
     }
 }

@@ -123,7 +123,6 @@ impl Step for Lease {
         if self.begun.as_ref().is_some_and(|begun| !begun.get()) {
             return Ok(());
         }
-        net::fault::point(&self.doing())?;
         let release = || {
             let store = kernel.store()?;
             match Ipam::new(store.as_ref()).release(self.subnet, self.ip, Some(&self.owner)) {
@@ -164,7 +163,6 @@ impl Step for AddPool {
     fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        net::fault::point(&self.doing())?;
         let add = || Ipam::new(kernel.store()?.as_ref()).add_pool(&self.spec);
         add().map(|_| ()).map_err(as_refusal)
     }
@@ -174,7 +172,6 @@ impl Step for AddPool {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        net::fault::point(&self.doing())?;
         let remove = || {
             let store = kernel.store()?;
             drop_pool(&Ipam::new(store.as_ref()), self.spec.subnet, &self.spec.owner)

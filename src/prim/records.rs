@@ -59,7 +59,6 @@ impl Step for PutRecord {
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        net::fault::point(&self.doing())?;
         let write = || {
             let (store, key) = (kernel.store()?, self.key()?);
             store.put(&store.lock(&key)?, &key, &self.value)
@@ -68,7 +67,6 @@ impl Step for PutRecord {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        net::fault::point(&self.doing())?;
         let take_back = || {
             let (store, key) = (kernel.store()?, self.key()?);
             let guard = store.lock(&key)?;

@@ -24,4 +24,5 @@ mod star;
 mod suite;
 mod tidy;
 mod unwind;
+mod unwind_networks;
 mod world;

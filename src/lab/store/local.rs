@@ -114,6 +114,50 @@ impl LocalStore {
         }
     }
 
+    /// Removes what killed processes left: locks for nothing, and values half written. A lock that is held stays.
+    pub fn tidy(&self) -> Result<()> {
+        self.tidy_below(&self.root).map_err(|source| Error::file(format!("tidy `{}`", self.root.display()), &source))
+    }
+
+    fn tidy_below(&self, dir: &Path) -> io::Result<()> {
+        let entries = match std::fs::read_dir(dir) {
+            // Another process just emptied it.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let path = entry?.path();
+            let has_ending = |ending: &str| path.to_str().is_some_and(|path| path.ends_with(ending));
+            if path.is_dir() && !path.is_symlink() {
+                self.tidy_below(&path)?;
+                if has_ending(DIR) {
+                    // Only one that is empty goes.
+                    let _ = std::fs::remove_dir(&path);
+                }
+            } else if has_ending(LOCK) || has_ending(TEMP) {
+                self.tidy_lock(&path.with_extension("lock"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a lock that nobody has, and removes what its last holder was writing, and itself if it is for nothing.
+    fn tidy_lock(&self, path: &Path) -> io::Result<()> {
+        let file = match files::open_lock(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            opened => opened?,
+        };
+        if file.try_lock().is_err() || !is_at(&file, path)? {
+            return Ok(());
+        }
+        let _ = std::fs::remove_file(path.with_extension("tmp"));
+        // That of a kind has no value, and stays.
+        if path.parent() != Some(self.root.as_path()) && !path.with_extension("json").exists() {
+            let _ = std::fs::remove_file(path);
+        }
+        file.unlock()
+    }
+
     fn try_lock(&self, path: &Path) -> io::Result<Option<File>> {
         let began = Instant::now();
         loop {
@@ -121,9 +165,7 @@ impl LocalStore {
             let Some(file) = Self::wait_for(file, self.patience.saturating_sub(began.elapsed()))? else {
                 return Ok(None);
             };
-            let ours = file.metadata()?;
-            // Its last holder may have removed the file; then others lock the new one.
-            if std::fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
+            if is_at(&file, path)? {
                 return Ok(Some(file));
             }
         }
@@ -253,6 +295,13 @@ impl Drop for Held {
         // By name: a child that was forked a moment ago shares the open file, and would keep the lock.
         let _ = self.file.unlock();
     }
+}
+
+/// Tells whether a file that was opened is still the one at `path`: the last holder of a lock may have removed it, and then
+/// others lock the new one.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    Ok(std::fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())))
 }
 
 /// Reads a file of ours; nothing if there is none.

@@ -99,6 +99,17 @@ impl Snapshot {
         Snapshot { sections }
     }
 
+    /// Returns the dump with other names and values for things, and without those for which `change` has none.
+    pub(crate) fn mapped(&self, change: &dyn Fn(&str, &Value) -> Option<(String, Value)>) -> Snapshot {
+        let map = |section: &Section| {
+            let mut mapped = Section::new();
+            let things = section.iter().filter_map(|(name, value)| change(name, value));
+            things.for_each(|(name, value)| add(&mut mapped, name, value));
+            mapped
+        };
+        Snapshot { sections: self.sections.iter().map(|(title, section)| (*title, map(section))).collect() }
+    }
+
     /// Describes what became of `self` in `after`; empty if nothing did.
     pub(crate) fn diff(&self, after: &Snapshot) -> String {
         const SHOWN: usize = 15;

@@ -1,0 +1,111 @@
+//! What a world and its containers look like, with what differs between two makings of the same thing left out.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::Value;
+
+use crate::world::{Snapshot, World};
+
+/// The full dump of a world, and of what is inside of its containers, but for numbers that the kernel or the clock gives,
+/// and for which addresses of the networks' pools were next.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Dump {
+    world: Snapshot,
+    inside: Vec<String>,
+}
+
+/// Asks for all in the containers that is not the kernel's own: link-local addresses come some time after the link.
+const INSIDE: &str = r#"
+for ns in $(ip netns list | cut -d' ' -f1 | sort); do
+    ip -n $ns -o link show | awk -F'[ @:]+' '{ print $2 }' | sed "s/^/$ns link /"
+    ip -n $ns -o addr show scope global | awk '{ print $2, $3, $4 }' | sed "s/^/$ns addr /"
+    ip -n $ns route show table all | grep -v -e '^broadcast' -e '^multicast' -e '^anycast' -e fe80:: | sed "s/^/$ns route /" || :
+    ip -n $ns -6 route show default | sed "s/^/$ns route6 /"
+    ip netns exec $ns grep -rsH '' /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding | sed "s/^/$ns /" || :
+    ip netns exec $ns nft -s list ruleset | sed "s/^/$ns nft /"
+done"#;
+
+impl Dump {
+    pub(super) fn take(w: &World) -> Dump {
+        let inside = w.run_as_root(INSIDE).ok().stdout;
+        Dump { world: w.snapshot().mapped(&thing), inside: inside.lines().map(masked).collect() }
+    }
+
+    /// Describes what became of `self` in `after`; empty if nothing did.
+    pub(super) fn diff(&self, after: &Dump) -> String {
+        let mut text = self.world.diff(&after.world);
+        let mut side = |sign: char, these: &[String], those: &[String]| {
+            let more = these.iter().filter(|line| !those.contains(line));
+            more.for_each(|line| text.push_str(&format!("  {sign} inside: {line}\n")));
+        };
+        side('-', &self.inside, &after.inside);
+        side('+', &after.inside, &self.inside);
+        text
+    }
+}
+
+fn thing(name: &str, value: &Value) -> Option<(String, Value)> {
+    // What a kill left of the record of a lab that lives: its next write takes it over, and it goes with the lab.
+    (!name.ends_with("/lab.json.tmp")).then(|| (masked(name), masked_value("", value)))
+}
+
+/// Names of numbers that the kernel and the clock give, and of the place in a pool where the search goes on.
+const FICKLE: [&str; 9] =
+    ["ifindex", "link_index", "link_netnsid", "creator", "created", "next", "lap", "index", "peer_index"];
+
+fn masked_value(name: &str, value: &Value) -> Value {
+    match value {
+        _ if FICKLE.contains(&name) => Value::Null,
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), masked_value(key, value))).collect(),
+        Value::Array(list) => list.iter().map(|value| masked_value("", value)).collect(),
+        // Seconds since 1970.
+        Value::Number(number) if number.as_u64().is_some_and(|number| number > 1_000_000_000) => Value::Null,
+        Value::String(text) if name == "content" => match serde_json::from_str::<Value>(text) {
+            Ok(inner) => masked_value("", &inner),
+            // A journal has a line for each step, with all those numbers; what it is good for is tried.
+            Err(_) if text.starts_with('{') || text.ends_with(" bytes") => Value::from("a journal"),
+            Err(_) => Value::from(masked(text)),
+        },
+        Value::String(text) => Value::from(masked(text)),
+        other => other.clone(),
+    }
+}
+
+/// Replaces hardware addresses, and those that a pool of the tests hands out, by what they are.
+fn masked(text: &str) -> String {
+    let is_address = |c: char| c.is_ascii_hexdigit() || c == '.' || c == ':';
+    let mut out = String::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c| !is_address(c)).unwrap_or(rest.len());
+        out.push_str(&masked_word(&rest[..end]));
+        let begin = rest[end..].find(is_address).map_or(rest.len(), |at| end + at);
+        out.push_str(&rest[end..begin]);
+        rest = &rest[begin..];
+    }
+    out
+}
+
+fn masked_word(word: &str) -> String {
+    // A bridge's id has its priority before it.
+    let mac: Vec<&str> = word.rsplit('.').next().unwrap_or_default().split(':').collect();
+    if mac.len() == 6 && mac.iter().all(|part| matches!(part.len(), 1 | 2)) {
+        return "MAC".to_owned();
+    }
+    if let Ok(ip) = word.parse()
+        && is_handed_out(ip)
+    {
+        return "ADDRESS".to_owned();
+    }
+    match word.parse::<SocketAddr>() {
+        Ok(socket) if is_handed_out(socket.ip()) => format!("ADDRESS:{}", socket.port()),
+        _ => word.to_owned(),
+    }
+}
+
+fn is_handed_out(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().starts_with(&[10, 5, 0]) && !matches!(ip.octets()[3], 0 | 1 | 255),
+        IpAddr::V6(ip) => ip.segments().starts_with(&[0xfd00, 5, 0, 0]) && !matches!(ip.segments()[7], 0 | 1),
+    }
+}
