@@ -2,17 +2,21 @@
 
 use std::collections::BTreeSet;
 
-use super::error::{Error, Result};
+use super::error::{Error, Kind, Result};
 use super::event::Listener;
 use super::journal;
 use super::kernel::Kernel;
-use super::state::{LabDir, StateDir};
+use super::state::{LabDir, StateDir, Status};
 use super::step::Steps;
 
 /// Returns what the kernel no longer has of a lab and of the labs that are parts of it, in words.
 pub fn drift(state: &StateDir, name: &str, steps: &Steps) -> Result<Vec<String>> {
     let mut lost = Vec::new();
     each(state, name, &mut |dir| {
+        // One that a process is at work on has not all of its own yet, or no more.
+        if dir.record()?.status != Status::Up {
+            return Ok(());
+        }
         visit(state, dir, steps, &mut |asked, held, _| {
             if !held {
                 lost.push(asked.step.doing());
@@ -53,7 +57,14 @@ pub fn repair(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listen
 /// Goes through a lab and the labs that are parts of it, the outer ones first.
 fn each(state: &StateDir, name: &str, work: &mut dyn FnMut(&mut LabDir) -> Result<()>) -> Result<()> {
     work(&mut state.find(name)?)?;
-    state.children(name)?.iter().try_for_each(|child| each(state, child, work))
+    for child in state.children(name)? {
+        match each(state, &child, work) {
+            // One that somebody took down since it was listed.
+            Err(_) if state.find(&child).is_err_and(|error| error.kind() == Kind::Missing) => {}
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// Goes through the steps of a lab in their order, and tells of each whether the kernel still has its effect.

@@ -16,7 +16,7 @@ use super::options::options;
 use super::units::{self, DevOrName, FromScript};
 use super::value::{Ip, Net, without_host_bits};
 use crate::lab::ipam::{Ipam, NoPool, PoolSpec, Range, Subnet};
-use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, as_refusal};
+use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, as_refusal, name};
 use crate::net;
 use crate::{step_identity, step_sort};
 
@@ -208,7 +208,8 @@ fn alloc(lab: &mut Lab, subnet: IpNetwork, options: AllocOptions, place: Place) 
     // What is asked for before is settled before: the lock of the pool is held for the lease alone.
     lab.settle()?;
     let owner = match options.owner {
-        Some(owner) => format!("{}: {owner}", lab.name()),
+        // A line of its own, however long the path of a container is.
+        Some(owner) => format!("{}: {}", lab.name(), name::shown(&owner)),
         None => lab.name().to_string(),
     };
     let store = lab.store()?;
@@ -220,6 +221,20 @@ fn alloc(lab: &mut Lab, subnet: IpNetwork, options: AllocOptions, place: Place) 
     begun.set(true);
     reservation.commit()?;
     Ok(ip)
+}
+
+/// Returns who holds an address.
+fn holder(ipam: &Ipam, subnet: IpNetwork, ip: IpAddr) -> Result<Option<String>> {
+    match ipam.leases(subnet) {
+        Ok(leases) => Ok(leases.into_iter().find(|lease| lease.ip == ip).map(|lease| lease.owner)),
+        Err(error) if error.kind() == Kind::Missing => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tells whether an owner is a lab, for whomever it holds the address.
+fn is_of(owner: &str, lab: &str) -> bool {
+    owner.strip_prefix(lab).is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
 }
 
 /// What of a namespace a pool must not overlap: each network with the words for it.
@@ -365,21 +380,15 @@ pub mod functions {
             lab.settle()?;
             let store = lab.store()?;
             let ipam = Ipam::new(store.as_ref());
-            let of_this_lab = |owner: &str| owner == lab.name() || owner.starts_with(&format!("{}: ", lab.name()));
-            let holder = match ipam.leases(subnet) {
-                Ok(leases) => leases.into_iter().find(|lease| lease.ip == ip).map(|lease| lease.owner),
-                Err(error) if error.kind() == Kind::Missing => None,
-                Err(error) => return Err(error),
-            };
-            match holder {
-                Some(owner) if !of_this_lab(&owner) => Err(Error::new(Kind::Denied, format!("release `{ip}`"))
+            match holder(&ipam, subnet, ip)? {
+                Some(owner) if !is_of(&owner, lab.name()) => Err(Error::new(Kind::Denied, format!("release `{ip}`"))
                     .because(format!("`{owner}` holds it, not this lab"))),
                 owner => ipam.release(subnet, ip, owner.as_deref()),
             }
         })
     }
 
-    /// Releases an address that somebody holds; one that another holds by now stays.
+    /// Releases an address that a lab holds, for whomever; one that another lab holds by now stays.
     #[rhai_fn(name = "ipam_release", return_raw)]
     pub fn ipam_release_of(ctx: NativeCallContext, subnet: Dynamic, ip: Dynamic, owner: &str) -> RhaiResultOf<bool> {
         with_lab(&ctx, |lab| {
@@ -387,9 +396,13 @@ pub mod functions {
             let ip: IpAddr = units::argument("release an address", ip)?;
             lab.settle()?;
             let store = lab.store()?;
-            match Ipam::new(store.as_ref()).release(subnet, ip, Some(owner)) {
-                Err(error) if error.kind() == Kind::Denied => Ok(false),
-                released => released,
+            let ipam = Ipam::new(store.as_ref());
+            match holder(&ipam, subnet, ip)? {
+                Some(holder) if is_of(&holder, owner) => match ipam.release(subnet, ip, Some(&holder)) {
+                    Err(error) if error.kind() == Kind::Denied => Ok(false),
+                    released => released,
+                },
+                _ => Ok(false),
             }
         })
     }

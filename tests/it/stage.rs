@@ -22,7 +22,7 @@ fn in_used(world: &World, others: &str, test: impl FnOnce(&World, &Snapshot)) {
 }
 
 /// Makes something of each sort that the store keeps.
-const USE_ALL: &str = r#"
+pub(crate) const USE_ALL: &str = r#"
     import "network" as network;
     network::create("used", #{ subnet: "10.254.254.0/24" });
     network::connect("used", netns("used"), #{ publish: ["1:1"] });"#;

@@ -23,6 +23,7 @@ use std::thread;
 
 use serde_json::Value;
 
+use crate::stage::USE_ALL;
 use crate::world::{Ran, Snapshot, World};
 
 /// Worlds at once. More than there are processors, since a run mostly waits for the kernel.
@@ -158,8 +159,7 @@ fn indented(text: &str) -> String {
 /// Makes a world that topo has used before, as its state directory tells from then on: with the lock of the host's ports.
 fn used_world() -> (World, Snapshot) {
     let world = World::new();
-    let publish = r#"host.dnat(#{ port: 1, to: "192.0.2.1", dev: "lo" });"#;
-    world.topo(&["run", "--rm", "--name", "first", "-e", publish]).ok();
+    world.topo(&["run", "--rm", "--name", "first", "-e", USE_ALL]).ok();
     let before = world.snapshot();
     (world, before)
 }
@@ -244,11 +244,12 @@ fn files_in(dir: &str, extension: &str) -> Vec<String> {
 }
 
 mod primitives {
-    suites!("suite": netns veth dev bridge links addr route rule neigh sysctl masquerade dnat filter process ping check value labs);
+    suites!("suite": netns veth dev bridge links addr route rule neigh sysctl masquerade dnat filter process ping check value labs
+        ipam records within);
 }
 
 mod stdlib {
-    suites!("stdlib": lan);
+    suites!("stdlib": lan network);
 }
 
 /// Every group of primitives has its file of tests, and every module of the library.

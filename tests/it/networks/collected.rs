@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{CONTAINERS, in_network_world, make_web, network};
+use super::{CONTAINERS, anonymous, in_network_world, make_web, network};
 use crate::cli::Terminal;
 use crate::world::World;
 
@@ -95,9 +95,7 @@ fn i11_endpoints_of_ended_containers() {
 fn i11_a_container_that_was_a_process() {
     in_network_world("", |w, _| {
         network(w, "create web").ok();
-        let container = w.start_run("unshare -n sh -c 'echo ready; exec sleep 1000'");
-        container.wait_for_output("ready", std::time::Duration::from_secs(20));
-        let pid = w.run("pgrep -x sleep").ok().out().trim().to_owned();
+        let (container, pid) = anonymous(w);
         network(w, &format!("connect web {pid} --alias db")).ok();
         assert_eq!(w.topo(&["gc"]).ok().err(), "nothing was left behind\n");
         w.run(&format!("kill {pid}")).ok();

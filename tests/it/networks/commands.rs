@@ -1,8 +1,9 @@
 //! What `topo network …` says when all goes well.
 
 use expect_test::expect;
+use serde_json::Value;
 
-use super::{CONTAINERS, in_network_world};
+use super::{CONTAINERS, in_network_world, network};
 use crate::cli::Terminal;
 
 #[test]
@@ -46,172 +47,6 @@ fn the_life_of_a_network() {
                 ]
               }
             ]
-            $ topo network inspect web
-            {
-              "created": DATE,
-              "dev": "br-web",
-              "drift": [],
-              "driver": "bridge",
-              "endpoints": [
-                {
-                  "addresses": [
-                    "10.5.0.2/24"
-                  ],
-                  "aliases": [
-                    "front"
-                  ],
-                  "created": DATE,
-                  "dev": "eth0",
-                  "id": "XXXXXXXXXXXX",
-                  "ports": [
-                    "8080:80/tcp"
-                  ],
-                  "state": "up",
-                  "target": "c1"
-                },
-                {
-                  "addresses": [
-                    "10.5.0.9/24"
-                  ],
-                  "aliases": [],
-                  "created": DATE,
-                  "dev": "eth0",
-                  "id": "XXXXXXXXXXXX",
-                  "ports": [
-                    "127.0.0.1:5353:53/udp",
-                    "8000-8002:9000-9002/tcp"
-                  ],
-                  "state": "up",
-                  "target": "c2"
-                }
-              ],
-              "internal": false,
-              "lab": "net.web",
-              "labels": {
-                "env": "test",
-                "tier": "front"
-              },
-              "mtu": null,
-              "name": "web",
-              "parent": null,
-              "rules": [
-                {
-                  "bytes": null,
-                  "chain": "dnat",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "dnat ip to meta l4proto . ip daddr . th dport map @v4_at"
-                },
-                {
-                  "bytes": null,
-                  "chain": "dnat",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "dnat ip to meta l4proto . th dport map @v4"
-                },
-                {
-                  "bytes": null,
-                  "chain": "dnat",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "dnat ip6 to meta l4proto . ip6 daddr . th dport map @v6_at"
-                },
-                {
-                  "bytes": null,
-                  "chain": "dnat",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "dnat ip6 to meta l4proto . th dport map @v6"
-                },
-                {
-                  "bytes": null,
-                  "chain": "prerouting",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "fib daddr type local jump dnat"
-                },
-                {
-                  "bytes": null,
-                  "chain": "local",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "ip6 daddr ::1 return"
-                },
-                {
-                  "bytes": null,
-                  "chain": "local",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "fib daddr type local jump dnat"
-                },
-                {
-                  "bytes": null,
-                  "chain": "martians",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "iifname != \"lo\" ip daddr 127.0.0.0/8 drop"
-                },
-                {
-                  "bytes": null,
-                  "chain": "hairpin",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "ct state new ct status dnat fib daddr . iif oif != 0 meta mark set meta mark | 0x10000000"
-                },
-                {
-                  "bytes": null,
-                  "chain": "postrouting",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "ct status dnat meta mark & 0x10000000 == 0x10000000 masquerade"
-                },
-                {
-                  "bytes": null,
-                  "chain": "postrouting",
-                  "lab": "net.web",
-                  "packets": null,
-                  "rule": "ct status dnat ip saddr 127.0.0.0/8 masquerade"
-                },
-                {
-                  "bytes": 0,
-                  "chain": "postrouting",
-                  "lab": "net.web",
-                  "packets": 0,
-                  "rule": "ip saddr 10.5.0.0/24 oifname != \"br-web\" counter masquerade"
-                },
-                {
-                  "bytes": 0,
-                  "chain": "forward",
-                  "lab": "net.web",
-                  "packets": 0,
-                  "rule": "oifname \"br-web\" ct state established,related counter accept"
-                },
-                {
-                  "bytes": 0,
-                  "chain": "forward",
-                  "lab": "net.web",
-                  "packets": 0,
-                  "rule": "oifname \"br-web\" ct status dnat counter accept"
-                },
-                {
-                  "bytes": 0,
-                  "chain": "forward",
-                  "lab": "net.web",
-                  "packets": 0,
-                  "rule": "iifname != \"br-web\" oifname \"br-web\" counter drop"
-                }
-              ],
-              "state": "up",
-              "subnets": [
-                {
-                  "gateway": "10.5.0.1",
-                  "subnet": "10.5.0.0/24"
-                }
-              ],
-              "used": [
-                2
-              ]
-            }
             $ topo ls
             NAME     KIND     STATE  NETNS  DEVS  AGE  SCRIPT
             net.web  network  up     0      1     Ns   scripts/network/create.rhai
@@ -227,6 +62,91 @@ fn the_life_of_a_network() {
             --- stderr
             no lab is up
         "#]]);
+    });
+}
+
+/// All about a network, as JSON.
+#[test]
+fn inspect() {
+    in_network_world(CONTAINERS, |w, _| {
+        network(w, "create web --subnet 10.5.0.0/24 --ipv6 fd00:5::/64 --label tier=front").ok();
+        network(w, "connect web c2 --ip 10.5.0.9").ok();
+        network(w, "connect web c1 --publish 8080:80 --alias front").ok();
+        let shown = network(w, "inspect web").ok().stdout;
+        let mut all: Value = serde_json::from_str(&shown).expect("JSON");
+        // The rules are another test's matter.
+        let rules = all["rules"].take();
+        assert!(rules.as_array().is_some_and(|rules| rules.iter().all(|rule| rule["lab"] == "net.web")), "{rules}");
+        all["created"].take();
+        for endpoint in all["endpoints"].as_array_mut().expect("a list") {
+            endpoint["created"].take();
+            endpoint["id"].take();
+        }
+        expect![[r#"
+            {
+              "created": null,
+              "dev": "br-web",
+              "drift": [],
+              "driver": "bridge",
+              "endpoints": [
+                {
+                  "addresses": [
+                    "10.5.0.2/24",
+                    "fd00:5::3/64"
+                  ],
+                  "aliases": [
+                    "front"
+                  ],
+                  "created": null,
+                  "dev": "eth0",
+                  "id": null,
+                  "ports": [
+                    "8080:80/tcp"
+                  ],
+                  "state": "up",
+                  "target": "c1"
+                },
+                {
+                  "addresses": [
+                    "10.5.0.9/24",
+                    "fd00:5::2/64"
+                  ],
+                  "aliases": [],
+                  "created": null,
+                  "dev": "eth0",
+                  "id": null,
+                  "ports": [],
+                  "state": "up",
+                  "target": "c2"
+                }
+              ],
+              "internal": false,
+              "lab": "net.web",
+              "labels": {
+                "tier": "front"
+              },
+              "mtu": null,
+              "name": "web",
+              "parent": null,
+              "rules": null,
+              "state": "up",
+              "subnets": [
+                {
+                  "gateway": "10.5.0.1",
+                  "subnet": "10.5.0.0/24"
+                },
+                {
+                  "gateway": "fd00:5::1",
+                  "subnet": "fd00:5::/64"
+                }
+              ],
+              "used": [
+                2,
+                2
+              ]
+            }"#]]
+        .assert_eq(&format!("{all:#}"));
+        network(w, "rm --force web").ok();
     });
 }
 

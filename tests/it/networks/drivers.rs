@@ -6,9 +6,12 @@ use super::{CONTAINERS, in_network_world, network, nothing_happens};
 use crate::cli::Terminal;
 use crate::world::World;
 
-/// c1, c2 -- web (host, 192.0.2.1) -- out (192.0.2.9), which has no route back.
+/// c1, c2 -- web (host, 192.0.2.1) -- out (192.0.2.9), which has no route back. The cable to it has no duplicate address
+/// detection: as long as that goes on, the first packet over it is lost.
 const OUTSIDE: &str = "for c in c1 c2 c3 out; do ip netns add $c; ip -n $c link set lo up; done
-    ip link add up0 type veth peer name eth0 netns out; ip link set up0 up; ip -n out link set eth0 up
+    ip link add up0 type veth peer name eth0 netns out
+    sysctl -qw net.ipv6.conf.up0.accept_dad=0; ip netns exec out sysctl -qw net.ipv6.conf.eth0.accept_dad=0
+    ip link set up0 up; ip -n out link set eth0 up
     ip addr add 192.0.2.1/24 dev up0; ip -n out addr add 192.0.2.9/24 dev eth0
     ip addr add fd00:9::1/64 dev up0 nodad; ip -n out addr add fd00:9::9/64 dev eth0 nodad
     ip route add default via 192.0.2.9; ip route add default via fd00:9::9

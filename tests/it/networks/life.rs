@@ -3,16 +3,8 @@
 use std::time::Duration;
 
 use super::addresses::addresses;
-use super::{CONTAINERS, in_network_world, make_web, network};
-use crate::world::{Running, World};
-
-/// Starts a container that has no name: a process in a namespace of its own; returns it with its process id in the world.
-fn anonymous(w: &World) -> (Running, String) {
-    let container = w.start_run("exec unshare -n sh -c 'echo pid $$.; exec sleep 1000'");
-    container.wait_for_output(".", Duration::from_secs(20));
-    let pid = w.run("pgrep -n -x sleep").ok().out().trim().to_owned();
-    (container, pid)
-}
+use super::{CONTAINERS, anonymous, in_network_world, make_web, network};
+use crate::world::World;
 
 /// All that a namespace has of a network.
 fn inside(w: &World, name: &str) -> String {

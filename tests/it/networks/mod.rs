@@ -29,10 +29,12 @@ mod restart;
 mod scripts;
 mod unjoined;
 
+use std::time::Duration;
+
 use expect_test::Expect;
 
 use crate::cli::Terminal;
-use crate::world::{Ran, Snapshot, World};
+use crate::world::{Ran, Running, Snapshot, World};
 
 /// Runs `test` in a world in which topo has had a network before, and checks that all is as before at the end. The snapshot
 /// of "before" holds what topo keeps for ever: its directories, and the locks of what all networks share.
@@ -77,4 +79,12 @@ fn nothing_happens(w: &World, transcript: Expect) {
 fn network(w: &World, words: &str) -> Ran {
     let words: Vec<&str> = words.split_whitespace().collect();
     w.topo(&[&["network"], words.as_slice()].concat())
+}
+
+/// Starts a container that has no name: a process in a namespace of its own; returns it with its process id in the world.
+fn anonymous(w: &World) -> (Running, String) {
+    let container = w.start_run("exec unshare -n sh -c 'echo $$ >pid; echo ready; exec sleep 1000'");
+    container.wait_for_output("ready", Duration::from_secs(20));
+    let pid = w.run("cat pid").ok().out().trim().to_owned();
+    (container, pid)
 }

@@ -142,6 +142,40 @@ fn a_target_that_cant_be() {
     });
 }
 
+/// A process that has ended, and that nobody has asked about yet, has no namespace any more.
+#[test]
+fn a_target_that_is_a_zombie() {
+    in_network_world("", |w, _| {
+        network(w, "create web").ok();
+        let parent = w.start_run("unshare -n true & echo $! >zombie; echo ready; exec sleep 1000");
+        parent.wait_for_output("ready", std::time::Duration::from_secs(20));
+        let zombie =
+            w.run("pid=$(cat zombie); while ! grep -q 'State:.Z' /proc/$pid/status; do :; done; echo $pid").ok();
+        let zombie = zombie.out().trim();
+        let before = w.snapshot();
+        let ran = network(w, &format!("connect web {zombie}")).fails(1);
+        ran.says(&format!("connect `{zombie}` to network `web`: ")).says("hint: ");
+        println!("{}", ran.err());
+        w.assert_clean(&before);
+        drop(parent);
+        network(w, "rm web").ok();
+    });
+}
+
+/// A path of a container's namespace may be as long as a path can be; its port on the bridge has a name all the same.
+#[test]
+fn a_target_with_a_long_path() {
+    in_network_world("ip netns add c1", |w, _| {
+        network(w, "create web").ok();
+        let dir = format!("{}/{}", "d".repeat(200), "e".repeat(200));
+        w.run(&format!("mkdir -p {dir}; ln -s /run/netns/c1 {dir}/c1")).ok();
+        network(w, &format!("connect web ./{dir}/c1")).ok().says("eth0 has");
+        w.run("ip netns exec c1 ping -c 1 -W 2 10.224.0.1").ok();
+        network(w, &format!("disconnect web ./{dir}/c1")).ok();
+        network(w, "rm web").ok();
+    });
+}
+
 #[test]
 fn ports_that_cant_be() {
     in_network_world(CONTAINERS, |w, _| {
@@ -206,6 +240,7 @@ fn ports_that_cant_be() {
                 $ topo network connect web c2 --ip 10.5.0.9 --publish 10.99.0.1:80:80
                 --- stderr
                 error: publish `10.99.0.1:80/tcp` to `10.5.0.9:80`: `10.99.0.1` is no address of the host
+                hint: publish at an address that it has, or at all of them
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish ::1:80:80
                 --- stderr
