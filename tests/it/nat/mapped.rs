@@ -74,6 +74,35 @@ fn d3_the_ipv6_loopback_is_not_published() {
     });
 }
 
+/// D3: that `127.0.0.1` works opens nothing that listens there, nor what is published there, to a container that makes its own
+/// packets.
+#[test]
+fn d3_a_container_does_not_reach_the_hosts_loopback() {
+    on_both_sites("", |site| {
+        site.web(&["8080:80", "127.0.0.1:9090:80"]);
+        site.serve("host", "127.0.0.1,7777 127.0.0.1,7777/udp");
+        site.answers(&[
+            ("host", "127.0.0.1:7777", "host saw 127.0.0.1"),
+            ("host", "127.0.0.1:9090", "c1 saw 10.5.0.1"),
+        ]);
+        site.w
+            .run(
+                "ip -n c2 link set lo down; ip -n c2 route add 127.0.0.0/8 via 10.5.0.1
+                 nsenter --net=/run/netns/c2 sh -c 'echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet'",
+            )
+            .ok();
+        site.answers(&[
+            ("c2", "127.0.0.1:7777", LOST),
+            ("c2", "127.0.0.1:7777/udp", LOST),
+            ("c2", "127.0.0.1:8080", LOST),
+            ("c2", "127.0.0.1:9090", LOST),
+            ("c2", "192.0.2.1:8080", "c1 saw 10.5.0.1"),
+        ]);
+        site.w.ip("-n c2 link set lo up");
+        site.network("rm --force web");
+    });
+}
+
 /// D2: what goes through this host to another machine's same port goes there, from wherever it comes.
 #[test]
 fn d2_transit_to_another_machine_is_left_alone() {
