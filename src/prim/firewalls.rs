@@ -216,8 +216,14 @@ fn warn_of_firewalls(lab: &mut Lab, at: &NetnsRef, through: &[Through]) -> Resul
         ));
     }
     for (version, command) in [(IpVersion::V4, "iptables-legacy"), (IpVersion::V6, "ip6tables-legacy")] {
-        if legacy_drops(&netns, version).map_err(failed)? {
-            let words = LetThrough::new(at, through.to_vec(), String::new()).words();
+        // A network of the other family is nothing to it.
+        let seen = |one: &&Through| match one.peer() {
+            Peer::Net(net) => IpVersion::of(net.ip()) == version,
+            Peer::Dev(_) => true,
+        };
+        let through: Vec<Through> = through.iter().filter(seen).cloned().collect();
+        if !through.is_empty() && legacy_drops(&netns, version).map_err(failed)? {
+            let words = LetThrough::new(at, through, String::new()).words();
             let like: Vec<String> = words.iter().map(|words| format!("`{command} -I FORWARD {words}`")).collect();
             warnings.push(format!(
                 "the old iptables drops what `{}` forwards, and topo does not change it: run {}",
