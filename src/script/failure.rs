@@ -109,7 +109,7 @@ impl Failure {
             group = group.element(Snippet::source(text.as_str()).path(spot.source.as_str()).annotation(annotation));
         }
         if sources.is_empty() && !shown.is_empty() {
-            let place = Place(shown.iter().map(|spot| Spot::clone(spot)).collect());
+            let place = Place(shown.iter().copied().cloned().collect());
             group = group.element(Level::NOTE.with_name("at").message(place.to_string()));
         }
         for also in &self.also {

@@ -159,7 +159,7 @@ impl Stage<'_> {
         match self.case.finish {
             Finish::TakeBack if killed => drop(self.run("gc", "").ok()),
             Finish::TakeBack => return self.assert_is_before(),
-            Finish::Either if killed && point % 2 == 0 => drop(self.run("gc", "").ok()),
+            Finish::Either if killed && point.is_multiple_of(2) => drop(self.run("gc", "").ok()),
             Finish::Either => again(),
             Finish::Again => {
                 self.run("gc", "").ok();

@@ -122,7 +122,7 @@ fn a_script_without_header_has_an_empty_one() {
         assert_eq!(Header::parse(source), Ok(Header::default()), "{source}");
     }
     let header = Header::parse("// SPDX-License-Identifier: MIT\n\n//! A lab.\r\n//! Of two hosts.\r\n").unwrap();
-    assert_eq!((header.about.as_str(), header.long.as_str()), ("A lab. Of two hosts.", "A lab.\nOf two hosts."));
+    assert_eq!((header.about.as_str(), header.long.as_str()), ("A lab. Of two hosts.", "A lab. Of two hosts."));
 }
 
 #[test]
@@ -224,8 +224,7 @@ fn help_is_the_header() {
         &["--help"],
         expect![[r#"
             $ topo veth-pair --help
-            Two netns joined by a veth pair, with addresses,
-            default routes and a ping.
+            Two netns joined by a veth pair, with addresses, default routes and a ping.
 
             It replaces:
 

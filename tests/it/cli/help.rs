@@ -95,7 +95,7 @@ fn help_of_commands() {
           [LAB]...  The labs
 
         Options:
-              --all      Take all labs down
+              --all      Take all labs down; container networks stay, which `topo network rm` removes
               --trace    Print each step that is taken back
           -h, --help     Print help
           -V, --version  Print version

@@ -28,7 +28,7 @@ done"#;
 impl Dump {
     pub(super) fn take(w: &World) -> Dump {
         let inside = w.run_as_root(INSIDE).ok().stdout;
-        Dump { world: w.snapshot().mapped(&thing), inside: inside.lines().map(masked).collect() }
+        Dump { world: w.snapshot().mapped(thing), inside: inside.lines().map(masked).collect() }
     }
 
     /// Describes what became of `self` in `after`; empty if nothing did.

@@ -100,7 +100,7 @@ impl Snapshot {
     }
 
     /// Returns the dump with other names and values for things, and without those for which `change` has none.
-    pub(crate) fn mapped(&self, change: &dyn Fn(&str, &Value) -> Option<(String, Value)>) -> Snapshot {
+    pub(crate) fn mapped(&self, change: impl Fn(&str, &Value) -> Option<(String, Value)>) -> Snapshot {
         let map = |section: &Section| {
             let mut mapped = Section::new();
             let things = section.iter().filter_map(|(name, value)| change(name, value));
