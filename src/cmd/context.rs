@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::lab::{Error, Inside, Result, StateDir};
+use crate::net::fault::{self, Counted, FaultKind};
 use crate::script::{Dirs, Workflow, workflows};
 
 /// What a command is run with.
@@ -83,18 +84,20 @@ pub(super) fn this_program() -> Result<PathBuf> {
     std::env::current_exe().map_err(|source| Error::file("find the program itself", &source))
 }
 
-/// Arms the seam of the crash tests, in builds with debug assertions: `TOPO_FAULT=fail:3` or `kill:3`.
+/// Arms the seam of the crash tests, in builds with debug assertions: `TOPO_FAULT=fail:3`, `kill:3`, or
+/// `kill-kernel:3`, which doesn't count changes of files.
 pub(super) fn arm_fault() {
     if !cfg!(debug_assertions) {
         return;
     }
     let Ok(text) = std::env::var("TOPO_FAULT") else { return };
     let Some((kind, at)) = text.split_once(':') else { return };
-    let kind = match kind {
-        "fail" => crate::net::fault::FaultKind::Fail,
-        _ => crate::net::fault::FaultKind::Kill,
+    let (kind, counted) = match kind {
+        "fail" => (FaultKind::Fail, Counted::All),
+        "kill-kernel" => (FaultKind::Kill, Counted::Kernel),
+        _ => (FaultKind::Kill, Counted::All),
     };
-    crate::net::fault::arm(at.parse().unwrap_or(0), kind);
+    fault::arm(at.parse().unwrap_or(0), counted, kind);
 }
 
 /// Returns the name that a lab gets from its script's file: `labs/star.rhai` is `star`.

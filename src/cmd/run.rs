@@ -265,9 +265,10 @@ impl End<'_> {
         let up = match self.lab.leave_up() {
             Ok(up) => up,
             Err(error) => {
+                // A lab of which nobody knows that it is up would be taken for a dead one.
                 report(&Failure::from(&error), &self.texts);
                 *code = (*code).max(1);
-                return true;
+                return self.take_down(name, false, code);
             }
         };
         if up && !self.options.json {

@@ -62,7 +62,7 @@ pub(super) fn replace(temp: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// Passes a point of the crash tests, before a change of a file.
 pub(super) fn point() -> io::Result<()> {
-    net::fault::point("change a file").map_err(io::Error::other)
+    net::fault::file_point("change a file").map_err(io::Error::other)
 }
 
 fn write_new(path: &Path, text: &[u8]) -> io::Result<()> {

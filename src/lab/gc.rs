@@ -61,13 +61,11 @@ pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Co
     if let Err(error) = collect_marked(state, &mut collected) {
         collected.errors.push(error);
     }
-    match release_dead(state, |_| true) {
+    // The locks of the dead go last. A store that can't be opened is told of once.
+    let freed = release_dead(state, |_| true).and_then(|freed| state.tidy_store().map(|()| freed));
+    match freed {
         Ok(Freed { leases, pools }) => (collected.leases, collected.pools) = (leases, pools),
         Err(error) => collected.errors.push(error),
-    }
-    // The locks of the dead.
-    if let Err(error) = state.tidy_store() {
-        collected.errors.push(error);
     }
     Ok(collected)
 }
@@ -87,10 +85,8 @@ fn collect_lab(
         return Ok(false);
     }
     end_orphaned(state, &dir).map_err(one)?;
-    match dir.lock(state) {
-        // Somebody is at work on it, or has removed it.
-        Err(error) if matches!(error.kind(), Kind::Busy | Kind::Missing) => return Ok(false),
-        locked => locked.map_err(one)?,
+    if !is_free(&mut dir, state).map_err(one)? {
+        return Ok(false);
     }
     let record = match dir.record() {
         Ok(record) => record,
@@ -114,6 +110,14 @@ fn end_orphaned(state: &StateDir, dir: &LabDir) -> Result<()> {
             end_sandbox(holder)
         }
         _ => Ok(()),
+    }
+}
+
+/// Locks a lab's directory; tells whether that was possible: not if somebody is at work on it, or has removed it.
+fn is_free(dir: &mut LabDir, state: &StateDir) -> Result<bool> {
+    match dir.lock(state) {
+        Err(error) if matches!(error.kind(), Kind::Busy | Kind::Missing) => Ok(false),
+        locked => locked.map(|()| true),
     }
 }
 
@@ -232,5 +236,12 @@ pub(super) fn end_unclaimed(state: &StateDir, holder: net::ProcessId) -> Result<
     }
     end_sandbox(holder)?;
     state.drop_store_of(holder)?;
+    // The run may have been killed before its lab had a record.
+    for name in state.names()? {
+        let Ok(mut dir) = state.find(&name) else { continue };
+        if is_empty(&dir) && is_free(&mut dir, state)? && is_empty(&dir) {
+            dir.remove(state)?;
+        }
+    }
     Ok(false)
 }

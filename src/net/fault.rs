@@ -1,5 +1,5 @@
-//! A seam for crash tests: every operation that changes the kernel passes a numbered point first, and a test can make
-//! the n-th of them fail or kill the process. In a release build there are no points.
+//! A seam for crash tests: every operation that changes the kernel or a file of the state passes a numbered point first, and
+//! a test can make the n-th of them fail or kill the process. In a release build there are no points.
 
 use super::Result;
 
@@ -12,12 +12,21 @@ pub enum FaultKind {
     Kill,
 }
 
-/// Arms the `at`-th point from now on, counted from 1; it triggers once. Counting starts anew.
-pub fn arm(at: u64, kind: FaultKind) {
+/// Which points are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// All.
+    All,
+    /// Those before a change of the kernel.
+    Kernel,
+}
+
+/// Arms the `at`-th point of those `counted`, from now on and counted from 1; it triggers once. Counting starts anew.
+pub fn arm(at: u64, counted: Counted, kind: FaultKind) {
     #[cfg(debug_assertions)]
-    counter::arm(at, kind);
+    counter::arm(at, counted, kind);
     #[cfg(not(debug_assertions))]
-    let _ = (at, kind);
+    let _ = (at, counted, kind);
 }
 
 /// Returns how many points were passed since the start or the last `arm`.
@@ -28,10 +37,16 @@ pub fn points() -> u64 {
     0
 }
 
-/// Passes a point, which fails or kills if it is the armed one.
+/// Passes a point before a change of the kernel, which fails or kills if it is the armed one.
 #[cfg(debug_assertions)]
 pub(crate) fn point(doing: &str) -> Result<()> {
     counter::pass(doing)
+}
+
+/// Passes a point before a change of a file.
+#[cfg(debug_assertions)]
+pub(crate) fn file_point(doing: &str) -> Result<()> {
+    if counter::counts_files() { counter::pass(doing) } else { Ok(()) }
 }
 
 /// Passes a point: nothing in a release build.
@@ -41,22 +56,35 @@ pub(crate) fn point(_doing: &str) -> Result<()> {
     Ok(())
 }
 
+/// Passes a point: nothing in a release build.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub(crate) fn file_point(_doing: &str) -> Result<()> {
+    Ok(())
+}
+
 #[cfg(debug_assertions)]
 mod counter {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-    use super::FaultKind;
+    use super::{Counted, FaultKind};
     use crate::net::{Error, Result};
 
     static PASSED: AtomicU64 = AtomicU64::new(0);
     /// 0 is "not armed".
     static ARMED: AtomicU64 = AtomicU64::new(0);
     static KILLS: AtomicBool = AtomicBool::new(false);
+    static COUNTS_FILES: AtomicBool = AtomicBool::new(true);
 
-    pub(super) fn arm(at: u64, kind: FaultKind) {
+    pub(super) fn arm(at: u64, counted: Counted, kind: FaultKind) {
+        COUNTS_FILES.store(counted == Counted::All, SeqCst);
         KILLS.store(kind == FaultKind::Kill, SeqCst);
         PASSED.store(0, SeqCst);
         ARMED.store(at, SeqCst);
+    }
+
+    pub(super) fn counts_files() -> bool {
+        COUNTS_FILES.load(SeqCst)
     }
 
     pub(super) fn points() -> u64 {
@@ -88,20 +116,23 @@ mod tests {
             let before = points();
             point("a").expect("nothing armed");
             assert_eq!(points(), before + 1);
-            arm(2, FaultKind::Fail);
+            arm(2, Counted::All, FaultKind::Fail);
             point("b").expect("the first point");
             let error = point("add link `x`").expect_err("the second point");
             assert_eq!((error.errno(), error.to_string().as_str()), (libc::EIO, "injected fault"));
             assert_eq!(error.doing(), "add link `x`");
             point("c").expect("only once");
             assert_eq!(points(), 3);
+            arm(1, Counted::Kernel, FaultKind::Fail);
+            file_point("d").expect("not a point of the kernel");
+            point("e").expect_err("the first one of the kernel");
         });
     }
 
     #[test]
     fn the_armed_point_kills() {
         let status = testing::status_of_own_process("net::fault::tests::the_armed_point_kills", || {
-            arm(1, FaultKind::Kill);
+            arm(1, Counted::All, FaultKind::Kill);
             let _ = point("add link `x`");
             unreachable!("the process was killed");
         });

@@ -282,7 +282,7 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
 
     use super::*;
-    use crate::net::fault::{FaultKind, arm, points};
+    use crate::net::fault::{Counted, FaultKind, arm, points};
     use crate::net::testing::{in_own_process, netns};
 
     /// Runs a test on a thread that has mounts of its own, and an empty /run/netns to be of its own too.
@@ -406,11 +406,11 @@ mod tests {
             in_own_mounts(|| {
                 let dir = NetnsDir::system();
                 let netns = netns();
-                arm(u64::MAX, FaultKind::Fail);
+                arm(u64::MAX, Counted::All, FaultKind::Fail);
                 dir.bind("a", &netns, "mark").expect("bound, the directory made for it");
                 dir.unbind("a").expect("unbound");
                 for at in 1..points() {
-                    arm(at, FaultKind::Fail);
+                    arm(at, Counted::All, FaultKind::Fail);
                     let bound = dir.bind("b", &netns, "mark");
                     if bound.is_ok() {
                         break;

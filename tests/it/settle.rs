@@ -188,13 +188,13 @@ fn nothing_is_applied_before_something_looks() {
         "#;
         for end in ["throw \"enough\";", "h[\"eth0\"].addr(\"nonsense\");", "let x = 1 / 0;"] {
             let statements = format!("{asks}{end}");
-            let ran = with_fault(w, "kill:1", &["run", "--name", "lab", "-e", &statements]).fails(1);
+            let ran = with_fault(w, "kill-kernel:1", &["run", "--name", "lab", "-e", &statements]).fails(1);
             assert!(!ran.err().contains("taken back"), "nothing was made: {}", ran.err());
             w.assert_clean(before);
         }
         // The seam is armed: with a look there is something to kill.
         let look = format!("{asks}settle();");
-        with_fault(w, "kill:1", &["run", "--name", "lab", "-e", &look]).fails(super::stage::KILLED);
+        with_fault(w, "kill-kernel:1", &["run", "--name", "lab", "-e", &look]).fails(super::stage::KILLED);
         w.topo(&["gc"]).ok();
         w.assert_clean(before);
     });

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::stage::{KILLED, build, in_used_world, with_fault};
+use super::stage::{KILLED, build, collect_cut_down, in_used_world, with_fault};
 use super::world::{Running, World};
 
 /// Starts a run that builds `statements`, then holds still until `release` lets it go on.
@@ -265,7 +265,7 @@ fn an_address_beside_ours_stays() {
             let ran = with_fault(w, &format!("kill:{point}"), &["down", "lab"]);
             println!("point {point}: {}", ran.code);
             if ran.code == KILLED {
-                w.topo(&["gc"]).ok();
+                collect_cut_down(w, point, "lab");
             }
             assert_eq!(seen(), theirs);
             w.run("ip addr del 203.0.113.3/24 dev ext0; ip addr del 203.0.113.2/24 dev ext0").ok();
@@ -334,7 +334,9 @@ fn forwarding_of_killed_labs_ends() {
             let both = w.snapshot();
             let ran = with_fault(w, &format!("kill:{point}"), &["down", "one"]);
             println!("point {point}: {}", ran.code);
-            w.topo(&["gc"]).ok();
+            if ran.code == KILLED {
+                collect_cut_down(w, point, "one");
+            }
             w.run("grep -x 1 /proc/sys/net/ipv4/ip_forward; grep -x 1 /proc/sys/net/ipv6/conf/all/forwarding").ok();
             drop(both);
             w.topo(&["down", "two"]).ok();

@@ -35,6 +35,15 @@ pub(crate) fn with_fault(w: &World, fault: &str, args: &[&str]) -> Ran {
 /// The exit code of a process that SIGKILL ended.
 pub(crate) const KILLED: i32 = 128 + 9;
 
+/// Collects what a `down` left that was killed at a point. Before its first two points, at which it notes what it is about to
+/// do, nothing has been changed: the lab is still up, and goes by another `down`.
+pub(crate) fn collect_cut_down(w: &World, point: u32, lab: &str) {
+    w.topo(&["gc"]).ok();
+    if point <= 2 {
+        w.topo(&["down", lab]).ok();
+    }
+}
+
 /// Runs statements as the lab `name`.
 pub(crate) fn build(w: &World, name: &str, statements: &str) -> Ran {
     w.topo(&["run", "--name", name, "-e", statements])

@@ -19,7 +19,7 @@ fn a_bridge_comes_up_after_its_last_port() {
     in_used_world("", |w, before| {
         w.write("star.rhai", STAR);
         let killed = |at: u32| {
-            let ran = with_fault(w, &format!("kill:{at}"), &["run", "--name", "star", "star.rhai"]);
+            let ran = with_fault(w, &format!("kill-kernel:{at}"), &["run", "--name", "star", "star.rhai"]);
             assert!(ran.code == 0 || ran.code == KILLED, "exit code {}:\n{}", ran.code, ran.err());
             ran.code == KILLED
         };

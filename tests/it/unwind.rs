@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::stage::{KILLED, in_used_user_world, in_used_world, with_fault};
+use super::stage::{KILLED, collect_cut_down, in_used_user_world, in_used_world, with_fault};
 use super::world::{Ran, Snapshot, World};
 
 /// A run with the name `lab`, and what others have in its world.
@@ -212,18 +212,20 @@ fn a_down_that_was_cut_short_is_finished() {
 fn cut_down_short(case: &Case, least: u32) {
     case.play(|stage| {
         for point in 1.. {
-            let finish: &[&str] = if point % 2 == 0 { &["gc"] } else { &["down", "lab"] };
-            let cut_short = |fault: &str, code: i32, finish: &[&str]| {
+            let by_gc = || collect_cut_down(stage.w, point, "lab");
+            let by_down = || drop(stage.topo("", &["down", "lab"]).ok());
+            let cut_short = |fault: &str, code: i32, finish: &dyn Fn()| {
                 stage.run("", &[]).ok();
                 let ran = stage.topo(&format!("{fault}:{point}"), &["down", "lab"]);
                 if ran.code != 0 {
                     ran.clone().fails(code);
-                    stage.topo("", finish).ok();
+                    finish();
                 }
                 stage.clean();
                 ran.code != 0
             };
-            let (killed, failed) = (cut_short("kill", KILLED, finish), cut_short("fail", 1, &["down", "lab"]));
+            let finish: &dyn Fn() = if point % 2 == 0 { &by_gc } else { &by_down };
+            let (killed, failed) = (cut_short("kill", KILLED, finish), cut_short("fail", 1, &by_down));
             assert_eq!(killed, failed, "kills and failures meet the same points");
             if !killed {
                 assert!(point > least, "a down of {point} points");

@@ -245,6 +245,7 @@ impl Store for LocalStore {
         let mut text = serde_json::to_vec(value).map_err(|source| Error::new(Kind::State, doing()).because(source))?;
         text.push(b'\n');
         self.in_dir_of(&path, || files::replace(&temp, &path, &text)).map_err(|source| {
+            self.tidy_dir_of(key);
             let error = Error::file(doing(), &source);
             match source.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {

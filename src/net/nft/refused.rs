@@ -2,7 +2,7 @@
 
 use super::tests::{TABLE, a_rule, base, chain, commit, element, map_v4, net, rules_by_nft};
 use super::*;
-use crate::net::fault::{self, FaultKind};
+use crate::net::fault::{self, Counted, FaultKind};
 use crate::net::testing::{in_own_process, netns, said};
 use crate::net::{Error, conntrack};
 
@@ -196,13 +196,13 @@ fn a_batch_is_one_point_of_the_fault_seam() {
         let two = |batch: &mut Batch| {
             batch.add_table(Family::Inet, TABLE, None).add_chain(&chain("c", None));
         };
-        fault::arm(1, FaultKind::Fail);
+        fault::arm(1, Counted::All, FaultKind::Fail);
         let error = commit(&netns, two).expect_err("injected");
         assert_eq!(error.doing(), "add table `inet topo-test`, the first of 2 changes");
         assert_eq!(list(&netns).expect("listed"), Ruleset::default());
         commit(&netns, two).expect("committed");
         assert_eq!(fault::points(), 2);
-        fault::arm(1, FaultKind::Fail);
+        fault::arm(1, Counted::All, FaultKind::Fail);
         let flow = conntrack::Flow::To { proto: L4Proto::Udp, port: 1, ip: None };
         assert_eq!(conntrack::flush(&netns, &[flow]).expect_err("injected").errno(), libc::EIO);
         assert_eq!(conntrack::flush(&netns, &[flow]).expect("none"), 0);

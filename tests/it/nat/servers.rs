@@ -1,5 +1,6 @@
 //! Who answers whom, and with which address as the client's.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Site;
@@ -31,7 +32,7 @@ fn enter(netns: &str) -> String {
 impl Site {
     /// Starts a server in `netns`, or on the host, that answers with that name and its client's address: see server.py.
     pub(super) fn serve(&self, netns: &str, on: &str) {
-        let program = self.w.write("server.py", SERVER);
+        let program = self.program("server.py", SERVER);
         let command = format!("{PYTHON} {} {netns} {on}", program.display());
         let running = self.start(netns, &command);
         running.wait_for_output("ready", STARTS);
@@ -47,8 +48,14 @@ impl Site {
 
     /// Starts a flow of datagrams from `netns` to a port of an address, from the port 40000: see flow.py.
     pub(super) fn flow(&self, netns: &str, to: &str, port: u16) -> Running {
-        let program = self.w.write("flow.py", FLOW);
+        let program = self.program("flow.py", FLOW);
         self.start(netns, &format!("{PYTHON} {} {to} {port} 40000", program.display()))
+    }
+
+    /// Writes a program once: one that was just started may not have read it yet.
+    fn program(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.w.dir().join(name);
+        if path.exists() { path } else { self.w.write(name, text) }
     }
 
     /// Asks as a client in `from`, and returns the answer. `to` is `ADDRESS:PORT`, with `/udp` behind it for a datagram.
