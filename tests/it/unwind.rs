@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::stage::{KILLED, collect_cut_down, in_used_user_world, in_used_world, with_fault};
 use super::world::{Ran, Snapshot, World};
@@ -15,11 +16,13 @@ struct Case {
     command: Vec<String>,
     file: Option<PathBuf>,
     others: &'static str,
+    /// Each how manieth point is tried.
+    stride: usize,
 }
 
 impl Case {
     fn file(path: PathBuf) -> Case {
-        Case { command: vec!["run".to_owned()], file: Some(path), others: "" }
+        Case { command: vec!["run".to_owned()], file: Some(path), others: "", stride: 1 }
     }
 
     /// Runs `test` in a world of the case's, and tells the last faults if it fails.
@@ -94,11 +97,14 @@ fn workflows() -> Vec<Case> {
         words.iter().map(|word| word.to_str().expect("UTF-8").to_owned()).collect()
     };
     let commands = scripts_in("scripts").into_iter().map(words).filter(|words| words.len() == 1);
-    commands.map(|command| Case { command, file: None, others: "" }).collect()
+    commands.map(|command| Case { command, file: None, others: "", stride: 1 }).collect()
 }
 
+/// The examples. What those of whole networks do has tests of its own, at more points (`unwind_networks`).
 fn examples() -> Vec<Case> {
-    scripts_in("examples").into_iter().map(Case::file).collect()
+    let of_networks = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("import \"network\""));
+    let scripts = scripts_in("examples").into_iter();
+    scripts.map(|path| Case { stride: if of_networks(&path) { 5 } else { 1 }, ..Case::file(path) }).collect()
 }
 
 fn every_step() -> Case {
@@ -113,7 +119,7 @@ fn carry() -> Case {
 
 /// Kills the run at each point, and lets `topo gc` remove what it left; returns how many points there are.
 fn kill_at_each_point(stage: &Stage<'_>) -> u32 {
-    for point in 1.. {
+    for point in (1..).step_by(stage.case.stride) {
         let ran = stage.run(&format!("kill:{point}"), &[]);
         if ran.code != KILLED {
             ran.ok();
@@ -130,7 +136,7 @@ fn kill_at_each_point(stage: &Stage<'_>) -> u32 {
 /// Makes the run fail at each point: it takes everything back itself.
 fn fail_at_each_point(stage: &Stage<'_>, points: u32) {
     assert!(points > 0, "a run that changes nothing proves nothing");
-    for point in 1..=points {
+    for point in (1..=points).step_by(stage.case.stride) {
         stage.run(&format!("fail:{point}"), &[]).fails(1).says("injected fault");
         stage.clean();
     }
@@ -146,16 +152,28 @@ fn fail_and_kill(case: &Case) {
     });
 }
 
+/// Fails and kills several cases, some at a time: they wait for the kernel more than they work.
+fn fail_and_kill_all(cases: &[Case]) {
+    const AT_ONCE: usize = 3;
+    let next = AtomicUsize::new(0);
+    let take = || cases.get(next.fetch_add(1, Ordering::Relaxed));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| std::iter::from_fn(take).for_each(fail_and_kill));
+        }
+    });
+}
+
 /// Every workflow that ships, failing and killed at every point.
 #[test]
 fn workflows_leave_nothing() {
-    workflows().iter().for_each(fail_and_kill);
+    fail_and_kill_all(&workflows());
 }
 
 /// Every example, failing and killed at every point.
 #[test]
 fn examples_leave_nothing() {
-    examples().iter().for_each(fail_and_kill);
+    fail_and_kill_all(&examples());
 }
 
 /// A lab of every step there is (see every-step.rhai), killed at every point.

@@ -146,7 +146,7 @@ fn n4_force_disconnects_first() {
 
 /// N5, N6: long names, and names with one beginning.
 #[test]
-fn n6_names_of_all_lengths() {
+fn n5_n6_names_of_all_lengths() {
     in_network_world("", |w, before| {
         for length in [1, 12, 13, 15, 16, 60, 80, 81, 100, 127] {
             let (a, b) = (format!("{}a", "n".repeat(length - 1)), format!("{}b", "n".repeat(length - 1)));
