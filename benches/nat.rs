@@ -59,7 +59,7 @@ fn ways(n: usize, dir: &Path) -> Vec<Way> {
     let table = "table inet ports {
         map tcp_ports { type inet_service : ipv4_addr . inet_service; }
         chain prerouting { type nat hook prerouting priority dstnat;
-            fib daddr type local dnat ip to tcp dport map @tcp_ports; } }";
+            fib daddr type local dnat ip addr . port to tcp dport map @tcp_ports; }\n}";
     let elements: Vec<String> = ports.iter().map(|port| format!("{port} : 10.0.0.2 . 80")).collect();
     let nft = |name: &str, text: String| {
         let file = dir.join(name);

@@ -57,7 +57,7 @@ pub use mac::{InvalidMac, Mac};
 pub use neigh::Neigh;
 pub use netns::{Netns, NetnsId, NetnsMaker, mark_of};
 pub use netns_dir::{Entry, NetnsDir};
-pub use port::{PortInUse, PortOwner, PortRefusal, Proto};
+pub use port::{PortInUse, PortOwner, PortRefusal, Proto, Wanted};
 pub use probe::has_link_kind;
 pub use process::ProcessId;
 pub use route::{NextHop, Route, RouteKind};

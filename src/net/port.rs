@@ -96,25 +96,37 @@ impl From<Error> for PortRefusal {
     }
 }
 
-/// Checks that all of `ports` are free in a namespace: at one address, at all of one family (`0.0.0.0` or `::`), or at all
-/// of both (`None`). Nothing stays bound. 60000 ports take half a second.
+/// Ports that somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The protocol.
+    pub proto: Proto,
+    /// The address: one, all of one family (`0.0.0.0` or `::`), or all of both (`None`).
+    pub at: Option<IpAddr>,
+    /// The ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// Checks that all ports that are wanted are free in a namespace. Nothing stays bound. 60000 ports take half a second.
 ///
 /// A port is free if bind(2) takes it from a socket without SO_REUSEADDR, which finds whatever is bound, listening or not.
 /// It also finds connections that have ended and wait for their last packets (TIME_WAIT), which keep no server from the
 /// port: where the kernel's tables show nothing but those, the port is free. A connection that a process still has counts.
 ///
 /// Like `ss -Hlntup 'sport = PORT'`. Names the first port that is in use and who has it. Blocks the calling thread.
-pub fn check_free(
-    netns: &Netns,
-    proto: Proto,
-    at: Option<IpAddr>,
-    ports: RangeInclusive<u16>,
-) -> std::result::Result<(), PortRefusal> {
-    match netns.inside(|| first_taken(proto, at, ports))?? {
+pub fn check_free(netns: &Netns, wanted: &[Wanted]) -> std::result::Result<(), PortRefusal> {
+    // All in one visit: each is on a thread of its own.
+    netns.inside(|| wanted.iter().try_for_each(check_here))?
+}
+
+/// Checks ports in the namespace of the calling thread.
+fn check_here(wanted: &Wanted) -> std::result::Result<(), PortRefusal> {
+    let Wanted { proto, at, ports } = wanted;
+    match first_taken(*proto, *at, ports.clone())? {
         None => Ok(()),
         Some((port, held)) => {
             let owner = held.as_ref().and_then(|held| owner_of(held.inode));
-            Err(PortRefusal::InUse(PortInUse { proto, port, at: held.map(|held| held.at), owner }))
+            Err(PortRefusal::InUse(PortInUse { proto: *proto, port, at: held.map(|held| held.at), owner }))
         }
     }
 }

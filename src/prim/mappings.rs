@@ -104,26 +104,24 @@ impl AddMappings {
     /// Checks that nobody in the namespace has the ports: no other lab's mapping, and no process.
     fn check_free(&self, netns: &Netns) -> net::Result<()> {
         self.check_unmapped(netns)?;
-        for mapping in &self.mappings {
-            let at = mapping.host_ip.or(Some(any_of(mapping.to)));
-            let proto = match mapping.proto {
+        let wanted = |mapping: &Mapping| port::Wanted {
+            proto: match mapping.proto {
                 L4Proto::Udp => port::Proto::Udp,
                 L4Proto::Sctp => port::Proto::Sctp,
                 _ => port::Proto::Tcp,
-            };
-            let taken = |text: String| net::Error::new(self.doing(), libc::EEXIST).saying(text);
-            port::check_free(netns, proto, at, mapping.ports.from..=mapping.ports.to).map_err(
-                |refusal| match refusal {
-                    port::PortRefusal::InUse(in_use) => taken(in_use.to_string()),
-                    port::PortRefusal::NotHere(ip) => {
-                        let text = format!("`{ip}` is no address of {}", or_host(&self.table.netns));
-                        net::Error::new(self.doing(), libc::EADDRNOTAVAIL).saying(text)
-                    }
-                    port::PortRefusal::Kernel(error) => error,
-                },
-            )?;
-        }
-        Ok(())
+            },
+            at: mapping.host_ip.or(Some(any_of(mapping.to))),
+            ports: mapping.ports.from..=mapping.ports.to,
+        };
+        let wanted: Vec<port::Wanted> = self.mappings.iter().map(wanted).collect();
+        let refused = |errno: i32, text: String| net::Error::new(self.doing(), errno).saying(text);
+        port::check_free(netns, &wanted).map_err(|refusal| match refusal {
+            port::PortRefusal::InUse(in_use) => refused(libc::EEXIST, in_use.to_string()),
+            port::PortRefusal::NotHere(ip) => {
+                refused(libc::EADDRNOTAVAIL, format!("`{ip}` is no address of {}", or_host(&self.table.netns)))
+            }
+            port::PortRefusal::Kernel(error) => error,
+        })
     }
 
     /// Checks that no lab has published any of the ports.

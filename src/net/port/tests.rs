@@ -28,7 +28,7 @@ fn listening(netns: &Netns, address: &str) -> Socket {
 
 /// Checks one port and says what came of it, in the words that a user sees.
 fn checked(netns: &Netns, proto: Proto, at: Option<&str>, port: u16) -> String {
-    match check_free(netns, proto, at.map(ip), port..=port) {
+    match check_free(netns, &[Wanted { proto, at: at.map(ip), ports: port..=port }]) {
         Ok(()) => "free".to_string(),
         Err(refusal) => refusal.to_string(),
     }
@@ -181,17 +181,18 @@ fn the_first_of_many_is_named_and_many_are_quick() {
     let (listener, before) = (listening(&netns, "127.0.0.1:61000"), fds());
     let began = Instant::now();
     for proto in [Proto::Tcp, Proto::Udp] {
-        check_free(&netns, proto, None, 1..=60000).expect("all free");
+        check_free(&netns, &[Wanted { proto, at: None, ports: 1..=60000 }]).expect("all free");
     }
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    match check_free(&netns, Proto::Tcp, None, 60900..=65535) {
+    match check_free(&netns, &[Wanted { proto: Proto::Tcp, at: None, ports: 60900..=65535 }]) {
         Err(PortRefusal::InUse(PortInUse { port: 61000, owner: Some(owner), .. })) => {
             assert_eq!(owner.pid, std::process::id());
         }
         other => unreachable!("{other:?}"),
     }
     drop(listener);
-    check_free(&netns, Proto::Tcp, None, 60900..=65535).expect("all free, the last port too");
+    check_free(&netns, &[Wanted { proto: Proto::Tcp, at: None, ports: 60900..=65535 }])
+        .expect("all free, the last port too");
     // Other tests open and close theirs meanwhile: 60000 that stayed open would tell.
     assert!(fds() < before + 1000, "{} descriptors, {before} before", fds());
 }
@@ -200,7 +201,7 @@ fn the_first_of_many_is_named_and_many_are_quick() {
 fn an_address_of_others_is_its_own_case() {
     let netns = netns();
     for text in ["192.0.2.1", "2001:db8::1"] {
-        match check_free(&netns, Proto::Tcp, Some(ip(text)), 80..=90) {
+        match check_free(&netns, &[Wanted { proto: Proto::Tcp, at: Some(ip(text)), ports: 80..=90 }]) {
             Err(PortRefusal::NotHere(at)) => assert_eq!(at, ip(text)),
             other => unreachable!("{other:?}"),
         }
