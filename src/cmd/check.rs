@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use super::context::Context;
-use super::output::{self, Trouble, counted, report, talk};
+use super::output::Trouble;
 use crate::script::{Failure, Script, Texts, header::Header};
+use crate::terminal::{self, counted, report, talk};
 
 /// Checks scripts without running them: syntax, unknown variables and functions, wrong numbers of arguments, unknown
 /// options, missing imports, a wrong header. Needs no rights and asks the kernel nothing.
@@ -35,7 +36,7 @@ pub(super) fn check(args: &Args, context: &Context) -> Result<u8, Trouble> {
         }
     }
     if args.json {
-        output::json(&found.iter().map(Failure::as_json).collect());
+        terminal::json(&found.iter().map(Failure::as_json).collect());
     } else {
         found.iter().for_each(|failure| report(failure, &texts));
         if !found.is_empty() {

@@ -4,8 +4,9 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::context::Context;
-use super::output::{Trouble, data};
+use super::output::Trouble;
 use super::{Cli, scripts};
+use crate::terminal::data;
 
 /// Prints a completion script for a shell; the workflows, your own included, complete with their arguments.
 ///

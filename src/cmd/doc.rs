@@ -1,11 +1,12 @@
 //! `topo doc`: the documentation of everything that a script can call, from the catalogue.
 
 use super::context::Context;
-use super::output::{Trouble, data};
+use super::output::Trouble;
 use crate::lab::{Error, Kind, name};
 use crate::prim::GROUPS;
 use crate::script::catalog::{self, Entry};
 use crate::script::reference;
+use crate::terminal::data;
 
 /// Shows the documentation of a primitive, a library function or a workflow; without a name, lists them all.
 #[derive(Debug, clap::Args)]
@@ -66,11 +67,7 @@ fn line(entry: &Entry) {
 
 fn one(wanted: &str, library: &[Entry], context: &Context) -> Result<u8, Trouble> {
     let entries: Vec<Entry> = catalog::primitives().into_iter().chain(library.iter().cloned()).collect();
-    let plain = wanted.trim_end_matches("()");
-    let found: Vec<&Entry> = entries
-        .iter()
-        .filter(|entry| entry.full_name() == plain || entry.name == plain || entry.name == format!(".{plain}"))
-        .collect();
+    let found = catalog::find(&entries, wanted);
     if !found.is_empty() {
         found.iter().for_each(|entry| data(&reference::plain(entry)));
         return Ok(0);

@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::inside;
-use super::output::{self, Trouble, data};
+use super::output::Trouble;
 use crate::lab::{Error, Kernel, NetnsAt, NetnsRef, Result, can_build_here};
 use crate::net::{self, Netns, nft};
 use crate::prim;
+use crate::terminal::{self, data};
 
 /// Tells what this machine can do, asked of the kernel itself, and how to get what is missing. Changes nothing.
 #[derive(Debug, clap::Args)]
@@ -213,11 +214,11 @@ fn print(findings: &[Finding], as_json: bool) {
         let row = |finding: &Finding| -> Value {
             json!({ "what": finding.what, "ok": finding.ok, "needed": finding.needed, "found": finding.found, "fix": finding.fix })
         };
-        return output::json(&findings.iter().map(row).collect());
+        return terminal::json(&findings.iter().map(row).collect());
     }
     let rows: Vec<Vec<String>> = findings
         .iter()
         .map(|finding| vec![finding.state().into(), finding.what.clone(), finding.found.clone(), finding.fix.clone()])
         .collect();
-    data(&output::table(&["state", "what", "found", "fix"].map(String::from), &rows));
+    data(&terminal::table(&["state", "what", "found", "fix"].map(String::from), &rows));
 }

@@ -2,9 +2,10 @@
 
 use super::context::Context;
 use super::inside;
-use super::output::{self, Style, Trouble, talk};
+use super::output::Trouble;
 use crate::lab::{self, Error, LabKind, Record, StateDir};
 use crate::prim;
+use crate::terminal::{self, Style, talk};
 
 /// Takes labs down: ends their processes and removes all that they made. Needs neither the script nor its directory.
 #[derive(Debug, clap::Args)]
@@ -55,6 +56,6 @@ fn down_one(state: &StateDir, name: &str, trace: bool) -> Vec<Error> {
         let missing = state.find(name).err();
         return vec![missing.unwrap_or_else(|| inside::not_allowed(&format!("take down lab `{name}`")))];
     }
-    let (mut listener, _) = output::listener(Style { json: false, trace });
+    let (mut listener, _) = terminal::listener(Style { json: false, trace });
     lab::down(state, name, &prim::steps(), &mut listener)
 }

@@ -1,9 +1,10 @@
 //! `topo gc`: removing what dead runs left.
 
 use super::context::Context;
-use super::output::{self, Style, Trouble, talk};
+use super::output::Trouble;
 use crate::lab;
 use crate::prim;
+use crate::terminal::{self, Style, talk};
 
 /// Removes what dead runs left behind: labs whose run was killed, namespaces and devices that bear the mark of a lab that is
 /// not known any more, and the addresses that such a lab held. Labs that are up stay.
@@ -18,7 +19,7 @@ pub(super) struct Args {
 pub(super) fn gc(args: &Args, context: &Context) -> Result<u8, Trouble> {
     super::context::arm_fault();
     let state = context.state()?;
-    let (mut listener, _) = output::listener(Style { json: false, trace: args.trace });
+    let (mut listener, _) = terminal::listener(Style { json: false, trace: args.trace });
     let collected = lab::gc(&state, &prim::steps(), &mut listener)?;
     for (what, names) in [("lab", &collected.labs), ("netns", &collected.netns), ("device", &collected.devs)] {
         for name in names {

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use super::context::Context;
-use super::output::{self, Trouble, age, data, talk};
+use super::output::Trouble;
 use crate::lab::{self, LabKind, Summary};
 use crate::prim;
+use crate::terminal::{self, age, data, talk};
 
 /// Lists the labs and networks: how they are, what they hold, who made them.
 #[derive(Debug, clap::Args)]
@@ -33,13 +34,13 @@ pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
         }
     }
     if args.json {
-        output::json(&summaries.iter().map(|summary| serde_json::to_value(summary).unwrap_or(Value::Null)).collect());
+        terminal::json(&summaries.iter().map(|summary| serde_json::to_value(summary).unwrap_or(Value::Null)).collect());
     } else if summaries.is_empty() {
         talk("no lab is up\n");
     } else {
         let titles = ["name", "kind", "state", "netns", "devs", "age", "script"].map(String::from);
         let rows: Vec<Vec<String>> = summaries.iter().map(row).collect();
-        data(&output::table(&titles, &rows));
+        data(&terminal::table(&titles, &rows));
     }
     if errors.is_empty() { Ok(0) } else { Err(errors.into()) }
 }

@@ -11,12 +11,13 @@ use clap::{ArgMatches, FromArgMatches};
 use super::args::RunOptions;
 use super::context::{self, Context};
 use super::inside;
-use super::output::{self, Said, Style, Trouble, counted, report, talk};
+use super::output::{self, Trouble};
 use crate::lab::{CheckResult, Lab, LabKind, Origin, StateDir, name};
 use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::header::{Header, HeaderError, RESERVED_OPTIONS, ValueType};
 use crate::script::{Failure, Script, Session, Texts, Workflow};
+use crate::terminal::{self, Said, Style, counted, report, talk};
 
 /// Runs a script: builds its lab, and leaves it up.
 ///
@@ -159,7 +160,7 @@ fn execute(
     context::arm_fault();
     let state = context.state()?;
     let style = Style { json: options.json, trace: options.trace };
-    let (listener, said) = output::listener(style);
+    let (listener, said) = terminal::listener(style);
     let origin = Origin {
         name: options.name.clone().map_or_else(|| lab_name(script, &state), Ok)?,
         named: options.name.is_some(),
@@ -242,7 +243,7 @@ impl End<'_> {
         let fine = failure.is_none() && failed == 0;
         let stays = if fine { !self.options.rm } else { self.options.keep };
         let mut code = match &failure {
-            Some(failure) => output::exit_code_of(failure),
+            Some(failure) => terminal::exit_code_of(failure),
             None if failed > 0 => 1,
             None => 0,
         };
@@ -294,7 +295,7 @@ impl End<'_> {
 
     fn print_json(&self, name: &str, up: bool, failure: Option<&Failure>, checks: &[CheckResult]) {
         if self.options.json {
-            output::json(&output::run_as_json(name, up, failure, checks, &self.said.borrow()));
+            terminal::json(&output::run_as_json(name, up, failure, checks, &self.said.borrow()));
         }
     }
 }

@@ -5,9 +5,10 @@ use serde_json::json;
 
 use super::args::RunOptions;
 use super::context::Context;
-use super::output::{self, Trouble, data};
+use super::output::Trouble;
 use crate::script::Workflow;
 use crate::script::header::Header;
+use crate::terminal::{self, data};
 
 /// Lists the workflows: the scripts that are commands of topo, with what they do. `topo NAME --help` shows the arguments
 /// of one, `topo scripts --source NAME` its text, to begin a script of your own with.
@@ -42,11 +43,11 @@ pub(super) fn scripts(args: &Args, context: &Context) -> Result<u8, Trouble> {
     };
     if args.json {
         let row = |workflow: &Workflow| json!({ "name": workflow.words.join(" "), "about": about(workflow), "script": workflow.script.name, "own": workflow.own });
-        output::json(&context.workflows.values().map(row).collect());
+        terminal::json(&context.workflows.values().map(row).collect());
     } else {
         let rows: Vec<Vec<String>> =
             context.workflows.values().map(|workflow| vec![workflow.words.join(" "), about(workflow)]).collect();
-        data(&output::table(&["name".into(), "what it does".into()], &rows));
+        data(&terminal::table(&["name".into(), "what it does".into()], &rows));
     }
     if context.unreadable.is_empty() { Ok(0) } else { Err(context.unreadable.clone().into()) }
 }

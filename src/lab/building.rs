@@ -1,5 +1,8 @@
 //! A lab while its script runs: steps are asked for, checked against the model, and settled together.
 
+mod join;
+mod rewind;
+
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -19,6 +22,8 @@ use super::step::{Finish, Step, Steps};
 use super::store::Store;
 use super::undo;
 use crate::net::{self, ProcessId};
+
+pub use rewind::Checkpoint;
 
 /// How many names are tried for a lab that nobody named.
 const CLAIMS_MAX: usize = 100;

@@ -27,7 +27,7 @@ pub mod store;
 mod undo;
 mod view;
 
-pub use building::{Lab, Origin};
+pub use building::{Checkpoint, Lab, Origin};
 pub use down::down;
 pub use error::{Error, Kind, Result, as_refusal};
 pub use event::{CheckResult, Event, Listener};

@@ -147,10 +147,13 @@ pub struct Model {
 /// their own at 2 and up.
 const FIRST_INDEX: u32 = 1000;
 
+fn foreign_base(seed: u64) -> u32 {
+    100_000 + (seed % 200_000) as u32 * 10_000
+}
+
 impl Model {
     /// Makes a model that knows only the host; `seed` spreads the indexes that labs take in shared namespaces.
     pub fn new(seed: u64) -> Model {
-        let foreign_base = 100_000 + (seed % 200_000) as u32 * 10_000;
         let mut model = Model {
             netns: BTreeMap::new(),
             devs: BTreeMap::new(),
@@ -158,7 +161,7 @@ impl Model {
             graves: BTreeMap::new(),
             tables: BTreeSet::new(),
             next: 1,
-            foreign_base,
+            foreign_base: foreign_base(seed),
         };
         model.add_netns(NetnsRef::host());
         model
@@ -169,6 +172,27 @@ impl Model {
         let no = self.next;
         self.next += 1;
         no
+    }
+
+    /// Returns the first number that nothing in this lab has had, and leaves it so.
+    pub(super) fn first_free_no(&self) -> u32 {
+        self.next
+    }
+
+    /// Sets where the indexes of devices in shared namespaces begin, by the seed of a process that goes on with a lab.
+    pub(super) fn spread(&mut self, seed: u64) {
+        self.foreign_base = foreign_base(seed);
+        let shared = self.netns.values_mut().filter(|entry| !entry.at.made);
+        shared.for_each(|entry| entry.next_index = self.foreign_base);
+    }
+
+    /// Takes out all that was entered since `no` was free; what is in namespaces that the lab did not make is looked up anew.
+    pub(super) fn forget_since(&mut self, no: u32, why: &str) {
+        let netns: Vec<u32> = self.netns.range(no..).map(|(no, _)| *no).collect();
+        netns.into_iter().for_each(|no| self.remove_netns(no, why));
+        let devs: Vec<u32> = self.devs.range(no..).map(|(no, _)| *no).collect();
+        devs.into_iter().for_each(|no| self.remove_dev(no, why));
+        self.netns.values_mut().filter(|entry| !entry.at.made).for_each(|entry| entry.loaded = false);
     }
 
     /// Enters a namespace.
@@ -313,6 +337,16 @@ impl Model {
     /// Tells whether the lab has made a table, or what goes by the name of one: a part that is made once.
     pub fn has_table(&self, table: &TableRef) -> bool {
         self.tables.contains(table)
+    }
+
+    /// Returns the tables that the lab has made.
+    pub(super) fn tables(&self) -> &BTreeSet<TableRef> {
+        &self.tables
+    }
+
+    /// Sets which tables the lab has made.
+    pub(super) fn set_tables(&mut self, tables: BTreeSet<TableRef>) {
+        self.tables = tables;
     }
 
     /// Enters a table.

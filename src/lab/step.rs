@@ -53,6 +53,10 @@ pub trait Step: Debug {
     fn works_later(&self) -> Option<(&NetnsRef, IpAddr)> {
         None
     }
+    /// Tells whether the change can't be taken back: a removal.
+    fn is_removal(&self) -> bool {
+        false
+    }
     /// Takes the change back.
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()>;
     /// Tells whether the kernel still has what `apply` made, as it made it: what others took away, `repair` applies again. A

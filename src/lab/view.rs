@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::building::Lab;
 use super::error::{Error, Kind, Result};
 use super::journal;
 use super::kernel::Kernel;
@@ -114,7 +115,7 @@ fn summarize(state: &StateDir, dir: &LabDir, record: &Record, model: &Model) -> 
     }
 }
 
-fn fold(dir: &LabDir, steps: &Steps) -> Result<(Model, Vec<journal::Asked>)> {
+pub(super) fn fold(dir: &LabDir, steps: &Steps) -> Result<(Model, Vec<journal::Asked>)> {
     let asked = journal::read(&dir.journal(), steps)?;
     let mut model = Model::new(0);
     for asked in &asked {
@@ -147,19 +148,34 @@ pub fn netns_of(dir: &LabDir, steps: &Steps) -> Result<Vec<NetnsRef>> {
     Ok(model.all_netns().map(|entry| entry.at.clone()).collect())
 }
 
+impl Lab {
+    /// Returns what is in a namespace, as the kernel has it now.
+    pub fn look_into(&mut self, at: &NetnsRef) -> Result<NetnsView> {
+        let (kernel, model) = self.settled()?;
+        Ok(view_netns(kernel, model, at, false))
+    }
+
+    /// Returns the namespaces in which the lab has something, as the kernel has them now.
+    pub fn look_around(&mut self) -> Result<Vec<NetnsView>> {
+        let (kernel, model) = self.settled()?;
+        Ok(namespaces_of(model).iter().map(|at| view_netns(kernel, model, at, false)).collect())
+    }
+}
+
+/// Returns the namespaces that the lab made, and those in which it made a device.
+fn namespaces_of(model: &Model) -> Vec<NetnsRef> {
+    let has_ours = |at: &NetnsRef| model.all_devs().any(|dev| dev.dev.made && dev.dev.netns.no == at.no);
+    model.all_netns().map(|entry| &entry.at).filter(|at| at.made || has_ours(at)).cloned().collect()
+}
+
 /// Returns the lab with all that it holds, as the kernel has it now.
 pub fn view(state: &StateDir, name: &str, steps: &Steps) -> Result<LabView> {
     let dir = state.find(name)?;
     let record = dir.record()?;
     let (model, asked) = fold(&dir, steps)?;
     let mut kernel = Kernel::open(&record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
-    let mut namespaces = Vec::new();
-    for entry in model.all_netns() {
-        let made_here = model.all_devs().any(|dev| dev.dev.made && dev.dev.netns.no == entry.at.no);
-        if entry.at.made || made_here {
-            namespaces.push(view_netns(&mut kernel, &model, &entry.at, state.has_ended(&record)));
-        }
-    }
+    let ended = state.has_ended(&record);
+    let namespaces = namespaces_of(&model).iter().map(|at| view_netns(&mut kernel, &model, at, ended)).collect();
     let steps = asked.iter().flat_map(|asked| asked.step.like()).collect();
     Ok(LabView { summary: summarize(state, &dir, &record, &model), namespaces, steps })
 }

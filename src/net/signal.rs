@@ -1,8 +1,8 @@
 //! Ctrl-C and SIGTERM: caught once for the whole process, asked for wherever something waits.
 
 use std::process::{Child, ExitStatus};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{LazyLock, OnceLock};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use tokio::sync::Notify;
@@ -10,6 +10,9 @@ use tokio::sync::Notify;
 use super::{Error, Result};
 
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
+/// The first signal that is more than a Ctrl-C.
+static ENDING: AtomicI32 = AtomicI32::new(0);
+static HOOK: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 static WAKE: LazyLock<Notify> = LazyLock::new(Notify::new);
 
 /// Catches SIGINT, SIGTERM and SIGHUP from now on, on a thread that waits for them.
@@ -22,7 +25,13 @@ pub fn catch() -> Result<()> {
         while let Ok(signal) = signals.wait() {
             // Only the first one counts: it decides the exit code.
             let _ = CAUGHT.compare_exchange(0, signal as i32, Ordering::SeqCst, Ordering::SeqCst);
+            if signal != Signal::SIGINT {
+                let _ = ENDING.compare_exchange(0, signal as i32, Ordering::SeqCst, Ordering::SeqCst);
+            }
             WAKE.notify_waiters();
+            if let Some(hook) = HOOK.get() {
+                hook();
+            }
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(|e| Error::io("catch signals", e))?;
@@ -69,6 +78,24 @@ pub fn caught() -> Option<i32> {
         0 => None,
         signal => Some(signal),
     }
+}
+
+/// Returns the first signal that was caught and asks the whole process to end: SIGTERM or SIGHUP, after a Ctrl-C too.
+pub fn ending() -> Option<i32> {
+    match ENDING.load(Ordering::SeqCst) {
+        0 => None,
+        signal => Some(signal),
+    }
+}
+
+/// Forgets a Ctrl-C: what it was for has been stopped, and the process goes on.
+pub fn forget_interrupt() {
+    let _ = CAUGHT.compare_exchange(libc::SIGINT, 0, Ordering::SeqCst, Ordering::SeqCst);
+}
+
+/// Calls `hook` after each signal that is caught, on the thread that waits for them. There is one hook; a second is ignored.
+pub fn on_caught(hook: impl Fn() + Send + Sync + 'static) {
+    let _ = HOOK.set(Box::new(hook));
 }
 
 /// Runs `work` until it is done or a signal is caught, which is EINTR.

@@ -15,13 +15,13 @@ pub type RhaiResultOf<T> = std::result::Result<T, Box<EvalAltResult>>;
 #[derive(Clone)]
 pub struct LabHandle {
     labs: Rc<RefCell<Vec<Lab>>>,
-    script: Rc<str>,
+    script: Rc<RefCell<Rc<str>>>,
 }
 
 impl LabHandle {
     /// Wraps the lab that the script named `script` builds.
     pub fn new(lab: Lab, script: &str) -> LabHandle {
-        LabHandle { labs: Rc::new(RefCell::new(vec![lab])), script: script.into() }
+        LabHandle { labs: Rc::new(RefCell::new(vec![lab])), script: Rc::new(RefCell::new(script.into())) }
     }
 
     /// Takes the lab out, at the end of the run; handles that still live then find it closed. A lab within it whose run
@@ -33,6 +33,20 @@ impl LabHandle {
             outer.end_within(inner, false, &super::steps());
         }
         labs.pop()
+    }
+
+    /// Names the script that goes on with the lab: the next statement of a session.
+    pub fn set_script(&self, script: &str) {
+        *self.script.borrow_mut() = script.into();
+    }
+
+    /// Takes down labs within the lab whose run was cut short.
+    pub fn unwind(&self) -> Vec<Error> {
+        let mut errors = Vec::new();
+        while self.labs.borrow().len() > 1 {
+            errors.extend(self.leave(false));
+        }
+        errors
     }
 
     /// Goes on in a lab within the present one.
@@ -102,7 +116,7 @@ pub fn rhai_error(error: Error, position: Position) -> Box<EvalAltResult> {
 
 /// Returns where in the script a call stands, and who called that.
 pub fn place_of(ctx: &NativeCallContext) -> Place {
-    let script = lab_of(ctx).map_or_else(|_| Rc::from(""), |lab| lab.script);
+    let script = lab_of(ctx).map_or_else(|_| Rc::from(""), |lab| lab.script.borrow().clone());
     let mut spots = Vec::new();
     let mut push = |source: &str, position: Position| {
         let (Some(line), Some(column)) = (position.line(), position.position()) else { return };

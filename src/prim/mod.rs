@@ -43,7 +43,7 @@ use crate::lab::{ReadStep, Steps};
 
 pub use context::{LabHandle, ScriptError, place_of, rhai_error};
 pub use handles::{Dev, NetnsHandle};
-pub use labs::Args;
+pub use labs::{Args, as_json};
 pub use options::{OptionDoc, OptionSet};
 pub use ruleset::is_a_labs;
 pub use units::parse_time;

@@ -145,6 +145,10 @@ impl Step for RemoveNetns {
         kernel.dir().unbind(&self.at.name)
     }
 
+    fn is_removal(&self) -> bool {
+        true
+    }
+
     fn undo(&self, _kernel: &mut Kernel) -> net::Result<()> {
         Ok(())
     }

@@ -198,6 +198,15 @@ fn library_engine() -> Engine {
     engine
 }
 
+/// Finds the entries that a name means: a function's, a property's without its dot, or one of a module with that.
+pub fn find<'e>(entries: &'e [Entry], wanted: &str) -> Vec<&'e Entry> {
+    let plain = wanted.trim_end_matches("()");
+    let means = |entry: &&Entry| {
+        entry.full_name() == plain || entry.name == plain || entry.name.strip_prefix('.') == Some(plain)
+    };
+    entries.iter().filter(means).collect()
+}
+
 /// Returns the names of all functions that need no import, rhai's own included.
 pub fn names(engine: &Engine) -> Vec<String> {
     let mut names = engine.collect_fn_metadata(None, |info| Some(info.metadata.name.to_string()), true);
@@ -239,7 +248,7 @@ pub fn arities(engine: &Engine) -> BTreeMap<String, BTreeSet<usize>> {
 }
 
 /// Tells whether a name is one that scripts write: a function's, or a property's, which rhai calls `get$name`.
-fn is_public(name: &str) -> bool {
+pub(super) fn is_public(name: &str) -> bool {
     let name = name.strip_prefix("get$").unwrap_or(name);
     // rhai gives the functions of closures names such as `anon$1e6f`.
     name.starts_with(|c: char| c.is_alphabetic())
@@ -257,7 +266,7 @@ fn shown_name(name: &str) -> String {
 }
 
 /// Returns the parameters that a caller writes: not the context, with short type names.
-fn params(info: &[impl AsRef<str>]) -> Vec<String> {
+pub(super) fn params(info: &[impl AsRef<str>]) -> Vec<String> {
     let mut names: Vec<String> = info.iter().map(|param| shown_param(param.as_ref())).collect();
     // rhai lists the result last, as a type alone.
     if names.last().is_some_and(|last| !last.contains(':')) {
@@ -293,7 +302,7 @@ pub(super) fn shown_type(kind: &str) -> &str {
 }
 
 /// Writes a form of a function: as a method where its first argument is a handle.
-fn signature(name: &str, parameters: &[String], result: &str) -> String {
+pub(super) fn signature(name: &str, parameters: &[String], result: &str) -> String {
     let typed = |param: &String| param.split_once(": ").map_or(param.clone(), |(name, _)| name.to_string());
     let first = parameters.first().map(|first| (typed(first), first.rsplit(": ").next().unwrap_or("").to_string()));
     let rest: Vec<String> = parameters.iter().skip(1).cloned().collect();

@@ -1,17 +1,18 @@
 //! The engine: rhai with our primitives, limits, the module resolver and the lab.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use rhai::debugger::DebuggerCommand;
-use rhai::{AST, Dynamic, Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
+use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
 
+use super::catalog;
 use super::failure::Failure;
 use super::sources::{self, Dirs, Script, Texts};
 use crate::lab::{Event, NetnsRef};
 use crate::net;
-use crate::prim::{Args, GROUPS, LabHandle, NetnsHandle, rhai_error};
+use crate::prim::{Args, Dev, GROUPS, LabHandle, NetnsHandle, rhai_error};
 
 /// Limits that a script meets before the machine does. None on the number of operations: Ctrl-C ends a loop.
 const CALL_LEVELS_MAX: usize = 64;
@@ -21,50 +22,50 @@ const ITEMS_MAX: usize = 10_000_000;
 
 /// A script engine with a lab to build.
 pub struct Session {
+    lab: LabHandle,
+    dirs: Dirs,
+    args: rhai::Map,
     engine: Engine,
     scope: Scope<'static>,
     texts: Texts,
+    /// What the statements so far have defined and imported, in their order.
+    kept: Vec<Kept>,
+}
+
+/// What a statement leaves to those after it, beside variables.
+#[derive(Clone)]
+enum Kept {
+    /// The functions that it defined.
+    Functions(Shared<Module>),
+    /// A module that it imported, under its name.
+    Import(String, Shared<Module>),
+}
+
+/// A point between two statements of a session.
+pub struct Mark {
+    scope: Scope<'static>,
+    kept: usize,
+}
+
+/// A variable of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name.
+    pub name: String,
+    /// The script's word for its type.
+    pub kind: String,
+    /// The keys of a map.
+    pub keys: Vec<String>,
+    /// The namespace that it is, or that the device is in.
+    pub netns: Option<String>,
 }
 
 impl Session {
     /// Makes an engine for the lab, in which scripts see `host` and `args`.
     pub fn new(lab: &LabHandle, dirs: &Dirs, args: rhai::Map) -> Session {
         let texts = Texts::default();
-        let mut engine = bare();
-        engine.set_default_tag(Dynamic::from(lab.clone()));
-        let mut scope = Scope::new();
-        let mut globals = Module::new();
-        let host = Dynamic::from(NetnsHandle::new(NetnsRef::host()));
-        for (name, value) in [("host", host), ("args", Dynamic::from(Args::new(args)))] {
-            // In the scope for strict variables at compile time, and in a global module for functions at run time.
-            scope.push_constant_dynamic(name, value.clone());
-            globals.set_var(name, value);
-        }
-        engine.register_global_module(globals.into());
-        engine.set_module_resolver(Resolver {
-            dirs: dirs.clone(),
-            scope: scope.clone(),
-            texts: texts.clone(),
-            done: Rc::default(),
-        });
-        let said = lab.clone();
-        engine.on_print(move |text| {
-            // The lab is gone only once the run is over, and then nobody prints.
-            let _ = said.with(|lab| {
-                lab.say(&Event::Print(text.to_string()));
-                Ok(())
-            });
-        });
-        let noted = lab.clone();
-        engine.on_debug(move |text, source, position| {
-            let at = source.map_or_else(|| position.to_string(), |source| format!("{source}:{position:?}"));
-            let _ = noted.with(|lab| {
-                lab.say(&Event::Debug(format!("{at}: {text}")));
-                Ok(())
-            });
-        });
-        engine.on_progress(|_| net::signal::caught().map(|signal| Dynamic::from(i64::from(signal))));
-        Session { engine, scope, texts }
+        let (engine, scope) = engine_for(lab, dirs, &args, &texts);
+        Session { lab: lab.clone(), dirs: dirs.clone(), args, engine, scope, texts, kept: Vec::new() }
     }
 
     /// Compiles a script.
@@ -85,6 +86,93 @@ impl Session {
         done.map_err(|error| self.failure(&error, script))
     }
 
+    /// Runs a statement of a session: its variables, functions and imports are there for those after it.
+    pub fn evaluate(&mut self, script: &Script) -> Result<Dynamic, Box<Failure>> {
+        self.lab.set_script(&script.name);
+        let ast = self.compile(script)?;
+        let value = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.scope, &ast);
+        let value = value.map_err(|error| self.failure(&error, script))?;
+        let kept = self.to_keep(&ast, script);
+        for kept in kept.map_err(|error| self.failure(&error, script))? {
+            register(&mut self.engine, &kept);
+            self.kept.push(kept);
+        }
+        Ok(value)
+    }
+
+    fn to_keep(&self, ast: &AST, script: &Script) -> Result<Vec<Kept>, Box<EvalAltResult>> {
+        let mut kept = Vec::new();
+        for statement in ast.statements() {
+            let Stmt::Import(import, position) = statement else { continue };
+            let Expr::StringConstant(path, _) = &import.0 else { continue };
+            let resolver = self.engine.module_resolver();
+            let module = resolver.resolve(&self.engine, Some(&script.name), path, *position)?;
+            let alias = if import.1.name.is_empty() { path.as_str() } else { import.1.name.as_str() };
+            kept.push(Kept::Import(alias.to_string(), module));
+        }
+        if ast.has_functions() {
+            let mut functions = ast.clone_functions_only();
+            functions.set_source(script.name.as_str());
+            kept.push(Kept::Functions(Module::eval_ast_as_new(Scope::new(), &functions, &self.engine)?.into()));
+        }
+        Ok(kept)
+    }
+
+    /// Notes the present point.
+    pub fn mark(&self) -> Mark {
+        Mark { scope: self.scope.clone(), kept: self.kept.len() }
+    }
+
+    /// Goes back to a point: variables have the values that they had, what was defined or imported since is not there.
+    pub fn go_back(&mut self, mark: Mark) {
+        self.scope = mark.scope;
+        if self.kept.len() > mark.kept {
+            self.kept.truncate(mark.kept);
+            // An engine forgets nothing: another one takes its place.
+            self.engine = engine_for(&self.lab, &self.dirs, &self.args, &self.texts).0;
+            self.kept.iter().for_each(|kept| register(&mut self.engine, kept));
+        }
+    }
+
+    /// Forgets all that the statements so far have left.
+    pub fn reset(&mut self) {
+        self.kept.clear();
+        (self.engine, self.scope) = engine_for(&self.lab, &self.dirs, &self.args, &self.texts);
+    }
+
+    /// Returns the variables, the last of each name, in the order of their names.
+    pub fn variables(&self) -> Vec<Variable> {
+        let mut found: BTreeMap<String, Variable> = BTreeMap::new();
+        for (name, _, value) in self.scope.iter() {
+            let keys = value.read_lock::<rhai::Map>().map(|map| map.keys().map(ToString::to_string).collect());
+            let netns =
+                value.clone().try_cast::<NetnsHandle>().or_else(|| Some(value.clone().try_cast::<Dev>()?.netns));
+            let variable = Variable {
+                name: name.to_string(),
+                kind: catalog::shown_type(self.engine.map_type_name(value.type_name())).to_string(),
+                keys: keys.unwrap_or_default(),
+                netns: netns.map(|netns| netns.0.name.clone()),
+            };
+            found.insert(variable.name.clone(), variable);
+        }
+        found.into_values().collect()
+    }
+
+    /// Returns the names of the functions that the statements so far have defined, and of the modules that they imported.
+    pub fn defined(&self) -> (Vec<String>, Vec<String>) {
+        let (mut functions, mut modules) = (Vec::new(), Vec::new());
+        for kept in &self.kept {
+            match kept {
+                Kept::Functions(module) => {
+                    functions.extend(module.iter_script_fn_info().map(|(_, _, name, ..)| name.to_string()));
+                }
+                Kept::Import(alias, _) => modules.push(alias.clone()),
+            }
+        }
+        functions.retain(|name| !name.starts_with("anon$"));
+        (functions, modules)
+    }
+
     fn failure(&self, error: &EvalAltResult, script: &Script) -> Box<Failure> {
         Box::new(Failure::of(error, script, &self.engine))
     }
@@ -93,6 +181,52 @@ impl Session {
     pub fn texts(&self) -> &Texts {
         &self.texts
     }
+}
+
+fn register(engine: &mut Engine, kept: &Kept) {
+    match kept {
+        Kept::Functions(module) => engine.register_global_module(module.clone()),
+        Kept::Import(alias, module) => engine.register_static_module(alias, module.clone()),
+    };
+}
+
+/// Makes an engine for a lab, and the scope that its scripts begin with.
+fn engine_for(lab: &LabHandle, dirs: &Dirs, args: &rhai::Map, texts: &Texts) -> (Engine, Scope<'static>) {
+    let mut engine = bare();
+    engine.set_default_tag(Dynamic::from(lab.clone()));
+    let mut scope = Scope::new();
+    let mut globals = Module::new();
+    let host = Dynamic::from(NetnsHandle::new(NetnsRef::host()));
+    for (name, value) in [("host", host), ("args", Dynamic::from(Args::new(args.clone())))] {
+        // In the scope for strict variables at compile time, and in a global module for functions at run time.
+        scope.push_constant_dynamic(name, value.clone());
+        globals.set_var(name, value);
+    }
+    engine.register_global_module(globals.into());
+    engine.set_module_resolver(Resolver {
+        dirs: dirs.clone(),
+        scope: scope.clone(),
+        texts: texts.clone(),
+        done: Rc::default(),
+    });
+    let said = lab.clone();
+    engine.on_print(move |text| {
+        // The lab is gone only once the run is over, and then nobody prints.
+        let _ = said.with(|lab| {
+            lab.say(&Event::Print(text.to_string()));
+            Ok(())
+        });
+    });
+    let noted = lab.clone();
+    engine.on_debug(move |text, source, position| {
+        let at = source.map_or_else(|| position.to_string(), |source| format!("{source}:{position:?}"));
+        let _ = noted.with(|lab| {
+            lab.say(&Event::Debug(format!("{at}: {text}")));
+            Ok(())
+        });
+    });
+    engine.on_progress(|_| net::signal::caught().map(|signal| Dynamic::from(i64::from(signal))));
+    (engine, scope)
 }
 
 /// Makes an engine that knows our functions and limits, and no lab: enough to compile, and to list what there is.

@@ -6,10 +6,13 @@ mod check;
 mod engine;
 mod failure;
 pub mod header;
+pub mod lexer;
 pub mod reference;
 mod sources;
+mod vocabulary;
 
 pub use check::check;
-pub use engine::{Session, bare};
+pub use engine::{Mark, Session, Variable, bare};
 pub use failure::Failure;
 pub use sources::{Dirs, Script, Texts, Workflow, module_names, workflows};
+pub use vocabulary::{Callable, Choice, KEYWORDS, VALUES, Vocabulary};

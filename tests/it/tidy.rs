@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, each of which may use those behind it.
-const HOUSE: [&str; 6] = ["cmd", "repl", "script", "prim", "lab", "net"];
+const HOUSE: [&str; 7] = ["cmd", "repl", "terminal", "script", "prim", "lab", "net"];
 const LINES_MAX: usize = 600;
 
 struct Source {

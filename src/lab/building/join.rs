@@ -1,0 +1,54 @@
+//! Going on with a lab that is up: what a session at a prompt does that joins it.
+
+use std::hash::{BuildHasher, RandomState};
+
+use super::{Lab, Origin};
+use crate::lab::error::{Error, Kind, Result};
+use crate::lab::event::Listener;
+use crate::lab::journal::Journal;
+use crate::lab::kernel::Kernel;
+use crate::lab::state::StateDir;
+use crate::lab::step::Steps;
+use crate::lab::view;
+
+impl Lab {
+    /// Goes on with the lab `name`, which must be up, and locks it. It stays noted as up: if this process dies, the lab
+    /// stays, with what was added to it.
+    pub fn join(state: StateDir, name: &str, steps: &Steps, listener: Listener) -> Result<Lab> {
+        let doing = || format!("join lab `{name}`");
+        let mut dir = state.find(name)?;
+        dir.lock(&state)?;
+        let record = dir.record()?;
+        if !state.is_up(&record)? {
+            return Err(Error::new(Kind::Gone, doing())
+                .because("it is not up: its run died, or the machine was restarted")
+                .hint(format!("`topo down {name}` or `topo gc` removes what is left of it")));
+        }
+        let (mut model, applied) = view::fold(&dir, steps)?;
+        model.spread(RandomState::new().hash_one(&record.mark));
+        let journal = Journal::open(&dir.journal())?;
+        let kernel =
+            Kernel::open_among(&state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+        Ok(Lab {
+            origin: Origin {
+                name: record.name,
+                named: true,
+                any_name: false,
+                script: record.script,
+                kind: record.kind,
+                parent: record.parent,
+                tied_to: record.tied_to,
+            },
+            state,
+            claimed: Some((dir, journal)),
+            kernel,
+            model,
+            pending: Vec::new(),
+            next_step: applied.last().map_or(1, |last| last.no + 1),
+            applied,
+            seed: RandomState::new().hash_one(&record.mark),
+            checks: Vec::new(),
+            listener,
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! Taking a lab back to an earlier point: what a session at a prompt does with a statement that failed, or that is undone.
+
+use std::collections::BTreeSet;
+
+use super::Lab;
+use crate::lab::down;
+use crate::lab::error::{Error, Result};
+use crate::lab::model::TableRef;
+use crate::lab::step::Steps;
+use crate::lab::undo;
+
+/// A point in the building of a lab, with nothing left to settle.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    applied: usize,
+    next_no: u32,
+    tables: BTreeSet<TableRef>,
+    parts: BTreeSet<String>,
+    checks: usize,
+}
+
+impl Lab {
+    /// Notes the present point; what was asked for so far is settled first.
+    pub fn checkpoint(&mut self) -> Result<Checkpoint> {
+        self.settle()?;
+        Ok(Checkpoint {
+            applied: self.applied.len(),
+            next_no: self.model.first_free_no(),
+            tables: self.model.tables().clone(),
+            parts: self.parts()?,
+            checks: self.checks.len(),
+        })
+    }
+
+    /// Returns the names of all labs that are parts of this one, and of those parts.
+    fn parts(&self) -> Result<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        let mut left = match self.claimed {
+            Some(_) => vec![self.origin.name.clone()],
+            None => Vec::new(),
+        };
+        while let Some(name) = left.pop() {
+            for part in self.state.children(&name)? {
+                if found.insert(part.clone()) {
+                    left.push(part);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Says what was done since `point` that can't be taken back, if anything was: a removal.
+    pub fn lost_since(&self, point: &Checkpoint) -> Result<Option<String>> {
+        let removal = self.applied[point.applied..].iter().find(|asked| asked.step.is_removal());
+        if let Some(asked) = removal {
+            return Ok(Some(asked.step.doing()));
+        }
+        let parts = self.parts()?;
+        Ok(point.parts.difference(&parts).next().map(|part| format!("take down lab `{part}`")))
+    }
+
+    /// Takes back all that was done since `point`, and returns every failure met on the way. What can't be taken back stays as
+    /// it is; handles to what is gone are told `why`.
+    pub fn rewind(&mut self, point: &Checkpoint, steps: &Steps, why: &str) -> Vec<Error> {
+        for asked in self.pending.drain(..).rev() {
+            asked.step.unplan(&mut self.model, why);
+        }
+        let mut errors = Vec::new();
+        match self.parts() {
+            Ok(parts) => {
+                for part in parts.difference(&point.parts) {
+                    let done = down::down(&self.state, part, steps, &mut self.listener);
+                    errors.extend(done.into_iter().filter(|error| error.kind() != crate::lab::Kind::Missing));
+                }
+            }
+            Err(error) => errors.push(error),
+        }
+        let undone = self.applied.split_off(point.applied.min(self.applied.len()));
+        let listener = &mut self.listener;
+        errors.extend(undo::undo(&mut self.kernel, &undone, &mut |asked| listener(&asked.event(true))));
+        if let (Some((_, journal)), Some(first)) = (&mut self.claimed, undone.first()) {
+            if errors.is_empty() {
+                errors.extend(journal.undone(first.no).err());
+            }
+        }
+        for asked in undone.iter().rev() {
+            asked.step.unplan(&mut self.model, why);
+        }
+        if !errors.is_empty() {
+            // The journal has them too: the end of the lab tries again.
+            self.applied.extend(undone);
+        }
+        self.model.forget_since(point.next_no, why);
+        self.model.set_tables(point.tables.clone());
+        self.checks.truncate(point.checks);
+        errors
+    }
+
+    /// Tells whether the lab's directory is still there, or was never made: nobody took it from this process.
+    pub fn is_known(&self) -> bool {
+        self.claimed.as_ref().is_none_or(|(dir, _)| dir.record().is_ok_and(|record| record.mark == self.kernel.mark()))
+    }
+}

@@ -1,0 +1,1 @@
+//! The session at a prompt.

@@ -1,0 +1,249 @@
+//! The words of a script as it is typed: enough to colour it, to find what stands before the cursor, and to tell whether a
+//! statement goes on. Never wrong about where a string or a comment ends; what the words mean is rhai's to say.
+
+use std::ops::Range;
+
+use rhai::{Engine, ParseErrorType};
+
+/// A piece of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// What it is.
+    pub kind: TokenKind,
+    /// Where it stands, in bytes.
+    pub range: Range<usize>,
+}
+
+/// What a piece of a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// A name or a keyword.
+    Word,
+    /// A number.
+    Number,
+    /// A string or a character; whether its end is there.
+    Text {
+        /// Whether its end is there.
+        closed: bool,
+    },
+    /// A comment; whether its end is there.
+    Comment {
+        /// Whether its end is there.
+        closed: bool,
+    },
+    /// One character of anything else but space.
+    Symbol(char),
+}
+
+/// Parts a text into its tokens; space is left out.
+pub fn tokens(text: &str) -> Vec<Token> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(c) = text[at..].chars().next() {
+        let rest = &text[at..];
+        let (kind, length) = match c {
+            _ if c.is_whitespace() => {
+                at += c.len_utf8();
+                continue;
+            }
+            '/' if rest.starts_with("//") => {
+                (TokenKind::Comment { closed: true }, rest.find('\n').unwrap_or(rest.len()))
+            }
+            '/' if rest.starts_with("/*") => block_comment(rest),
+            '"' | '\'' => quoted(rest, c),
+            '`' => template(rest),
+            '#' if is_raw(rest) => raw(rest),
+            '0'..='9' => {
+                let is_part = |c: char| c.is_alphanumeric() || c == '_';
+                (TokenKind::Number, rest.find(|c| !is_part(c)).unwrap_or(rest.len()))
+            }
+            _ if is_word(c) => (TokenKind::Word, rest.find(|c| !is_word(c)).unwrap_or(rest.len())),
+            _ => (TokenKind::Symbol(c), c.len_utf8()),
+        };
+        found.push(Token { kind, range: at..at + length });
+        at += length;
+    }
+    found
+}
+
+/// Tells whether a character is part of a name.
+pub fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// rhai's comments nest.
+fn block_comment(text: &str) -> (TokenKind, usize) {
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < text.len() {
+        let rest = &text[at..];
+        if rest.starts_with("/*") {
+            depth += 1;
+            at += 2;
+        } else if rest.starts_with("*/") {
+            depth -= 1;
+            at += 2;
+            if depth == 0 {
+                return (TokenKind::Comment { closed: true }, at);
+            }
+        } else {
+            at += rest.chars().next().map_or(1, char::len_utf8);
+        }
+    }
+    (TokenKind::Comment { closed: false }, text.len())
+}
+
+/// A string between quotes ends with its line, closed or not.
+fn quoted(text: &str, quote: char) -> (TokenKind, usize) {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            '\n' if !escaped => return (TokenKind::Text { closed: false }, at),
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if c == quote => return (TokenKind::Text { closed: true }, at + c.len_utf8()),
+            _ => {}
+        }
+    }
+    (TokenKind::Text { closed: false }, text.len())
+}
+
+/// A string between backticks goes over lines, and has expressions in it.
+fn template(text: &str) -> (TokenKind, usize) {
+    let (mut depth, mut at) = (0_usize, 1);
+    while at < text.len() {
+        let rest = &text[at..];
+        if rest.starts_with("${") {
+            depth += 1;
+            at += 2;
+            continue;
+        }
+        match rest.chars().next() {
+            Some('{') if depth > 0 => depth += 1,
+            Some('}') if depth > 0 => depth -= 1,
+            Some('`') if depth == 0 => return (TokenKind::Text { closed: true }, at + 1),
+            _ => {}
+        }
+        at += rest.chars().next().map_or(1, char::len_utf8);
+    }
+    (TokenKind::Text { closed: false }, text.len())
+}
+
+fn is_raw(text: &str) -> bool {
+    text.trim_start_matches('#').starts_with('"')
+}
+
+fn raw(text: &str) -> (TokenKind, usize) {
+    let hashes = text.len() - text.trim_start_matches('#').len();
+    let end = format!("\"{}", "#".repeat(hashes));
+    match text[hashes + 1..].find(&end) {
+        Some(at) => (TokenKind::Text { closed: true }, hashes + 1 + at + end.len()),
+        None => (TokenKind::Text { closed: false }, text.len()),
+    }
+}
+
+/// Tells whether a text that does not compile as it is would with more lines behind it.
+///
+/// `engine` should not be strict about variables: what is in scope is not known here.
+pub fn goes_on(text: &str, engine: &Engine) -> bool {
+    let tokens = tokens(text);
+    let depth: i64 = tokens
+        .iter()
+        .map(|token| match token.kind {
+            TokenKind::Symbol('(' | '[' | '{') => 1,
+            TokenKind::Symbol(')' | ']' | '}') => -1,
+            _ => 0,
+        })
+        .sum();
+    match tokens.last().map(|token| (token.kind, &text[token.range.clone()])) {
+        None => return false,
+        // rhai compiles a comment without its end.
+        Some((TokenKind::Comment { closed: false }, _)) => return true,
+        Some((TokenKind::Text { closed: false }, string)) => return !string.starts_with(['"', '\'']),
+        _ => {}
+    }
+    let Err(error) = engine.compile(text) else { return false };
+    match *error.0 {
+        ParseErrorType::UnexpectedEOF => true,
+        _ => depth > 0 && is_at_end(text, error.1),
+    }
+}
+
+/// Tells whether a position is behind the last word of a text.
+fn is_at_end(text: &str, position: rhai::Position) -> bool {
+    let (Some(line), Some(column)) = (position.line(), position.position()) else { return true };
+    let start: usize = text.split_inclusive('\n').take(line - 1).map(str::len).sum();
+    let rest = text.get(start..).unwrap_or("");
+    let at = rest.char_indices().nth(column.saturating_sub(1)).map_or(rest.len(), |(at, _)| at);
+    tokens(&rest[at..]).is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(text: &str) -> Vec<(TokenKind, &str)> {
+        tokens(text).iter().map(|token| (token.kind, &text[token.range.clone()])).collect()
+    }
+
+    #[test]
+    fn a_line_is_parted() {
+        let (closed, open) = (TokenKind::Text { closed: true }, TokenKind::Text { closed: false });
+        assert_eq!(
+            kinds("let h1 = \"a\\\"b\" + 10; // x"),
+            [
+                (TokenKind::Word, "let"),
+                (TokenKind::Word, "h1"),
+                (TokenKind::Symbol('='), "="),
+                (closed, "\"a\\\"b\""),
+                (TokenKind::Symbol('+'), "+"),
+                (TokenKind::Number, "10"),
+                (TokenKind::Symbol(';'), ";"),
+                (TokenKind::Comment { closed: true }, "// x"),
+            ]
+        );
+        assert_eq!(kinds("`a ${ #{b: 1} } c`"), [(closed, "`a ${ #{b: 1} } c`")]);
+        assert_eq!(kinds("`a\nb"), [(open, "`a\nb")]);
+        assert_eq!(kinds("\"ab\nc"), [(open, "\"ab"), (TokenKind::Word, "c")]);
+        assert_eq!(
+            kinds("#\"a\"b\"#"),
+            [(TokenKind::Text { closed: false }, "#\"a\"b\"#")].map(|_| (closed, "#\"a\"b\"#"))
+        );
+        assert_eq!(kinds("/* a /* b */ c"), [(TokenKind::Comment { closed: false }, "/* a /* b */ c")]);
+        assert_eq!(kinds("é'ü'"), [(TokenKind::Word, "é"), (closed, "'ü'")]);
+    }
+
+    #[test]
+    fn a_statement_goes_on_while_something_is_open() {
+        let engine = Engine::new();
+        for text in [
+            "fn f() {",
+            "f(1,",
+            "let x =",
+            "for i in 0..3 {\n f(i);",
+            "`a",
+            "/* a",
+            "x.map(|y| {",
+            "1 +",
+            "if true",
+            "#{ a: 1,",
+        ] {
+            assert!(goes_on(text, &engine), "{text:?}");
+        }
+        for text in ["", "f(1)", "let x = 1", "f(1))", "\"a", "}", "let let", "// a", "f(1) g(2)", "x[1] }"] {
+            assert!(!goes_on(text, &engine), "{text:?}");
+        }
+    }
+
+    proptest::proptest! {
+        /// No text, however broken, is parted wrongly: the tokens are in order and within it.
+        #[test]
+        fn any_text_is_parted(text in ".*") {
+            let mut end = 0;
+            for token in tokens(&text) {
+                assert!(token.range.start >= end && token.range.end > token.range.start);
+                assert!(text.get(token.range.clone()).is_some());
+                end = token.range.end;
+            }
+        }
+    }
+}
