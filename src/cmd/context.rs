@@ -84,6 +84,12 @@ pub(super) fn this_program() -> Result<PathBuf> {
     std::env::current_exe().map_err(|source| Error::file("find the program itself", &source))
 }
 
+/// Returns where the lines of sessions are kept: `toposcript/history` in `$XDG_STATE_HOME`, or `~/.local/state`.
+pub(super) fn history() -> Option<PathBuf> {
+    let state = variable_path("XDG_STATE_HOME").or_else(|| Some(variable_path("HOME")?.join(".local/state")));
+    Some(state?.join("toposcript/history"))
+}
+
 /// Arms the seam of the crash tests, in builds with debug assertions: `TOPO_FAULT=fail:3`, `kill:3`, or
 /// `kill-kernel:3`, which doesn't count changes of files.
 pub(super) fn arm_fault() {

@@ -12,6 +12,7 @@ mod gc;
 mod inside;
 mod ls;
 mod output;
+mod repl;
 mod run;
 mod scripts;
 mod show;
@@ -46,6 +47,8 @@ struct Cli {
 enum Command {
     /// Runs a script: builds its lab, and leaves it up
     Run(run::Args),
+    /// Builds a lab by hand, at a prompt
+    Repl(repl::Args),
     /// Checks a script without running it: syntax, unknown functions, wrong arguments, unknown options
     Check(check::Args),
     /// Lists the labs
@@ -102,6 +105,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<u8, Trouble> {
     };
     match cli.command {
         Command::Run(args) => run::run(args, context),
+        Command::Repl(args) => repl::repl(&args, context),
         Command::Check(args) => check::check(&args, context),
         Command::Ls(args) => ls::ls(&args, context),
         Command::Show(args) => show::show(&args, context),

@@ -1,1 +1,205 @@
-//! The session at a prompt.
+//! The session at a prompt: a lab built by hand, statement by statement, each of which can be taken back.
+//!
+//! | file | what it is |
+//! | --- | --- |
+//! | `mod.rs` | the session from its first prompt to its end |
+//! | `session.rs` | the lab, and the statements that build it |
+//! | `commands.rs` | what begins with a colon |
+//! | `input.rs` | the thread that reads lines: an editor, or a pipe |
+//! | `helper.rs` | what the editor asks while a line is typed |
+//! | `complete.rs` | what can stand at the cursor |
+//! | `show.rs` | how values and the lab are shown |
+
+mod commands;
+mod complete;
+mod helper;
+mod input;
+mod session;
+mod show;
+
+use std::cell::Cell;
+use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+
+use crate::lab::{Event, Lab, Listener};
+use crate::net;
+use crate::prim;
+use crate::script::{Dirs, Failure, Texts, Vocabulary};
+use crate::terminal::{self, Style, counted, report, talk, wants_colour};
+use complete::Known;
+use input::{Input, Reader};
+use session::{Begin, Session, Went};
+
+/// What a session is begun with.
+pub struct Setup {
+    /// The user's own directories of modules and workflows.
+    pub dirs: Dirs,
+    /// Where the lines that were typed are kept.
+    pub history: Option<PathBuf>,
+    /// Whether the lab was up before.
+    pub joined: bool,
+    /// Whether a new lab stays up at the end, unasked.
+    pub keep: bool,
+}
+
+/// Returns what the lab of a session has to say to, and the switch that shows each step.
+pub fn listener() -> (Listener, Rc<Cell<bool>>) {
+    let trace = Rc::new(Cell::new(false));
+    let switch = trace.clone();
+    let (mut shows, _) = terminal::listener(Style { json: false, trace: true });
+    let listener = move |event: &Event| {
+        if switch.get() || !matches!(event, Event::Step { .. }) {
+            shows(event);
+        }
+    };
+    (Box::new(listener), trace)
+}
+
+/// Holds a session on the terminal, or on what is piped in, and returns its exit code.
+pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
+    let Setup { dirs, history, joined, keep } = setup;
+    let interactive = std::io::stdin().is_terminal();
+    let before = interactive.then(|| tcgetattr(std::io::stdin()).ok()).flatten();
+    let known = Arc::new(Mutex::new(Known::default()));
+    let reader = match interactive {
+        true => {
+            let collected = known.clone();
+            let library = dirs.clone();
+            // What there is to complete takes longer to collect than the first key to be pressed.
+            let collect = move || {
+                let vocabulary = Arc::new(Vocabulary::collect(&library));
+                collected.lock().unwrap_or_else(PoisonError::into_inner).vocabulary = vocabulary;
+            };
+            let _ = std::thread::Builder::new().name("vocabulary".into()).spawn(collect);
+            Reader::at_terminal(known.clone(), history, wants_colour(std::io::stdout().is_terminal()))
+        }
+        false => Reader::from_pipe(),
+    };
+    let mut session = Session::begin(Begin { lab, dirs, joined, interactive, trace });
+    if interactive {
+        let name = session.name();
+        talk(&match joined {
+            true => format!("lab `{name}`, which was up; `:help` lists the commands\n"),
+            false => format!("a new lab, `{name}`; `:help` lists the commands\n"),
+        });
+    }
+    let held = catch_unwind(AssertUnwindSafe(|| hold(&mut session, &reader, &known)));
+    let code = match &held {
+        Ok(end) => conclude(session, &reader, end, keep),
+        // A defect of ours must leave nothing behind either.
+        Err(_) => conclude(session, &reader, &End::Cut(1), false),
+    };
+    restore(before.as_ref());
+    match held {
+        Ok(_) => code,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+/// How a session came to its end.
+enum End {
+    /// The user left, or there is no more to read.
+    Left,
+    /// The terminal, or what was piped in, ended: nobody is there to be asked.
+    Over,
+    /// It was ended, with an exit code.
+    Cut(u8),
+}
+
+fn hold(session: &mut Session, reader: &Reader, known: &Mutex<Known>) -> End {
+    let interactive = session.is_interactive();
+    let mut checks_failed = false;
+    loop {
+        if interactive {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = session.known(&known);
+        }
+        let mut line = 0;
+        let went = match reader.statements(format!("{}> ", session.name())) {
+            Input::Text(text, first) => {
+                line = first;
+                session.enter(&text)
+            }
+            Input::GivenUp => Went::Well,
+            Input::End if interactive => return End::Left,
+            Input::End if checks_failed => return End::Cut(1),
+            Input::End => return End::Over,
+            Input::Failed(why) => {
+                talk(&format!("error: read the next line: {why}\n"));
+                return End::Cut(1);
+            }
+            Input::Signal => Went::Well,
+        };
+        if let Some(signal) = net::signal::ending() {
+            return End::Cut(128 + u8::try_from(signal).unwrap_or(0));
+        }
+        match went {
+            Went::Well => {}
+            Went::Failed if !interactive => {
+                talk(&format!("stopped at line {line} of standard input\n"));
+                return End::Cut(1);
+            }
+            Went::Failed => {}
+            Went::CheckFailed => checks_failed = true,
+        }
+        if session.quits() {
+            return End::Left;
+        }
+    }
+}
+
+/// Ends the session: the lab stays or goes.
+fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
+    let (interactive, joined) = (session.is_interactive(), session.has_joined());
+    let mut code = match end {
+        End::Cut(code) => *code,
+        End::Left | End::Over => 0,
+    };
+    let Some(mut lab) = session.into_lab() else { return code };
+    let name = lab.name().to_string();
+    let failed = |error: &crate::lab::Error| report(&Failure::from(error), &Texts::default());
+    if !lab.is_known() {
+        talk(&format!("lab `{name}` was taken down by something else\n"));
+        return code;
+    }
+    let size = lab.size();
+    let asked = || {
+        matches!(end, End::Left)
+            && interactive
+            && reader.agrees(&format!("keep lab `{name}`, made by {}?", counted(size, "step", "steps")))
+    };
+    let stays = joined || (size > 0 && (keep || asked()));
+    if stays {
+        match lab.leave_up() {
+            Ok(true) if !joined => talk(&format!("lab `{name}` is up; `topo down {name}` takes it down\n")),
+            Ok(_) => {}
+            Err(error) => {
+                failed(&error);
+                code = code.max(1);
+            }
+        }
+        return code;
+    }
+    let errors = lab.take_down(&prim::steps());
+    errors.iter().for_each(failed);
+    if !errors.is_empty() {
+        talk(&format!("lab `{name}` is not wholly gone: `topo down {name}` tries again\n"));
+        return code.max(1);
+    }
+    if size > 0 && interactive {
+        talk(&format!("lab `{name}` is down\n"));
+    }
+    code
+}
+
+/// Sets the terminal back: the editor may still wait for a key, and leaves it raw.
+fn restore(before: Option<&Termios>) {
+    if let Some(before) = before {
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, before);
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Lab;
 use crate::lab::down;
 use crate::lab::error::{Error, Result};
+use crate::lab::event::CheckResult;
 use crate::lab::model::TableRef;
 use crate::lab::step::Steps;
 use crate::lab::undo;
@@ -94,6 +95,11 @@ impl Lab {
         self.model.set_tables(point.tables.clone());
         self.checks.truncate(point.checks);
         errors
+    }
+
+    /// Returns the results of the checks since `point`.
+    pub fn checks_since(&self, point: &Checkpoint) -> &[CheckResult] {
+        self.checks.get(point.checks..).unwrap_or(&[])
     }
 
     /// Tells whether the lab's directory is still there, or was never made: nobody took it from this process.
