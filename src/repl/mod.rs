@@ -80,7 +80,10 @@ pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
         }
         false => Reader::from_pipe(),
     };
-    let mut session = Session::begin(Begin { lab, dirs, joined, interactive, trace });
+    let reader = Rc::new(reader);
+    let asked = reader.clone();
+    let ask = Box::new(move |question: &str| asked.agrees(question));
+    let mut session = Session::begin(Begin { lab, dirs, joined, interactive, trace, ask });
     if interactive {
         let name = session.name();
         talk(&match joined {

@@ -15,11 +15,15 @@ use super::show;
 use crate::lab::{Checkpoint, Error, Kind, Lab, NetnsRef, Result, name};
 use crate::net;
 use crate::prim::{self, LabHandle};
+use crate::script::lexer::{self, TokenKind};
 use crate::script::{self, Dirs, Failure, Mark, Script, catalog};
 use crate::terminal::{self, data, report, talk};
 
 /// How many statements keep the values that the variables had before them.
 const UNDO_MAX: usize = 100;
+
+/// Asks whoever types a question; tells whether the answer is yes.
+pub(super) type Ask = Box<dyn Fn(&str) -> bool>;
 
 /// A statement that holds.
 struct Done {
@@ -55,6 +59,7 @@ pub(super) struct Session {
     trace: Rc<Cell<bool>>,
     times: bool,
     quits: bool,
+    ask: Ask,
 }
 
 /// What a session begins with.
@@ -64,11 +69,13 @@ pub(super) struct Begin {
     pub joined: bool,
     pub interactive: bool,
     pub trace: Rc<Cell<bool>>,
+    /// Asks the user a question.
+    pub ask: Ask,
 }
 
 impl Session {
     pub(super) fn begin(begin: Begin) -> Session {
-        let Begin { lab, dirs, joined, interactive, trace } = begin;
+        let Begin { lab, dirs, joined, interactive, trace, ask } = begin;
         let name = lab.name().to_string();
         let lab = LabHandle::new(lab, "");
         let script = script::Session::new(&lab, &dirs, rhai::Map::new());
@@ -84,6 +91,7 @@ impl Session {
             trace,
             times: false,
             quits: false,
+            ask,
         }
     }
 
@@ -110,7 +118,7 @@ impl Session {
         }
         if trimmed.starts_with(':') {
             return match commands::run(self, trimmed) {
-                Ok(()) => Went::Well,
+                Ok(went) => went,
                 Err(error) => self.failed(&Failure::from(&error)),
             };
         }
@@ -126,6 +134,7 @@ impl Session {
     /// Runs statements; if they fail, what they did is taken back, and all is as before them.
     fn run(&mut self, script: Script) -> Went {
         let began = Instant::now();
+        let silent = ends_with_semicolon(&script.text);
         net::signal::forget_interrupt();
         self.count += 1;
         let before = match self.lab.with(|lab| if lab.is_known() { lab.checkpoint() } else { Err(taken(lab.name())) }) {
@@ -140,7 +149,9 @@ impl Session {
         let went = match ran {
             Ok(value) => {
                 let checks_failed = self.note(script, before, mark);
-                self.print(&value);
+                if !silent {
+                    self.print(&value);
+                }
                 if checks_failed { Went::CheckFailed } else { Went::Well }
             }
             Err(failure) => {
@@ -300,16 +311,12 @@ impl Session {
 
     pub(super) fn save(&mut self, file: &str) -> Result<()> {
         let doing = || format!("save `{}`", name::shown(file));
-        if Path::new(file).exists() {
+        let replaces = || (self.ask)(&format!("there is a file `{}`: write over it?", name::shown(file)));
+        if Path::new(file).exists() && !(self.interactive && replaces()) {
             return Err(Error::new(Kind::Exists, doing())
                 .because("there is a file of this name")
                 .hint("take another name, or remove it"));
         }
-        self.write(file)
-    }
-
-    /// Writes the script of the session to a file, whether there is one or not.
-    pub(super) fn write(&mut self, file: &str) -> Result<()> {
         let failed = |source: std::io::Error| Error::file(format!("save `{}`", name::shown(file)), &source);
         let text = self.as_script();
         let path = Path::new(file);
@@ -336,19 +343,20 @@ impl Session {
         let statements = self.statements.iter().map(|done| {
             let text = done.script.text.trim_end();
             // A statement needs its end where another one follows; a comment behind it must not swallow that.
-            let ends = script::lexer::tokens(text).last().is_none_or(|last| {
-                use script::lexer::TokenKind::{Comment, Symbol};
-                matches!(last.kind, Symbol(';') | Comment { .. })
-            });
-            if ends { format!("{text}\n") } else { format!("{text};\n") }
+            let commented =
+                lexer::tokens(text).last().is_some_and(|last| matches!(last.kind, TokenKind::Comment { .. }));
+            match (ends_with_semicolon(text), commented) {
+                (true, _) => format!("{text}\n"),
+                (false, false) => format!("{text};\n"),
+                (false, true) => format!("{text}\n;\n"),
+            }
         });
         statements.collect()
     }
 
-    pub(super) fn load(&mut self, file: &str) -> Result<()> {
+    pub(super) fn load(&mut self, file: &str) -> Result<Went> {
         let script = Script::read(Path::new(file))?;
-        self.run(script);
-        Ok(())
+        Ok(self.run(script))
     }
 
     pub(super) fn trace(&mut self, word: &str) -> Result<()> {
@@ -440,9 +448,19 @@ fn listed(number: usize, script: &Script) -> String {
     let first = script.text.trim().lines().next().unwrap_or("");
     let more = if script.text.trim().lines().count() > 1 { " …" } else { "" };
     match script.name.starts_with('[') {
-        true => format!("[{number}] {}{more}", name::shown(first)),
+        true => {
+            let first: String = first.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            format!("[{number}] {first}{more}")
+        }
         false => format!("[{number}] :load {}", script.name),
     }
+}
+
+/// Tells whether a text ends with a semicolon, perhaps with a comment behind it: its value is not asked for.
+fn ends_with_semicolon(text: &str) -> bool {
+    let tokens = lexer::tokens(text);
+    let mut said = tokens.iter().rev().filter(|token| !matches!(token.kind, TokenKind::Comment { .. }));
+    said.next().is_some_and(|last| last.kind == TokenKind::Symbol(';'))
 }
 
 fn switched(command: &str, word: &str, now: bool) -> Result<bool> {

@@ -29,7 +29,7 @@ pub(super) fn shown(lab: &mut Lab, value: &Dynamic) -> Result<String> {
     Ok(match as_json(value) {
         Value::Object(map) => map_lines(&map),
         Value::String(text) => format!("{text}\n"),
-        other => format!("{other}\n"),
+        other => format!("{}\n", compact(&other)),
     })
 }
 
@@ -87,6 +87,11 @@ fn compact(value: &Value) -> String {
             let parts: Vec<String> = map.iter().map(|(key, value)| format!("{key}: {}", compact(value))).collect();
             format!("#{{ {} }}", parts.join(", "))
         }
+        Value::Number(number) => match number.as_f64().filter(|_| number.is_f64()) {
+            // More digits than were measured say nothing.
+            Some(number) => ((number * 1000.0).round() / 1000.0).to_string(),
+            None => number.to_string(),
+        },
         other => other.to_string(),
     }
 }
@@ -137,7 +142,7 @@ fn dev_line(lab: &mut Lab, dev: &Dev) -> Result<String> {
             let [name, what, rest] = dev_row(row);
             format!("dev {name} of {}: {what}  {rest}", entry.dev.netns.name).trim_end().to_string() + "\n"
         }
-        None => format!("dev {}\n", entry.dev.shown()),
+        None => format!("dev {} of {}\n", entry.dev.name, entry.dev.netns.name),
     })
 }
 
