@@ -228,6 +228,11 @@ fn type_of(known: &Known, text: &str, tokens: &[Token]) -> Option<String> {
     }
 }
 
+/// Tells whether values of a type have methods of the program.
+fn is_handle(kind: &str) -> bool {
+    matches!(kind, "Netns" | "Dev" | "Net" | "Ip" | "Error")
+}
+
 fn variable<'k>(known: &'k Known, name: &str) -> Option<&'k Variable> {
     known.variables.iter().find(|variable| variable.name == name)
 }
@@ -245,8 +250,8 @@ fn members(known: &Known, place: &Place<'_>) -> Vec<String> {
     for callable in &known.vocabulary.callables {
         let fits = match &kind {
             Some(kind) => callable.receiver.as_ref() == Some(kind),
-            // Of an unknown type: what is the program's own.
-            None => callable.ours && callable.receiver.is_some(),
+            // Of an unknown type: what handles have.
+            None => callable.ours && callable.receiver.as_deref().is_some_and(is_handle),
         };
         if fits {
             found.push(match (callable.property, callable.alone) {
@@ -273,9 +278,8 @@ fn options(known: &Known, function: &str, used: &BTreeSet<&str>) -> Vec<String> 
 
 /// What can begin an expression: variables, functions that are no methods of a handle, modules, words of rhai.
 fn names(known: &Known) -> Vec<String> {
-    let is_method = |kind: &str| matches!(kind, "Netns" | "Dev" | "Net" | "Ip");
     let free = known.vocabulary.callables.iter().filter(|callable| {
-        let method = callable.receiver.as_deref().is_some_and(is_method) && callable.signature.contains('.');
+        let method = callable.receiver.as_deref().is_some_and(is_handle) && callable.signature.contains('.');
         !callable.property && if callable.ours { !method } else { callable.receiver.is_none() }
     });
     let called = |name: &String| format!("{name}(");
