@@ -262,7 +262,7 @@ impl End<'_> {
     }
 
     fn leave_up(&mut self, name: &str, code: &mut u8) -> bool {
-        let summary = summary(&mut self.lab);
+        let holds = terminal::holds(&mut self.lab);
         let up = match self.lab.leave_up() {
             Ok(up) => up,
             Err(error) => {
@@ -273,7 +273,7 @@ impl End<'_> {
             }
         };
         if up && !self.options.json {
-            talk(&format!("lab `{name}` is up: {summary}; `topo down {name}` takes it down\n"));
+            talk(&format!("lab `{name}` is up: {holds}; `topo down {name}` takes it down\n"));
         }
         up
     }
@@ -302,11 +302,4 @@ impl End<'_> {
 
 fn of_checks(failed: usize, all: usize) -> String {
     format!("{failed} of {}", counted(all, "check", "checks"))
-}
-
-fn summary(lab: &mut Lab) -> String {
-    let model = lab.model();
-    let netns = model.all_netns().filter(|entry| entry.at.made).count();
-    let devs = model.all_devs().filter(|entry| entry.dev.made).count();
-    format!("{netns} netns, {}", counted(devs, "device", "devices"))
 }

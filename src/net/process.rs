@@ -121,6 +121,21 @@ pub fn end(processes: &[ProcessId], grace: Duration) -> Result<Vec<ProcessId>> {
     Ok(left.into_iter().map(|held| held.process).collect())
 }
 
+/// Waits until a process is over, however long that takes. Blocks the calling thread.
+///
+/// Like `tail --pid=PID -f /dev/null`.
+pub fn wait_over(process: ProcessId) -> Result<()> {
+    let Some(held) = hold(process)? else { return Ok(()) };
+    loop {
+        let mut fds = [PollFd::new(held.fd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) => return Ok(()),
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(Error::new(format!("wait for process {}", process.pid), errno as i32)),
+        }
+    }
+}
+
 struct Held {
     process: ProcessId,
     fd: OwnedFd,

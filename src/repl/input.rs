@@ -8,10 +8,11 @@ use std::sync::{Arc, Mutex};
 
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{ColorMode, CompletionType, Config, Editor};
+use rustyline::{ColorMode, CompletionType, Config, Editor, ExternalPrinter};
 
 use super::complete::Known;
 use super::helper::Helper;
+use super::watch::Above;
 use crate::script::{self, lexer};
 use crate::terminal::talk;
 
@@ -48,8 +49,13 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Starts to read from a person at a terminal. `known` is what completion goes by; it may change between two lines.
-    pub(super) fn at_terminal(known: Arc<Mutex<Known>>, history: Option<PathBuf>, coloured: bool) -> Reader {
-        Reader::start(move |asks, inputs| edit(&asks, &inputs, known, history, coloured))
+    pub(super) fn at_terminal(
+        known: Arc<Mutex<Known>>,
+        history: Option<PathBuf>,
+        above: Above,
+        coloured: bool,
+    ) -> Reader {
+        Reader::start(move |asks, inputs| edit(&asks, &inputs, known, history, &above, coloured))
     }
 
     /// Starts to read from a pipe.
@@ -106,6 +112,7 @@ fn edit(
     inputs: &Sender<Input>,
     known: Arc<Mutex<Known>>,
     history: Option<PathBuf>,
+    above: &Above,
     coloured: bool,
 ) {
     let colours = if coloured { ColorMode::Enabled } else { ColorMode::Disabled };
@@ -119,6 +126,10 @@ fn edit(
         Ok(editor) => editor,
         Err(error) => return drop(inputs.send(Input::Failed(error.to_string()))),
     };
+    // A dumb terminal has none: then nobody is told.
+    if let Ok(mut printer) = editor.create_external_printer() {
+        above.open(Box::new(move |text| drop(printer.print(text))));
+    }
     editor.set_helper(Some(Helper::new(known, coloured)));
     if let Some(path) = &history
         && path.exists()

@@ -9,6 +9,7 @@
 //! | `helper.rs` | what the editor asks while a line is typed |
 //! | `complete.rs` | what can stand at the cursor |
 //! | `show.rs` | how values and the lab are shown |
+//! | `watch.rs` | processes that end while a line is typed |
 
 mod commands;
 mod complete;
@@ -16,6 +17,7 @@ mod helper;
 mod input;
 mod session;
 mod show;
+mod watch;
 
 use std::cell::Cell;
 use std::io::IsTerminal;
@@ -30,10 +32,11 @@ use crate::lab::{Event, Lab, Listener};
 use crate::net;
 use crate::prim;
 use crate::script::{Dirs, Failure, Texts, Vocabulary};
-use crate::terminal::{self, Style, counted, report, talk, wants_colour};
+use crate::terminal::{self, Style, holds, report, talk, wants_colour};
 use complete::Known;
 use input::{Input, Reader};
 use session::{Begin, Session, Went};
+use watch::{Above, Watch};
 
 /// What a session is begun with.
 pub struct Setup {
@@ -66,6 +69,8 @@ pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
     let interactive = std::io::stdin().is_terminal();
     let before = interactive.then(|| tcgetattr(std::io::stdin()).ok()).flatten();
     let known = Arc::new(Mutex::new(Known::default()));
+    let above = Above::default();
+    let watch = Watch::new(above.clone());
     let reader = match interactive {
         true => {
             let collected = known.clone();
@@ -76,7 +81,7 @@ pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
                 collected.lock().unwrap_or_else(PoisonError::into_inner).vocabulary = vocabulary;
             };
             let _ = std::thread::Builder::new().name("vocabulary".into()).spawn(collect);
-            Reader::at_terminal(known.clone(), history, wants_colour(std::io::stdout().is_terminal()))
+            Reader::at_terminal(known.clone(), history, above.clone(), wants_colour(std::io::stdout().is_terminal()))
         }
         false => Reader::from_pipe(),
     };
@@ -91,7 +96,8 @@ pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
             false => format!("a new lab, `{name}`; `:help` lists the commands\n"),
         });
     }
-    let held = catch_unwind(AssertUnwindSafe(|| hold(&mut session, &reader, &known)));
+    let held = catch_unwind(AssertUnwindSafe(|| hold(&mut session, &reader, &known, &watch)));
+    above.close();
     let code = match &held {
         Ok(end) => conclude(session, &reader, end, keep),
         // A defect of ours must leave nothing behind either.
@@ -114,13 +120,14 @@ enum End {
     Cut(u8),
 }
 
-fn hold(session: &mut Session, reader: &Reader, known: &Mutex<Known>) -> End {
+fn hold(session: &mut Session, reader: &Reader, known: &Mutex<Known>, watch: &Watch) -> End {
     let interactive = session.is_interactive();
     let mut checks_failed = false;
     loop {
         if interactive {
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
             *known = session.known(&known);
+            watch.add(&session.processes());
         }
         let mut line = 0;
         let went = match reader.statements(format!("{}> ", session.name())) {
@@ -168,18 +175,18 @@ fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
     let failed = |error: &crate::lab::Error| report(&Failure::from(error), &Texts::default());
     if !lab.is_known() {
         talk(&format!("lab `{name}` was taken down by something else\n"));
-        return code;
+        // What of it is left, such as devices of the host, is still known here.
+        let errors = lab.take_down_lost();
+        errors.iter().for_each(failed);
+        return code.max(1);
     }
-    let size = lab.size();
-    let asked = || {
-        matches!(end, End::Left)
-            && interactive
-            && reader.agrees(&format!("keep lab `{name}`, made by {}?", counted(size, "step", "steps")))
-    };
+    let (size, holds) = (lab.size(), holds(&mut lab));
+    let asked =
+        || matches!(end, End::Left) && interactive && reader.agrees(&format!("keep lab `{name}`, with {holds}?"));
     let stays = joined || (size > 0 && (keep || asked()));
     if stays {
         match lab.leave_up() {
-            Ok(true) if !joined => talk(&format!("lab `{name}` is up; `topo down {name}` takes it down\n")),
+            Ok(true) if !joined => talk(&format!("lab `{name}` is up: {holds}; `topo down {name}` takes it down\n")),
             Ok(_) => {}
             Err(error) => {
                 failed(&error);

@@ -194,6 +194,11 @@ impl Session {
         }
     }
 
+    /// Returns the processes that statements left running.
+    pub(super) fn processes(&self) -> Vec<net::ProcessId> {
+        self.lab.with(|lab| lab.processes()).unwrap_or_default()
+    }
+
     /// Returns what completion should know now.
     pub(super) fn known(&self, before: &Known) -> Known {
         let (functions, imported) = self.script.defined();

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use crate::lab::{CheckResult, Event, Listener};
+use crate::lab::{CheckResult, Event, Lab, Listener};
 use crate::script::{Failure, Texts};
 
 pub use view::{dev_row, lab_text, netns_text};
@@ -166,4 +166,12 @@ pub fn age(created: u64, now: u64) -> String {
 /// Returns a count with its noun: `1 netns`, `2 devices`.
 pub fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Returns what a lab holds, in words: `2 netns, 3 devices`.
+pub fn holds(lab: &mut Lab) -> String {
+    let model = lab.model();
+    let netns = model.all_netns().filter(|entry| entry.at.made).count();
+    let devs = model.all_devs().filter(|entry| entry.dev.made).count();
+    format!("{netns} netns, {}", counted(devs, "device", "devices"))
 }

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::Lab;
+use crate::lab::PROCESS_MARK;
 use crate::lab::down;
 use crate::lab::error::{Error, Result};
 use crate::lab::event::CheckResult;
 use crate::lab::model::TableRef;
 use crate::lab::step::Steps;
 use crate::lab::undo;
+use crate::net::{self, ProcessId};
 
 /// A point in the building of a lab, with nothing left to settle.
 #[derive(Debug, Clone)]
@@ -100,6 +102,24 @@ impl Lab {
     /// Returns the results of the checks since `point`.
     pub fn checks_since(&self, point: &Checkpoint) -> &[CheckResult] {
         self.checks.get(point.checks..).unwrap_or(&[])
+    }
+
+    /// Returns the processes that the lab's statements left running, in whatever namespace.
+    pub fn processes(&self) -> Result<Vec<ProcessId>> {
+        let mark = self.kernel.mark();
+        net::process::with_env(PROCESS_MARK, |known| known == mark)
+            .map_err(|source| Error::kernel("look for the lab's processes", &source))
+    }
+
+    /// Takes back all that the lab made, although its directory is not there any more or is another lab's.
+    pub fn take_down_lost(&mut self) -> Vec<Error> {
+        self.claimed = None;
+        self.pending.clear();
+        let mark = self.kernel.mark();
+        let mut errors: Vec<Error> = undo::end_marked(|known| known == mark).err().into_iter().collect();
+        let listener = &mut self.listener;
+        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&asked.event(true))));
+        errors
     }
 
     /// Tells whether the lab's directory is still there, or was never made: nobody took it from this process.
