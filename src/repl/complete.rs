@@ -9,7 +9,7 @@ use crate::script::{KEYWORDS, VALUES, Variable, Vocabulary};
 
 /// What completion knows of the session: a copy, made anew after each statement.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Known {
+pub struct Known {
     /// What any script can write.
     pub vocabulary: Arc<Vocabulary>,
     /// The variables.
@@ -23,7 +23,7 @@ pub(super) struct Known {
 }
 
 /// Returns where what is typed begins, and what could stand there instead.
-pub(super) fn complete(known: &Known, text: &str) -> (usize, Vec<String>) {
+pub fn complete(known: &Known, text: &str) -> (usize, Vec<String>) {
     if text.trim_start().starts_with(':') {
         return command(known, text);
     }
@@ -41,7 +41,7 @@ pub(super) fn complete(known: &Known, text: &str) -> (usize, Vec<String>) {
 }
 
 /// Returns how the call that the end of the text is in is called.
-pub(super) fn hint(known: &Known, text: &str) -> Option<String> {
+pub fn hint(known: &Known, text: &str) -> Option<String> {
     if text.starts_with(':') {
         let name = text.trim_end();
         return COMMANDS.iter().find(|command| command.name == name).map(|command| format!("  {}", command.about));
@@ -360,3 +360,6 @@ fn fitting(mut found: Vec<String>, prefix: &str) -> Vec<String> {
     found.dedup();
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@
 //! | `watch.rs` | processes that end while a line is typed |
 
 mod commands;
-mod complete;
+pub mod complete;
 mod helper;
 mod input;
 mod session;
