@@ -59,6 +59,8 @@ pub struct Lab {
     next_step: u64,
     seed: u64,
     checks: Vec<CheckResult>,
+    /// How often something was done that is no step, such as a command.
+    acts: u64,
     listener: Listener,
 }
 
@@ -79,6 +81,7 @@ impl Lab {
             next_step: 1,
             seed,
             checks: Vec::new(),
+            acts: 0,
             listener,
         })
     }
@@ -111,6 +114,7 @@ impl Lab {
         };
         std::mem::swap(&mut inner.listener, &mut self.listener);
         self.checks.append(&mut inner.checks);
+        self.acts += inner.acts;
         errors
     }
 
@@ -337,6 +341,11 @@ impl Lab {
         for asked in self.pending.drain(from..).rev() {
             asked.step.unplan(&mut self.model, &why);
         }
+    }
+
+    /// Notes that something is done which is no step: a command, an address given back.
+    pub fn note_act(&mut self) {
+        self.acts += 1;
     }
 
     /// Notes the result of a check.

@@ -31,6 +31,7 @@ pub struct Kernel {
     open: VecDeque<Open>,
     maker: Option<NetnsMaker>,
     expect_gone: Vec<DevRef>,
+    exact: bool,
 }
 
 impl Kernel {
@@ -49,12 +50,24 @@ impl Kernel {
             open: VecDeque::new(),
             maker: None,
             expect_gone: Vec::new(),
+            exact: false,
         })
     }
 
     /// Opens the kernel for a lab of `state`, whose other labs it then knows of.
     pub fn open_among(state: &StateDir, mark: &str) -> net::Result<Kernel> {
         Ok(Kernel { state: Some(state.clone()), ..Kernel::open(mark)? })
+    }
+
+    /// Makes steps remember what they change of the lab's own things too: each is to be taken back alone, while the others stay.
+    pub fn undo_exactly(&mut self) {
+        self.exact = true;
+    }
+
+    /// Tells whether a step must remember what it changes of a thing, which the lab `made` or not: what it made goes as a whole
+    /// with the lab.
+    pub fn must_remember(&self, made: bool) -> bool {
+        !made || self.exact
     }
 
     /// Returns the fields of the steps of one sort that other labs on this host have: what they hold in common with this one

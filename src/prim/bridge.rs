@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Group;
 use super::carry::{self, Carry};
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::dev::add_link_local;
+use super::dev_change::add_link_local;
 use super::firewalls::ask_let_through_bridge;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;

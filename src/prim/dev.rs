@@ -2,19 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "what `#[export_module]` makes of a property unwraps, and nothing here does")]
 
-use std::net::IpAddr;
-
-use ipnetwork::{IpNetwork, Ipv6Network};
+use ipnetwork::IpNetwork;
 use rhai::plugin::*;
-use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
+use super::dev_change::{MoveDev, RenameDev, SetUp};
 use super::handles::{self, Dev, NetnsHandle};
-use super::veth::{add_full_name, check_free, ip};
-use crate::lab::{DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
-use crate::net::{self, Change, Mac};
-use crate::{step_identity, step_sort};
+use crate::lab::{DevRef, Error, Kind, Lab, OWNER_PROTOCOL, Result, name};
+use crate::net;
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "dev",
@@ -23,282 +20,6 @@ pub(super) const GROUP: Group = Group {
     steps: &[step_sort!("rename", RenameDev), step_sort!("move", MoveDev), step_sort!("up", SetUp)],
     options: &[],
 };
-
-/// Gives a device another name.
-#[derive(Debug, Serialize, Deserialize)]
-struct RenameDev {
-    from: DevRef,
-    to: DevRef,
-}
-
-impl Step for RenameDev {
-    step_identity!("rename");
-
-    fn doing(&self) -> String {
-        format!("rename {} to `{}`", self.from.shown(), self.to.name)
-    }
-
-    fn like(&self) -> Vec<String> {
-        vec![format!(
-            "{} link set dev {} name {}",
-            ip(&self.from.netns),
-            name::kernel_name(&self.from.name),
-            name::kernel_name(&self.to.name)
-        )]
-    }
-
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_dev(self.from.no, &self.from.shown())?;
-        check_free(model, &self.to, &self.doing())?;
-        model.relocate_dev(self.from.no, self.to.clone());
-        Ok(())
-    }
-
-    fn unplan(&self, model: &mut Model, _why: &str) {
-        model.relocate_dev(self.from.no, self.from.clone());
-    }
-
-    fn hides_what_follows(&self) -> bool {
-        !self.from.made
-    }
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        rename(kernel, &self.from, &self.to)?;
-        add_full_name(kernel, &self.to)
-    }
-
-    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        // A run that was cut short got anywhere between the changes, so each is taken back, made or not.
-        let ours = [&self.from.name, &self.to.name].map(|name| name::kernel_name(name));
-        // Under a third name, it is whoever gave it that.
-        if !kernel.link(&self.to)?.is_some_and(|link| ours.contains(&link.name)) {
-            return Ok(());
-        }
-        rename(kernel, &self.to, &self.from)?;
-        match add_full_name(kernel, &self.from) {
-            Err(error) if error.is_exists() => Ok(()),
-            done => done,
-        }
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        true
-    }
-
-    // Somebody else's device leaves the namespace under its own name.
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        if self.from.made { vec![&self.from.netns] } else { Vec::new() }
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.from)
-    }
-}
-
-/// Takes the full name of `from` away and gives the device the name that the kernel has for `to`.
-fn rename(kernel: &mut Kernel, from: &DevRef, to: &DevRef) -> net::Result<()> {
-    let rtnl = kernel.rtnl(&from.netns)?;
-    if name::kernel_name(&from.name) != from.name {
-        match kernel.run(net::link::delete_altname(&rtnl, from.index, &from.name)) {
-            Err(error) if !error.is_gone() => return Err(error),
-            _ => {}
-        }
-    }
-    let new_name = name::kernel_name(&to.name);
-    let rename = Change { name: Some(&new_name), ..Change::default() };
-    match kernel.run(net::link::change(&rtnl, from.index, &rename)) {
-        // Kernels before 6.2 rename only a device that is down.
-        Err(error) if error.errno() == libc::EBUSY => {
-            kernel.run(net::link::change(&rtnl, from.index, &Change { up: Some(false), ..Change::default() }))?;
-            let both = Change { up: Some(true), ..rename };
-            kernel.run(net::link::change(&rtnl, from.index, &both))?;
-        }
-        done => done?,
-    }
-    Ok(())
-}
-
-/// Moves a device into another namespace.
-#[derive(Debug, Serialize, Deserialize)]
-struct MoveDev {
-    from: DevRef,
-    to: DevRef,
-    up: bool,
-    /// The settings of somebody else's device, which the kernel makes anew wherever it comes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    settings: Vec<(String, String)>,
-}
-
-impl Step for MoveDev {
-    step_identity!("move");
-
-    fn doing(&self) -> String {
-        format!("move {} to netns `{}`", self.from.shown(), self.to.netns.name)
-    }
-
-    fn like(&self) -> Vec<String> {
-        let short = name::kernel_name(&self.from.name);
-        vec![
-            format!("{} link set dev {short} netns {}", ip(&self.from.netns), self.to.netns.name),
-            format!("{} link set dev {short} up", ip(&self.to.netns)),
-        ]
-    }
-
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_dev(self.from.no, &self.from.shown())?;
-        model.living_netns(&self.to.netns)?;
-        check_free(model, &self.to, &self.doing())?;
-        model.set_controller(self.from.no, None);
-        model.relocate_dev(self.from.no, self.to.clone());
-        if let Some(entry) = model.dev_mut(self.to.no) {
-            // The kernel drops them with the move.
-            entry.addresses.clear();
-        }
-        Ok(())
-    }
-
-    fn unplan(&self, model: &mut Model, _why: &str) {
-        model.relocate_dev(self.from.no, self.from.clone());
-    }
-
-    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
-        if !self.from.made && !self.from.netns.made {
-            self.settings =
-                super::sysctl::of_dev(&kernel.netns(&self.from.netns)?, &name::kernel_name(&self.from.name))?;
-        }
-        Ok(())
-    }
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        move_dev(kernel, &self.from, &self.to, self.up)
-    }
-
-    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if kernel.link(&self.to)?.is_some() {
-            move_dev(kernel, &self.to, &self.from, self.up)?;
-        } else {
-            // An undo that was cut short had moved it back, which sets it down, and no more.
-            match kernel.link(&self.from)? {
-                Some(link) if self.up && !link.up => set_up(kernel, &self.from, true)?,
-                Some(_) => {}
-                None => return Ok(()),
-            }
-        }
-        super::sysctl::restore(&kernel.netns(&self.from.netns)?, &self.settings)
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        true
-    }
-
-    // A device that the lab made goes with the namespace that it is in. Another one is fetched back first: the kernel
-    // would destroy a virtual one.
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        if self.from.made { vec![&self.to.netns] } else { Vec::new() }
-    }
-
-    fn holds_netns(&self) -> Option<&NetnsRef> {
-        (!self.from.made).then_some(&self.to.netns)
-    }
-}
-
-fn move_dev(kernel: &mut Kernel, from: &DevRef, to: &DevRef, up: bool) -> net::Result<()> {
-    let target = kernel.netns(&to.netns)?;
-    let rtnl = kernel.rtnl(&from.netns)?;
-    let change = Change { netns: Some(&target), new_index: Some(to.index), ..Change::default() };
-    kernel.run(net::link::change(&rtnl, from.index, &change))?;
-    if up { set_up(kernel, to, true) } else { Ok(()) }
-}
-
-/// Sets a device up or down.
-#[derive(Debug, Serialize, Deserialize)]
-struct SetUp {
-    dev: DevRef,
-    up: bool,
-    before: Option<bool>,
-}
-
-impl Step for SetUp {
-    step_identity!("up");
-
-    fn doing(&self) -> String {
-        format!("set {} {}", self.dev.shown(), if self.up { "up" } else { "down" })
-    }
-
-    fn like(&self) -> Vec<String> {
-        let state = if self.up { "up" } else { "down" };
-        vec![format!("{} link set dev {} {state}", ip(&self.dev.netns), name::kernel_name(&self.dev.name))]
-    }
-
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_dev(self.dev.no, &self.dev.shown()).map(|_| ())
-    }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
-        if !self.dev.made && !self.dev.netns.made {
-            self.before = kernel.link(&self.dev)?.map(|link| link.up);
-        }
-        Ok(())
-    }
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        set_up(kernel, &self.dev, self.up)
-    }
-
-    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        match (self.before, kernel.link(&self.dev)?) {
-            (Some(before), Some(link)) if link.up == self.up && before != self.up => set_up(kernel, &self.dev, before),
-            _ => Ok(()),
-        }
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        true
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.dev)
-    }
-}
-
-/// Gives a device that is about to come up the link-local address that the kernel would give it, but without duplicate
-/// address detection. That takes a second or two, in which a router asks for no neighbour and drops what it should forward
-/// (net/ipv6/ndisc.c, ndisc_send_ns); `tests/suite/route.rhai` shows it. The kernel then finds the address there.
-pub(super) fn add_link_local(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
-    let Some(mac) = dev.mac.filter(|_| dev.made) else { return Ok(()) };
-    let rtnl = kernel.rtnl(&dev.netns)?;
-    let options = net::AddrOptions { protocol: OWNER_PROTOCOL, nodad: true, peer: None };
-    match kernel.run(net::addr::add(&rtnl, dev.index, link_local(mac), &options)) {
-        // Without IPv6, in the kernel or on the device, there is nothing to be ready for.
-        Err(error)
-            if error.is_exists() || error.is_unsupported() || error.is_denied() || error.errno() == libc::EINVAL =>
-        {
-            Ok(())
-        }
-        done => done,
-    }
-}
-
-/// Returns the link-local address that a hardware address makes.
-fn link_local(mac: Mac) -> IpNetwork {
-    let ip = mac.link_local();
-    // A prefix length of 64 is one that every IPv6 address can have.
-    Ipv6Network::new(ip, 64).map_or_else(|_| IpNetwork::from(IpAddr::V6(ip)), IpNetwork::V6)
-}
-
-fn set_up(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
-    if up {
-        add_link_local(kernel, dev)?;
-    }
-    let rtnl = kernel.rtnl(&dev.netns)?;
-    kernel.run(net::link::change(&rtnl, dev.index, &Change { up: Some(up), ..Change::default() }))
-}
 
 /// What hangs on a device of somebody else's, and what a change of it would take away for good.
 pub(super) struct Carried {
@@ -417,7 +138,7 @@ pub mod functions {
             let up = check_movable(lab, &from, &format!("move {} to netns `{}`", from.shown(), target.name))?;
             let index = lab.model().next_index(target.no);
             let to = DevRef { netns: target, index, ..from.clone() };
-            lab.ask(MoveDev { from, to, up, settings: Vec::new() }, place)
+            lab.ask(MoveDev { from, to, up, settings: Vec::new(), load: None }, place)
         })?;
         Ok(dev)
     }
@@ -549,7 +270,7 @@ fn ask_up(ctx: &NativeCallContext, dev: &Dev, up: bool) -> RhaiResultOf<()> {
         if !up {
             check_settable_down(lab, &entry.dev)?;
         }
-        lab.ask(SetUp { dev: entry.dev, up, before: None }, place)
+        lab.ask(SetUp { dev: entry.dev, up, before: None, load: None }, place)
     })
 }
 
@@ -562,15 +283,4 @@ fn link(ctx: &NativeCallContext, dev: &Dev) -> RhaiResultOf<net::Link> {
         let link = handles::look(lab, &entry.dev.netns, &doing, get)?;
         link.ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The example of RFC 4291, appendix A.
-    #[test]
-    fn a_link_local_address_is_made_of_the_hardware_address() {
-        assert_eq!(link_local(Mac([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde])).to_string(), "fe80::3656:78ff:fe9a:bcde/64");
-    }
 }

@@ -52,6 +52,9 @@ options! {
 struct SetHairpin {
     port: DevRef,
     on: bool,
+    /// How it was, of a port of the lab's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    before: Option<bool>,
 }
 
 impl SetHairpin {
@@ -85,13 +88,29 @@ impl Step for SetHairpin {
 
     fn unplan(&self, _model: &mut Model, _why: &str) {}
 
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        if !self.port.made || !kernel.must_remember(true) {
+            return Ok(());
+        }
+        match kernel.link(&self.port) {
+            // One that this settling makes.
+            Err(error) if error.is_gone() => Ok(()),
+            found => {
+                self.before = found?.and_then(|link| link.port).and_then(|port| port.options.hairpin);
+                Ok(())
+            }
+        }
+    }
+
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         self.set(kernel, self.on)
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        // A port that is the lab's own goes with the lab.
-        if self.port.made || kernel.link(&self.port)?.is_none_or(|link| link.controller.is_none()) {
+        // A port that is the lab's own goes with the lab, unless it is to be as it was.
+        if self.port.made && self.before.is_none_or(|before| before == self.on)
+            || kernel.link(&self.port)?.is_none_or(|link| link.controller.is_none())
+        {
             return Ok(());
         }
         self.set(kernel, !self.on)
@@ -230,7 +249,7 @@ fn publish(lab: &mut Lab, netns: &NetnsHandle, list: Vec<Map>, common: Map, plac
     ports.sort_by_key(|port| port.no);
     ports.dedup_by_key(|port| port.no);
     for port in ports {
-        lab.ask(SetHairpin { port, on: true }, place.clone())?;
+        lab.ask(SetHairpin { port, on: true, before: None }, place.clone())?;
     }
     if mappings.is_empty() {
         return Ok(());
@@ -345,7 +364,7 @@ pub mod functions {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let entry = port.existing(lab)?;
-            lab.ask(SetHairpin { port: entry.dev, on }, place)
+            lab.ask(SetHairpin { port: entry.dev, on, before: None }, place)
         })?;
         Ok(port)
     }

@@ -375,6 +375,7 @@ pub mod functions {
     #[rhai_fn(name = "ipam_release", return_raw)]
     pub fn ipam_release(ctx: NativeCallContext, subnet: Dynamic, ip: Dynamic) -> RhaiResultOf<bool> {
         with_lab(&ctx, |lab| {
+            lab.note_act();
             let subnet = subnet_of("release an address of", subnet)?;
             let ip: IpAddr = units::argument("release an address", ip)?;
             lab.settle()?;
@@ -392,6 +393,7 @@ pub mod functions {
     #[rhai_fn(name = "ipam_release", return_raw)]
     pub fn ipam_release_of(ctx: NativeCallContext, subnet: Dynamic, ip: Dynamic, owner: &str) -> RhaiResultOf<bool> {
         with_lab(&ctx, |lab| {
+            lab.note_act();
             let subnet = subnet_of("release an address of", subnet)?;
             let ip: IpAddr = units::argument("release an address", ip)?;
             lab.settle()?;
@@ -543,6 +545,7 @@ pub mod functions {
     #[rhai_fn(return_raw)]
     pub fn ipam_drop(ctx: NativeCallContext, subnet: Dynamic, owner: &str) -> RhaiResultOf<bool> {
         with_lab(&ctx, |lab| {
+            lab.note_act();
             let subnet = subnet_of("remove the pool", subnet)?;
             lab.settle()?;
             let store = lab.store()?;

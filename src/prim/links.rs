@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::dev::add_link_local;
+use super::dev_change::add_link_local;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::units::{self, DevMac, FromScript, Mtu};

@@ -12,6 +12,7 @@ mod carry;
 mod check;
 mod context;
 mod dev;
+mod dev_change;
 mod dnat;
 mod filter;
 mod firewalls;

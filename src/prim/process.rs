@@ -65,6 +65,7 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
         true => Error::new(Kind::Missing, doing.clone()).because(format!("there is no program `{}`", argv[0])),
         false => Error::kernel(doing.clone(), &source),
     };
+    lab.note_act();
     let (kernel, _) = lab.settled()?;
     let netns = kernel.netns(&at).map_err(|source| Error::kernel(doing.clone(), &source))?;
     // What it leaves running is found again by this, in whatever netns it is.

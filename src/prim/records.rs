@@ -196,6 +196,7 @@ pub mod functions {
     #[rhai_fn(return_raw)]
     pub fn record_remove(ctx: NativeCallContext, folder: &str, name: &str) -> RhaiResultOf<bool> {
         with_lab(&ctx, |lab| {
+            lab.note_act();
             let key = key_of(RECORDS, folder)?.below(name)?;
             lab.settled()?;
             let store = lab.store()?;

@@ -66,10 +66,14 @@ impl Step for SetSysctl {
     fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
-        if self.netns.made {
+        if !kernel.must_remember(self.netns.made) {
             return Ok(());
         }
-        let netns = kernel.netns(&self.netns)?;
+        let netns = match kernel.netns(&self.netns) {
+            // One that this settling makes.
+            Err(error) if self.netns.made && error.is_gone() => return Ok(()),
+            opened => opened?,
+        };
         match net::sysctl::read(&netns, &self.key) {
             Ok(now) => match self.twins(kernel).into_iter().next() {
                 // Another lab has set it already: whichever of the two goes last sets back what was before both.

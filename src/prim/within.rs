@@ -190,6 +190,7 @@ pub mod functions {
     #[rhai_fn(return_raw)]
     pub fn lab_down(ctx: NativeCallContext, name: &str) -> RhaiResultOf<()> {
         with_lab(&ctx, |lab| {
+            lab.note_act();
             lab.settle()?;
             let state = lab.state().clone();
             let (mut keep, events) = keeping();
@@ -232,6 +233,7 @@ pub mod functions {
     #[rhai_fn(return_raw)]
     pub fn lab_repair(ctx: NativeCallContext, name: &str) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
+            lab.note_act();
             lab.settle()?;
             let (mut keep, events) = keeping();
             let made = lab::repair(lab.state(), name, &super::super::steps(), &mut keep);

@@ -180,20 +180,25 @@ fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
         errors.iter().for_each(failed);
         return code.max(1);
     }
-    let (size, holds) = (lab.size(), holds(&mut lab));
+    if joined {
+        // It was up all the time.
+        return code;
+    }
+    let (any, holds) = (lab.has_made_anything(), holds(&mut lab));
     let asked =
         || matches!(end, End::Left) && interactive && reader.agrees(&format!("keep lab `{name}`, with {holds}?"));
-    let stays = joined || (size > 0 && (keep || asked()));
-    if stays {
+    if any && (keep || asked()) {
         match lab.leave_up() {
-            Ok(true) if !joined => talk(&format!("lab `{name}` is up: {holds}; `topo down {name}` takes it down\n")),
-            Ok(_) => {}
+            Ok(_) => {
+                talk(&format!("lab `{name}` is up: {holds}; `topo down {name}` takes it down\n"));
+                return code;
+            }
+            // A lab of which nobody knows that it is up would be taken for a dead one.
             Err(error) => {
                 failed(&error);
                 code = code.max(1);
             }
         }
-        return code;
     }
     let errors = lab.take_down(&prim::steps());
     errors.iter().for_each(failed);
@@ -201,7 +206,7 @@ fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
         talk(&format!("lab `{name}` is not wholly gone: `topo down {name}` tries again\n"));
         return code.max(1);
     }
-    if size > 0 && interactive {
+    if any && interactive {
         talk(&format!("lab `{name}` is down\n"));
     }
     code

@@ -76,7 +76,8 @@ pub(super) struct Begin {
 impl Session {
     pub(super) fn begin(begin: Begin) -> Session {
         let Begin { lab, dirs, joined, interactive, trace, ask } = begin;
-        let name = lab.name().to_string();
+        let (name, mut lab) = (lab.name().to_string(), lab);
+        lab.undo_exactly();
         let lab = LabHandle::new(lab, "");
         let script = script::Session::new(&lab, &dirs, rhai::Map::new());
         Session {
@@ -172,8 +173,13 @@ impl Session {
         went
     }
 
-    /// Keeps a statement that holds; tells whether a check in it failed.
+    /// Keeps a statement that did something; tells whether a check in it failed.
     fn note(&mut self, script: Script, before: Checkpoint, mark: Mark) -> bool {
+        let looked = self.lab.with(|lab| lab.only_looked_since(&before)).unwrap_or(false);
+        if looked && self.script.is_as_at(&mark) {
+            // There is nothing to take back, and a script has no use for it.
+            return false;
+        }
         let checks = self.lab.with(|lab| Ok(lab.checks_since(&before).iter().any(|check| !check.ok)));
         self.statements.push(Done { number: self.count, script, before, mark: Some(mark) });
         if let Some(at) = self.statements.len().checked_sub(UNDO_MAX + 1) {
@@ -293,7 +299,7 @@ impl Session {
         }
         if let Some(lost) = self.lab.with(|lab| lab.lost_since(&point))? {
             return Err(Error::invalid(doing())
-                .because(format!("to `{lost}` can't be taken back"))
+                .because(format!("this can't be taken back: {lost}"))
                 .hint("`:reset` takes back all that is left"));
         }
         let undone = self.statements.split_off(first);
@@ -350,7 +356,7 @@ impl Session {
             // A statement needs its end where another one follows; a comment behind it must not swallow that.
             let commented =
                 lexer::tokens(text).last().is_some_and(|last| matches!(last.kind, TokenKind::Comment { .. }));
-            match (ends_with_semicolon(text), commented) {
+            match (ends_with_semicolon(text) || is_block(text), commented) {
                 (true, _) => format!("{text}\n"),
                 (false, false) => format!("{text};\n"),
                 (false, true) => format!("{text}\n;\n"),
@@ -412,6 +418,8 @@ impl Session {
             }
             None => Vec::new(),
         };
+        let count = terminal::counted(self.statements.len(), "statement was", "statements were");
+        talk(&format!("{count} taken back\n"));
         self.statements.clear();
         self.script.reset();
         first_of(errors)
@@ -459,6 +467,14 @@ fn listed(number: usize, script: &Script) -> String {
         }
         false => format!("[{number}] :load {}", script.name),
     }
+}
+
+/// Tells whether a text is one statement with a block at its end, which needs no semicolon.
+fn is_block(text: &str) -> bool {
+    let tokens = lexer::tokens(text);
+    let first = tokens.first().map_or("", |first| &text[first.range.clone()]);
+    let ends = tokens.last().is_some_and(|last| last.kind == TokenKind::Symbol('}'));
+    ends && ["for", "while", "loop", "if", "fn", "switch", "try", "private"].contains(&first)
 }
 
 /// Tells whether a text ends with a semicolon, perhaps with a comment behind it: its value is not asked for.

@@ -112,7 +112,7 @@ fn netns_line(lab: &mut Lab, netns: &NetnsHandle) -> Result<String> {
     if let Some(gone) = view.gone {
         return Ok(format!("netns {}: gone, {gone}\n", at.name));
     }
-    let devs: Vec<String> = view.devs.iter().take(SHOWN).map(|dev| brief(dev)).collect();
+    let devs: Vec<String> = view.devs.iter().take(SHOWN).map(brief).collect();
     let more = view.devs.len().saturating_sub(SHOWN);
     let more = if more > 0 { format!(", and {more} more") } else { String::new() };
     Ok(match (at.made, devs.is_empty()) {

@@ -123,6 +123,16 @@ impl Session {
         Mark { scope: self.scope.clone(), kept: self.kept.len() }
     }
 
+    /// Tells whether variables have the values that they had at a point, and nothing was defined or imported since.
+    pub fn is_as_at(&self, mark: &Mark) -> bool {
+        let values = |scope: &Scope<'_>| -> Vec<String> {
+            scope.iter_raw().map(|(name, _, value)| format!("{name}={value:?}")).collect()
+        };
+        self.kept.len() == mark.kept
+            && self.scope.len() == mark.scope.len()
+            && values(&self.scope) == values(&mark.scope)
+    }
+
     /// Goes back to a point: variables have the values that they had, what was defined or imported since is not there.
     pub fn go_back(&mut self, mark: Mark) {
         self.scope = mark.scope;

@@ -48,6 +48,7 @@ impl Lab {
             applied,
             seed: RandomState::new().hash_one(&record.mark),
             checks: Vec::new(),
+            acts: 0,
             listener,
         })
     }

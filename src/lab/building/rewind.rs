@@ -20,9 +20,15 @@ pub struct Checkpoint {
     tables: BTreeSet<TableRef>,
     parts: BTreeSet<String>,
     checks: usize,
+    acts: u64,
 }
 
 impl Lab {
+    /// Makes what follows possible to take back step by step: what the lab's own things are before a change is written down too.
+    pub fn undo_exactly(&mut self) {
+        self.kernel.undo_exactly();
+    }
+
     /// Notes the present point; what was asked for so far is settled first.
     pub fn checkpoint(&mut self) -> Result<Checkpoint> {
         self.settle()?;
@@ -32,6 +38,7 @@ impl Lab {
             tables: self.model.tables().clone(),
             parts: self.parts()?,
             checks: self.checks.len(),
+            acts: self.acts,
         })
     }
 
@@ -81,10 +88,8 @@ impl Lab {
         let undone = self.applied.split_off(point.applied.min(self.applied.len()));
         let listener = &mut self.listener;
         errors.extend(undo::undo(&mut self.kernel, &undone, &mut |asked| listener(&asked.event(true))));
-        if let (Some((_, journal)), Some(first)) = (&mut self.claimed, undone.first()) {
-            if errors.is_empty() {
-                errors.extend(journal.undone(first.no).err());
-            }
+        if let (Some((_, journal)), Some(first), true) = (&mut self.claimed, undone.first(), errors.is_empty()) {
+            errors.extend(journal.undone(first.no).err());
         }
         for asked in undone.iter().rev() {
             asked.step.unplan(&mut self.model, why);
@@ -99,9 +104,20 @@ impl Lab {
         errors
     }
 
+    /// Tells whether the lab holds anything, in its own steps or in parts.
+    pub fn has_made_anything(&self) -> bool {
+        !self.applied.is_empty() || self.parts().map_or(true, |parts| !parts.is_empty())
+    }
+
     /// Returns the results of the checks since `point`.
     pub fn checks_since(&self, point: &Checkpoint) -> &[CheckResult] {
         self.checks.get(point.checks..).unwrap_or(&[])
+    }
+
+    /// Tells whether nothing was done since `point` but to look.
+    pub fn only_looked_since(&self, point: &Checkpoint) -> Result<bool> {
+        let done = (self.applied.len(), self.checks.len(), self.acts);
+        Ok(done == (point.applied, point.checks, point.acts) && self.parts()? == point.parts)
     }
 
     /// Returns the processes that the lab's statements left running, in whatever namespace.
