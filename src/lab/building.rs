@@ -61,6 +61,8 @@ pub struct Lab {
     checks: Vec<CheckResult>,
     /// How often something was done that is no step, such as a command.
     acts: u64,
+    /// The processes that were left running when a point was noted last, and how much had been done then that is no step.
+    running: Option<(u64, Vec<ProcessId>)>,
     listener: Listener,
 }
 
@@ -82,6 +84,7 @@ impl Lab {
             seed,
             checks: Vec::new(),
             acts: 0,
+            running: None,
             listener,
         })
     }

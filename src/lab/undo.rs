@@ -104,10 +104,14 @@ pub(super) fn end_marked(wanted: impl Fn(&str) -> bool) -> Result<()> {
     end(net::process::with_env(PROCESS_MARK, wanted))
 }
 
-fn end(processes: net::Result<Vec<net::ProcessId>>) -> Result<()> {
+fn end(found: net::Result<Vec<net::ProcessId>>) -> Result<()> {
+    end_all(&found.map_err(|source| Error::kernel("look for the lab's processes", &source))?)
+}
+
+/// Ends processes: SIGTERM, then SIGKILL.
+pub(super) fn end_all(processes: &[net::ProcessId]) -> Result<()> {
     let doing = "end the lab's processes";
-    let processes = processes.map_err(|source| Error::kernel(doing, &source))?;
-    let left = net::process::end(&processes, GRACE).map_err(|source| Error::kernel(doing, &source))?;
+    let left = net::process::end(processes, GRACE).map_err(|source| Error::kernel(doing, &source))?;
     if left.is_empty() {
         return Ok(());
     }

@@ -29,7 +29,7 @@ impl ProcessId {
     pub fn of(pid: u32) -> Result<ProcessId> {
         let doing = || format!("look at process {pid}");
         match stat(pid) {
-            Ok((_, start)) => Ok(ProcessId { pid, start }),
+            Ok(stat) => Ok(ProcessId { pid, start: stat.start }),
             Err(error) if is_over(&error) => Err(Error::new(doing(), libc::ESRCH)),
             Err(error) => Err(Error::io(doing(), error)),
         }
@@ -42,20 +42,43 @@ impl ProcessId {
 
     /// Tells whether it still runs; one that only waits for its parent to take notice does not.
     pub fn is_alive(&self) -> bool {
-        stat(self.pid).is_ok_and(|(state, start)| start == self.start && !matches!(state, 'Z' | 'X'))
+        stat(self.pid).is_ok_and(|stat| stat.start == self.start && !matches!(stat.state, 'Z' | 'X'))
+    }
+
+    /// Tells whether it was started by one of `others`, or by one that was, as far as those still run.
+    pub fn comes_from(&self, others: &[ProcessId]) -> bool {
+        let mut pid = self.pid;
+        // The first process of all has no parent: 0.
+        while let Ok(parent) = stat(pid).map(|stat| stat.parent)
+            && parent != 0
+        {
+            if others.iter().any(|other| other.pid == parent && other.is_alive()) {
+                return true;
+            }
+            pid = parent;
+        }
+        false
     }
 }
 
-/// Returns the state and the start time of a process.
-fn stat(pid: u32) -> io::Result<(char, u64)> {
+/// What /proc/PID/stat says of a process.
+struct Stat {
+    state: char,
+    parent: u32,
+    start: u64,
+}
+
+fn stat(pid: u32) -> io::Result<Stat> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, in parentheses, may hold spaces and parentheses itself.
     let fields = text.rsplit_once(") ").map(|(_, fields)| fields).unwrap_or_default();
     let mut fields = fields.split(' ');
-    let state = fields.next().and_then(|state| state.chars().next());
     // The state is field 3.
-    let start = fields.nth(22 - 4).and_then(|start| start.parse().ok());
-    state.zip(start).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
+    let state = fields.next().and_then(|state| state.chars().next());
+    let parent = fields.next().and_then(|parent| parent.parse().ok());
+    let start = fields.nth(22 - 5).and_then(|start| start.parse().ok());
+    let stat = state.zip(parent).zip(start).map(|((state, parent), start)| Stat { state, parent, start });
+    stat.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
 }
 
 fn is_over(error: &io::Error) -> bool {

@@ -74,6 +74,9 @@ pub async fn run(run: &Run<'_>) -> Result<Output> {
         command.current_dir(cwd);
     }
     command_in(run.netns, &mut command);
+    // Ctrl-C at a terminal is for the caller, who then ends the command: else the command's end could be met first, and be taken
+    // for its result, and what it left running would end by any later Ctrl-C (`a_command_does_not_get_the_terminals_ctrl_c`).
+    command.process_group(0);
     let mut command = tokio::process::Command::from(command);
     let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
     attend(&mut child, run).await.map_err(failed)

@@ -187,7 +187,7 @@ fn read_pipe(asks: &Receiver<Wanted>, inputs: &Sender<Input>) {
     let mut lines = std::io::stdin().lock().split(b'\n');
     let mut number = 0;
     while asks.recv().is_ok() {
-        let (mut text, first) = (String::new(), number + 1);
+        let (mut text, first, mut open) = (String::new(), number + 1, lexer::Open::default());
         let input = loop {
             let Some(line) = lines.next() else {
                 break if text.trim().is_empty() { Input::End } else { Input::Text(std::mem::take(&mut text), first) };
@@ -202,7 +202,8 @@ fn read_pipe(asks: &Receiver<Wanted>, inputs: &Sender<Input>) {
                 Ok(Ok(line)) => text.push_str(&line),
             }
             text.push('\n');
-            if is_command(&text) || !lexer::goes_on(&text, &engine) {
+            // A statement of many lines is compiled once its brackets are closed, and not at each line.
+            if is_command(&text) || !(open.in_text(&text) || lexer::goes_on(&text, &engine)) {
                 break Input::Text(std::mem::take(&mut text), first);
             }
         };

@@ -159,6 +159,10 @@ impl Session {
                 let mut also: Vec<Error> = self.lab.unwind();
                 also.extend(self.rewind(&before, "its statement failed, and was taken back"));
                 self.script.go_back(mark);
+                if self.interactive && failure.kind == "interrupted" {
+                    // The terminal has written `^C`.
+                    talk("\n");
+                }
                 self.failed(&failure);
                 for error in &also {
                     self.failed(&Failure::from(error));

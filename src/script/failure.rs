@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::catalog;
 use super::sources::{Script, Texts};
+use crate::lab::name::shown;
 use crate::lab::{Error, Kind, Place, Spot};
 use crate::prim::ScriptError;
 
@@ -184,7 +185,7 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
             });
             Failure {
                 kind: "unknown".into(),
-                message: format!("unknown variable `{name}`"),
+                message: format!("unknown variable `{}`", shown(name)),
                 hint: match (called, near) {
                     _ if is_key => Some("a map begins with `#{`".into()),
                     (true, _) => Some(format!("`{name}` is a function: call it, `{name}(…)`")),
@@ -227,11 +228,14 @@ fn unknown_property(text: &str, place: Place, engine: &Engine) -> Failure {
     let (Some(name), Some(kind)) = (quoted.next(), quoted.next()) else {
         return Failure::plain("script", lower_first(text), place);
     };
-    let getters = catalog::properties(engine);
+    let (getters, kind) = (catalog::properties(engine), catalog::shown_type(kind));
+    if text.contains("a setter is not") && getters.iter().any(|getter| getter == name) {
+        return Failure::plain("script", format!("property `{name}` of type `{kind}` can be read, but not set"), place);
+    }
     let near = crate::lab::name::nearest(name, getters.iter().map(String::as_str));
     Failure {
         hint: near.map(|near| format!("did you mean `{near}`?")),
-        ..Failure::plain("script", format!("unknown property `{name}` of type `{}`", catalog::shown_type(kind)), place)
+        ..Failure::plain("script", format!("unknown property `{}` of type `{kind}`", shown(name)), place)
     }
 }
 
@@ -259,7 +263,7 @@ fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`topo doc` lists the functions".into(),
     };
-    Failure { hint: Some(hint), ..Failure::plain("unknown", format!("unknown function `{name}`"), place) }
+    Failure { hint: Some(hint), ..Failure::plain("unknown", format!("unknown function `{}`", shown(name)), place) }
 }
 
 fn lower_first(text: &str) -> String {

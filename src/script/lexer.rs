@@ -164,7 +164,39 @@ pub fn goes_on(text: &str, engine: &Engine) -> bool {
     let Err(error) = engine.compile(text) else { return false };
     match *error.0 {
         ParseErrorType::UnexpectedEOF => true,
+        // A block that has not begun yet.
+        ParseErrorType::MissingToken(ref token, _) if token == "{" => is_at_end(text, error.1),
         _ => depth > 0 && is_at_end(text, error.1),
+    }
+}
+
+/// What is open in a text that grows by lines; what was read of it is not read again.
+#[derive(Debug, Default)]
+pub struct Open {
+    depth: i64,
+    read: usize,
+}
+
+impl Open {
+    /// Tells whether a bracket, a comment or a string is open behind the last line of `text`, which begins as it did before.
+    pub fn in_text(&mut self, text: &str) -> bool {
+        let begin = self.read;
+        for token in tokens(&text[begin..]) {
+            match token.kind {
+                // A string that ended with its line, by mistake, ends before the newline.
+                TokenKind::Text { closed: false } | TokenKind::Comment { closed: false }
+                    if begin + token.range.end == text.len() =>
+                {
+                    self.read = begin + token.range.start;
+                    return true;
+                }
+                TokenKind::Symbol('(' | '[' | '{') => self.depth += 1,
+                TokenKind::Symbol(')' | ']' | '}') => self.depth -= 1,
+                _ => {}
+            }
+        }
+        self.read = text.len();
+        self.depth > 0
     }
 }
 
@@ -232,6 +264,22 @@ mod tests {
         for text in ["", "f(1)", "let x = 1", "f(1))", "\"a", "}", "let let", "// a", "f(1) g(2)", "x[1] }"] {
             assert!(!goes_on(text, &engine), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_is_open_is_found_line_by_line() {
+        let lines = ["f(#{ a: [1, // (", "\"a)\", `b)", ")`, /* )", ") */ \"c\\", ")\"", "]", "}", ")"];
+        let (mut open, mut text) = (Open::default(), String::new());
+        let found: Vec<bool> = lines
+            .iter()
+            .map(|line| {
+                text.push_str(&format!("{line}\n"));
+                open.in_text(&text)
+            })
+            .collect();
+        assert_eq!(found, [true, true, true, true, true, true, true, false]);
+        assert!(!Open::default().in_text("\"a\n"));
+        assert!(!Open::default().in_text("}\n"));
     }
 
     proptest::proptest! {

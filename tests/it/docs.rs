@@ -8,14 +8,11 @@ use toposcript::script::Dirs;
 use toposcript::script::catalog::{self, Entry};
 use toposcript::script::header::Header;
 
+use crate::page::{Block, Reader, blocks, compare, read};
 use crate::world::{World, in_user_world, in_world};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn read(name: &str) -> String {
-    fs::read_to_string(root().join(name)).unwrap_or_else(|err| panic!("read {name}: {err}"))
 }
 
 /// Runs `work` with the state directory there already: what a first run makes and keeps is not what it leaves behind.
@@ -155,17 +152,21 @@ fn without_chance(line: &str) -> String {
     shown.join(" ")
 }
 
-/// The README's blocks: `rhai` is a file of the examples, `console` are commands with what they print, `sh` are commands.
+/// The README's blocks: `rhai` is a file of the examples, `console` is what is typed and what is then printed (`page.rs`), `sh` are
+/// commands.
 #[test]
 fn every_block_of_the_readme_is_true() {
     let blocks = blocks(&read("README.md"));
-    let kinds: Vec<&str> = blocks.iter().map(|(kind, _)| kind.as_str()).collect();
+    let kinds: Vec<&str> = blocks.iter().map(|block| block.kind.as_str()).collect();
     assert!(kinds.contains(&"rhai") && kinds.contains(&"console") && kinds.contains(&"sh"), "{kinds:?}");
     in_used_world(|world| {
         let before = world.snapshot();
         world.run(&format!("ln -s {}/examples examples", root().display())).ok();
-        for (kind, text) in blocks {
-            match kind.as_str() {
+        let mut reader = Reader::new(world);
+        let mut seen: Vec<(Block, String)> = Vec::new();
+        for block in blocks {
+            let text = &block.text;
+            match block.kind.as_str() {
                 "rhai" => {
                     let same = scripts("examples").iter().any(|file| {
                         fs::read_to_string(file).is_ok_and(|script| script.ends_with(&format!("\n{text}")))
@@ -173,13 +174,17 @@ fn every_block_of_the_readme_is_true() {
                     assert!(same, "no example is this script:\n{text}");
                 }
                 "console" => {
-                    assert_eq!(session(world, &text), text, "what the README shows (right), what is printed (left)")
+                    let now = reader.types(text);
+                    seen.push((block, now));
                 }
                 "sh" => command(world, text.trim()),
                 other => panic!("a block of kind `{other}` that no test runs"),
             }
         }
-        world.run("rm examples").ok();
+        assert!(!reader.is_in_repl(), "the README leaves a session open");
+        compare("README.md", &seen);
+        // What the session keeps for its user: the script that it saved, and what was typed.
+        world.run("rm -r examples lan.rhai home/.local").ok();
         world.topo(&["down", "--all"]).ok();
         world.assert_clean(&before);
     });
@@ -194,44 +199,17 @@ fn command(world: &World, line: &str) {
     world.topo(&words.split(' ').collect::<Vec<_>>()).ok();
 }
 
-/// Types the lines that begin with `$ ` and returns them with what they print.
-fn session(world: &World, text: &str) -> String {
-    let mut shown = String::new();
-    for line in text.lines().filter_map(|line| line.strip_prefix("$ ")) {
-        let topo = env!("CARGO_BIN_EXE_topo");
-        let ran = world.run(&format!("topo() {{ {topo} \"$@\"; }}\n{{ {line}; }} 2>&1 || true"));
-        shown.push_str(&format!("$ {line}\n"));
-        // `ip` ends lines with a space, which no page keeps.
-        shown.extend(ran.out().lines().map(|line| format!("{}\n", line.trim_end())));
-    }
-    shown
-}
-
-/// Returns the fenced blocks of a page with their kinds.
-fn blocks(page: &str) -> Vec<(String, String)> {
-    let mut blocks: Vec<(String, String)> = Vec::new();
-    let mut open = false;
-    for line in page.lines() {
-        match (open, line.strip_prefix("```")) {
-            (false, Some(kind)) => blocks.push((kind.to_string(), String::new())),
-            (true, Some(_)) => {}
-            (true, None) => {
-                if let Some((_, text)) = blocks.last_mut() {
-                    text.push_str(&format!("{line}\n"));
-                }
-                continue;
-            }
-            (false, None) => continue,
-        }
-        open = !open;
-    }
-    blocks
-}
-
 /// The reference's blocks are tested above; the architecture has none that run.
 #[test]
 fn links_in_the_pages_lead_somewhere() {
-    for page in ["README.md", "CHANGELOG.md", "docs/architecture.md", "docs/reference.md", "benches/README.md"] {
+    for page in [
+        "README.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/reference.md",
+        "docs/tutorial.md",
+        "benches/README.md",
+    ] {
         let folder = root().join(page);
         let folder = folder.parent().expect("a folder");
         for link in read(page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

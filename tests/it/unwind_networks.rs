@@ -3,7 +3,7 @@
 //!
 //! The seam is `TOPO_FAULT`, as in unwind.rs; here it also counts every file that is written to the store.
 
-mod dump;
+pub(crate) mod dump;
 
 use std::cell::RefCell;
 

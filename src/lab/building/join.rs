@@ -49,6 +49,7 @@ impl Lab {
             seed: RandomState::new().hash_one(&record.mark),
             checks: Vec::new(),
             acts: 0,
+            running: None,
             listener,
         })
     }

@@ -21,6 +21,7 @@ pub struct Checkpoint {
     parts: BTreeSet<String>,
     checks: usize,
     acts: u64,
+    processes: Vec<ProcessId>,
 }
 
 impl Lab {
@@ -39,7 +40,25 @@ impl Lab {
             parts: self.parts()?,
             checks: self.checks.len(),
             acts: self.acts,
+            processes: self.running()?,
         })
+    }
+
+    /// Returns the processes that are left running; looks for them only if something may have started one since the last time.
+    fn running(&mut self) -> Result<Vec<ProcessId>> {
+        if let Some((_, processes)) = self.running.as_ref().filter(|(acts, _)| *acts == self.acts) {
+            return Ok(processes.clone());
+        }
+        let processes = self.processes()?;
+        self.running = Some((self.acts, processes.clone()));
+        Ok(processes)
+    }
+
+    /// Ends the processes that were started since `point`, but for those that an earlier one has started.
+    fn end_since(&self, point: &Checkpoint) -> Result<()> {
+        let mut processes = self.processes()?;
+        processes.retain(|process| !point.processes.contains(process) && !process.comes_from(&point.processes));
+        undo::end_all(&processes)
     }
 
     /// Returns the names of all labs that are parts of this one, and of those parts.
@@ -75,7 +94,7 @@ impl Lab {
         for asked in self.pending.drain(..).rev() {
             asked.step.unplan(&mut self.model, why);
         }
-        let mut errors = Vec::new();
+        let mut errors: Vec<Error> = self.end_since(point).err().into_iter().collect();
         match self.parts() {
             Ok(parts) => {
                 for part in parts.difference(&point.parts) {

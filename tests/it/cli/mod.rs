@@ -95,7 +95,7 @@ fn words(command: &str) -> Vec<String> {
 }
 
 /// Writes down what a person sees of a command.
-fn seen(world: &World, command: &str, ran: &Ran) -> String {
+pub(crate) fn seen(world: &World, command: &str, ran: &Ran) -> String {
     let mut text = format!("$ {command}\n{}", ran.out());
     if !ran.err().is_empty() {
         text.push_str(&format!("--- stderr\n{}", ran.err()));
@@ -128,7 +128,7 @@ fn table_of(word: &str) -> Option<&str> {
 }
 
 /// Replaces what differs from run to run: measured times, ages, dates, process numbers, random hardware addresses, ids.
-fn masked(text: &str) -> String {
+pub(crate) fn masked(text: &str) -> String {
     let mut masked = String::new();
     let mut before = "";
     for word in text.split_inclusive(|c: char| c.is_whitespace() || ",;()`\"".contains(c)) {

@@ -9,7 +9,7 @@ use crate::world::{Snapshot, World};
 /// The full dump of a world, and of what is inside of its containers, but for numbers that the kernel or the clock gives,
 /// and for which addresses of the networks' pools were next.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Dump {
+pub(crate) struct Dump {
     world: Snapshot,
     inside: Vec<String>,
 }
@@ -26,13 +26,20 @@ for ns in $(ip netns list | cut -d' ' -f1 | sort); do
 done"#;
 
 impl Dump {
-    pub(super) fn take(w: &World) -> Dump {
+    pub(crate) fn take(w: &World) -> Dump {
         let inside = w.run_as_root(INSIDE).ok().stdout;
         Dump { world: w.snapshot().mapped(thing), inside: inside.lines().map(masked).collect() }
     }
 
+    /// Leaves out what is noted of the labs, and the numbers of namespaces: what two labs of the same kind never share.
+    pub(crate) fn of_networks(self) -> Dump {
+        let is_record = |name: &str| name.contains("/state/labs/");
+        let thing = |name: &str, value: &Value| (!is_record(name)).then(|| (unnumbered(name), unnumbered_value(value)));
+        Dump { world: self.world.mapped(thing), inside: self.inside }
+    }
+
     /// Describes what became of `self` in `after`; empty if nothing did.
-    pub(super) fn diff(&self, after: &Dump) -> String {
+    pub(crate) fn diff(&self, after: &Dump) -> String {
         let mut text = self.world.diff(&after.world);
         let mut side = |sign: char, these: &[String], those: &[String]| {
             let more = these.iter().filter(|line| !those.contains(line));
@@ -47,6 +54,20 @@ impl Dump {
 fn thing(name: &str, value: &Value) -> Option<(String, Value)> {
     // What a kill left of the record of a lab that lives: its next write takes it over, and it goes with the lab.
     (!name.ends_with("/lab.json.tmp")).then(|| (masked(name), masked_value("", value)))
+}
+
+/// Leaves out the number of a namespace, `net:[4026532319]`.
+fn unnumbered(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("net:[") else { return text.to_owned() };
+    format!("{before}net:[{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
+}
+
+fn unnumbered_value(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), unnumbered_value(value))).collect(),
+        Value::String(text) => Value::from(unnumbered(text)),
+        other => other.clone(),
+    }
 }
 
 /// Names of numbers that the kernel and the clock give, and of the place in a pool where the search goes on.

@@ -25,7 +25,7 @@ use nix::unistd::{Pid, pipe2};
 
 use super::holder::NAMESPACES;
 use super::sys::{checked, clone, errno, pidfd_of, signal};
-use super::{DEADLINE, Login, USER, World};
+use super::{DEADLINE, Login, Tty, USER, World};
 
 /// A command that has ended.
 #[derive(Clone, Debug)]
@@ -98,6 +98,16 @@ struct SoFar {
 }
 
 impl Running {
+    fn new(child: Spawned, command: String) -> Running {
+        let Spawned { pid, pidfd, stdout, stderr, .. } = child;
+        let (pidfd, heard) = (Arc::new(pidfd), Arc::new(Heard::default()));
+        let pump = {
+            let (pidfd, heard) = (Arc::clone(&pidfd), Arc::clone(&heard));
+            thread::spawn(move || listen(&pidfd, [stdout, stderr], &heard))
+        };
+        Running { pid, pidfd, heard, pump: Some(pump), command }
+    }
+
     /// Returns the process id as the host (and so the test) sees it.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
@@ -106,6 +116,11 @@ impl Running {
     /// Sends a signal to the command itself; none if it has ended.
     pub(crate) fn signal(&self, which: Signal) {
         signal(self.pidfd.as_fd(), which as c_int);
+    }
+
+    /// Returns its exit code, once it has ended.
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.heard.lock().code
     }
 
     /// Waits for the end; panics, and kills it, if it takes longer than [`DEADLINE`] from now.
@@ -182,24 +197,39 @@ impl World {
         env: &[(&str, &str)],
         input: Option<&str>,
     ) -> Running {
-        let shown = shown(program, args, env);
-        let mut command = Command::new(program);
-        command.args(args).env_clear().envs(self.env(login)).envs(env.iter().copied());
+        let mut command = self.command(login, program, args, env);
         command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = self.spawn(login, command).unwrap_or_else(|err| panic!("start `{shown}` in the world: {err}"));
-
+        let shown = shown(program, args, env);
+        let mut child = self.spawn(login, command, false).unwrap_or_else(|err| not_started(&shown, &err));
         if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
             let text = text.to_owned();
             // Beside the reading, since a command may answer before it has read all. It may also end before.
             thread::spawn(move || stdin.write_all(text.as_bytes()).ok());
         }
-        let (pidfd, heard) = (Arc::new(child.pidfd), Arc::new(Heard::default()));
-        let pump = {
-            let (pidfd, heard) = (Arc::clone(&pidfd), Arc::clone(&heard));
-            thread::spawn(move || listen(&pidfd, child.stdout, child.stderr, &heard))
-        };
-        Running { pid: child.pid, pidfd, heard, pump: Some(pump), command: shown }
+        Running::new(child, shown)
+    }
+
+    /// Starts a command inside, as `login`, at a terminal: its input, its outputs, and where its signals come from.
+    pub(super) fn start_at(
+        &self,
+        tty: &Tty,
+        login: Login,
+        program: &Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+    ) -> Running {
+        let mut command = self.command(login, program, args, env);
+        command.stdin(tty.line()).stdout(tty.line()).stderr(tty.line());
+        let shown = shown(program, args, env);
+        let child = self.spawn(login, command, true).unwrap_or_else(|err| not_started(&shown, &err));
+        Running::new(child, shown)
+    }
+
+    fn command(&self, login: Login, program: &Path, args: &[&str], env: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(program);
+        command.args(args).env_clear().envs(self.env(login)).envs(env.iter().copied());
+        command
     }
 
     fn env(&self, login: Login) -> Vec<(&'static str, String)> {
@@ -221,7 +251,7 @@ impl World {
         env
     }
 
-    fn spawn(&self, login: Login, mut command: Command) -> io::Result<Spawned> {
+    fn spawn(&self, login: Login, mut command: Command, at_terminal: bool) -> io::Result<Spawned> {
         let (pid_end, report) = pipe2(OFlag::O_CLOEXEC)?;
         let enter = Enter {
             world: self.holder.pidfd().as_raw_fd(),
@@ -229,6 +259,7 @@ impl World {
             directory: CString::new(self.dir().as_os_str().as_bytes())?,
             become_user: login == Login::User && !self.holder.mapped(),
             keep_rights: login == Login::Root && self.holder.mapped(),
+            at_terminal,
             report: report.as_raw_fd(),
         };
         // SAFETY: `enter` makes only system calls, on what was prepared above.
@@ -251,25 +282,27 @@ impl World {
         let stdin = middle.stdin.take();
         middle.wait()?;
         reported?;
-        let (Some(stdout), Some(stderr)) = (middle.stdout.take(), middle.stderr.take()) else {
-            return Err(Error::other("no pipes"));
-        };
         Ok(Spawned {
             pid,
             pidfd: pidfd_of(pid)?,
             stdin: stdin.map(|stdin| File::from(OwnedFd::from(stdin))),
-            stdout: File::from(OwnedFd::from(stdout)),
-            stderr: File::from(OwnedFd::from(stderr)),
+            stdout: middle.stdout.take().map(|stdout| File::from(OwnedFd::from(stdout))),
+            stderr: middle.stderr.take().map(|stderr| File::from(OwnedFd::from(stderr))),
         })
     }
 }
 
+/// A command that was started, with its pipes; at a terminal it has none.
 struct Spawned {
     pid: i32,
     pidfd: OwnedFd,
     stdin: Option<File>,
-    stdout: File,
-    stderr: File,
+    stdout: Option<File>,
+    stderr: Option<File>,
+}
+
+fn not_started(shown: &str, err: &Error) -> ! {
+    panic!("start `{shown}` in the world: {err}")
 }
 
 fn shown(program: &Path, args: &[&str], env: &[(&str, &str)]) -> String {
@@ -289,6 +322,7 @@ struct Enter {
     directory: CString,
     become_user: bool,
     keep_rights: bool,
+    at_terminal: bool,
     report: RawFd,
 }
 
@@ -310,6 +344,11 @@ impl Enter {
                     libc::write(self.report, ptr::from_ref(&pid).cast(), 4);
                     libc::_exit(0);
                 }
+            }
+            if self.at_terminal {
+                // Only the first process of a session can make its input the session's terminal.
+                checked(libc::setsid())?;
+                checked(libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0))?;
             }
             if self.become_user {
                 // By number, not by libc's functions: those want to stop threads that this fork doesn't have.
@@ -351,11 +390,10 @@ fn keep_capabilities() -> io::Result<()> {
 }
 
 /// Reads both outputs until the command has ended, then takes note of its end.
-fn listen(pidfd: &OwnedFd, stdout: File, stderr: File, heard: &Heard) {
-    for pipe in [&stdout, &stderr] {
+fn listen(pidfd: &OwnedFd, mut pipes: [Option<File>; 2], heard: &Heard) {
+    for pipe in pipes.iter().flatten() {
         fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("read a pipe without waiting");
     }
-    let mut pipes = [Some(stdout), Some(stderr)];
     let mut ended = false;
     while !ended {
         let mut ready = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];

@@ -14,6 +14,7 @@
 //! | `mod.rs` | `World`: what a test sees |
 //! | `holder.rs` | pid 1 of a world: the namespaces and mounts, and how they end |
 //! | `command.rs` | `Ran`, `Running`: a command inside, its output, its deadline |
+//! | `tty.rs` | `Tty`: a terminal at which a command runs |
 //! | `snapshot.rs` | `Snapshot`: the full dump of a world, and the difference of two |
 //! | `facts.rs` | the sections of a dump, from what `ip`, `nft` and the others print, and what is left out of them |
 //! | `sys.rs` | system calls that neither std nor nix wraps |
@@ -26,6 +27,7 @@ mod selftest;
 
 mod snapshot;
 mod sys;
+mod tty;
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
@@ -37,6 +39,7 @@ use tempfile::TempDir;
 pub(crate) use command::{Ran, Running};
 use holder::Holder;
 pub(crate) use snapshot::Snapshot;
+pub(crate) use tty::Tty;
 
 /// How long a command may take. Far beyond what any needs, so that only a hang ever meets it.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -159,7 +162,8 @@ impl World {
         path
     }
 
-    fn program(&self) -> &'static Path {
+    /// Returns where `topo` is, for a command inside.
+    pub(crate) fn program(&self) -> &'static Path {
         Path::new(if self.login == Login::User && !self.holder.mapped() { TOPO_FOR_USER } else { TOPO })
     }
 
@@ -181,6 +185,11 @@ impl World {
     /// Starts `topo ARGS` and returns at once.
     pub(crate) fn start_topo(&self, args: &[&str]) -> Running {
         self.start(self.login, self.program(), args, &[], None)
+    }
+
+    /// Starts `topo ARGS` at a terminal, with more, or other, environment variables, and returns at once.
+    pub(crate) fn start_topo_at(&self, tty: &Tty, env: &[(&str, &str)], args: &[&str]) -> Running {
+        self.start_at(tty, self.login, self.program(), args, env)
     }
 
     /// Runs a shell script (`sh -ec`), as the user in an unprivileged world.

@@ -36,6 +36,13 @@ pub(super) fn signal(pidfd: BorrowedFd<'_>, signal: c_int) {
     unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, ptr::null::<libc::siginfo_t>(), zero) };
 }
 
+/// Sets how many rows and columns a terminal has.
+pub(super) fn set_window(terminal: BorrowedFd<'_>, rows: u16, columns: u16) -> Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel reads no more than the structure.
+    checked(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, ptr::from_ref(&size)) })
+}
+
 /// Returns the last error as its number, without memory of its own.
 pub(super) fn errno() -> c_int {
     Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
