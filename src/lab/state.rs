@@ -361,7 +361,7 @@ impl LabDir {
                 let who = self.record().map_or(String::new(), |record| format!(" {}", record.creator.pid));
                 Err(Error::new(Kind::Busy, doing())
                     .because(format!("process{who} is at work on it"))
-                    .hint("wait until it has ended, or end it: it takes the lab down itself"))
+                    .hint("wait until it has ended, or end it"))
             }
             Err(std::fs::TryLockError::Error(source)) => Err(Error::file(doing(), &source)),
         }

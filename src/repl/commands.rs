@@ -125,7 +125,9 @@ pub(super) fn run(session: &mut Session, line: &str) -> Result<Went> {
     };
     let argument = argument.trim();
     let wrong = |because: &str| {
-        Err(Error::invalid(format!("run `{}`", name::shown(line))).because(because.to_string()).hint(command.shown()))
+        Err(Error::invalid(format!("run `{}`", name::shown(line)))
+            .because(because.to_string())
+            .hint(format!("`{}`", command.shown())))
     };
     match command.takes {
         Takes::Nothing if !argument.is_empty() => wrong("it takes nothing more"),

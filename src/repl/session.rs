@@ -149,8 +149,10 @@ impl Session {
         });
         let went = match ran {
             Ok(value) => {
+                let checked = self.lab.with(|lab| Ok(!lab.checks_since(&before).is_empty())).unwrap_or(false);
                 let checks_failed = self.note(script, before, mark);
-                if !silent {
+                // A check has said what it found.
+                if !silent && !checked {
                     self.print(&value);
                 }
                 if checks_failed { Went::CheckFailed } else { Went::Well }
@@ -280,7 +282,7 @@ impl Session {
         let wanted: usize = match count {
             "" => 1,
             _ => count.parse().ok().filter(|count| *count > 0).ok_or_else(|| {
-                Error::invalid(doing()).because("it takes a number of statements, from 1").hint(":undo 2")
+                Error::invalid(doing()).because("it takes a number of statements, from 1").hint("`:undo 2`")
             })?,
         };
         let Some(first) = self.statements.len().checked_sub(wanted) else {

@@ -133,7 +133,7 @@ fn brief(dev: &DevView) -> String {
 
 fn dev_line(lab: &mut Lab, dev: &Dev) -> Result<String> {
     let Some(entry) = dev.find(lab)? else {
-        return Ok(format!("dev {}: not there\n", dev.shown()));
+        return Ok(format!("dev {} of {}: not there\n", dev.name, dev.netns.0.name));
     };
     let view = lab.look_into(&entry.dev.netns)?;
     let found = view.devs.iter().find(|row| row.name == entry.dev.name);

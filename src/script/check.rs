@@ -15,6 +15,9 @@ use crate::prim::{Args, GROUPS, NetnsHandle, OptionSet};
 /// Checks a script and returns all that is wrong with it, in the order of its lines.
 pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
     texts.keep(script);
+    if let Some(failure) = Failure::of_comment(script) {
+        return vec![failure];
+    }
     let engine = checking_engine();
     let ast = match engine.compile_with_scope(&checking_scope(), &script.text) {
         Ok(ast) => ast,

@@ -71,6 +71,9 @@ impl Session {
     /// Compiles a script.
     pub fn compile(&self, script: &Script) -> Result<AST, Box<Failure>> {
         self.texts.keep(script);
+        if let Some(failure) = Failure::of_comment(script) {
+            return Err(Box::new(failure));
+        }
         let mut ast = self
             .engine
             .compile_with_scope(&self.scope, &script.text)

@@ -5,6 +5,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, ParseErrorType, Position};
 use serde_json::json;
 
 use super::catalog;
+use super::lexer;
 use super::sources::{Script, Texts};
 use crate::lab::name::shown;
 use crate::lab::{Error, Kind, Place, Spot};
@@ -65,6 +66,17 @@ impl Failure {
                 Failure::plain("script", lower_first(text), place)
             }
         }
+    }
+
+    /// Finds a comment without an end, which rhai would take in silence for one to the end of the script.
+    pub fn of_comment(script: &Script) -> Option<Failure> {
+        let at = lexer::unclosed_comment(&script.text)?;
+        let before = &script.text[..at];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
+        let place = Place(vec![Spot { source: script.name.clone(), line, column }]);
+        let hint = Some("a comment that begins with `/*` ends with `*/`".into());
+        Some(Failure { hint, ..Failure::plain("syntax", "comment is not terminated".into(), place) })
     }
 
     fn plain(kind: &str, message: String, place: Place) -> Failure {

@@ -141,6 +141,12 @@ fn raw(text: &str) -> (TokenKind, usize) {
     }
 }
 
+/// Returns where the comment begins that has no end, if there is one: rhai takes all behind it for a part of it.
+pub fn unclosed_comment(text: &str) -> Option<usize> {
+    let last = tokens(text).pop()?;
+    (last.kind == TokenKind::Comment { closed: false }).then_some(last.range.start)
+}
+
 /// Tells whether a text that does not compile as it is would with more lines behind it.
 ///
 /// `engine` should not be strict about variables: what is in scope is not known here.
@@ -158,7 +164,10 @@ pub fn goes_on(text: &str, engine: &Engine) -> bool {
         None => return false,
         // rhai compiles a comment without its end.
         Some((TokenKind::Comment { closed: false }, _)) => return true,
-        Some((TokenKind::Text { closed: false }, string)) => return !string.starts_with(['"', '\'']),
+        // One between quotes ends with its line, but for a backslash at its end.
+        Some((TokenKind::Text { closed: false }, string)) => {
+            return !string.starts_with(['"', '\'']) || string.trim_end_matches('\n').ends_with('\\');
+        }
         _ => {}
     }
     let Err(error) = engine.compile(text) else { return false };
@@ -253,6 +262,7 @@ mod tests {
             "let x =",
             "for i in 0..3 {\n f(i);",
             "`a",
+            "\"a\\\n",
             "/* a",
             "x.map(|y| {",
             "1 +",

@@ -56,7 +56,11 @@ impl Script {
 }
 
 /// Turns a first line `#!…` into a comment, so that a script can be executable; lines keep their numbers.
-fn without_shebang(text: String) -> String {
+fn without_shebang(mut text: String) -> String {
+    // Editors of other systems put a mark of the byte order before a text.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
+    }
     match text.strip_prefix("#!") {
         // With a space: `#!/bin/…` must not become the documentation comment `///bin/…`.
         Some(rest) => format!("// {rest}"),

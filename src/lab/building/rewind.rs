@@ -154,6 +154,11 @@ impl Lab {
         let mut errors: Vec<Error> = undo::end_marked(|known| known == mark).err().into_iter().collect();
         let listener = &mut self.listener;
         errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&asked.event(true))));
+        let last = self.state.lock_all().and_then(|_all| match self.state.names()?.is_empty() {
+            true => undo::retire_dir(&self.kernel, &self.state),
+            false => Ok(()),
+        });
+        errors.extend(last.err());
         errors
     }
 

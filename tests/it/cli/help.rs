@@ -19,6 +19,7 @@ fn the_commands() {
 
         Commands:
           run           Runs a script: builds its lab, and leaves it up
+          repl          Builds a lab by hand, at a prompt
           check         Checks a script without running it: syntax, unknown functions, wrong arguments,
                         unknown options
           ls            Lists the labs

@@ -321,7 +321,7 @@ fn a_lab_that_is_being_built() {
             $ topo down long
             --- stderr
             error: lock lab `long`: process PID is at work on it
-            hint: wait until it has ended, or end it: it takes the lab down itself
+            hint: wait until it has ended, or end it
             --- exit code 1
             $ topo run long.rhai
             --- stderr

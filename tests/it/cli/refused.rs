@@ -5,7 +5,7 @@ use std::path::Path;
 
 use expect_test::expect;
 
-use super::{PAIR, Terminal, as_user};
+use super::{PAIR, Terminal, as_root, as_user};
 use crate::world::World;
 
 #[test]
@@ -241,4 +241,35 @@ fn a_wrong_header() {
         --- exit code 1
     "#]]);
     w.topo(&["check", "bad.rhai"]).fails(1).says("bad.rhai:4:");
+}
+
+/// A comment without an end would swallow the rest of the script in silence.
+#[test]
+fn a_comment_without_an_end() {
+    as_root(|w| {
+        w.write("cut.rhai", "netns(\"h1\");\n/* the rest\nnetns(\"h2\");\n");
+        w.session(expect![[r#"
+            $ topo run cut.rhai
+            --- stderr
+            error: comment is not terminated
+             --> cut.rhai:2:1
+              |
+            2 | /* the rest
+              | ^
+              |
+              = hint: a comment that begins with `/*` ends with `*/`
+            --- exit code 1
+            $ topo check cut.rhai
+            --- stderr
+            error: comment is not terminated
+             --> cut.rhai:2:1
+              |
+            2 | /* the rest
+              | ^
+              |
+              = hint: a comment that begins with `/*` ends with `*/`
+            1 mistake found
+            --- exit code 1
+        "#]]);
+    });
 }

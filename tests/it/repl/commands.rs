@@ -43,24 +43,24 @@ fn unknown_commands_get_the_nearest_name() {
     piped(
         ":ls everything\n",
         expect![[r#"
-        $ topo repl
-        --- stderr
-        error: run `:ls everything`: it takes nothing more
-        hint: :ls
-        stopped at line 1 of standard input
-        --- exit code 1
-    "#]],
+            $ topo repl
+            --- stderr
+            error: run `:ls everything`: it takes nothing more
+            hint: `:ls`
+            stopped at line 1 of standard input
+            --- exit code 1
+        "#]],
     );
     piped(
         ":save\n",
         expect![[r#"
-        $ topo repl
-        --- stderr
-        error: run `:save`: it takes the name of a file
-        hint: :save FILE
-        stopped at line 1 of standard input
-        --- exit code 1
-    "#]],
+            $ topo repl
+            --- stderr
+            error: run `:save`: it takes the name of a file
+            hint: `:save FILE`
+            stopped at line 1 of standard input
+            --- exit code 1
+        "#]],
     );
     piped(
         ":trace sometimes\n",
@@ -150,24 +150,24 @@ x
     piped(
         "let x = 1;\n:undo none\n",
         expect![[r#"
-        $ topo repl
-        --- stderr
-        error: undo none: it takes a number of statements, from 1
-        hint: :undo 2
-        stopped at line 2 of standard input
-        --- exit code 1
-    "#]],
+            $ topo repl
+            --- stderr
+            error: undo none: it takes a number of statements, from 1
+            hint: `:undo 2`
+            stopped at line 2 of standard input
+            --- exit code 1
+        "#]],
     );
     piped(
         "let x = 1;\n:undo 0\n",
         expect![[r#"
-        $ topo repl
-        --- stderr
-        error: undo 0: it takes a number of statements, from 1
-        hint: :undo 2
-        stopped at line 2 of standard input
-        --- exit code 1
-    "#]],
+            $ topo repl
+            --- stderr
+            error: undo 0: it takes a number of statements, from 1
+            hint: `:undo 2`
+            stopped at line 2 of standard input
+            --- exit code 1
+        "#]],
     );
 }
 

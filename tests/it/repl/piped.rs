@@ -54,7 +54,7 @@ print("printed")
             dev eth0 of g: veth up  10.0.0.2/24  -- h/eth0
             netns h: eth0 10.0.0.1/24
             dev eth0 of h: veth up  10.0.0.1/24  -- g/eth0
-            dev `eth7` of `h`: not there
+            dev eth7 of h: not there
             true
             code:   0
             ok:     true
@@ -77,7 +77,6 @@ print("printed")
             dev lo of h
             dev eth0 of h: veth up  10.0.0.1/24  -- g/eth0
             ok   it is so
-            true
             printed
             repl: 2 netns, 2 devices
             ├─ h
@@ -199,12 +198,11 @@ fn a_failed_check_is_in_the_exit_code() {
     piped(
         "check(\"it is so\", 1 == 2)\nprint(\"on\")\n",
         expect![[r#"
-        $ topo repl
-        FAIL it is so  ([1]:1:1)
-        false
-        on
-        --- exit code 1
-    "#]],
+            $ topo repl
+            FAIL it is so  ([1]:1:1)
+            on
+            --- exit code 1
+        "#]],
     );
 }
 
@@ -242,8 +240,18 @@ fn what_is_not_whole() {
     piped(
         "/* a comment\nnetns(\"h\");\n",
         expect![[r#"
-        $ topo repl
-    "#]],
+            $ topo repl
+            --- stderr
+            error: comment is not terminated
+             --> [1]:1:1
+              |
+            1 | /* a comment
+              | ^
+              |
+              = hint: a comment that begins with `/*` ends with `*/`
+            stopped at line 1 of standard input
+            --- exit code 1
+        "#]],
     );
     piped(
         "for i in 0..3 {\n    netns(`h${i}`);\n",
@@ -322,16 +330,10 @@ fn bytes_that_are_no_text() {
         piped(
             r"\357\273\2771 + 1\r\n2 + 2\r\n",
             expect![[r#"
-            $ printf '\357\273\2771 + 1\r\n2 + 2\r\n' | topo repl
-            --- stderr
-            error: unexpected '﻿'
-             --> [1]:1:1
-              |
-            1 | ﻿1 + 1
-              | ^
-            stopped at line 1 of standard input
-            --- exit code 1
-        "#]],
+                $ printf '\357\273\2771 + 1\r\n2 + 2\r\n' | topo repl
+                2
+                4
+            "#]],
         );
         piped(
             r"\000\001\002\003\200\n",
