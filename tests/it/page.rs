@@ -8,21 +8,16 @@
 //! | `… [y/N] …` | the answer to a question |
 //! | any other | what is printed |
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
-
-use crate::world::{Running, World};
+use crate::world::{Running, Tty, World};
 
 /// How long a statement may take. Far beyond what any needs.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a terminal is looked at before the end is looked for.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Reads a file of the repository.
 pub(crate) fn read(name: &str) -> String {
@@ -194,8 +189,8 @@ fn depth(text: &str) -> i32 {
 
 /// A session of `topo repl` on a terminal of its own. The terminal is a dumb one, so that what it shows are lines of text.
 struct Repl {
-    terminal: PtyMaster,
-    _running: Running,
+    tty: Tty,
+    running: Running,
     /// What it waits behind: its prompt, or a question; nothing once it has ended.
     prompt: String,
 }
@@ -203,18 +198,11 @@ struct Repl {
 impl Repl {
     /// Starts a session; returns it with what it says before its first prompt.
     fn start(world: &World, line: &str) -> (Repl, String) {
-        let terminal = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("open a terminal");
-        grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("set a terminal up");
-        let path = ptsname_r(&terminal).expect("name a terminal");
-        // The world's user is another one than the test's.
-        fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("open a terminal to all");
-        // Held until the session has opened it: reading fails where nobody has.
-        let held = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&path);
-        let held = held.expect("open the other side of a terminal");
-        let program = line.replacen("topo", &world.program().display().to_string(), 1);
-        let running = world.start_run(&format!("exec {program} <>{path} >&0 2>&1"));
-        let mut repl = Repl { terminal, _running: running, prompt: String::new() };
-        let said = repl.listen(Some(held));
+        let tty = Tty::open(40, 100);
+        let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+        let running = world.start_topo_at(&tty, &[("TERM", "dumb")], &words);
+        let mut repl = Repl { tty, running, prompt: String::new() };
+        let said = repl.listen(Vec::new());
         (repl, said)
     }
 
@@ -225,14 +213,17 @@ impl Repl {
     /// Types lines; returns the prompt before them, the lines as the terminal echoes them, and what is said then.
     fn types(&mut self, text: &str) -> String {
         let prompt = std::mem::take(&mut self.prompt);
-        self.terminal.write_all(format!("{text}\n").as_bytes()).expect("type");
-        format!("{prompt}{}", self.listen(None))
+        let (keys, mut heard) = (format!("{text}\n"), Vec::new());
+        let mut rest = keys.as_bytes();
+        while !rest.is_empty() {
+            rest = &rest[self.tty.exchange(rest, &mut heard, LOOK)..];
+        }
+        format!("{prompt}{}", self.listen(heard))
     }
 
     /// Reads until the session waits for input, or has ended.
-    fn listen(&mut self, mut held: Option<File>) -> String {
+    fn listen(&mut self, mut heard: Vec<u8>) -> String {
         let began = Instant::now();
-        let mut heard: Vec<u8> = Vec::new();
         loop {
             let said = String::from_utf8_lossy(&heard).replace('\r', "");
             let last = said.rsplit('\n').next().unwrap_or("");
@@ -242,19 +233,12 @@ impl Repl {
                 return said.to_string();
             }
             assert!(began.elapsed() < DEADLINE, "no prompt comes after:\n{said}");
-            let mut ready = [PollFd::new(self.terminal.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut ready, PollTimeout::from(100_u8)).expect("wait for a terminal") == 0 {
-                continue;
+            // What it said before its end can be read after that.
+            let (ended, length) = (self.running.code().is_some(), heard.len());
+            self.tty.exchange(&[], &mut heard, LOOK);
+            if ended && heard.len() == length {
+                return said;
             }
-            let mut some = [0; 4096];
-            match self.terminal.read(&mut some) {
-                Ok(count) => heard.extend_from_slice(&some[..count]),
-                Err(err) if err.kind() == ErrorKind::Interrupted => {}
-                // The session has closed its side: it has ended.
-                Err(err) if err.raw_os_error() == Some(libc::EIO) => return said,
-                Err(err) => panic!("read a terminal: {err}"),
-            }
-            drop(held.take());
         }
     }
 }
