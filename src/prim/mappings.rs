@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
-use crate::lab::store::Key;
+use crate::lab::store::{Guard, Key};
 use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, TableRef, as_refusal};
 use crate::net::conntrack::Flow;
 use crate::net::nft::{self, L4Proto, PortRange};
@@ -122,6 +122,14 @@ impl AddMappings {
             }
             port::PortRefusal::Kernel(error) => error,
         })
+    }
+
+    /// Keeps other labs from publishing ports meanwhile, in a namespace that this lab shares with them.
+    fn lock_ports(&self, kernel: &Kernel) -> net::Result<Option<Guard>> {
+        if self.table.netns.made {
+            return Ok(None);
+        }
+        kernel.store().and_then(|store| store.lock(&Key::kind("ports"))).map(Some).map_err(as_refusal)
     }
 
     /// Checks that no lab has published any of the ports.
@@ -239,7 +247,11 @@ impl Step for AddMappings {
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         match kernel.netns(&self.table.netns) {
-            Ok(netns) => self.check_free(&netns),
+            Ok(netns) => {
+                // Whoever looks takes each port for a moment, which another lab that looks would take for a server's.
+                let _ports = self.lock_ports(kernel)?;
+                self.check_free(&netns)
+            }
             // One that this settling makes has nothing in it.
             Err(error) if error.is_gone() => Ok(()),
             Err(error) => Err(error),
@@ -249,13 +261,7 @@ impl Step for AddMappings {
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let netns = kernel.netns(&self.table.netns)?;
         // Two labs have two tables: that both publish a port at once, the kernel would not notice.
-        let _ports = match self.table.netns.made {
-            true => None,
-            false => {
-                let lock = kernel.store().and_then(|store| store.lock(&Key::kind("ports")));
-                Some(lock.map_err(as_refusal)?)
-            }
-        };
+        let _ports = self.lock_ports(kernel)?;
         self.check_unmapped(&netns)?;
         let mut batch = Batch::new();
         for (map, elements) in &self.elements() {
