@@ -385,6 +385,15 @@ impl Lab {
         noted.map(|()| true)
     }
 
+    /// Takes back all steps that are applied, after the processes that were left running.
+    fn undo_applied(&mut self) -> Vec<Error> {
+        let mark = self.kernel.mark();
+        let mut errors: Vec<Error> = undo::end_marked(|known| known == mark).err().into_iter().collect();
+        let listener = &mut self.listener;
+        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&asked.event(true))));
+        errors
+    }
+
     /// Ends the run and takes back all that it made; returns every failure met on the way.
     pub fn take_down(&mut self, steps: &Steps) -> Vec<Error> {
         self.pending.clear();
@@ -392,9 +401,7 @@ impl Lab {
         let mut errors: Vec<Error> = dir.set_status(Status::Undoing).err().into_iter().collect();
         let listener = &mut self.listener;
         errors.extend(down::down_children(&self.state, &self.origin.name, steps, listener));
-        let mark = self.kernel.mark();
-        errors.extend(undo::end_marked(|known| known == mark).err());
-        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&asked.event(true))));
+        errors.extend(self.undo_applied());
         if errors.is_empty() {
             errors.extend(dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).err());
         }

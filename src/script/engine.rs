@@ -10,7 +10,7 @@ use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Module, ModuleResolver, Po
 use super::catalog;
 use super::failure::Failure;
 use super::sources::{self, Dirs, Script, Texts};
-use crate::lab::{Event, NetnsRef};
+use crate::lab::{Error, Event, NetnsRef};
 use crate::net;
 use crate::prim::{Args, Dev, GROUPS, LabHandle, NetnsHandle, rhai_error};
 
@@ -286,6 +286,12 @@ impl ModuleResolver for Resolver {
             return Ok(module.clone());
         }
         self.texts.keep(&script);
+        if let Some(failure) = Failure::of_comment(&script) {
+            let error = Error::invalid(format!("read the module `{}`", script.name))
+                .because(format!("{} ({})", failure.message, failure.place));
+            let error = failure.hint.into_iter().fold(error, Error::hint);
+            return Err(rhai_error(error, position));
+        }
         let in_module =
             |error: Box<EvalAltResult>| Box::new(EvalAltResult::ErrorInModule(script.name.clone(), error, position));
         let mut ast =

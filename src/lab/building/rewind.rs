@@ -150,10 +150,7 @@ impl Lab {
     pub fn take_down_lost(&mut self) -> Vec<Error> {
         self.claimed = None;
         self.pending.clear();
-        let mark = self.kernel.mark();
-        let mut errors: Vec<Error> = undo::end_marked(|known| known == mark).err().into_iter().collect();
-        let listener = &mut self.listener;
-        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&asked.event(true))));
+        let mut errors = self.undo_applied();
         let last = self.state.lock_all().and_then(|_all| match self.state.names()?.is_empty() {
             true => undo::retire_dir(&self.kernel, &self.state),
             false => Ok(()),

@@ -270,6 +270,16 @@ fn a_comment_without_an_end() {
               = hint: a comment that begins with `/*` ends with `*/`
             1 mistake found
             --- exit code 1
+            $ topo run -e 'import "./cut" as cut;'
+            --- stderr
+            error: read the module `cut.rhai`: comment is not terminated (cut.rhai:2:1)
+             --> -e:1:8
+              |
+            1 | import "./cut" as cut;
+              |        ^^^^^^^
+              |
+              = hint: a comment that begins with `/*` ends with `*/`
+            --- exit code 1
         "#]]);
     });
 }
