@@ -5,20 +5,21 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use rhai::debugger::DebuggerCommand;
+use rhai::plugin::*;
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
 
 use super::catalog;
 use super::failure::Failure;
+use super::memory;
 use super::sources::{self, Dirs, Script, Texts};
 use crate::lab::{Error, Event, NetnsRef};
 use crate::net;
-use crate::prim::{Args, Dev, GROUPS, LabHandle, NetnsHandle, rhai_error};
+use crate::prim::{Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError, rhai_error};
 
-/// Limits that a script meets before the machine does. None on the number of operations: Ctrl-C ends a loop.
+/// Limits that a script meets before the machine does; that of memory has a file of its own. None on the number of operations:
+/// Ctrl-C ends a loop.
 const CALL_LEVELS_MAX: usize = 64;
 const EXPR_DEPTH_MAX: usize = 128;
-const STRING_BYTES_MAX: usize = 64 << 20;
-const ITEMS_MAX: usize = 10_000_000;
 
 /// A script engine with a lab to build.
 pub struct Session {
@@ -238,7 +239,10 @@ fn engine_for(lab: &LabHandle, dirs: &Dirs, args: &rhai::Map, texts: &Texts) -> 
             Ok(())
         });
     });
-    engine.on_progress(|_| net::signal::caught().map(|signal| Dynamic::from(i64::from(signal))));
+    engine.on_progress(|_| match net::signal::caught() {
+        Some(signal) => Some(Dynamic::from(i64::from(signal))),
+        None => memory::exceeded().map(|error| Dynamic::from(ScriptError(Rc::new(error)))),
+    });
     (engine, scope)
 }
 
@@ -248,6 +252,7 @@ pub fn bare() -> Engine {
     for group in GROUPS {
         engine.register_global_module((group.module)().into());
     }
+    engine.register_global_module(exported_module!(memory::functions).into());
     engine
         // A closure inside a function sees `host` and `args` only because the optimizer puts the constants there.
         .set_optimization_level(rhai::OptimizationLevel::Simple)
@@ -255,9 +260,6 @@ pub fn bare() -> Engine {
         .set_fail_on_invalid_map_property(true)
         .set_max_call_levels(CALL_LEVELS_MAX)
         .set_max_expr_depths(EXPR_DEPTH_MAX, EXPR_DEPTH_MAX)
-        .set_max_string_size(STRING_BYTES_MAX)
-        .set_max_array_size(ITEMS_MAX)
-        .set_max_map_size(ITEMS_MAX)
         .disable_symbol("eval");
     // Never entered, but registered it makes rhai keep a call stack: a refusal at a settling shows who asked.
     #[expect(deprecated, reason = "the marker for an interface that may change; this release is pinned")]

@@ -7,6 +7,7 @@ mod engine;
 mod failure;
 pub mod header;
 pub mod lexer;
+mod memory;
 pub mod reference;
 mod sources;
 mod vocabulary;

@@ -8,11 +8,13 @@
 //! | `errors.rs` | what is said of a script that fails |
 //! | `refused.rs` | what is said before a script runs: of files, rights, headers, and by `topo check` |
 //! | `labs.rs` | the labs that are up: `ls`, `show`, `exec`, `down`, `gc`; and `doctor` |
+//! | `memory.rs` | scripts that ask for too much memory |
 //! | `sandbox.rs` | labs without root |
 
 mod errors;
 mod help;
 mod labs;
+mod memory;
 mod refused;
 mod run;
 mod sandbox;

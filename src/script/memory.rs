@@ -1,0 +1,119 @@
+//! What a script may hold in memory: it ends at a limit, before the machine does.
+//!
+//! rhai's own limits walk the whole of an array or a map after each call on it, which makes a loop of `push` quadratic. Here
+//! the heap is counted instead, and looked at between two operations of a script. A single operation at most doubles what
+//! there is, but for those that are told a length: these are ours, and ask first.
+
+use std::alloc::System;
+
+use cap::Cap;
+use rhai::plugin::*;
+use rhai::{Array, Blob, Dynamic, EvalAltResult, ImmutableString};
+
+use crate::lab::{Error, Kind};
+use crate::prim::rhai_error;
+
+#[global_allocator]
+static HEAP: Cap<System> = Cap::new(System, usize::MAX);
+
+/// What a script may hold, with all that the program itself does.
+const BYTES_MAX: usize = 1 << 30;
+
+/// What an item of an array takes at least.
+const ITEM_BYTES: usize = size_of::<Dynamic>();
+
+/// Returns the error of a script that holds too much.
+pub(super) fn exceeded() -> Option<Error> {
+    (HEAP.allocated() > BYTES_MAX).then(error)
+}
+
+fn error() -> Error {
+    Error::new(Kind::Exhausted, "run the script")
+        .because(format!("it holds more than {} MiB in memory", BYTES_MAX >> 20))
+        .hint("a list or a text that grows in a loop without an end does that")
+}
+
+/// Makes sure that so many items more can be held, and returns the number.
+fn room_for(ctx: &NativeCallContext, len: i64, item_bytes: usize) -> Result<usize, Box<EvalAltResult>> {
+    let len = usize::try_from(len).unwrap_or(0);
+    match len.saturating_mul(item_bytes).saturating_add(HEAP.allocated()) > BYTES_MAX {
+        true => Err(rhai_error(error(), ctx.call_position())),
+        false => Ok(len),
+    }
+}
+
+/// rhai's functions that make something of a given length.
+#[export_module]
+#[expect(unreachable_pub, reason = "`#[export_module]` takes public functions, wherever they stand")]
+pub(super) mod functions {
+    /// Makes an array longer, by copies of an item, until it has `len` of them.
+    #[rhai_fn(name = "pad", return_raw)]
+    pub fn pad_array(
+        ctx: NativeCallContext,
+        array: &mut Array,
+        len: i64,
+        item: Dynamic,
+    ) -> Result<(), Box<EvalAltResult>> {
+        // A copy of an item that is a list itself copies what is in it.
+        let before = HEAP.allocated();
+        let copy = item.clone();
+        let item_bytes = ITEM_BYTES + HEAP.allocated().saturating_sub(before);
+        drop(copy);
+        let len = room_for(&ctx, len, item_bytes)?;
+        if len > array.len() {
+            array.resize(len, item);
+        }
+        Ok(())
+    }
+
+    /// Makes a text longer, by copies of a character, until it has `len` characters.
+    #[rhai_fn(name = "pad", return_raw)]
+    pub fn pad_char(
+        ctx: NativeCallContext,
+        text: &mut ImmutableString,
+        len: i64,
+        with: char,
+    ) -> Result<(), Box<EvalAltResult>> {
+        let len = room_for(&ctx, len, with.len_utf8())?;
+        let missing = len.saturating_sub(text.chars().count());
+        text.make_mut().extend(std::iter::repeat_n(with, missing));
+        Ok(())
+    }
+
+    /// Makes a text longer, by copies of another one, until it has `len` characters.
+    #[rhai_fn(name = "pad", return_raw)]
+    pub fn pad_text(
+        ctx: NativeCallContext,
+        text: &mut ImmutableString,
+        len: i64,
+        with: &str,
+    ) -> Result<(), Box<EvalAltResult>> {
+        let len = room_for(&ctx, len, 4)?;
+        let missing = len.saturating_sub(text.chars().count());
+        text.make_mut().extend(with.chars().cycle().take(missing));
+        Ok(())
+    }
+
+    /// Makes a row of bytes of zeros.
+    #[rhai_fn(name = "blob", return_raw)]
+    pub fn blob(ctx: NativeCallContext, len: i64) -> Result<Blob, Box<EvalAltResult>> {
+        blob_of(ctx, len, 0)
+    }
+
+    /// Makes a row of bytes of one value.
+    #[rhai_fn(name = "blob", return_raw)]
+    pub fn blob_of(ctx: NativeCallContext, len: i64, value: i64) -> Result<Blob, Box<EvalAltResult>> {
+        let len = room_for(&ctx, len, 1)?;
+        Ok(vec![(value & 0xff) as u8; len])
+    }
+
+    /// Makes a row of bytes longer, by one value, until it has `len` bytes.
+    #[rhai_fn(name = "pad", return_raw)]
+    pub fn pad_blob(ctx: NativeCallContext, blob: &mut Blob, len: i64, value: i64) -> Result<(), Box<EvalAltResult>> {
+        let len = room_for(&ctx, len, 1)?;
+        if len > blob.len() {
+            blob.resize(len, (value & 0xff) as u8);
+        }
+        Ok(())
+    }
+}
