@@ -1,0 +1,265 @@
+//! The floor: a star and a chain by raw netlink in the best order that is known, without journal, marks or undo. What it takes is
+//! what the kernel takes.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::sync::mpsc;
+use std::thread;
+
+use super::netlink::*;
+
+/// Indexes that no device of a new namespace has.
+const FIRST_INDEX: u32 = 1000;
+
+/// A namespace with a name in /run/netns, and a socket in it.
+struct Netns {
+    file: File,
+    socket: Socket,
+}
+
+/// Makes namespaces on a thread of its own, ahead of their use.
+fn namespaces(n: usize) -> mpsc::Receiver<io::Result<Netns>> {
+    let (sender, receiver) = mpsc::sync_channel(64);
+    thread::spawn(move || {
+        for i in 0..n {
+            if sender.send(namespace(i)).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn namespace(i: usize) -> io::Result<Netns> {
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+    let path = path_of(i);
+    OpenOptions::new().write(true).create_new(true).open(&path)?;
+    let here = "/proc/thread-self/ns/net";
+    nix::mount::mount(Some(here), path.as_str(), None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)?;
+    Ok(Netns { file: File::open(here)?, socket: Socket::open()? })
+}
+
+fn path_of(i: usize) -> String {
+    format!("/run/netns/h{}", i + 1)
+}
+
+fn mac(number: u32) -> [u8; 6] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [2, 0xf0, a, b, c, d]
+}
+
+/// Appends the link-local address that a hardware address makes, without the search for duplicates.
+fn link_local(messages: &mut Messages, index: u32, mac: [u8; 6]) {
+    let [a, b, c, d, e, f] = mac;
+    let ip = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+    const NODAD: u32 = 2;
+    messages.make(RTM_NEWADDR).raw(&[libc::AF_INET6 as u8, 64, NODAD as u8, 0]).raw(&index.to_ne_bytes());
+    messages.put(IFA_LOCAL, &ip).put(IFA_ADDRESS, &ip).put_u32(IFA_FLAGS, NODAD).end();
+}
+
+/// Appends an IPv4 address.
+fn addr(messages: &mut Messages, index: u32, ip: [u8; 4], prefix: u8) {
+    messages.make(RTM_NEWADDR).raw(&[libc::AF_INET as u8, prefix, 0, 0]).raw(&index.to_ne_bytes());
+    messages.put(IFA_LOCAL, &ip).put(IFA_ADDRESS, &ip).end();
+}
+
+/// Appends a route by way of a gateway.
+fn route(messages: &mut Messages, to: [u8; 4], prefix: u8, via: [u8; 4]) {
+    const MAIN: u8 = libc::RT_TABLE_MAIN;
+    messages.make(RTM_NEWROUTE).raw(&[libc::AF_INET as u8, prefix, 0, 0, MAIN, 84, 0, 1]).raw(&[0; 4]);
+    if prefix > 0 {
+        messages.put(RTA_DST, &to);
+    }
+    messages.put(RTA_GATEWAY, &via).end();
+}
+
+fn up(messages: &mut Messages, index: u32) {
+    messages.begin(RTM_NEWLINK, 0).link(index, UP).end();
+}
+
+/// Asks for a link, which makes the kernel do what waits for its worker.
+fn fence(messages: &mut Messages, index: u32) {
+    messages.begin(RTM_GETLINK, 0).link(index, 0).end();
+}
+
+/// Appends a pair: the first end up, perhaps elsewhere and a port of a bridge, the second one in the namespace of the socket or elsewhere.
+fn veth(messages: &mut Messages, first: End<'_>, second: End<'_>) {
+    messages.make(RTM_NEWLINK).link(first.index, UP);
+    first.attributes(messages);
+    messages.nest(IFLA_LINKINFO, |messages| {
+        messages.put_text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |messages| {
+            messages.nest(VETH_INFO_PEER, |messages| {
+                messages.link(second.index, 0);
+                second.attributes(messages);
+            });
+        });
+    });
+    messages.end();
+}
+
+/// One end of a pair.
+struct End<'a> {
+    name: &'a str,
+    index: u32,
+    mac: [u8; 6],
+    netns: Option<&'a File>,
+    bridge: Option<u32>,
+}
+
+impl End<'_> {
+    fn attributes(&self, messages: &mut Messages) {
+        messages.put_text(IFLA_IFNAME, self.name).put(IFLA_ADDRESS, &self.mac);
+        messages.put_u32(IFLA_NUM_TX_QUEUES, 1).put_u32(IFLA_NUM_RX_QUEUES, 1);
+        if let Some(netns) = self.netns {
+            messages.put_u32(IFLA_NET_NS_FD, netns.as_raw_fd().unsigned_abs());
+        }
+        if let Some(bridge) = self.bridge {
+            messages.put_u32(IFLA_MASTER, bridge);
+        }
+    }
+}
+
+/// What was built, which holds it open.
+pub(crate) struct Built {
+    host: Socket,
+    namespaces: usize,
+    devices: Vec<u32>,
+}
+
+/// Builds a star: a bridge here, with `n` hosts on it.
+pub(crate) fn star(n: usize) -> io::Result<Built> {
+    let made = namespaces(n);
+    let (host, here) = (Socket::open()?, File::open("/proc/thread-self/ns/net")?);
+    let mut messages = Messages::default();
+    messages.make(RTM_NEWLINK).link(FIRST_INDEX, 0).put_text(IFLA_IFNAME, "sw0").put(IFLA_ADDRESS, &mac(0));
+    messages.nest(IFLA_LINKINFO, |messages| {
+        messages.put_text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |messages| {
+            messages.put(IFLA_BR_MCAST_SNOOPING, &[0]);
+        });
+    });
+    messages.end();
+    addr(&mut messages, FIRST_INDEX, [10, 0, 0, 1], 8);
+    host.send(&mut messages)?;
+    let mut inside = Vec::with_capacity(n);
+    for i in 0..n {
+        let netns = made.recv().map_err(io::Error::other)??;
+        let number = u32::try_from(i).map_err(io::Error::other)? + 1;
+        let [_, _, high, low] = (number + 1).to_be_bytes();
+        let (port, eth0) = (FIRST_INDEX + number, FIRST_INDEX);
+        let name = format!("h{number}-eth0");
+        veth(
+            &mut messages,
+            End { name: &name, index: port, mac: mac(2 * number), netns: Some(&here), bridge: Some(FIRST_INDEX) },
+            End { name: "eth0", index: eth0, mac: mac(2 * number + 1), netns: None, bridge: None },
+        );
+        up(&mut messages, 1);
+        link_local(&mut messages, eth0, mac(2 * number + 1));
+        up(&mut messages, eth0);
+        addr(&mut messages, eth0, [10, 0, high, low], 8);
+        route(&mut messages, [0; 4], 0, [10, 0, 0, 1]);
+        netns.socket.send(&mut messages)?;
+        inside.push(netns.socket);
+    }
+    link_local(&mut messages, FIRST_INDEX, mac(0));
+    up(&mut messages, FIRST_INDEX);
+    host.send(&mut messages)?;
+    for (number, socket) in (1..).zip(&inside) {
+        fence(&mut messages, FIRST_INDEX + number);
+        host.send(&mut messages)?;
+        fence(&mut messages, FIRST_INDEX);
+        socket.send(&mut messages)?;
+    }
+    Ok(Built { host, namespaces: n, devices: vec![FIRST_INDEX] })
+}
+
+/// Builds a chain: `n` routers in a row between two hosts, each with a route to either host's network.
+pub(crate) fn chain(n: usize) -> io::Result<Built> {
+    let made = namespaces(n + 2);
+    let host = Socket::open()?;
+    let mut messages = Messages::default();
+    let (left, right) = (FIRST_INDEX, FIRST_INDEX + 1);
+    // Link k joins node k and node k + 1; the hosts are the first and the last node.
+    let on_link = |k: usize, end: u8| {
+        let [high, low] = u16::try_from(k).unwrap_or(0).to_be_bytes();
+        [10, high, low, end]
+    };
+    let mut nodes: Vec<Netns> = Vec::with_capacity(n + 2);
+    for i in 0..n + 2 {
+        let netns = made.recv().map_err(io::Error::other)??;
+        up(&mut messages, 1);
+        if let Some(before) = nodes.last() {
+            let number = u32::try_from(i).map_err(io::Error::other)?;
+            veth(
+                &mut messages,
+                End { name: "left", index: left, mac: mac(2 * number), netns: None, bridge: None },
+                End { name: "right", index: right, mac: mac(2 * number + 1), netns: Some(&before.file), bridge: None },
+            );
+            link_local(&mut messages, left, mac(2 * number));
+            addr(&mut messages, left, on_link(i - 1, 2), 24);
+            match i <= n {
+                true => forward(&mut messages, left),
+                false => route(&mut messages, [0; 4], 0, on_link(i - 1, 1)),
+            }
+            netns.socket.send(&mut messages)?;
+            link_local(&mut messages, right, mac(2 * number + 1));
+            up(&mut messages, right);
+            addr(&mut messages, right, on_link(i - 1, 1), 24);
+            match i > 1 {
+                true => forward(&mut messages, right),
+                false => route(&mut messages, [0; 4], 0, on_link(0, 2)),
+            }
+            if i > 2 {
+                route(&mut messages, on_link(0, 0), 24, on_link(i - 2, 1));
+            }
+            if i > 1 && i <= n {
+                route(&mut messages, on_link(n, 0), 24, on_link(i - 1, 2));
+            }
+            before.socket.send(&mut messages)?;
+        } else {
+            netns.socket.send(&mut messages)?;
+        }
+        nodes.push(netns);
+    }
+    for (i, netns) in nodes.iter().enumerate() {
+        for (index, there) in [(left, i > 0), (right, i < n + 1)] {
+            if there {
+                fence(&mut messages, index);
+                netns.socket.send(&mut messages)?;
+            }
+        }
+    }
+    Ok(Built { host, namespaces: n + 2, devices: Vec::new() })
+}
+
+/// Lets a device forward.
+fn forward(messages: &mut Messages, index: u32) {
+    messages.begin(RTM_NEWLINK, 0).link(index, 0);
+    // IPV4_DEVCONF_FORWARDING is 1 (linux/ip.h).
+    messages.nest(IFLA_AF_SPEC, |messages| {
+        messages.nest(libc::AF_INET as u16, |messages| {
+            messages.nest(IFLA_INET_CONF, |messages| {
+                messages.put_u32(1, 1);
+            });
+        });
+    });
+    messages.end();
+}
+
+impl Built {
+    /// Lets go of everything; the kernel goes on with it.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        for i in 0..self.namespaces {
+            let path = CString::new(path_of(i)).map_err(io::Error::other)?;
+            nix::mount::umount2(path.as_c_str(), nix::mount::MntFlags::MNT_DETACH)?;
+            std::fs::remove_file(path_of(i))?;
+        }
+        let mut messages = Messages::default();
+        for device in &self.devices {
+            messages.begin(RTM_DELLINK, 0).link(*device, 0).end();
+            self.host.send(&mut messages)?;
+        }
+        Ok(())
+    }
+}
