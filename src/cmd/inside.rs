@@ -14,7 +14,8 @@ use super::output::Trouble;
 use crate::lab::{self, Error, Inside, Kind, Private, Result};
 use crate::net::{self, ProcessId};
 
-const HOLDER: &str = "__holder";
+/// The word of the process that holds a sandbox.
+pub(super) const HOLDER: &str = "__holder";
 const ENTER: &str = "__enter";
 const INSIDE: &str = "__inside";
 
@@ -77,13 +78,19 @@ pub(super) fn run_in_new(context: &Context, stdin: Option<&str>) -> Result<u8> {
     let state = context.state()?;
     let program = this_program()?;
     let sandbox = Private::start(&program, &[HOLDER])?;
-    let creator = ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
-    let inside = Inside { holder: sandbox.holder(), creator };
-    let mut command = Command::new(&program);
-    command.arg(ENTER).arg(inside.to_word()).args(&context.words[1..]).env("TOPO_STATE", state.root());
+    let mut command = command_in(&program, sandbox.holder())?;
+    command.args(&context.words[1..]).env("TOPO_STATE", state.root());
     let code = wait_for(command, stdin)?;
     sandbox.end(&state)?;
     Ok(code)
+}
+
+/// Returns the command that runs the program inside a sandbox; its words are still to be added.
+pub(super) fn command_in(program: &Path, holder: ProcessId) -> Result<Command> {
+    let creator = ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
+    let mut command = Command::new(program);
+    command.arg(ENTER).arg(Inside { holder, creator }.to_word());
+    Ok(command)
 }
 
 /// Tells whether a run needs a sandbox of its own.

@@ -16,6 +16,7 @@ mod repl;
 mod run;
 mod scripts;
 mod show;
+mod test;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -49,6 +50,8 @@ enum Command {
     Run(run::Args),
     /// Builds a lab by hand, at a prompt
     Repl(repl::Args),
+    /// Runs tests, each in a sandbox of its own
+    Test(test::Args),
     /// Checks a script without running it: syntax, unknown functions, wrong arguments, unknown options
     Check(check::Args),
     /// Lists the labs
@@ -82,6 +85,9 @@ fn run_words(words: Vec<OsString>) -> u8 {
         Err(code) => return code,
     };
     let context = Context::new(inside, words.clone());
+    if inside.is_some() && words.get(1).is_some_and(|word| word == test::CHILD) {
+        return test::child(&context);
+    }
     let command = context.workflows.iter().fold(Cli::command(), scripts::add_command);
     let matches = match command.try_get_matches_from(words) {
         Ok(matches) => matches,
@@ -106,6 +112,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<u8, Trouble> {
     match cli.command {
         Command::Run(args) => run::run(args, context),
         Command::Repl(args) => repl::repl(&args, context),
+        Command::Test(args) => test::test(&args, context),
         Command::Check(args) => check::check(&args, context),
         Command::Ls(args) => ls::ls(&args, context),
         Command::Show(args) => show::show(&args, context),

@@ -59,6 +59,8 @@ pub struct Lab {
     next_step: u64,
     seed: u64,
     checks: Vec<CheckResult>,
+    /// Whether the first check that doesn't hold is to be told with how the lab stands then.
+    shows_failure: bool,
     /// How often something was done that is no step, such as a command.
     acts: u64,
     /// The processes that were left running when a point was noted last, and how much had been done then that is no step.
@@ -83,6 +85,7 @@ impl Lab {
             next_step: 1,
             seed,
             checks: Vec::new(),
+            shows_failure: false,
             acts: 0,
             running: None,
             listener,
@@ -101,6 +104,7 @@ impl Lab {
         let mut inner = Lab::begin(origin, self.state.clone(), Box::new(|_| {}))?;
         inner.model.know(&self.model);
         std::mem::swap(&mut inner.listener, &mut self.listener);
+        inner.shows_failure = self.shows_failure;
         Ok(inner)
     }
 
@@ -117,6 +121,7 @@ impl Lab {
         };
         std::mem::swap(&mut inner.listener, &mut self.listener);
         self.checks.append(&mut inner.checks);
+        self.shows_failure = inner.shows_failure;
         self.acts += inner.acts;
         errors
     }
@@ -351,8 +356,17 @@ impl Lab {
         self.acts += 1;
     }
 
+    /// Has the first check that doesn't hold told with how the lab stands then.
+    pub fn show_failure(&mut self) {
+        self.shows_failure = true;
+    }
+
     /// Notes the result of a check.
     pub fn note_check(&mut self, check: CheckResult) {
+        if !check.ok && std::mem::take(&mut self.shows_failure) {
+            let view = self.look_around().unwrap_or_default();
+            (self.listener)(&Event::AtFailure(view));
+        }
         (self.listener)(&Event::Check(check.clone()));
         self.checks.push(check);
     }

@@ -1,6 +1,9 @@
 //! What a lab has to say while it runs: this layer doesn't print, whoever runs the script does.
 
+use std::time::Duration;
+
 use super::place::Place;
+use super::view::NetnsView;
 
 /// One thing to say.
 #[derive(Debug, Clone)]
@@ -17,6 +20,12 @@ pub enum Event {
     Table(Vec<String>, Vec<Vec<serde_json::Value>>),
     /// The result of a check.
     Check(CheckResult),
+    /// The lab as it stands at the first check that doesn't hold, for whoever asked for it.
+    AtFailure(Vec<NetnsView>),
+    /// The test that runs is meant to fail, for this reason.
+    ExpectFailure(String),
+    /// The test that runs may take this long.
+    TimeLimit(Duration),
     /// A step that is applied, or taken back.
     Step {
         /// Whether it is taken back.

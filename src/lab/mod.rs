@@ -6,6 +6,7 @@
 //!
 //! What outlives labs is in the `store`; `ipam` hands out addresses from pools that it keeps there.
 
+mod adopt;
 mod building;
 mod down;
 mod error;
@@ -24,6 +25,7 @@ mod sandbox;
 mod state;
 mod step;
 pub mod store;
+mod traces;
 mod undo;
 mod view;
 
@@ -40,9 +42,10 @@ pub use model::{DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, TableRef
 pub use place::{Place, Spot};
 pub use repair::{drift, repair};
 pub use sandbox::{Inside, Private, can_build_here, enter};
-pub use state::{LabDir, LabKind, Record, StateDir, Status, Tie, boot_id, now};
+pub use state::{LabDir, LabKind, Record, Scratch, StateDir, Status, Tie, boot_id, now};
 pub use step::{Finish, ReadStep, Step, Steps, Work};
 pub use store::{LocalStore, Store};
+pub use traces::Traces;
 pub use view::{DevView, LabView, NetnsView, Summary, netns_of, summary, view};
 
 /// The protocol number that routes, rules, addresses and neighbours of ours bear: one that rt_protos of iproute2 doesn't name.

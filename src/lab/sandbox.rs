@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::down::end_sandbox;
 use super::error::{Error, Kind, Result};
 use super::gc::end_unclaimed;
 use super::state::StateDir;
@@ -31,6 +32,16 @@ impl Private {
             return self.sandbox.keep().map_err(|source| Error::kernel("keep the sandbox", &source));
         }
         Ok(())
+    }
+
+    /// Ends the sandbox with all that is in it, whatever that is.
+    pub fn abandon(self) -> Result<()> {
+        end_sandbox(self.sandbox.holder())
+    }
+
+    /// Lets the sandbox outlive this process.
+    pub fn keep(self) -> Result<()> {
+        self.sandbox.keep().map_err(|source| Error::kernel("keep the sandbox", &source))
     }
 }
 

@@ -233,7 +233,7 @@ impl StateDir {
         })
     }
 
-    fn lab_dir(&self, name: &str) -> LabDir {
+    pub(super) fn lab_dir(&self, name: &str) -> LabDir {
         LabDir { name: name.to_string(), path: self.root.join("labs").join(name), lock: None }
     }
 
@@ -292,8 +292,36 @@ impl StateDir {
         numbered.ok_or_else(|| Error::new(Kind::Exists, format!("find a free name like `{name}`")))
     }
 
+    /// Makes a directory for what passes with this process; it goes with the value. Where the process is killed, `sweep` sees to it.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let me = ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
+        let path = self.root.join(format!("{SCRATCH}{}-{}", me.pid, me.start));
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|source| Error::file(format!("make `{}`", path.display()), &source))?;
+        Ok(Scratch(path))
+    }
+
+    /// Removes the scratch directories of processes that have ended.
+    fn sweep_scratch(&self) -> Result<()> {
+        let failed = |source: std::io::Error| Error::file(format!("tidy `{}`", self.root.display()), &source);
+        for entry in std::fs::read_dir(&self.root).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let numbers = name.strip_prefix(SCRATCH).and_then(|numbers| numbers.split_once('-'));
+            let owner = numbers.and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
+            if owner.is_some_and(|(pid, start)| !ProcessId { pid, start }.is_alive()) {
+                std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what killed processes left half removed.
     pub fn sweep(&self) -> Result<()> {
+        // Seen from inside a sandbox, processes outside of it seem dead.
+        if self.inside.is_none() {
+            self.sweep_scratch()?;
+        }
         let _all = self.lock_all()?;
         let dir = self.root.join("labs");
         let failed = |source: std::io::Error| Error::file(format!("tidy `{}`", dir.display()), &source);
@@ -316,8 +344,29 @@ impl StateDir {
     }
 }
 
-fn sandbox_store(root: &Path, holder: ProcessId) -> PathBuf {
+pub(super) fn sandbox_store(root: &Path, holder: ProcessId) -> PathBuf {
     root.join(format!("sandbox-{}-{}", holder.pid, holder.start))
+}
+
+/// How the name of a directory begins that passes with a process.
+const SCRATCH: &str = "scratch-";
+
+/// A directory for what passes with this process.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What can't be removed, `sweep` removes later.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// How the directory of a lab that is no more begins; a dot is in no lab's name.
@@ -335,6 +384,11 @@ impl LabDir {
     /// Returns the lab's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Returns where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns where its journal is.

@@ -45,7 +45,7 @@ pub struct LabView {
 }
 
 /// A namespace with the devices and routes in it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct NetnsView {
     /// The user's name for it.
     pub name: String,
@@ -61,7 +61,7 @@ pub struct NetnsView {
 }
 
 /// A device with its addresses.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct DevView {
     /// The user's name for it.
     pub name: String,

@@ -105,6 +105,22 @@ fn list(wanted: impl Fn(u32) -> bool) -> Result<Vec<ProcessId>> {
     Ok(processes)
 }
 
+/// Lists all processes but the calling one and the first, each as its command line, or its name in brackets where it has none.
+///
+/// Like `ps -eo args`. One that only waits for its parent to take notice is left out.
+pub fn all() -> Result<Vec<String>> {
+    let shown = |process: &ProcessId| {
+        let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+        if !line.is_empty() {
+            return line;
+        }
+        let name = fs::read_to_string(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
+        format!("[{}]", name.trim_end())
+    };
+    Ok(list(|pid| pid != 1)?.iter().filter(|process| process.is_alive()).map(shown).collect())
+}
+
 /// Lists the processes, without the calling one, that were started with `NAME=VALUE` in their environment for a value that
 /// `wanted` accepts, in the order of their numbers.
 ///

@@ -7,8 +7,9 @@ use rhai::{Dynamic, FnPtr, Map};
 
 use super::Group;
 use super::context::{RhaiResultOf, lab_of, place_of, raise, with_lab};
+use super::difference::{are_equal, difference, shown};
 use super::units::argument;
-use crate::lab::{CheckResult, Error, Kind, Place, Result, name};
+use crate::lab::{CheckResult, Error, Event, Kind, Place, Result, name};
 use crate::net;
 
 pub(super) const GROUP: Group = Group {
@@ -84,6 +85,29 @@ fn wait_a_moment(ctx: &NativeCallContext, moment: Duration) -> RhaiResultOf<()> 
     })
 }
 
+/// Calls a closure until it holds or the time is up, at least once; returns the last verdict.
+fn until(ctx: &NativeCallContext, doing: &str, time: Duration, closure: &FnPtr) -> RhaiResultOf<Verdict> {
+    let began = Instant::now();
+    loop {
+        let value: Dynamic = closure.call_within_context(ctx, ())?;
+        let now = raise(ctx, verdict(doing, &value))?;
+        let left = time.saturating_sub(began.elapsed());
+        if now.ok || left.is_zero() {
+            return Ok(now);
+        }
+        wait_a_moment(ctx, LOOK_AGAIN.min(left))?;
+    }
+}
+
+/// Settles, since an assertion sees what was asked for before.
+fn settle(ctx: &NativeCallContext) -> RhaiResultOf<()> {
+    lab_of(ctx).and_then(|lab| lab.with(|lab| lab.settle())).or_else(|error| raise(ctx, Err(error)))
+}
+
+fn named(what: &str, sentence: &str) -> String {
+    if sentence.is_empty() { what.into() } else { format!("{what} \"{sentence}\"") }
+}
+
 /// What a script can call.
 #[export_module]
 pub mod functions {
@@ -146,18 +170,53 @@ pub mod functions {
         let doing = format!("check \"{sentence}\"");
         let time: Duration = raise(&ctx, argument(&doing, time))?;
         let began = Instant::now();
-        loop {
-            let value: Dynamic = closure.call_within_context(&ctx, ())?;
-            let mut now = raise(&ctx, verdict(&doing, &value))?;
-            let left = time.saturating_sub(began.elapsed());
-            if now.ok || left.is_zero() {
-                let measured = now.measured.take().filter(|text| !text.is_empty());
-                let after = format!("after {:.1?}", began.elapsed());
-                now.measured = Some(measured.map_or(after.clone(), |text| format!("{text}, {after}")));
-                return note(&ctx, sentence, now, place);
-            }
-            wait_a_moment(&ctx, LOOK_AGAIN.min(left))?;
+        let mut last = until(&ctx, &doing, time, &closure)?;
+        let measured = last.measured.take().filter(|text| !text.is_empty());
+        let after = format!("after {:.1?}", began.elapsed());
+        last.measured = Some(measured.map_or(after.clone(), |text| format!("{text}, {after}")));
+        note(&ctx, sentence, last, place)
+    }
+
+    /// Notes whether something never comes true during a time: the second closure is called again and again, and must not return
+    /// true or a result that is `ok`. The first closure is the control: what must come to hold before, within the same time, since
+    /// what fails anyway would prove nothing. Returns whether it never came true.
+    ///
+    /// Like `! timeout 0.5 sh -c 'until …; do :; done'`.
+    ///
+    /// Fails with `invalid` for what is no time, and with whatever the closures throw.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// assert(check_never("h1 reaches nobody else", "100ms", || h.ping("127.0.0.1"), || h.ping("192.0.2.1")));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn check_never(
+        ctx: NativeCallContext,
+        sentence: &str,
+        time: Dynamic,
+        control: FnPtr,
+        closure: FnPtr,
+    ) -> RhaiResultOf<bool> {
+        let place = place_of(&ctx);
+        let doing = format!("check \"{sentence}\"");
+        let time: Duration = raise(&ctx, argument(&doing, time))?;
+        let control = until(&ctx, &doing, time, &control)?;
+        if !control.ok {
+            let measured =
+                control.measured.filter(|text| !text.is_empty()).map_or(String::new(), |text| format!(": {text}"));
+            let measured = Some(format!("the control doesn't hold, so it would mean nothing{measured}"));
+            return note(&ctx, sentence, Verdict { ok: false, measured }, place);
         }
+        let began = Instant::now();
+        let watched = until(&ctx, &doing, time, &closure)?;
+        let after = format!("after {:.1?}", began.elapsed());
+        let measured = match (watched.ok, watched.measured.filter(|text| !text.is_empty())) {
+            (true, Some(text)) => format!("it came true {after}: {text}"),
+            (true, None) => format!("it came true {after}"),
+            (false, Some(text)) => format!("{text}, {after} still"),
+            (false, None) => format!("not {after} either"),
+        };
+        note(&ctx, sentence, Verdict { ok: !watched.ok, measured: Some(measured) }, place)
     }
 
     /// Waits for a time. A check with a deadline is nearly always better: it goes on as soon as it can.
@@ -207,7 +266,7 @@ pub mod functions {
     /// Stops the script unless a value holds, with a sentence that says what should.
     #[rhai_fn(name = "assert", return_raw)]
     pub fn assert_sentence(ctx: NativeCallContext, value: Dynamic, sentence: &str) -> RhaiResultOf<()> {
-        lab_of(&ctx).and_then(|lab| lab.with(|lab| lab.settle())).or_else(|error| raise(&ctx, Err(error)))?;
+        settle(&ctx)?;
         let doing = format!("assert \"{sentence}\"");
         let verdict = raise(&ctx, verdict(&doing, &value))?;
         if verdict.ok {
@@ -215,5 +274,122 @@ pub mod functions {
         }
         let because = verdict.measured.filter(|text| !text.is_empty()).unwrap_or_else(|| "it is false".into());
         raise(&ctx, Err(Error::new(Kind::Failed, doing).because(because)))
+    }
+
+    /// Stops the script unless two values are equal: numbers by their value, lists and maps by all that is in them.
+    ///
+    /// Like `test A = B || exit 1`, and tells where they differ: the path within lists and maps, the lines of texts.
+    ///
+    /// Fails with `failed`, which `catch` can catch.
+    ///
+    /// ```rhai
+    /// assert_eq(host.exec("echo one").stdout.split(), ["one"]);
+    /// try { assert_eq(#{ mtu: 1500 }, #{ mtu: 1400 }); } catch (e) {
+    ///     assert(e.message == "assert_eq: at `mtu`: 1500 is not 1400");
+    /// }
+    /// ```
+    #[rhai_fn(name = "assert_eq", return_raw)]
+    pub fn assert_eq_plain(ctx: NativeCallContext, left: Dynamic, right: Dynamic) -> RhaiResultOf<()> {
+        assert_eq_sentence(ctx, left, right, "")
+    }
+
+    /// Stops the script unless two values are equal, with a sentence that says what should.
+    #[rhai_fn(name = "assert_eq", return_raw)]
+    pub fn assert_eq_sentence(
+        ctx: NativeCallContext,
+        left: Dynamic,
+        right: Dynamic,
+        sentence: &str,
+    ) -> RhaiResultOf<()> {
+        settle(&ctx)?;
+        match difference(&left, &right) {
+            Some(how) => raise(&ctx, Err(Error::new(Kind::Failed, named("assert_eq", sentence)).because(how))),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the script if two values are equal.
+    ///
+    /// Like `test A != B || exit 1`.
+    ///
+    /// Fails with `failed`, which `catch` can catch.
+    ///
+    /// ```rhai
+    /// assert_ne(netns("h1").name, netns("h2").name);
+    /// ```
+    #[rhai_fn(name = "assert_ne", return_raw)]
+    pub fn assert_ne_plain(ctx: NativeCallContext, left: Dynamic, right: Dynamic) -> RhaiResultOf<()> {
+        assert_ne_sentence(ctx, left, right, "")
+    }
+
+    /// Stops the script if two values are equal, with a sentence that says what should not.
+    #[rhai_fn(name = "assert_ne", return_raw)]
+    pub fn assert_ne_sentence(
+        ctx: NativeCallContext,
+        left: Dynamic,
+        right: Dynamic,
+        sentence: &str,
+    ) -> RhaiResultOf<()> {
+        settle(&ctx)?;
+        if !are_equal(&left, &right) {
+            return Ok(());
+        }
+        let because = format!("both are {}", shown(&left));
+        raise(&ctx, Err(Error::new(Kind::Failed, named("assert_ne", sentence)).because(because)))
+    }
+
+    /// Ends a test that this machine can't do: it counts as skipped, with the reason. An error of kind `unsupported` that leaves a
+    /// test does the same by itself.
+    ///
+    /// Like `exit 77` in tests of automake.
+    ///
+    /// Fails with `unsupported`, which in `topo run` ends the script with exit code 3.
+    ///
+    /// ```rhai
+    /// try { skip("needs iperf3"); } catch (e) { assert(e.kind == "unsupported"); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn skip(ctx: NativeCallContext, reason: &str) -> RhaiResultOf<()> {
+        raise(&ctx, Err(Error::new(Kind::Unsupported, "skip").because(reason)))
+    }
+
+    /// Says that the test which runs is meant to fail, and why: it passes if it then fails, and fails if it passes. Other than in
+    /// `topo test` this does nothing.
+    ///
+    /// Like `# TODO` in TAP.
+    ///
+    /// Fails with `invalid` for a reason that is empty.
+    ///
+    /// ```rhai
+    /// expect_failure("bridges can't yet do this");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn expect_failure(ctx: NativeCallContext, reason: &str) -> RhaiResultOf<()> {
+        if reason.trim().is_empty() {
+            return raise(&ctx, Err(Error::invalid("expect a failure").because("it needs a reason")));
+        }
+        with_lab(&ctx, |lab| {
+            lab.say(&Event::ExpectFailure(reason.to_string()));
+            Ok(())
+        })
+    }
+
+    /// Gives the test which runs another time limit than that of `--timeout`, counted from its beginning. Other than in
+    /// `topo test` this does nothing.
+    ///
+    /// Like `timeout 2m`.
+    ///
+    /// Fails with `invalid` for what is no time.
+    ///
+    /// ```rhai
+    /// time_limit("2m");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn time_limit(ctx: NativeCallContext, time: &str) -> RhaiResultOf<()> {
+        let time: Duration = raise(&ctx, argument("limit the time", time.into()))?;
+        with_lab(&ctx, |lab| {
+            lab.say(&Event::TimeLimit(time));
+            Ok(())
+        })
     }
 }

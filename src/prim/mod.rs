@@ -13,6 +13,7 @@ mod check;
 mod context;
 mod dev;
 mod dev_change;
+mod difference;
 mod dnat;
 mod filter;
 mod firewalls;

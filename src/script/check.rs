@@ -35,6 +35,32 @@ pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
     checker.found
 }
 
+/// A function that a script defines.
+pub struct Defined {
+    /// Its name.
+    pub name: String,
+    /// How many parameters it has.
+    pub parameters: usize,
+    /// Its documentation comments, with their slashes.
+    pub comments: Vec<String>,
+}
+
+/// Compiles a script without running it, and returns the functions that it defines.
+pub fn bare_compile(script: &Script) -> Result<Vec<Defined>, Box<Failure>> {
+    if let Some(failure) = Failure::of_comment(script) {
+        return Err(Box::new(failure));
+    }
+    let engine = checking_engine();
+    let compiled = engine.compile_with_scope(&checking_scope(), &script.text);
+    let ast = compiled.map_err(|error| Box::new(Failure::of(&error.into(), script, &engine)))?;
+    let defined = |function: rhai::ScriptFnMetadata<'_>| Defined {
+        name: function.name.to_string(),
+        parameters: function.params.len(),
+        comments: function.comments.iter().map(ToString::to_string).collect(),
+    };
+    Ok(ast.iter_functions().map(defined).collect())
+}
+
 /// Makes an engine that keeps every branch: the optimizer would drop one that is never taken, with its mistakes.
 fn checking_engine() -> Engine {
     let mut engine = engine::bare();

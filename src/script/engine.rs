@@ -12,7 +12,7 @@ use super::catalog;
 use super::failure::Failure;
 use super::memory;
 use super::sources::{self, Dirs, Script, Texts};
-use crate::lab::{Error, Event, NetnsRef};
+use crate::lab::{Error, Event, NetnsRef, Place};
 use crate::net;
 use crate::prim::{Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError, rhai_error};
 
@@ -86,6 +86,27 @@ impl Session {
     /// Runs a script to its end.
     pub fn run(&mut self, script: &Script) -> Result<(), Box<Failure>> {
         let ast = self.compile(script)?;
+        let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
+        done.map_err(|error| self.failure(&error, script))
+    }
+
+    /// Runs a script to its end, and then `scenario`, which calls functions of the script as if it stood behind its last line.
+    ///
+    /// What the scenario's calls end with is the scenario's alone; the error is one of the script's own statements.
+    pub fn run_then(&mut self, script: &Script, scenario: impl Fn(&Caller<'_>) + 'static) -> Result<(), Box<Failure>> {
+        let lines = script.text.lines().count();
+        let (called, dir) = (script.clone(), self.texts.clone());
+        self.engine.register_fn(SCENARIO, move |ctx: NativeCallContext<'_>| {
+            scenario(&Caller { ctx, script: &called, lines });
+        });
+        let longer = Script { text: format!("{}\n;{SCENARIO}();", script.text), ..script.clone() };
+        let compiled = match self.compile(&longer) {
+            // Where the text ends is said of the text that the user has.
+            Err(_) => self.compile(script),
+            compiled => compiled,
+        };
+        dir.keep(script);
+        let ast = compiled?;
         let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
         done.map_err(|error| self.failure(&error, script))
     }
@@ -194,6 +215,34 @@ impl Session {
     /// Returns the texts of all scripts that were read, for the excerpts in messages.
     pub fn texts(&self) -> &Texts {
         &self.texts
+    }
+}
+
+/// What is called behind a script's last line.
+const SCENARIO: &str = "__scenario";
+
+/// Calls functions of a script that has run.
+pub struct Caller<'a> {
+    ctx: NativeCallContext<'a>,
+    script: &'a Script,
+    lines: usize,
+}
+
+impl Caller<'_> {
+    /// Calls a function of the script without arguments.
+    pub fn call(&self, name: &str) -> Result<(), Box<Failure>> {
+        let done = rhai::FnPtr::new(name).and_then(|call| call.call_within_context::<Dynamic>(&self.ctx, ()));
+        done.map(|_| ()).map_err(|error| {
+            let mut failure = Failure::of(&error, self.script, self.ctx.engine());
+            failure.place = self.in_script(&failure.place);
+            Box::new(failure)
+        })
+    }
+
+    /// Returns a place without the call behind the script's last line.
+    pub fn in_script(&self, place: &Place) -> Place {
+        let ours = |spot: &&Spot| spot.source != self.script.name || spot.line <= self.lines;
+        Place(place.0.iter().filter(ours).cloned().collect())
     }
 }
 

@@ -12,8 +12,8 @@ pub mod reference;
 mod sources;
 mod vocabulary;
 
-pub use check::check;
-pub use engine::{Mark, Session, Variable, bare};
+pub use check::{Defined, bare_compile, check};
+pub use engine::{Caller, Mark, Session, Variable, bare};
 pub use failure::Failure;
 pub use sources::{Dirs, Script, Texts, Workflow, module_names, workflows};
 pub use vocabulary::{Callable, Choice, KEYWORDS, VALUES, Vocabulary};

@@ -37,6 +37,16 @@ pub fn wants_colour(terminal: bool) -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Tells whether the terminal can only be written to line by line.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// Returns how many characters a line of the terminal has; 80 where that is not known.
+pub fn width() -> usize {
+    terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| usize::from(width.0))
+}
+
 /// Returns a text in bold green, bold red or dim, if stdout takes colours.
 pub fn painted(text: &str, code: &str) -> String {
     match wants_colour(std::io::stdout().is_terminal()) {
@@ -113,6 +123,8 @@ pub fn listener(style: Style) -> (Listener, Rc<RefCell<Said>>) {
             let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
             data(&table(titles, &rows));
         }
+        // Only a runner of tests has an ear for these.
+        Event::AtFailure(_) | Event::ExpectFailure(_) | Event::TimeLimit(_) => {}
         Event::Check(_) if style.json => {}
         Event::Check(check) => data(&check_line(check)),
     };

@@ -48,6 +48,7 @@ impl Lab {
             applied,
             seed: RandomState::new().hash_one(&record.mark),
             checks: Vec::new(),
+            shows_failure: false,
             acts: 0,
             running: None,
             listener,
