@@ -12,7 +12,7 @@ use super::catalog;
 use super::failure::Failure;
 use super::memory;
 use super::sources::{self, Dirs, Script, Texts};
-use crate::lab::{Error, Event, NetnsRef, Place};
+use crate::lab::{Error, Event, NetnsRef, Place, Spot};
 use crate::net;
 use crate::prim::{Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError, rhai_error};
 
