@@ -15,6 +15,7 @@ mod output;
 mod repl;
 mod run;
 mod scripts;
+mod serve;
 mod show;
 mod test;
 
@@ -80,6 +81,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run_words(words: Vec<OsString>) -> u8 {
+    if let Some(code) = serve::begin(&words) {
+        return code;
+    }
     let (inside, words) = match inside::begin(words) {
         Ok(begun) => begun,
         Err(code) => return code,

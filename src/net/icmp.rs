@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::error::io_text;
 use super::icmp_packet::{Answer, echo_request, read_answer};
+use super::socket::set_option;
 use super::{Error, Netns, Result};
 
 /// What to send, and how long to wait.
@@ -154,13 +155,6 @@ fn open(ping: &Ping) -> io::Result<(Socket, SocketAddr)> {
     Ok((socket, complete(ping.to)))
 }
 
-fn set_option(socket: &Socket, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
-    let length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: the pointer is to a live int and the length is that of an int, which these options are (ip(7), ipv6(7)).
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
 struct Echo {
     sent_at: Instant,
     answered: bool,
@@ -221,7 +215,7 @@ impl<'a> Echoes<'a> {
             let from = from.as_ref().and_then(|from| from.as_sockaddr_in6()).map(|from| IpAddr::V6(from.ip()));
             match read_answer(&self.buffer[..length], from, self.ping.to, self.id, &self.token) {
                 Some(Answer::Echo(seq)) => self.answer(seq, now),
-                Some(Answer::Refusal(seq, text)) => self.refuse(seq, text),
+                Some(Answer::Refusal(seq, refusal)) => self.refuse(seq, refusal.to_string()),
                 None => {}
             }
         }

@@ -1,5 +1,6 @@
 //! Echo requests and what comes back, as bytes (RFC 792, RFC 4443).
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const ECHO_REPLY: u8 = 0;
@@ -12,8 +13,27 @@ const ECHO_REPLY_V6: u8 = 129;
 pub(super) enum Answer {
     /// The request of this number was answered.
     Echo(u16),
-    /// The request of this number was refused, by whom and why.
-    Refusal(u16, String),
+    /// The request of this number was refused.
+    Refusal(u16, Refusal),
+}
+
+/// By whom a request was refused, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// Who says so.
+    pub(super) from: IpAddr,
+    /// In the words of ping(8).
+    pub(super) text: String,
+    /// Whether its hop limit ended there.
+    pub(super) expired: bool,
+    /// Whether it is too big for the next link, and how big that is: 0 if the router doesn't say.
+    pub(super) mtu: Option<u32>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {}", self.text, self.from)
+    }
 }
 
 /// Returns an echo request that carries `size` bytes, of which the first are `token`.
@@ -51,16 +71,28 @@ pub(super) fn read_answer(packet: &[u8], from: Option<IpAddr>, to: IpAddr, id: u
                 return reply(message, id, token);
             }
             let seq = cited_v4(message.get(8..)?, to, id)?;
-            Some(Answer::Refusal(seq, format!("{} from {}", refusal_v4(message)?, Ipv4Addr::from(from))))
+            let mtu = (message.get(..2)? == [3, 4]).then(|| u32::from(u16_at(message, 6).unwrap_or(0)));
+            let text = refusal_v4(message)?;
+            Some(Answer::Refusal(seq, Refusal { from: from.into(), text, expired: message[..2] == [11, 0], mtu }))
         }
         IpAddr::V6(to) => {
             if *packet.first()? == ECHO_REPLY_V6 {
                 return reply(packet, id, token);
             }
             let seq = cited_v6(packet.get(8..)?, to, id)?;
-            Some(Answer::Refusal(seq, format!("{} from {}", refusal_v6(packet)?, from?)))
+            let mtu = if packet[0] == 2 { u32_at(packet, 4) } else { None };
+            let text = refusal_v6(packet)?;
+            Some(Answer::Refusal(seq, Refusal { from: from?, text, expired: packet.get(..2)? == [3, 0], mtu }))
         }
     }
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_be_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 fn header_length(packet: &[u8]) -> Option<usize> {
@@ -76,8 +108,7 @@ fn reply(message: &[u8], id: u16, token: &[u8; 8]) -> Option<Answer> {
 
 /// Returns the number of an echo message that has this id.
 fn number(message: &[u8], id: u16) -> Option<u16> {
-    let of = |at: usize| Some(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?]));
-    if of(4)? == id { of(6) } else { None }
+    if u16_at(message, 4)? == id { u16_at(message, 6) } else { None }
 }
 
 /// Returns the number of the request that an ICMP error cites, if it is one of ours.
@@ -107,7 +138,7 @@ fn refusal_v4(message: &[u8]) -> Option<String> {
         (3, 2) => "Destination Protocol Unreachable",
         (3, 3) => "Destination Port Unreachable",
         (3, 4) => {
-            let mtu = u16::from_be_bytes([*message.get(6)?, *message.get(7)?]);
+            let mtu = u16_at(message, 6)?;
             return Some(format!("Frag needed and DF set (mtu = {mtu})"));
         }
         (3, 5) => "Source Route Failed",
@@ -136,7 +167,7 @@ fn refusal_v6(message: &[u8]) -> Option<String> {
         (1, 6) => "Destination unreachable: Reject route to destination",
         (1, code) => return Some(format!("Destination unreachable: Unknown code {code}")),
         (2, _) => {
-            let mtu = u32::from_be_bytes(message.get(4..8)?.try_into().ok()?);
+            let mtu = u32_at(message, 4)?;
             return Some(format!("Packet too big: mtu={mtu}"));
         }
         (3, 0) => "Time exceeded: Hop limit",
@@ -187,8 +218,10 @@ mod tests {
         let mut error = vec![3, 1, 0, 0, 0, 0, 0, 0];
         error.extend(&v4_packet([10, 0, 0, 1], to, &request)[..28]);
         let packet = v4_packet([10, 0, 0, 254], [10, 0, 0, 1], &error);
-        let expected = Answer::Refusal(7, "Destination Host Unreachable from 10.0.0.254".to_string());
-        assert_eq!(read_answer(&packet, None, to.into(), 5, &TOKEN), Some(expected));
+        let text = "Destination Host Unreachable".to_string();
+        let refusal = Refusal { from: [10, 0, 0, 254].into(), text, expired: false, mtu: None };
+        assert_eq!(refusal.to_string(), "Destination Host Unreachable from 10.0.0.254");
+        assert_eq!(read_answer(&packet, None, to.into(), 5, &TOKEN), Some(Answer::Refusal(7, refusal)));
         assert_eq!(read_answer(&packet, None, [10, 9, 0, 3].into(), 5, &TOKEN), None, "to another host");
         assert_eq!(read_answer(&packet, None, to.into(), 6, &TOKEN), None, "another id");
     }

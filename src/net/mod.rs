@@ -10,6 +10,8 @@
 //! | `nft`, `conntrack` | what `nft` and `conntrack -D` do, over `nfnl`, a netfilter netlink socket |
 //! | `carry` | what a link carries, to be moved to another link and back |
 //! | `dump` | all of it, to compare |
+//! | `tcp`, `udp`, `http`, `sees`, `server` | probes and what they ask, over the sockets of `socket` |
+//! | `trace`, `path_mtu` | the way to an address, by `echoes` |
 //! | `sysctl`, `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
 
@@ -17,9 +19,13 @@ pub mod addr;
 pub mod bridge;
 pub mod carry;
 pub mod conntrack;
+mod datagrams;
 pub mod dump;
+mod echoes;
 mod error;
 pub mod fault;
+pub mod http;
+mod http_request;
 pub mod icmp;
 mod icmp_packet;
 pub mod link;
@@ -29,17 +35,25 @@ mod netns;
 mod netns_dir;
 mod nfnl;
 pub mod nft;
+pub mod path_mtu;
 pub mod port;
 mod probe;
 pub mod process;
+pub mod reach;
 pub mod route;
 mod rtnl;
 pub mod rule;
 pub mod run;
+pub mod sees;
+pub mod server;
 pub mod signal;
+pub mod socket;
 pub mod stacked;
 pub mod sysctl;
+pub mod tcp;
 mod text;
+pub mod trace;
+pub mod udp;
 pub mod userns;
 pub mod veth;
 
@@ -50,13 +64,16 @@ pub use addr::{AddrOptions, Address};
 pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};
 pub use carry::Load;
 pub use dump::{Dump, dump};
+pub use echoes::EchoWay;
 pub use error::{Error, Result, io_text};
+pub use http::{Http, HttpReport, http};
 pub use icmp::{Ping, PingReport, ping};
 pub use link::{Change, Link, NewLink};
 pub use mac::{InvalidMac, Mac};
 pub use neigh::Neigh;
 pub use netns::{Netns, NetnsId, NetnsMaker, mark_of};
 pub use netns_dir::{Entry, NetnsDir};
+pub use path_mtu::{PathMtu, PathMtuReport, path_mtu};
 pub use port::{PortInUse, PortOwner, PortRefusal, Proto, Wanted};
 pub use probe::has_link_kind;
 pub use process::ProcessId;
@@ -64,6 +81,12 @@ pub use route::{NextHop, Route, RouteKind};
 pub use rtnl::Rtnl;
 pub use rule::{Rule, RuleKind};
 pub use run::{Output, Run, command_in, run};
+pub use sees::{Sees, SeesReport, sees};
+pub use server::{Server, Service, serve};
+pub use socket::{Outcome, Way, in_words};
 pub use stacked::{IpvlanMode, MacvlanMode, Stacked};
+pub use tcp::{Tcp, TcpReport, tcp};
+pub use trace::{Hop, Trace, TraceReport, trace};
+pub use udp::{Udp, UdpReport, udp};
 pub use userns::Sandbox;
 pub use veth::VethEnd;

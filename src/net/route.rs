@@ -277,6 +277,26 @@ pub async fn wait_local(
     tokio::time::timeout(deadline, listen).await.unwrap_or(Ok(()))
 }
 
+/// Returns the route that packets of the namespace's own to `ip` take; none where the kernel refuses to send them.
+///
+/// Like `ip route get`.
+pub async fn get(rtnl: &Rtnl, ip: IpAddr) -> Result<Option<Route>> {
+    let doing = format!("find the route to {ip}");
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(ip);
+    message.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
+    message.attributes.push(RouteAttribute::Destination(ip.into()));
+    match rtnl.get(&doing, RouteNetlinkMessage::GetRoute(message)).await {
+        Ok(Some(RouteNetlinkMessage::NewRoute(message))) => read(&doing, message).map(Some),
+        Ok(_) => Ok(None),
+        // What the kernel says for unreachable, prohibit and blackhole routes, and for none (fib_props of net/ipv4/fib_semantics.c).
+        Err(error) if matches!(error.errno(), libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 async fn are_local(rtnl: &Rtnl, ips: &[IpAddr], dev: Option<u32>) -> Result<bool> {
     let routes = list_of(rtnl, AddressFamily::Inet6).await?;
     let is_local = |ip: &IpAddr| {

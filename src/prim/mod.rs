@@ -18,6 +18,7 @@ mod dnat;
 mod filter;
 mod firewalls;
 mod handles;
+mod http;
 mod ipam;
 mod labs;
 mod links;
@@ -26,6 +27,7 @@ mod masquerade;
 mod neigh;
 mod netns;
 mod options;
+mod path;
 mod ping;
 mod ports;
 mod process;
@@ -33,7 +35,10 @@ mod records;
 mod route;
 mod rule;
 mod ruleset;
+mod sees;
 mod sysctl;
+mod target;
+mod tcp;
 mod units;
 mod value;
 mod veth;
@@ -50,6 +55,9 @@ pub use options::{OptionDoc, OptionSet};
 pub use ruleset::is_a_labs;
 pub use units::parse_time;
 pub use value::{Ip, Net, ip_value, net_value, parse_cidr, parse_ip, without_host_bits};
+
+/// The word by which the program calls itself to be a server of a lab.
+pub const SERVE: &str = "__serve";
 
 /// A group of primitives.
 pub struct Group {
@@ -82,6 +90,10 @@ pub const GROUPS: &[Group] = &[
     filter::GROUP,
     process::GROUP,
     ping::GROUP,
+    path::GROUP,
+    tcp::GROUP,
+    http::GROUP,
+    sees::GROUP,
     check::GROUP,
     value::GROUP,
     labs::GROUP,

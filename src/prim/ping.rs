@@ -8,10 +8,11 @@ use rhai::{Dynamic, Map};
 
 use super::Group;
 use super::context::{RhaiResultOf, with_lab};
-use super::handles::{Dev, NetnsHandle};
+use super::handles::NetnsHandle;
 use super::options::options;
+use super::target::{Host, address, device};
 use super::units::{self, Count, DevOrName, Size, Ttl};
-use crate::lab::{Error, Lab, Result, name};
+use crate::lab::{Error, Lab, Result};
 use crate::net;
 
 pub(super) const GROUP: Group = Group {
@@ -47,8 +48,9 @@ options! {
 fn ping(lab: &mut Lab, netns: &NetnsHandle, to: Dynamic, options: Map) -> Result<Map> {
     let options = PingOptions::parse(options)?;
     let at = netns.living(lab)?;
-    let to: IpAddr = units::argument(&format!("ping from netns `{}`", at.name), to)?;
+    let to: Host = units::argument(&format!("ping from netns `{}`", at.name), to)?;
     let doing = format!("ping `{to}` from netns `{}`", at.name);
+    let to = address(lab, &at, &to, &doing, options.src.map(|src| src.is_ipv6()))?;
     let mut ping = net::Ping::new(to);
     ping.count = options.count.map_or(ping.count, |count| count.0);
     ping.interval = options.interval.unwrap_or(ping.interval);
@@ -58,13 +60,7 @@ fn ping(lab: &mut Lab, netns: &NetnsHandle, to: Dynamic, options: Map) -> Result
     ping.ttl = options.ttl.map(|ttl| ttl.0);
     ping.dont_fragment = options.dont_fragment.unwrap_or(false);
     ping.src = options.src;
-    ping.dev = match options.dev {
-        None => None,
-        Some(DevOrName::Name(text)) => Some(Dev::named(netns.clone(), &text)),
-        Some(DevOrName::Dev(dev)) => Some(dev),
-    }
-    .map(|dev| dev.existing(lab).map(|entry| name::kernel_name(&entry.dev.name)))
-    .transpose()?;
+    ping.dev = device(lab, netns, options.dev)?;
     if options.src.is_some_and(|src| src.is_ipv4() != to.is_ipv4()) {
         return Err(Error::invalid(doing).because("`src` is of another family"));
     }
@@ -109,11 +105,13 @@ pub mod functions {
     /// rtt_avg_ms, rtt_max_ms, why }`.
     ///
     /// `ok` is true where at least one was answered; `why` says what was refused, or that nothing was heard. The round-trip
-    /// times are `()` where there was no answer.
+    /// times are `()` where there was no answer. Instead of an address there may be a netns or its name: the address is then one of its
+    /// own to which there is a route.
     ///
     /// Like `ip netns exec NETNS ping -c COUNT -i INTERVAL -w DEADLINE ADDRESS`, without the binary (RFC 792, RFC 4443).
     ///
-    /// Fails with `invalid` for what is no IP address: names are not looked up. No answer is a result, not a failure.
+    /// Fails with `invalid` for what is no IP address, and with `missing` for a name that no netns of the lab has: other names are not
+    /// looked up. No answer is a result, not a failure.
     ///
     /// ```rhai
     /// let h = netns("h1");

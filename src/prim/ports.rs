@@ -34,6 +34,40 @@ impl FromScript for Proto {
     }
 }
 
+/// TCP or UDP, for what knows no other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpOrUdp {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl FromScript for TcpOrUdp {
+    const WHAT: &'static str = r#""tcp" or "udp""#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        match value.into_string().as_deref() {
+            Ok("tcp") => Ok(TcpOrUdp::Tcp),
+            Ok("udp") => Ok(TcpOrUdp::Udp),
+            _ => Err(String::new()),
+        }
+    }
+}
+
+/// One port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OnePort(pub u16);
+
+impl FromScript for OnePort {
+    const WHAT: &'static str = "a port from 1 to 65535";
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        let port = value.as_int().ok().and_then(|number| u16::try_from(number).ok()).filter(|port| *port > 0);
+        port.map(OnePort).ok_or_else(String::new)
+    }
+}
+
 /// A port, or a range of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports(pub PortRange);
@@ -50,7 +84,7 @@ impl Ports {
 }
 
 /// Reads one port, as strict as a person needs it.
-fn port(text: &str) -> std::result::Result<u16, String> {
+pub(super) fn port(text: &str) -> std::result::Result<u16, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse::<u16>() {
         Ok(port) if port > 0 && digits => Ok(port),

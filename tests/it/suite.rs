@@ -245,7 +245,7 @@ fn files_in(dir: &str, extension: &str) -> Vec<String> {
 
 mod primitives {
     suites!("suite": netns veth dev bridge links addr route rule neigh sysctl masquerade dnat filter process ping check value labs
-        ipam records within);
+        ipam records within tcp http sees path);
 }
 
 mod stdlib {
