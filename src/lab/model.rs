@@ -303,6 +303,26 @@ impl Model {
         }
     }
 
+    /// Returns an index for a new device in the namespace `no` which is also free in `below`, from where it is made: kernels before
+    /// 6.14 refuse one that is taken there (rtnetlink.c, __rtnl_newlink).
+    pub fn next_index_beside(&mut self, no: u32, below: u32) -> u32 {
+        loop {
+            let index = self.next_index(no);
+            if no == below {
+                return index;
+            }
+            let beside = self.next_index(below);
+            if index == beside {
+                return index;
+            }
+            for no in [no, below] {
+                if let Some(entry) = self.netns.get_mut(&no) {
+                    entry.next_index = index.max(beside);
+                }
+            }
+        }
+    }
+
     /// Returns an index for a new device in the namespace `no`.
     pub fn next_index(&mut self, no: u32) -> u32 {
         let taken: Vec<u32> = match self.netns.get(&no) {

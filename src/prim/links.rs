@@ -241,7 +241,7 @@ fn add(
     }
     let netns = dev.netns.living(lab)?;
     let no = lab.model().next_no();
-    let index = lab.model().next_index(netns.no);
+    let index = lab.model().next_index_beside(netns.no, below.dev.netns.no);
     let mac = match (stacked.shares_mac(), mac) {
         (true, _) => below.dev.mac,
         (false, Some(mac)) => Some(mac.0),

@@ -29,4 +29,5 @@ mod tutorial;
 mod unwind;
 mod unwind_networks;
 mod unwind_session;
+mod vm;
 mod world;

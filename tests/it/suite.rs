@@ -30,30 +30,30 @@ use crate::world::{Ran, Snapshot, World};
 const AT_ONCE: usize = 6;
 
 /// A file of tests.
-struct Suite {
+pub(crate) struct Suite {
     path: PathBuf,
     text: String,
-    tests: Vec<Test>,
+    pub(crate) tests: Vec<Test>,
 }
 
 /// One test function.
-struct Test {
-    name: String,
-    line: usize,
+pub(crate) struct Test {
+    pub(crate) name: String,
+    pub(crate) line: usize,
     documented: bool,
-    marks: Vec<Mark>,
+    pub(crate) marks: Vec<Mark>,
 }
 
 /// A line that must fail.
 #[derive(Clone)]
-struct Mark {
-    line: usize,
+pub(crate) struct Mark {
+    pub(crate) line: usize,
     kind: String,
     text: String,
 }
 
 impl Suite {
-    fn read(path: PathBuf) -> Suite {
+    pub(crate) fn read(path: PathBuf) -> Suite {
         let text = fs::read_to_string(&path).unwrap_or_else(|err| panic!("read {}: {err}", path.display()));
         let mut tests: Vec<Test> = Vec::new();
         let mut before = "";
@@ -76,7 +76,7 @@ impl Suite {
     }
 
     /// Returns the script of one case: all of the file with its line numbers, but for the marked lines that are not `mark`'s.
-    fn script(&self, test: &Test, mark: Option<&Mark>) -> String {
+    pub(crate) fn script(&self, test: &Test, mark: Option<&Mark>) -> String {
         let keep = |(number, line): (usize, &str)| match line.contains("//~ ") && Some(number) != mark.map(|m| m.line) {
             true => "\n".to_owned(),
             false => format!("{line}\n"),
@@ -85,8 +85,25 @@ impl Suite {
         format!("{body}{}();\n", test.name)
     }
 
-    fn file(&self) -> String {
+    pub(crate) fn file(&self) -> String {
         self.path.file_name().expect("a file").to_string_lossy().into_owned()
+    }
+
+    /// Returns what is wrong with the file itself: each test has a sentence, and a name of its own.
+    pub(crate) fn untidy(&self) -> Vec<String> {
+        let file = self.file();
+        assert!(!self.tests.is_empty(), "{file} has no tests");
+        let mut wrong: Vec<String> = Vec::new();
+        let mut names = BTreeSet::new();
+        for test in &self.tests {
+            if !test.documented {
+                wrong.push(format!("{file}:{}: `{}` lacks its `///` sentence", test.line, test.name));
+            }
+            if !names.insert(&test.name) {
+                wrong.push(format!("{file}:{}: a second `{}`", test.line, test.name));
+            }
+        }
+        wrong
     }
 
     /// Runs one test function in a world; returns what went wrong there.
@@ -120,7 +137,7 @@ impl Suite {
             let ran = world.topo(&["run", "--rm", "--json", &self.file()]);
             if ran.code != 1 {
                 complain(mark.line, &ran, format!("exit code {} instead of 1", ran.code));
-            } else if let Err(what) = agrees(&ran, &self.file(), mark) {
+            } else if let Err(what) = agrees(ran.out(), &self.file(), mark) {
                 complain(mark.line, &ran, what);
             }
         }
@@ -134,8 +151,8 @@ impl Suite {
 }
 
 /// Compares the error that `--json` gives with what the mark says.
-fn agrees(ran: &Ran, file: &str, mark: &Mark) -> Result<(), String> {
-    let json: Value = serde_json::from_str(ran.out()).map_err(|err| format!("`--json` printed no JSON: {err}"))?;
+pub(crate) fn agrees(printed: &str, file: &str, mark: &Mark) -> Result<(), String> {
+    let json: Value = serde_json::from_str(printed).map_err(|err| format!("`--json` printed no JSON: {err}"))?;
     let error = &json["error"];
     let word = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
     if word("kind") != mark.kind {
@@ -167,17 +184,7 @@ fn used_world() -> (World, Snapshot) {
 /// Runs all tests of a file, several at once.
 fn check_file(file: &str) {
     let suite = Suite::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file));
-    assert!(!suite.tests.is_empty(), "{file} has no tests");
-    let mut wrong: Vec<String> = Vec::new();
-    let mut names = BTreeSet::new();
-    for test in &suite.tests {
-        if !test.documented {
-            wrong.push(format!("{file}:{}: `{}` lacks its `///` sentence", test.line, test.name));
-        }
-        if !names.insert(&test.name) {
-            wrong.push(format!("{file}:{}: a second `{}`", test.line, test.name));
-        }
-    }
+    let mut wrong = suite.untidy();
     wrong.extend(known_before(&suite));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let queue = Mutex::new(suite.tests.iter());
@@ -235,7 +242,7 @@ macro_rules! suites {
     };
 }
 
-fn files_in(dir: &str, extension: &str) -> Vec<String> {
+pub(crate) fn files_in(dir: &str, extension: &str) -> Vec<String> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
     let entries = fs::read_dir(&dir).unwrap_or_else(|err| panic!("list {}: {err}", dir.display()));
     let paths = entries.map(|entry| entry.expect("an entry").path());

@@ -152,3 +152,17 @@ fn no_file_is_longer_than_one_thought() {
     };
     none("files over 600 lines", &paths.iter().filter_map(long).collect::<Vec<_>>());
 }
+
+/// The README tells a reader to install what `.ci/run` installs.
+#[test]
+fn the_readme_and_the_gate_name_the_same_packages() {
+    let named = |path: &str, begin: &str, end: &str| -> Vec<String> {
+        let text = fs::read_to_string(root().join(path)).expect("read a file");
+        let list = text.split_once(begin).and_then(|(_, rest)| rest.split_once(end));
+        let (list, _) = list.unwrap_or_else(|| panic!("{path} has no list of packages"));
+        let mut names: Vec<String> = list.split_whitespace().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(named("README.md", "`apt-get install ", "`"), named(".ci/run", "packages=(", ")"));
+}
