@@ -1,7 +1,7 @@
 //! Going into a sandbox: the words by which the program calls itself, before the command line proper is read.
 //!
 //! `__holder` is the sandbox's pid 1; `__enter WHO …` goes into a sandbox and runs the rest of the words there, as
-//! `__inside WHO …`. Namespaces of users and pids can be entered by a process with one thread only, so all of this
+//! `__inside WHO …`. `__supervise` is the parent of a process that a script started. Namespaces of users and pids can be entered by a process with one thread only, so all of this
 //! happens before any other is started.
 
 use std::ffi::OsString;
@@ -13,6 +13,7 @@ use super::context::{Context, this_program};
 use super::output::Trouble;
 use crate::lab::{self, Error, Inside, Kind, Private, Result};
 use crate::net::{self, ProcessId};
+use crate::prim;
 
 /// The word of the process that holds a sandbox.
 pub(super) const HOLDER: &str = "__holder";
@@ -25,6 +26,9 @@ pub(super) fn begin(mut words: Vec<OsString>) -> std::result::Result<(Option<Ins
     let second = words.get(1).and_then(|word| word.to_str()).unwrap_or("");
     if second == HOLDER {
         return Err(net::userns::hold());
+    }
+    if second == prim::SUPERVISE {
+        return Err(net::supervise::supervise());
     }
     if second != ENTER && second != INSIDE {
         return Ok((None, words));

@@ -10,6 +10,7 @@ mod down;
 mod exec;
 mod gc;
 mod inside;
+mod logs;
 mod ls;
 mod output;
 mod repl;
@@ -63,6 +64,8 @@ enum Command {
     Down(down::Args),
     /// Runs a command in a namespace of a lab
     Exec(exec::Args),
+    /// Shows what the processes of a lab have written
+    Logs(logs::Args),
     /// Removes what dead runs left behind
     Gc(gc::Args),
     /// Shows the documentation of a primitive, a library function or a workflow
@@ -122,6 +125,7 @@ fn dispatch(matches: &ArgMatches, context: &Context) -> Result<u8, Trouble> {
         Command::Show(args) => show::show(&args, context),
         Command::Down(args) => down::down(&args, context),
         Command::Exec(args) => exec::exec(args, context),
+        Command::Logs(args) => logs::logs(&args, context),
         Command::Gc(args) => gc::gc(&args, context),
         Command::Doc(args) => doc::doc(&args, context),
         Command::Doctor(args) => doctor::doctor(&args, context),

@@ -351,6 +351,23 @@ impl Lab {
         }
     }
 
+    /// Takes back the last step that was applied, for whoever has just asked for it and found that what it made is not what it
+    /// was to be. Returns what went wrong on the way.
+    pub fn take_back_last(&mut self, why: &str) -> Vec<Error> {
+        let Some(asked) = self.applied.pop() else { return Vec::new() };
+        let mut errors = undo::undo(&mut self.kernel, std::slice::from_ref(&asked), &mut |_| {});
+        if !errors.is_empty() {
+            // The journal has it too: the end of the lab tries again.
+            self.applied.push(asked);
+            return errors;
+        }
+        asked.step.unplan(&mut self.model, why);
+        if let Some((_, journal)) = &mut self.claimed {
+            errors.extend(journal.undone(asked.no).err());
+        }
+        errors
+    }
+
     /// Notes that something is done which is no step: a command, an address given back.
     pub fn note_act(&mut self) {
         self.acts += 1;

@@ -1,6 +1,7 @@
 //! The lab's hands: open namespaces and sockets, by the numbers that steps use, on one runtime.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,12 @@ impl Kernel {
     /// Changes the owner mark, once the lab's name is settled and before anything is made.
     pub fn set_mark(&mut self, mark: &str) {
         self.mark = mark.to_string();
+    }
+
+    /// Returns where the lab keeps the records and logs of its processes; for the kernel of a lab.
+    pub fn processes(&self) -> net::Result<PathBuf> {
+        let dir = self.state.as_ref().and_then(|state| state.processes_of(&self.mark));
+        dir.ok_or_else(|| net::Error::new("find the lab's directory", libc::ENOENT))
     }
 
     /// Returns the directory of named namespaces.

@@ -82,6 +82,24 @@ pub struct TableRef {
     pub name: String,
 }
 
+/// A process that runs beside the script, as steps refer to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRef {
+    /// Its number within the lab.
+    pub no: u32,
+    /// The user's word for it, one for each process of a namespace.
+    pub name: String,
+    /// The namespace that it was started in.
+    pub netns: NetnsRef,
+}
+
+impl ProcessRef {
+    /// Returns the process for a message: `web` of `h1`.
+    pub fn shown(&self) -> String {
+        shown_dev(&self.name, &self.netns.name)
+    }
+}
+
 /// A namespace that the lab knows.
 #[derive(Debug, Clone)]
 pub struct NetnsEntry {
@@ -139,6 +157,7 @@ pub struct Model {
     by_name: BTreeMap<String, u32>,
     graves: BTreeMap<u32, String>,
     tables: BTreeSet<TableRef>,
+    processes: BTreeMap<u32, ProcessRef>,
     next: u32,
     foreign_base: u32,
 }
@@ -160,6 +179,7 @@ impl Model {
             by_name: BTreeMap::new(),
             graves: BTreeMap::new(),
             tables: BTreeSet::new(),
+            processes: BTreeMap::new(),
             next: 1,
             foreign_base: foreign_base(seed),
         };
@@ -192,6 +212,8 @@ impl Model {
         netns.into_iter().for_each(|no| self.remove_netns(no, why));
         let devs: Vec<u32> = self.devs.range(no..).map(|(no, _)| *no).collect();
         devs.into_iter().for_each(|no| self.remove_dev(no, why));
+        let processes: Vec<u32> = self.processes.range(no..).map(|(no, _)| *no).collect();
+        processes.into_iter().for_each(|no| self.remove_process(no, why));
         self.netns.values_mut().filter(|entry| !entry.at.made).for_each(|entry| entry.loaded = false);
     }
 
@@ -377,6 +399,29 @@ impl Model {
     /// Takes a table out.
     pub fn remove_table(&mut self, table: &TableRef) {
         self.tables.remove(table);
+    }
+
+    /// Enters a process.
+    pub fn add_process(&mut self, process: ProcessRef) {
+        self.next = self.next.max(process.no + 1);
+        self.processes.insert(process.no, process);
+    }
+
+    /// Takes a process out; handles to it are told `why`.
+    pub fn remove_process(&mut self, no: u32, why: &str) {
+        self.processes.remove(&no);
+        self.graves.insert(no, why.to_string());
+    }
+
+    /// Returns the processes that the lab has started, in the order of their starts; one that has ended is among them.
+    pub fn all_processes(&self) -> impl Iterator<Item = &ProcessRef> {
+        self.processes.values()
+    }
+
+    /// Checks that a process was not taken back, for a handle that was made for it.
+    pub fn known_process(&self, process: &ProcessRef) -> Result<&ProcessRef> {
+        let gone = || self.gone(process.no, format!("use process {}", process.shown()));
+        self.processes.get(&process.no).ok_or_else(gone)
     }
 
     /// Enters all that `other` knows and this one does not, as things that this lab did not make: a lab within another one

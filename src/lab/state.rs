@@ -5,6 +5,7 @@
 //! <root>/labs/NAME/lab.json   the lab's record
 //! <root>/labs/NAME/journal    its steps, written ahead
 //! <root>/labs/NAME/lock       held as long as a process builds the lab, changes it or takes it down
+//! <root>/labs/NAME/processes/ the records and logs of the processes that run beside the script
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -191,6 +192,11 @@ impl StateDir {
     /// Returns the owner mark for the lab `name`.
     pub fn mark(&self, name: &str) -> String {
         format!("{}{name}", self.mark_prefix())
+    }
+
+    /// Returns where the lab that bears `mark` keeps what its processes leave; none if the mark is none of this directory's.
+    pub(super) fn processes_of(&self, mark: &str) -> Option<PathBuf> {
+        mark.strip_prefix(&self.mark_prefix()).map(|name| self.lab_dir(name).processes())
     }
 
     /// Returns the names of all labs, sorted.
@@ -394,6 +400,11 @@ impl LabDir {
     /// Returns where its journal is.
     pub fn journal(&self) -> PathBuf {
         self.path.join("journal")
+    }
+
+    /// Returns where the records and logs of its processes are.
+    pub(super) fn processes(&self) -> PathBuf {
+        self.path.join("processes")
     }
 
     /// Takes the lab's lock; `busy` if another process holds it, `missing` if the lab is gone. It is let go with this value.

@@ -7,6 +7,7 @@ use super::error::{Error, Kind, Result};
 use super::journal;
 use super::kernel::Kernel;
 use super::model::{DevEntry, Model, NetnsRef};
+use super::processes::{ProcessView, view_process};
 use super::state::{LabDir, LabKind, Record, StateDir, Status};
 use super::step::{Step, Steps};
 use crate::net;
@@ -40,6 +41,8 @@ pub struct LabView {
     pub summary: Summary,
     /// The namespaces in which it has something.
     pub namespaces: Vec<NetnsView>,
+    /// The processes that it has started to run beside the script, in the order of their starts.
+    pub processes: Vec<ProcessView>,
     /// The other steps that it made, as the commands that do the same.
     pub steps: Vec<String>,
 }
@@ -176,8 +179,9 @@ pub fn view(state: &StateDir, name: &str, steps: &Steps) -> Result<LabView> {
     let mut kernel = Kernel::open(&record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
     let ended = state.has_ended(&record);
     let namespaces = namespaces_of(&model).iter().map(|at| view_netns(&mut kernel, &model, at, ended)).collect();
+    let processes = model.all_processes().map(|process| view_process(&dir.processes(), process)).collect();
     let steps = asked.iter().flat_map(|asked| asked.step.like()).collect();
-    Ok(LabView { summary: summarize(state, &dir, &record, &model), namespaces, steps })
+    Ok(LabView { summary: summarize(state, &dir, &record, &model), namespaces, processes, steps })
 }
 
 fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: bool) -> NetnsView {

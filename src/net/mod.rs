@@ -13,11 +13,14 @@
 //! | `tcp`, `udp`, `http`, `sees`, `server` | probes and what they ask, over the sockets of `socket` |
 //! | `trace`, `path_mtu` | the way to an address, by `echoes` |
 //! | `sysctl`, `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
+//! | `supervise`, `bounded_log`, `cgroup` | processes that run beside the script: their parents, their output, their end |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
 
 pub mod addr;
+pub mod bounded_log;
 pub mod bridge;
 pub mod carry;
+mod cgroup;
 pub mod conntrack;
 mod datagrams;
 pub mod dump;
@@ -49,6 +52,7 @@ pub mod server;
 pub mod signal;
 pub mod socket;
 pub mod stacked;
+pub mod supervise;
 pub mod sysctl;
 pub mod tcp;
 mod text;
@@ -63,6 +67,7 @@ pub(crate) mod testing;
 pub use addr::{AddrOptions, Address};
 pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};
 pub use carry::Load;
+pub use cgroup::Cgroup;
 pub use dump::{Dump, dump};
 pub use echoes::EchoWay;
 pub use error::{Error, Result, io_text};
@@ -85,6 +90,7 @@ pub use sees::{Sees, SeesReport, sees};
 pub use server::{Server, Service, serve};
 pub use socket::{Outcome, Way, in_words};
 pub use stacked::{IpvlanMode, MacvlanMode, Stacked};
+pub use supervise::{Ended, ProcessRecord, Supervised};
 pub use tcp::{Tcp, TcpReport, tcp};
 pub use trace::{Hop, Trace, TraceReport, trace};
 pub use udp::{Udp, UdpReport, udp};

@@ -5,11 +5,11 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Error, Netns, Result};
+use super::{Error, Netns, ProcessId, Result, process};
 
 /// The protocols that have ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +164,50 @@ fn first_taken(
         known = Some(table);
     }
     Ok(None)
+}
+
+/// Tells whether something that `process` is, or has started, takes what comes to a port in the namespace of that process: by a
+/// socket that listens, or for UDP by one that is bound and not connected.
+///
+/// Like `ss -Hlntup 'sport = PORT'`, of one process and those below it.
+pub fn is_served(process: ProcessId, proto: Proto, port: u16) -> Result<bool> {
+    let wanted: Vec<PathBuf> =
+        served(process.pid, proto, port)?.iter().map(|inode| format!("socket:[{inode}]").into()).collect();
+    if wanted.is_empty() {
+        return Ok(false);
+    }
+    let has = |pid: u32| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        fds.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|link| wanted.contains(&link)))
+    };
+    Ok(has(process.pid) || process::descendants_of(process.pid).iter().any(|below| has(below.pid)))
+}
+
+/// Returns the inodes of the sockets that take what comes to a port, in the namespace of a process.
+fn served(pid: u32, proto: Proto, port: u16) -> Result<Vec<u64>> {
+    // The states of include/net/tcp_states.h: TCP_LISTEN, and TCP_CLOSE for a socket of UDP that is not connected.
+    let (names, state): (&[&str], &str) = match proto {
+        Proto::Tcp => (&["tcp", "tcp6"], "0A"),
+        Proto::Udp => (&["udp", "udp6"], "07"),
+        Proto::Sctp => (&["sctp/eps"], ""),
+    };
+    let mut inodes = Vec::new();
+    for name in names {
+        let path = format!("/proc/{pid}/net/{name}");
+        let text = match fs::read_to_string(&path) {
+            // A kernel without IPv6, or a process that has just ended.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EINVAL)) => continue,
+            read => read.map_err(|error| Error::io(format!("read `{path}`"), error))?,
+        };
+        for line in text.lines().skip(1) {
+            let takes = proto == Proto::Sctp || line.split_whitespace().nth(3) == Some(state);
+            let read = if proto == Proto::Sctp { endpoint(line) } else { socket(line) };
+            if let Some((_, held)) = read.filter(|(found, _)| takes && *found == port) {
+                inodes.extend(held.iter().map(|held| held.inode).filter(|inode| *inode != 0));
+            }
+        }
+    }
+    Ok(inodes)
 }
 
 fn has_sctp() -> Result<bool> {

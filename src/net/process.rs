@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use super::{Error, NetnsId, Result, fault};
 
@@ -90,6 +92,39 @@ fn is_over(error: &io::Error) -> bool {
 /// Like `ip netns pids`. Processes that the caller may not look at are left out.
 pub fn in_netns(ids: &BTreeSet<NetnsId>) -> Result<Vec<ProcessId>> {
     list(|pid| is_in(pid, ids))
+}
+
+/// Lists the processes whose parent is `pid`, in the order of their numbers.
+///
+/// Like `pgrep -P PID`.
+pub fn children_of(pid: u32) -> Vec<ProcessId> {
+    alive().into_iter().filter(|(_, stat)| stat.parent == pid).map(|(child, _)| child).collect()
+}
+
+/// Lists the processes that `pid` has started, directly or through others, parents first.
+pub fn descendants_of(pid: u32) -> Vec<ProcessId> {
+    let all = alive();
+    let mut found: Vec<ProcessId> = Vec::new();
+    let mut parents = vec![pid];
+    while let Some(parent) = parents.pop() {
+        for (child, _) in all.iter().filter(|(_, stat)| stat.parent == parent) {
+            found.push(*child);
+            parents.push(child.pid);
+        }
+    }
+    found
+}
+
+/// Lists all processes that have not ended.
+fn alive() -> Vec<(ProcessId, Stat)> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let found =
+        pids.filter_map(|pid| Some((pid, stat(pid).ok()?))).filter(|(_, stat)| !matches!(stat.state, 'Z' | 'X'));
+    let mut found: Vec<(ProcessId, Stat)> =
+        found.map(|(pid, stat)| (ProcessId { pid, start: stat.start }, stat)).collect();
+    found.sort_by_key(|(process, _)| process.pid);
+    found
 }
 
 /// Lists the processes that are wanted, without the calling one.
@@ -175,6 +210,29 @@ pub fn wait_over(process: ProcessId) -> Result<()> {
     }
 }
 
+/// Sends a signal to a process; tells whether it was there to get it.
+///
+/// Like `kill -SIGNAL PID`.
+pub fn signal(process: ProcessId, signal: i32) -> Result<bool> {
+    let Some(held) = hold(process)? else { return Ok(false) };
+    send(&held, signal).map(|()| true)
+}
+
+/// Waits until a process is over or the time is up, and tells whether it is over.
+pub async fn over_within(process: ProcessId, within: Option<Duration>) -> Result<bool> {
+    let Some(held) = hold(process)? else { return Ok(true) };
+    let doing = format!("wait for process {}", process.pid);
+    // SAFETY: the descriptor is its owner's, which gives out the same one as long as it lives.
+    let fd = unsafe { AsyncFd::register_with_interest(held.fd, Interest::READABLE) }
+        .map_err(|error| Error::io(doing.clone(), error.into()))?;
+    let over = async { fd.readable().await.map(|_| true) };
+    let over = match within {
+        Some(within) => tokio::time::timeout(within, over).await.unwrap_or(Ok(false)),
+        None => over.await,
+    };
+    over.map_err(|error| Error::io(doing, error))
+}
+
 struct Held {
     process: ProcessId,
     fd: OwnedFd,
@@ -197,7 +255,7 @@ fn hold(process: ProcessId) -> Result<Option<Held>> {
 }
 
 fn send(held: &Held, signal: libc::c_int) -> Result<()> {
-    let doing = format!("end process {}", held.process.pid);
+    let doing = format!("send signal {signal} to process {}", held.process.pid);
     fault::point(&doing)?;
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: the descriptor is open, and a null siginfo is allowed (pidfd_send_signal(2)).

@@ -72,6 +72,28 @@ fn block(doing: &str) -> Result<SigSet> {
     Ok(signals)
 }
 
+/// Returns the name of a signal: `SIGTERM`.
+///
+/// Like `kill -l NUMBER`.
+pub fn name(signal: i32) -> String {
+    Signal::try_from(signal).map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_string())
+}
+
+/// Returns the number of a signal: of `TERM`, `SIGTERM`, `sigterm` or `15`.
+pub fn number(name: &str) -> Option<i32> {
+    if let Ok(number) = name.parse::<i32>() {
+        return Signal::try_from(number).ok().map(|signal: Signal| signal as i32);
+    }
+    let name = name.to_ascii_uppercase();
+    let found = |signal: &Signal| signal.as_str() == name || signal.as_str().strip_prefix("SIG") == Some(&name);
+    Signal::iterator().find(found).map(|signal| signal as i32)
+}
+
+/// Returns the names of all signals, without `SIG`.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    Signal::iterator().map(|signal| signal.as_str().trim_start_matches("SIG"))
+}
+
 /// Returns the first signal that was caught, if any was.
 pub fn caught() -> Option<i32> {
     match CAUGHT.load(Ordering::SeqCst) {

@@ -21,12 +21,12 @@ pub(super) const GROUP: Group = Group {
 };
 
 /// Whether a value means yes, and what was measured.
-struct Verdict {
-    ok: bool,
+pub(super) struct Verdict {
+    pub(super) ok: bool,
     measured: Option<String>,
 }
 
-fn verdict(doing: &str, value: &Dynamic) -> Result<Verdict> {
+pub(super) fn verdict(doing: &str, value: &Dynamic) -> Result<Verdict> {
     if let Ok(ok) = value.as_bool() {
         return Ok(Verdict { ok, measured: None });
     }
@@ -74,7 +74,7 @@ fn note(ctx: &NativeCallContext, sentence: &str, verdict: Verdict, place: Place)
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Waits a moment, or until a signal is caught.
-fn wait_a_moment(ctx: &NativeCallContext, moment: Duration) -> RhaiResultOf<()> {
+pub(super) fn wait_a_moment(ctx: &NativeCallContext, moment: Duration) -> RhaiResultOf<()> {
     with_lab(ctx, |lab| {
         let (kernel, _) = lab.foreign();
         let pause = async {

@@ -31,11 +31,14 @@ mod path;
 mod ping;
 mod ports;
 mod process;
+mod ready;
 mod records;
 mod route;
 mod rule;
 mod ruleset;
 mod sees;
+mod start;
+mod supervised;
 mod sysctl;
 mod target;
 mod tcp;
@@ -53,6 +56,8 @@ pub use handles::{Dev, NetnsHandle};
 pub use labs::{Args, as_json};
 pub use options::{OptionDoc, OptionSet};
 pub use ruleset::is_a_labs;
+pub use start::Process;
+pub use supervised::SUPERVISE;
 pub use units::parse_time;
 pub use value::{Ip, Net, ip_value, net_value, parse_cidr, parse_ip, without_host_bits};
 
@@ -89,6 +94,7 @@ pub const GROUPS: &[Group] = &[
     dnat::GROUP,
     filter::GROUP,
     process::GROUP,
+    start::GROUP,
     ping::GROUP,
     path::GROUP,
     tcp::GROUP,

@@ -32,7 +32,45 @@ options! {
 }
 
 /// A command: a line for the shell, or a program with its arguments.
-struct Command(Vec<String>);
+pub(super) struct Command(pub(super) Vec<String>);
+
+/// The words of the shell that are no programs, or not only.
+pub(super) const SHELL_WORDS: &[&str] = &[
+    ".", ":", "alias", "bg", "break", "case", "cd", "command", "continue", "eval", "exec", "exit", "export", "fg",
+    "for", "getopts", "hash", "if", "jobs", "read", "readonly", "return", "set", "shift", "source", "time", "times",
+    "trap", "type", "ulimit", "umask", "unalias", "unset", "until", "wait", "while",
+];
+
+impl Command {
+    /// Returns the words of a line that the shell would do no more with than run the program: that can be run without a shell, and
+    /// is then known to be missing where it is.
+    pub(super) fn without_shell(self) -> Command {
+        let plain = |c: char| c.is_ascii_alphanumeric() || " -_./:,@%+=".contains(c);
+        if let [_, _, line] = self.0.as_slice()
+            && self.is_line()
+            && line.chars().all(plain)
+        {
+            let words: Vec<String> = line.split(' ').filter(|word| !word.is_empty()).map(String::from).collect();
+            if words.first().is_some_and(|word| !word.contains('=') && !SHELL_WORDS.contains(&word.as_str())) {
+                return Command(words);
+            }
+        }
+        self
+    }
+
+    /// Tells whether it is a line for the shell.
+    pub(super) fn is_line(&self) -> bool {
+        matches!(self.0.as_slice(), [shell, option, _] if shell == "/bin/sh" && option == "-c")
+    }
+
+    /// Returns a command for a message.
+    pub(super) fn shown(command: &Dynamic) -> String {
+        match command.clone().into_string() {
+            Ok(line) => name::shown(&line),
+            Err(_) => name::shown(&command.to_string()),
+        }
+    }
+}
 
 impl FromScript for Command {
     const WHAT: &'static str = r#"a command line, or a list such as ["ip", "addr"]"#;
@@ -44,7 +82,7 @@ impl FromScript for Command {
         }
         let words = value.into_array().map_err(|_| String::new())?;
         let words: Vec<String> = words.iter().map(text_of).collect();
-        if words.is_empty() || words.iter().any(|word| word.contains('\0')) {
+        if words.first().is_none_or(String::is_empty) || words.iter().any(|word| word.contains('\0')) {
             Err(String::new())
         } else {
             Ok(Command(words))
@@ -55,11 +93,7 @@ impl FromScript for Command {
 fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> Result<Map> {
     let options = ExecOptions::parse(options)?;
     let at = netns.living(lab)?;
-    let shown = match command.clone().into_string() {
-        Ok(line) => name::shown(&line),
-        Err(_) => name::shown(&command.to_string()),
-    };
-    let doing = format!("run `{shown}` in netns `{}`", at.name);
+    let doing = format!("run `{}` in netns `{}`", Command::shown(&command), at.name);
     let Command(argv) = argument(&doing, command)?;
     let failed = |source: net::Error| match source.is_gone() {
         true => Error::new(Kind::Missing, doing.clone()).because(format!("there is no program `{}`", argv[0])),

@@ -89,7 +89,11 @@ fn forget_gone(lab: &mut Lab, why: &str) -> Result<()> {
 }
 
 /// Adds what went wrong at the end of a lab to the error that ended it.
-fn with_errors(ctx: &NativeCallContext, failed: Box<EvalAltResult>, errors: Vec<Error>) -> Box<EvalAltResult> {
+pub(super) fn with_errors(
+    ctx: &NativeCallContext,
+    failed: Box<EvalAltResult>,
+    errors: Vec<Error>,
+) -> Box<EvalAltResult> {
     if errors.is_empty() {
         return failed;
     }

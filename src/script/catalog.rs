@@ -309,7 +309,7 @@ pub(super) fn signature(name: &str, parameters: &[String], result: &str) -> Stri
     let call = match first {
         Some((receiver, _)) if name.starts_with("get$") => format!("{receiver}{}", shown_name(name)),
         Some((receiver, _)) if name == "index$get$" => format!("{receiver}[{}]", rest.join(", ")),
-        Some((receiver, kind)) if matches!(kind.as_str(), "Netns" | "Dev" | "Net") => {
+        Some((receiver, kind)) if matches!(kind.as_str(), "Netns" | "Dev" | "Net" | "Process") => {
             format!("{receiver}.{name}({})", rest.join(", "))
         }
         _ => format!("{name}({})", parameters.join(", ")),

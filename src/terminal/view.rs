@@ -1,7 +1,7 @@
 //! A lab as a person reads it: namespaces, devices, addresses, routes.
 
 use super::{age, counted};
-use crate::lab::{self, DevView, LabView, NetnsView};
+use crate::lab::{self, DevView, LabView, NetnsView, ProcessView};
 
 /// Returns a lab with all that it holds, as text.
 pub fn lab_text(view: &LabView) -> String {
@@ -19,7 +19,23 @@ pub fn lab_text(view: &LabView) -> String {
     for netns in &view.namespaces {
         text.push_str(&netns_text(netns));
     }
+    if !view.processes.is_empty() {
+        text.push_str("\nprocesses\n");
+        text.push_str(&processes_text(&view.processes));
+    }
     text
+}
+
+/// Returns processes as text, a line each.
+fn processes_text(processes: &[ProcessView]) -> String {
+    let row = |process: &ProcessView| {
+        let pid = process.pid.map_or(String::new(), |pid| format!("pid {pid}"));
+        [process.name.clone(), format!("in {}", process.netns), pid, process.state.clone()]
+    };
+    let rows: Vec<[String; 4]> = processes.iter().map(row).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (a, b, c) = (width(0), width(1), width(2));
+    rows.iter().map(|[name, netns, pid, state]| format!("  {name:a$}  {netns:b$}  {pid:c$}  {state}\n")).collect()
 }
 
 /// Returns a namespace with its devices and routes, as text.

@@ -26,6 +26,7 @@ fn the_commands() {
           show          Shows what a lab holds: namespaces, devices, addresses, routes
           down          Takes labs down, with all that they made
           exec          Runs a command in a namespace of a lab
+          logs          Shows what the processes of a lab have written
           gc            Removes what dead runs left behind
           doc           Shows the documentation of a primitive, a library function or a workflow
           doctor        Tells what this machine can do, and how to get what is missing

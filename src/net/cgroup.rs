@@ -1,0 +1,153 @@
+//! Control groups, for one thing alone: to find and end what a process has started, however well that hides (cgroups(7)).
+//!
+//! A group is told by its name. Where no tree of version 2 is mounted, or it can't be written to, there are none, and
+//! nothing depends on them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Error, Result, fault};
+
+/// How long the processes of a group may take to be gone once they are killed.
+const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A group directly below the root of the tree.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+/// Returns where the tree of version 2 is mounted (proc_pid_mountinfo(5)).
+fn tree() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line =
+        mounts.lines().find(|line| line.split_once(" - ").is_some_and(|(_, kind)| kind.starts_with("cgroup2 ")))?;
+    // Spaces in it are written in octal; such a place is nobody's.
+    line.split(' ').nth(4).filter(|path| !path.contains('\\')).map(PathBuf::from)
+}
+
+impl Cgroup {
+    /// Makes a group, if it isn't there. None where that can't be: no tree of version 2, or one that can't be written to.
+    ///
+    /// Like `mkdir /sys/fs/cgroup/NAME`.
+    pub fn make(name: &str) -> Result<Option<Cgroup>> {
+        let Some(tree) = tree() else { return Ok(None) };
+        let group = Cgroup { path: tree.join(name) };
+        fault::point(&format!("make the control group `{name}`"))?;
+        match fs::create_dir(&group.path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Ok(None),
+            // A tree of somebody else's can be seen, and not joined.
+            _ if fs::OpenOptions::new().write(true).open(group.entrance()).is_err() => {
+                let _ = fs::remove_dir(&group.path);
+                Ok(None)
+            }
+            _ => Ok(Some(group)),
+        }
+    }
+
+    /// Returns the group of this name, if there is one.
+    pub fn find(name: &str) -> Option<Cgroup> {
+        let path = tree()?.join(name);
+        path.is_dir().then_some(Cgroup { path })
+    }
+
+    /// Returns the names of the groups that begin with `prefix`.
+    pub fn names(prefix: &str) -> Vec<String> {
+        let entries = tree().and_then(|tree| fs::read_dir(tree).ok());
+        let names = entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        names.filter(|name| name.starts_with(prefix)).collect()
+    }
+
+    /// Takes the group that is at a path.
+    pub(super) fn at(path: &Path) -> Cgroup {
+        Cgroup { path: path.to_path_buf() }
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the file by which a process joins it: it writes `0` there.
+    pub(super) fn entrance(&self) -> PathBuf {
+        self.path.join("cgroup.procs")
+    }
+
+    /// Returns the processes in it and in groups below it.
+    pub(super) fn processes(&self) -> Vec<u32> {
+        let text = fs::read_to_string(self.entrance()).unwrap_or_default();
+        let mut pids: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        pids.extend(self.below().iter().flat_map(Cgroup::processes));
+        pids
+    }
+
+    fn below(&self) -> Vec<Cgroup> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.map(|entry| Cgroup { path: entry.path() }).collect()
+    }
+
+    /// Kills all that is in it, those that are just being started too.
+    pub(super) fn kill(&self) -> io::Result<()> {
+        match fs::write(self.path.join("cgroup.kill"), "1") {
+            // Before Linux 5.14.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                for pid in self.processes() {
+                    let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::SIGKILL);
+                }
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    /// Kills all that is in it, waits until that is gone, and removes it; one that is gone is removed.
+    ///
+    /// Like `echo 1 > cgroup.kill; rmdir .` inside it. ETIMEDOUT where something in it does not die within 5 s.
+    pub fn end(&self) -> Result<()> {
+        let doing = format!("remove the control group `{}`", self.path.display());
+        fault::point(&doing)?;
+        let deadline = Instant::now() + KILLED_WITHIN;
+        loop {
+            match self.remove() {
+                Ok(()) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.raw_os_error() != Some(libc::EBUSY) => return Err(Error::io(doing, error)),
+                Err(_) if Instant::now() >= deadline => {
+                    let left: Vec<String> = self.processes().iter().map(u32::to_string).collect();
+                    let text = format!("still running after SIGKILL: {}", left.join(", "));
+                    return Err(Error::new(doing, libc::ETIMEDOUT).saying(text));
+                }
+                Err(_) => {}
+            }
+            if let Err(error) = self.kill()
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(Error::io(doing, error));
+            }
+            self.await_change();
+        }
+    }
+
+    fn remove(&self) -> io::Result<()> {
+        for group in self.below() {
+            group.remove()?;
+        }
+        fs::remove_dir(&self.path)
+    }
+
+    /// Waits until the kernel tells of a change in who is in it, or a moment.
+    fn await_change(&self) {
+        let Ok(events) = File::open(self.path.join("cgroup.events")) else { return };
+        // The kernel tells of changes since the last reading.
+        let Ok(text) = io::read_to_string(&events) else { return };
+        if text.contains("populated 1") {
+            let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], PollTimeout::from(50_u8));
+        }
+    }
+}
