@@ -17,6 +17,7 @@ mod difference;
 mod dnat;
 mod filter;
 mod firewalls;
+mod graph;
 mod handles;
 mod http;
 mod ipam;
@@ -102,6 +103,7 @@ pub const GROUPS: &[Group] = &[
     sees::GROUP,
     check::GROUP,
     value::GROUP,
+    graph::GROUP,
     labs::GROUP,
     within::GROUP,
     ipam::GROUP,

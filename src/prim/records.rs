@@ -293,6 +293,36 @@ pub mod functions {
         raise(&ctx, name::check(what, name))
     }
 
+    /// Checks that all keys of a map are options that a function knows: for functions of one's own that take options.
+    ///
+    /// Like what every primitive does with its options.
+    ///
+    /// Fails with `invalid` for a key that is none of them, naming the nearest one.
+    ///
+    /// ```rhai
+    /// fn office(options) {
+    ///     check_options("office", options, ["hosts", "subnet"]);
+    ///     options.hosts ?? 3
+    /// }
+    /// assert(office(#{ hosts: 5 }) == 5);
+    /// try { office(#{ hoste: 5 }); } catch (e) { assert(e.hint == "did you mean `hosts`?"); }
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn check_options(ctx: NativeCallContext, function: &str, options: Map, known: Array) -> RhaiResultOf<()> {
+        let known: Vec<String> = known.into_iter().map(|word| word.to_string()).collect();
+        let unknown = options.keys().find(|key| !known.iter().any(|word| word == key.as_str()));
+        let Some(key) = unknown else { return Ok(()) };
+        let error = Error::invalid(format!("unknown option `{}` of `{function}`", name::shown(key)));
+        let listed = || known.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        raise(
+            &ctx,
+            Err(match name::nearest(key, known.iter().map(String::as_str)) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint(format!("it has {}", listed())),
+            }),
+        )
+    }
+
     /// Returns the time, in seconds since 1970.
     ///
     /// Like `date +%s`.

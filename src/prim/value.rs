@@ -101,9 +101,33 @@ impl Net {
                 Error::invalid(doing()).because(format!("that would be more than {}", 1u32 << MOST_SUBNETS_BITS))
             );
         }
-        let nth = |n: u32| match self.0.network() {
+        (0..1u64 << bits).map(|n| self.nth(n, length).map_err(|why| Error::invalid(doing()).because(why))).collect()
+    }
+
+    /// Returns the `n`th network of a longer prefix length.
+    fn subnet(self, prefix: i64, n: i64) -> Result<Net> {
+        let doing = || format!("take network {n} of prefix length {prefix} out of `{}`", self.0);
+        let longest = longest(self.0.network());
+        let length = u8::try_from(prefix).ok().filter(|length| (self.0.prefix()..=longest).contains(length));
+        let Some(length) = length else {
+            return Err(Error::invalid(doing())
+                .because(format!("the prefix length must be from {} to {longest}", self.0.prefix())));
+        };
+        let bits = u32::from(length - self.0.prefix());
+        match u64::try_from(n).ok().filter(|n| 64 - n.leading_zeros() <= bits) {
+            Some(n) => self.nth(n, length).map_err(|why| Error::invalid(doing()).because(why)),
+            None if bits < 63 => {
+                Err(Error::invalid(doing()).because(format!("there are {}, counted from 0", 1u64 << bits)))
+            }
+            None => Err(Error::invalid(doing()).because("they are counted from 0")),
+        }
+    }
+
+    /// Returns the `n`th network of this length, of which there are more than `n`.
+    fn nth(self, n: u64, length: u8) -> std::result::Result<Net, ipnetwork::IpNetworkError> {
+        let net = match self.0.network() {
             IpAddr::V4(v4) => {
-                let step = u64::from(n) << (32 - length);
+                let step = n << (32 - length);
                 Ipv4Network::new(Ipv4Addr::from(u32::from(v4) | step as u32), length).map(IpNetwork::V4)
             }
             IpAddr::V6(v6) => {
@@ -111,7 +135,7 @@ impl Net {
                 Ipv6Network::new(Ipv6Addr::from(u128::from(v6) | step), length).map(IpNetwork::V6)
             }
         };
-        (0..1u32 << bits).map(|n| nth(n).map(Net).map_err(|error| Error::invalid(doing()).because(error))).collect()
+        net.map(Net)
     }
 }
 
@@ -206,6 +230,21 @@ pub mod functions {
     #[rhai_fn(return_raw)]
     pub fn subnets(ctx: NativeCallContext, net: Net, prefix: i64) -> RhaiResultOf<Array> {
         raise(&ctx, net.subnets(prefix)).map(|nets| nets.into_iter().map(Dynamic::from).collect())
+    }
+
+    /// Returns the `n`th subnet of a longer prefix length, counted from 0.
+    ///
+    /// Like one line of `sipcalc --v4split`; `ip` has no equivalent.
+    ///
+    /// Fails with `invalid` where there are not so many, and where the prefix length is shorter than the network's or too long.
+    ///
+    /// ```rhai
+    /// assert(net("10.0.0.0/8").subnet(24, 258) == net("10.1.2.0/24"));
+    /// assert(net("fd00::/16").subnet(64, 1) == net("fd00:0:0:1::/64"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn subnet(ctx: NativeCallContext, net: Net, prefix: i64, n: i64) -> RhaiResultOf<Net> {
+        raise(&ctx, net.subnet(prefix, n))
     }
 
     /// Writes an address of a network with the network's prefix length, as `addr` takes it: `lan.cidr(1)`.

@@ -251,12 +251,11 @@ pub(crate) fn files_in(dir: &str, extension: &str) -> Vec<String> {
 }
 
 mod primitives {
-    suites!("suite": netns veth dev bridge links addr route rule neigh sysctl masquerade dnat filter process start ping check value labs
-        ipam records within tcp http sees path);
+        suites!("suite": netns veth dev bridge links addr route rule neigh sysctl masquerade dnat filter process start ping check value labs ipam records within tcp http sees path graph);
 }
 
 mod stdlib {
-    suites!("stdlib": lan network);
+    suites!("stdlib": lan network topology segment router nat);
 }
 
 /// Every group of primitives has its file of tests, and every module of the library.
