@@ -100,11 +100,12 @@ fn workflows() -> Vec<Case> {
     commands.map(|command| Case { command, file: None, others: "", stride: 1 }).collect()
 }
 
-/// The examples. What those of whole networks do has tests of its own, at more points (`unwind_networks`).
+/// The examples. Those built by the library have many steps of few sorts, which the others have too; what whole networks do has
+/// tests of its own, at more points (`unwind_networks`).
 fn examples() -> Vec<Case> {
-    let of_networks = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("import \"network\""));
+    let by_library = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("\nimport \""));
     let scripts = scripts_in("examples").into_iter();
-    scripts.map(|path| Case { stride: if of_networks(&path) { 5 } else { 1 }, ..Case::file(path) }).collect()
+    scripts.map(|path| Case { stride: if by_library(&path) { 5 } else { 1 }, ..Case::file(path) }).collect()
 }
 
 fn every_step() -> Case {
