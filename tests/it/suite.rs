@@ -251,7 +251,8 @@ pub(crate) fn files_in(dir: &str, extension: &str) -> Vec<String> {
 }
 
 mod primitives {
-        suites!("suite": netns veth dev bridge links addr route rule neigh sysctl masquerade dnat filter process start ping check value labs ipam records within tcp http sees path graph);
+    suites!("suite": netns veth dev bridge links addr route rule neigh sysctl masquerade dnat filter process start ping check value labs
+        ipam records within graph tcp http sees path);
 }
 
 mod stdlib {
