@@ -199,6 +199,20 @@ fn command(world: &World, line: &str) {
     world.topo(&words.split(' ').collect::<Vec<_>>()).ok();
 }
 
+/// The blocks of the guide to topologies are scripts, each whole by itself; each checks something that holds.
+#[test]
+fn every_block_of_the_guide_to_topologies_runs() {
+    let blocks = blocks(&read("docs/topologies.md"));
+    assert!(blocks.len() > 5 && blocks.iter().all(|block| block.kind == "rhai"), "{} blocks", blocks.len());
+    in_used_world(|world| {
+        let before = world.snapshot();
+        for block in blocks {
+            world.topo_stdin(&block.text, &["run", "--rm", "-"]).ok().says("ok  ");
+            world.assert_clean(&before);
+        }
+    });
+}
+
 /// The reference's blocks are tested above; the architecture has none that run.
 #[test]
 fn links_in_the_pages_lead_somewhere() {
@@ -207,6 +221,7 @@ fn links_in_the_pages_lead_somewhere() {
         "CHANGELOG.md",
         "docs/architecture.md",
         "docs/reference.md",
+        "docs/topologies.md",
         "docs/tutorial.md",
         "benches/README.md",
     ] {

@@ -9,6 +9,7 @@
 
 mod bad_state;
 mod carry;
+mod ci_files;
 mod cli;
 mod docs;
 mod flat;

@@ -256,7 +256,7 @@ mod primitives {
 }
 
 mod stdlib {
-    suites!("stdlib": lan network topology segment router nat);
+    suites!("stdlib": lan network topology segment router nat expect bird dhcp dns);
 }
 
 /// Every group of primitives has its file of tests, and every module of the library.
