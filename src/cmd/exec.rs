@@ -42,20 +42,21 @@ pub(super) fn exec(args: Args, context: &Context) -> std::result::Result<u8, Tro
             .hint(format!("`topo down {}` removes the rest", dir.name()))
             .into());
     }
+    let etc = lab::etc_of(&dir, &netns, &prim::steps())?;
     let netns = kernel.netns(&netns).map_err(failed)?;
-    let (error, code) = replace_with(&netns, args.command);
+    let (error, code) = replace_with(&netns, &etc, args.command);
     Trouble::from(error).report();
     Ok(code)
 }
 
 /// Becomes the command, in the namespace; returns only if that fails, with the exit code that shells have for it.
-fn replace_with(netns: &net::Netns, words: Vec<OsString>) -> (Error, u8) {
+fn replace_with(netns: &net::Netns, etc: &[net::EtcFile], words: Vec<OsString>) -> (Error, u8) {
     let shell = || vec![std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())];
     let words = if words.is_empty() { shell() } else { words };
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     net::command_in(netns, &mut command);
-    let source = command.exec();
+    let source = net::see(etc, &mut command).err().unwrap_or_else(|| command.exec());
     let error = Error::file(format!("run `{}`", name::shown(&words[0].to_string_lossy())), &source);
     match source.kind() {
         std::io::ErrorKind::NotFound => (error.hint("there is no such program, or its directory is not in PATH"), 127),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::down;
 use super::error::{Error, Kind, Result};
+use super::etc;
 use super::event::{CheckResult, Event, Listener};
 use super::journal::{Asked, Journal};
 use super::kernel::Kernel;
@@ -349,6 +350,13 @@ impl Lab {
         for asked in self.pending.drain(from..).rev() {
             asked.step.unplan(&mut self.model, &why);
         }
+    }
+
+    /// Returns the files of /etc that a command in a namespace sees otherwise, with everything settled that was asked for.
+    pub fn etc_for(&mut self, at: &NetnsRef) -> Result<Vec<net::EtcFile>> {
+        self.settle()?;
+        let dir = self.kernel.lab_dir().map_err(|source| Error::kernel("look for the lab's directory", &source))?;
+        etc::files_for(&self.model, &dir, at)
     }
 
     /// Takes back the last step that was applied, for whoever has just asked for it and found that what it made is not what it

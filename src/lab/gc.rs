@@ -184,6 +184,10 @@ fn collect_marked(state: &StateDir, collected: &mut Collected) -> Result<()> {
     let orphan = |mark: &str| mark.starts_with(&prefix) && !known.contains(mark);
 
     undo::end_marked(orphan)?;
+    // A group is named after its lab's mark and the number of its process.
+    for (_, group) in state.groups().into_iter().filter(|(mark, _)| orphan(mark)) {
+        group.end().map_err(failed)?;
+    }
     for name in names {
         let (netns, mark) = match kernel.dir().entry(&name).map_err(failed)? {
             Entry::Netns(netns) => {

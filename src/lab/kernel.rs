@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::{Error, Kind};
-use super::model::{DevRef, NetnsAt, NetnsRef};
+use super::etc;
+use super::model::{DevRef, NetnsAt, NetnsRef, ProcessRef, Resolver};
 use super::name;
 use super::state::StateDir;
 use super::store::Store;
@@ -97,8 +98,31 @@ impl Kernel {
 
     /// Returns where the lab keeps the records and logs of its processes; for the kernel of a lab.
     pub fn processes(&self) -> net::Result<PathBuf> {
-        let dir = self.state.as_ref().and_then(|state| state.processes_of(&self.mark));
+        self.lab_dir().map(|dir| dir.join("processes"))
+    }
+
+    /// Returns the lab's directory; for the kernel of a lab.
+    pub(super) fn lab_dir(&self) -> net::Result<PathBuf> {
+        let dir = self.state.as_ref().and_then(|state| state.dir_of(&self.mark));
         dir.ok_or_else(|| net::Error::new("find the lab's directory", libc::ENOENT))
+    }
+
+    /// Returns the name of the control group that a process of the lab has for itself; for the kernel of a lab.
+    pub fn group_of(&self, process: &ProcessRef) -> String {
+        self.state.as_ref().map_or(String::new(), |state| state.group_name(&self.mark, process.no))
+    }
+
+    /// Writes down the name servers that commands in a namespace see, or that they see the machine's own.
+    pub fn write_resolver(&self, at: &NetnsRef, resolver: Option<&Resolver>) -> net::Result<()> {
+        let path = etc::resolver_file(&self.lab_dir()?, at.no);
+        let doing = format!("write `{}`", path.display());
+        net::fault::point(&doing)?;
+        let written = match resolver {
+            Some(resolver) => etc::bring_up_to_date(&path, &resolver.text()),
+            // What runs already goes on to see it.
+            None => std::fs::remove_file(&path),
+        };
+        written.map_err(|error| net::Error::io(doing, error))
     }
 
     /// Returns the directory of named namespaces.

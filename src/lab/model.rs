@@ -2,6 +2,7 @@
 //! the kernel is asked. It is a fold over the lab's steps: `Step::plan` enters one, `Step::unplan` takes it out again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
@@ -100,6 +101,24 @@ impl ProcessRef {
     }
 }
 
+/// The name servers of a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    /// Their addresses.
+    pub servers: Vec<IpAddr>,
+    /// The domains that are tried behind a short name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+}
+
+impl Resolver {
+    /// Returns them as resolv.conf(5) has them.
+    pub fn text(&self) -> String {
+        let search = if self.search.is_empty() { String::new() } else { format!("search {}\n", self.search.join(" ")) };
+        self.servers.iter().fold(search, |text, server| format!("{text}nameserver {server}\n"))
+    }
+}
+
 /// A namespace that the lab knows.
 #[derive(Debug, Clone)]
 pub struct NetnsEntry {
@@ -158,6 +177,7 @@ pub struct Model {
     graves: BTreeMap<u32, String>,
     tables: BTreeSet<TableRef>,
     processes: BTreeMap<u32, ProcessRef>,
+    resolvers: BTreeMap<u32, Resolver>,
     next: u32,
     foreign_base: u32,
 }
@@ -180,6 +200,7 @@ impl Model {
             graves: BTreeMap::new(),
             tables: BTreeSet::new(),
             processes: BTreeMap::new(),
+            resolvers: BTreeMap::new(),
             next: 1,
             foreign_base: foreign_base(seed),
         };
@@ -232,6 +253,7 @@ impl Model {
         self.by_name.remove(&entry.at.name);
         self.graves.insert(no, why.to_string());
         self.tables.retain(|table| table.netns != no);
+        self.resolvers.remove(&no);
         for dev in entry.devs.into_values() {
             self.remove_dev(dev, why);
         }
@@ -399,6 +421,19 @@ impl Model {
     /// Takes a table out.
     pub fn remove_table(&mut self, table: &TableRef) {
         self.tables.remove(table);
+    }
+
+    /// Sets the name servers of a namespace, or forgets them.
+    pub fn set_resolver(&mut self, netns: u32, resolver: Option<Resolver>) {
+        match resolver {
+            Some(resolver) => self.resolvers.insert(netns, resolver),
+            None => self.resolvers.remove(&netns),
+        };
+    }
+
+    /// Returns the name servers of a namespace that the lab has set.
+    pub fn resolver(&self, netns: u32) -> Option<&Resolver> {
+        self.resolvers.get(&netns)
     }
 
     /// Enters a process.

@@ -39,6 +39,12 @@ impl ProcessFiles {
         ProcessRecord::read(&self.record)
     }
 
+    /// Says how it ended, after a colon, where that is known.
+    pub fn end_in_words(&self) -> String {
+        let ended = self.record().ok().flatten().and_then(|record| record.ended);
+        ended.map_or(String::new(), |ended| format!(": {}", end_in_words(ended)))
+    }
+
     /// Reads its whole output, as far as it was kept.
     pub fn text(&self) -> Result<String> {
         self.text_and_end().map(|(text, _)| text)

@@ -5,12 +5,13 @@
 //! <root>/labs/NAME/lab.json   the lab's record
 //! <root>/labs/NAME/journal    its steps, written ahead
 //! <root>/labs/NAME/lock       held as long as a process builds the lab, changes it or takes it down
-//! <root>/labs/NAME/processes/ the records and logs of the processes that run beside the script
+//! <root>/labs/NAME/etc/        what commands in its namespaces see of /etc
+//! <root>/labs/NAME/processes/  the records and logs of the processes that run beside the script
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::ErrorKind;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,7 +24,7 @@ use super::model::NetnsRef;
 use super::name;
 use super::sandbox::Inside;
 use super::store::{LocalStore, Store};
-use crate::net::ProcessId;
+use crate::net::{Cgroup, ProcessId};
 
 /// How far a lab has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,14 +190,36 @@ impl StateDir {
         format!("topo:{}:", name::short_hash(self.root.as_os_str().as_encoded_bytes()))
     }
 
+    /// Returns what tells this state directory from another one at the same path, in a container that shares the machine's control
+    /// groups: with it ends the name of each of ours.
+    fn group_suffix(&self) -> String {
+        std::fs::metadata(&self.root).map_or(String::new(), |meta| format!(":{:x}-{:x}", meta.dev(), meta.ino()))
+    }
+
+    /// Returns the name of the control group of a lab's process, by the lab's mark and the process's number.
+    pub(super) fn group_name(&self, mark: &str, no: u32) -> String {
+        format!("{mark}:{no}{}", self.group_suffix())
+    }
+
+    /// Returns the marks of the labs of this state directory that have control groups, and the groups.
+    pub(super) fn groups(&self) -> Vec<(String, Cgroup)> {
+        let suffix = self.group_suffix();
+        let names = Cgroup::names(&self.mark_prefix()).into_iter();
+        let found = names.filter_map(|name| {
+            let (mark, _) = name.strip_suffix(&suffix)?.rsplit_once(':')?;
+            Some((mark.to_string(), Cgroup::find(&name)?))
+        });
+        found.collect()
+    }
+
     /// Returns the owner mark for the lab `name`.
     pub fn mark(&self, name: &str) -> String {
         format!("{}{name}", self.mark_prefix())
     }
 
-    /// Returns where the lab that bears `mark` keeps what its processes leave; none if the mark is none of this directory's.
-    pub(super) fn processes_of(&self, mark: &str) -> Option<PathBuf> {
-        mark.strip_prefix(&self.mark_prefix()).map(|name| self.lab_dir(name).processes())
+    /// Returns the directory of the lab that bears `mark`; none if the mark is none of this directory's.
+    pub(super) fn dir_of(&self, mark: &str) -> Option<PathBuf> {
+        mark.strip_prefix(&self.mark_prefix()).map(|name| self.lab_dir(name).path)
     }
 
     /// Returns the names of all labs, sorted.

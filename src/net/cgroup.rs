@@ -31,12 +31,17 @@ fn tree() -> Option<PathBuf> {
     line.split(' ').nth(4).filter(|path| !path.contains('\\')).map(PathBuf::from)
 }
 
+/// Tells whether a name is that of a group of ours: never the root of the tree, or what is elsewhere.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains('/')
+}
+
 impl Cgroup {
     /// Makes a group, if it isn't there. None where that can't be: no tree of version 2, or one that can't be written to.
     ///
     /// Like `mkdir /sys/fs/cgroup/NAME`.
     pub fn make(name: &str) -> Result<Option<Cgroup>> {
-        let Some(tree) = tree() else { return Ok(None) };
+        let Some(tree) = tree().filter(|_| is_name(name)) else { return Ok(None) };
         let group = Cgroup { path: tree.join(name) };
         fault::point(&format!("make the control group `{name}`"))?;
         match fs::create_dir(&group.path) {
@@ -52,7 +57,7 @@ impl Cgroup {
 
     /// Returns the group of this name, if there is one.
     pub fn find(name: &str) -> Option<Cgroup> {
-        let path = tree()?.join(name);
+        let path = tree().filter(|_| is_name(name))?.join(name);
         path.is_dir().then_some(Cgroup { path })
     }
 
@@ -148,6 +153,19 @@ impl Cgroup {
         let Ok(text) = io::read_to_string(&events) else { return };
         if text.contains("populated 1") {
             let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLPRI)], PollTimeout::from(50_u8));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_itself_is_no_group() {
+        for name in ["", ".", "..", "a/b", "/", "../x"] {
+            assert!(Cgroup::find(name).is_none(), "{name:?}");
+            assert!(Cgroup::make(name).expect("nothing tried").is_none(), "{name:?}");
         }
     }
 }

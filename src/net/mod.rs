@@ -13,6 +13,7 @@
 //! | `tcp`, `udp`, `http`, `sees`, `server` | probes and what they ask, over the sockets of `socket` |
 //! | `trace`, `path_mtu` | the way to an address, by `echoes` |
 //! | `sysctl`, `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
+//! | `etc` | files of /etc that one command sees otherwise |
 //! | `supervise`, `bounded_log`, `cgroup` | processes that run beside the script: their parents, their output, their end |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
 
@@ -26,6 +27,7 @@ mod datagrams;
 pub mod dump;
 mod echoes;
 mod error;
+mod etc;
 pub mod fault;
 pub mod http;
 mod http_request;
@@ -71,6 +73,7 @@ pub use cgroup::Cgroup;
 pub use dump::{Dump, dump};
 pub use echoes::EchoWay;
 pub use error::{Error, Result, io_text};
+pub use etc::{EtcFile, see};
 pub use http::{Http, HttpReport, http};
 pub use icmp::{Ping, PingReport, ping};
 pub use link::{Change, Link, NewLink};

@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 
-use super::{Error, Netns, Result};
+use super::{Error, EtcFile, Netns, Result};
 
 /// How long to listen on when the command has ended but somebody whom it started keeps its output open.
 const AFTER_THE_END: Duration = Duration::from_millis(100);
@@ -32,6 +32,8 @@ pub struct Run<'a> {
     pub stdin: Option<&'a [u8]>,
     /// Its working directory; the caller's own if none is given.
     pub cwd: Option<&'a Path>,
+    /// The files of /etc that it sees otherwise.
+    pub etc: &'a [EtcFile],
     /// When it is killed.
     pub deadline: Option<Duration>,
 }
@@ -39,7 +41,7 @@ pub struct Run<'a> {
 impl<'a> Run<'a> {
     /// Returns a command with nothing to read, the caller's environment and directory, and all the time it needs.
     pub fn new(netns: &'a Netns, argv: &'a [String]) -> Run<'a> {
-        Run { netns, argv, env: &[], stdin: None, cwd: None, deadline: None }
+        Run { netns, argv, env: &[], stdin: None, cwd: None, etc: &[], deadline: None }
     }
 }
 
@@ -74,6 +76,7 @@ pub async fn run(run: &Run<'_>) -> Result<Output> {
         command.current_dir(cwd);
     }
     command_in(run.netns, &mut command);
+    super::see(run.etc, &mut command).map_err(failed)?;
     // Ctrl-C at a terminal is for the caller, who then ends the command: else the command's end could be met first, and be taken
     // for its result, and what it left running would end by any later Ctrl-C (`a_command_does_not_get_the_terminals_ctrl_c`).
     command.process_group(0);

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded_log::LogWriter;
 use super::cgroup::Cgroup;
-use super::{Error, Netns, ProcessId, Result, fault, process};
+use super::{Error, EtcFile, Netns, ProcessId, Result, fault, process};
 
 /// How long the processes have between SIGTERM and SIGKILL when the supervisor is told to end; less than whoever ends a lab's
 /// processes gives the supervisor itself.
@@ -54,6 +54,9 @@ pub struct Supervised {
     pub log: PathBuf,
     /// Where its supervisor keeps the record.
     pub record: PathBuf,
+    /// The files of /etc that it sees otherwise.
+    #[serde(default)]
+    pub etc: Vec<EtcFile>,
     /// The control group that it joins.
     pub cgroup: Option<PathBuf>,
 }
@@ -461,6 +464,7 @@ fn spawn(what: &Supervised, output: OwnedFd) -> Result<ProcessId> {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
         Ok(())
     };
+    super::see(&what.etc, &mut command).map_err(failed)?;
     // SAFETY: the process has one thread, so that whatever is called between fork and exec finds no lock held.
     unsafe { command.pre_exec(prepare) };
     let child = command.spawn().map_err(failed)?;

@@ -34,6 +34,7 @@ mod ports;
 mod process;
 mod ready;
 mod records;
+mod resolver;
 mod route;
 mod rule;
 mod ruleset;
@@ -96,6 +97,7 @@ pub const GROUPS: &[Group] = &[
     filter::GROUP,
     process::GROUP,
     start::GROUP,
+    resolver::GROUP,
     ping::GROUP,
     path::GROUP,
     tcp::GROUP,

@@ -100,7 +100,8 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
         false => Error::kernel(doing.clone(), &source),
     };
     lab.note_act();
-    let (kernel, _) = lab.settled()?;
+    let etc = lab.etc_for(&at)?;
+    let (kernel, _) = lab.foreign();
     let netns = kernel.netns(&at).map_err(|source| Error::kernel(doing.clone(), &source))?;
     // What it leaves running is found again by this, in whatever netns it is.
     let env = [(PROCESS_MARK.to_string(), kernel.mark().to_string())];
@@ -110,6 +111,7 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
         env: &env,
         stdin: options.stdin.as_deref().map(str::as_bytes),
         cwd: None,
+        etc: &etc,
         deadline: options.deadline,
     };
     let output = kernel.run_unless_caught(&doing, net::run(&run)).map_err(failed)?;

@@ -147,12 +147,12 @@ pub(super) fn begin(
     ready: Option<&Ready>,
     deadline: Duration,
 ) -> RhaiResultOf<Process> {
-    let process = with_lab(ctx, |lab| {
-        lab.settle()?;
-        name_for(lab, &start)
+    let (process, etc) = with_lab(ctx, |lab| {
+        let etc = lab.etc_for(&start.netns)?;
+        Ok((name_for(lab, &start)?, etc))
     })?;
     let Start { argv, env, cwd, stdin, .. } = start;
-    ask(ctx, StartProcess { process: process.clone(), argv, env, cwd, stdin })?;
+    ask(ctx, StartProcess { process: process.clone(), argv, env, cwd, stdin, etc })?;
     with_lab(ctx, Lab::settle)?;
     let steps = with_lab(ctx, |lab| Ok(lab.size()))?;
     let Some(ready) = ready else { return Ok(Process(Rc::new(process))) };

@@ -33,16 +33,14 @@ pub(super) struct StartProcess {
     pub(super) cwd: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) stdin: Option<String>,
+    /// The files of /etc that it sees otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) etc: Vec<net::EtcFile>,
 }
 
 impl StartProcess {
     fn files(&self, kernel: &Kernel) -> net::Result<ProcessFiles> {
         Ok(ProcessFiles::of(&kernel.processes()?, &self.process))
-    }
-
-    /// Returns the name of the control group that the process has for itself: the lab's mark, and its number.
-    fn group(&self, kernel: &Kernel) -> String {
-        format!("{}:{}", kernel.mark(), self.process.no)
     }
 }
 
@@ -83,7 +81,7 @@ impl Step for StartProcess {
             .mode(0o700)
             .create(&dir)
             .map_err(|error| net::Error::io(format!("make `{}`", dir.display()), error))?;
-        let group = Cgroup::make(&self.group(kernel))?;
+        let group = Cgroup::make(&kernel.group_of(&self.process))?;
         let what = Supervised {
             argv: self.argv.clone(),
             env: self.env.clone(),
@@ -91,6 +89,7 @@ impl Step for StartProcess {
             stdin: self.stdin.clone(),
             log: files.log,
             record: files.record,
+            etc: self.etc.clone(),
             cgroup: group.map(|group| group.path().to_path_buf()),
         };
         let mark = kernel.mark().to_string();
@@ -110,7 +109,7 @@ impl Step for StartProcess {
         if let Some(record) = files.record()? {
             end(&record)?;
         }
-        if let Some(group) = Cgroup::find(&self.group(kernel)) {
+        if let Some(group) = Cgroup::find(&kernel.group_of(&self.process)) {
             group.end()?;
         }
         files.remove()

@@ -127,7 +127,7 @@ fn hold(session: &mut Session, reader: &Reader, known: &Mutex<Known>, watch: &Wa
         if interactive {
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
             *known = session.known(&known);
-            watch.add(&session.processes());
+            watch.add(session.processes());
         }
         let mut line = 0;
         let went = match reader.statements(format!("{}> ", session.name())) {

@@ -12,6 +12,7 @@ use rhai::Dynamic;
 use super::commands::{self, COMMANDS};
 use super::complete::Known;
 use super::show;
+use super::watch::Watched;
 use crate::lab::{Checkpoint, Error, Kind, Lab, NetnsRef, Result, name};
 use crate::net;
 use crate::prim::{self, LabHandle};
@@ -207,8 +208,8 @@ impl Session {
     }
 
     /// Returns the processes that statements left running.
-    pub(super) fn processes(&self) -> Vec<net::ProcessId> {
-        self.lab.with(|lab| lab.processes()).unwrap_or_default()
+    pub(super) fn processes(&self) -> Vec<Watched> {
+        self.lab.with(|lab| lab.watched()).unwrap_or_default()
     }
 
     /// Returns what completion should know now.

@@ -3,7 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::lab::ProcessFiles;
 use crate::net::{ProcessId, process};
+
+/// A process that is watched: of one that was started beside the script its supervisor, with its name and its files.
+pub(super) type Watched = (ProcessId, Option<(String, ProcessFiles)>);
 
 /// At most so many are watched at a time, each by a thread that waits.
 const WATCHED_MAX: usize = 64;
@@ -45,8 +49,8 @@ impl Watch {
     }
 
     /// Watches those of `processes` that are new.
-    pub(super) fn add(&self, processes: &[ProcessId]) {
-        for process in processes.iter().copied() {
+    pub(super) fn add(&self, processes: Vec<Watched>) {
+        for (process, supervised) in processes {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             if seen.len() >= WATCHED_MAX || !seen.insert((process.pid, process.start)) {
                 continue;
@@ -57,7 +61,10 @@ impl Watch {
                 let ended = process::wait_over(process);
                 all.lock().unwrap_or_else(PoisonError::into_inner).remove(&(process.pid, process.start));
                 if ended.is_ok() {
-                    above.say(format!("process {}, `{line}`, has ended\n", process.pid));
+                    above.say(match supervised {
+                        Some((name, files)) => format!("process {name} has ended{}\n", files.end_in_words()),
+                        None => format!("process {}, `{line}`, has ended\n", process.pid),
+                    });
                 }
             };
             let _ = std::thread::Builder::new().name("watch".into()).spawn(watch);

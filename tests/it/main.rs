@@ -24,6 +24,7 @@ mod sharing;
 mod signals;
 mod stage;
 mod star;
+mod start;
 mod suite;
 mod tidy;
 mod tutorial;

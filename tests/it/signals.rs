@@ -6,11 +6,17 @@ use super::stage::{KILLED, build, in_used_user_world, in_used_world};
 use super::world::{Running, Snapshot, World};
 
 /// What a run is busy with when the signal comes; each says `ready` in its own way just before.
-const BUSY: [(&str, &str); 9] = [
+const BUSY: [(&str, &str); 12] = [
     ("exec in a netns", r#"h.exec("echo >ready; sleep 60");"#),
     ("exec on the host", r#"host.exec("echo >ready; sleep 60");"#),
     ("exec of a program", r#"host.exec("echo >ready"); h.exec(["sleep", "60"]);"#),
     ("exec that ignores SIGTERM", r#"h.exec("trap '' TERM INT; echo >ready; sleep 60; sleep 60");"#),
+    ("a process that never gets ready", r#"h.start("echo >ready; exec sleep 60", #{ ready: 80, deadline: "60s" });"#),
+    ("the wait for a process", r#"let p = h.start("echo >ready; sleep 60"); p.wait();"#),
+    (
+        "the stop of a process",
+        r#"let p = h.start("trap 'trap \"\" TERM; echo >ready' TERM; echo up; while :; do sleep 1; done", #{ ready: "up" }); p.stop(#{ deadline: "60s" });"#,
+    ),
     ("a loop", r#"host.exec("echo >ready"); loop {}"#),
     (
         "a function that calls itself",

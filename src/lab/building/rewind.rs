@@ -8,6 +8,7 @@ use crate::lab::down;
 use crate::lab::error::{Error, Result};
 use crate::lab::event::CheckResult;
 use crate::lab::model::TableRef;
+use crate::lab::processes::ProcessFiles;
 use crate::lab::step::Steps;
 use crate::lab::undo;
 use crate::net::{self, ProcessId};
@@ -144,6 +145,26 @@ impl Lab {
         let mark = self.kernel.mark();
         net::process::with_env(PROCESS_MARK, |known| known == mark)
             .map_err(|source| Error::kernel("look for the lab's processes", &source))
+    }
+
+    /// Returns the processes that the lab's statements left running, by their supervisors where they have such, which is then
+    /// told with them; those that these have started are left out.
+    pub fn watched(&self) -> Result<Vec<(ProcessId, Option<(String, ProcessFiles)>)>> {
+        let mut supervised = Vec::new();
+        if let Ok(dir) = self.kernel.processes() {
+            for process in self.model.all_processes() {
+                let files = ProcessFiles::of(&dir, process);
+                let Ok(Some(record)) = files.record() else { continue };
+                if record.ended.is_none() {
+                    supervised.push((record.supervisor, Some((process.shown(), files))));
+                }
+            }
+        }
+        let supervisors: Vec<ProcessId> = supervised.iter().map(|(supervisor, _)| *supervisor).collect();
+        let mut others = self.processes()?;
+        others.retain(|process| !supervisors.contains(process) && !process.comes_from(&supervisors));
+        supervised.extend(others.into_iter().map(|process| (process, None)));
+        Ok(supervised)
     }
 
     /// Takes back all that the lab made, although its directory is not there any more or is another lab's.

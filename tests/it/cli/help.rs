@@ -20,6 +20,7 @@ fn the_commands() {
         Commands:
           run           Runs a script: builds its lab, and leaves it up
           repl          Builds a lab by hand, at a prompt
+          test          Runs tests, each in a sandbox of its own
           check         Checks a script without running it: syntax, unknown functions, wrong arguments,
                         unknown options
           ls            Lists the labs
@@ -154,7 +155,7 @@ fn wrong_usage() {
         --- stderr
         error: unrecognized subcommand 'lss'
 
-          tip: a similar subcommand exists: 'ls'
+          tip: some similar subcommands exist: 'logs', 'ls'
 
         Usage: topo <COMMAND>
 

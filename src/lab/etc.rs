@@ -1,0 +1,137 @@
+//! What commands in a lab's namespaces see of /etc: the names of the lab's nodes, and name servers of their own.
+//!
+//! For each file the first of these counts: what the script says (`resolver`), what stands in /etc/netns/NAME, as for
+//! `ip netns exec`, and for `hosts` the names of the lab's nodes. The machine's own /etc is seen by all else, and by commands on
+//! the host.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::{Error, Result};
+use super::model::{Model, NetnsAt, NetnsRef};
+use super::state::LabDir;
+use super::step::Steps;
+use super::view;
+use crate::net::EtcFile;
+
+/// Where the files of `ip netns exec` are.
+const OF_NETNS: &str = "/etc/netns";
+const HOSTS: &str = "/etc/hosts";
+/// The file that a resolver is about.
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Returns what a command in a namespace sees otherwise, for a lab whose directory is `dir`; the file of names is brought up to
+/// date.
+pub(super) fn files_for(model: &Model, dir: &Path, at: &NetnsRef) -> Result<Vec<EtcFile>> {
+    if at.no == 0 {
+        return Ok(Vec::new());
+    }
+    let mut files = if at.at == NetnsAt::Named { of_netns(&at.name) } else { Vec::new() };
+    if model.resolver(at.no).is_some() {
+        files.retain(|file| file.at != Path::new(RESOLV_CONF));
+        files.push(EtcFile { shown: resolver_file(dir, at.no), at: RESOLV_CONF.into() });
+    }
+    if files.iter().all(|file| file.at != Path::new(HOSTS)) && Path::new(HOSTS).exists() {
+        let nodes = names(model);
+        if !nodes.is_empty() {
+            let shown = dir.join("etc/hosts");
+            let own = fs::read_to_string(HOSTS).unwrap_or_default();
+            bring_up_to_date(&shown, &format!("{nodes}{}", own_names(&own)))
+                .map_err(|source| Error::file(format!("write `{}`", shown.display()), &source))?;
+            files.push(EtcFile { shown, at: HOSTS.into() });
+        }
+    }
+    Ok(files)
+}
+
+/// Returns what a command in a namespace of a lab that is up sees otherwise.
+pub fn etc_of(dir: &LabDir, at: &NetnsRef, steps: &Steps) -> Result<Vec<EtcFile>> {
+    let (model, _) = view::fold(dir, steps)?;
+    files_for(&model, dir.path(), at)
+}
+
+/// Returns where the name servers of a namespace stand.
+pub(super) fn resolver_file(dir: &Path, netns: u32) -> PathBuf {
+    dir.join(format!("etc/{netns}-resolv.conf"))
+}
+
+/// Returns the user's own files for a namespace.
+fn of_netns(name: &str) -> Vec<EtcFile> {
+    let entries = fs::read_dir(Path::new(OF_NETNS).join(name)).into_iter().flatten().flatten();
+    let file = |entry: fs::DirEntry| EtcFile { shown: entry.path(), at: Path::new("/etc").join(entry.file_name()) };
+    // In the place of a file that isn't there, nothing can be shown.
+    entries.map(file).filter(|file| file.at.exists()).collect()
+}
+
+/// Returns a line for each address that the lab gave to a namespace: the address and the namespace's name.
+fn names(model: &Model) -> String {
+    let mut seen: BTreeSet<(u32, IpAddr)> = BTreeSet::new();
+    let mut text = String::new();
+    for dev in model.all_devs().filter(|dev| dev.dev.netns.no != 0 && dev.dev.netns.name != "localhost") {
+        for ip in dev.addresses.iter().map(|net| net.ip()).filter(|ip| !is_link_local(ip)) {
+            if seen.insert((dev.dev.netns.no, ip)) {
+                text.push_str(&format!("{ip}\t{}\n", dev.dev.netns.name));
+            }
+        }
+    }
+    text
+}
+
+fn is_link_local(ip: &IpAddr) -> bool {
+    // Without its device it can't be reached.
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
+}
+
+/// Returns the lines of the machine's own file that are about the machine itself: those of loopback and multicast addresses.
+fn own_names(text: &str) -> String {
+    let is_own = |line: &&str| {
+        let ip = line.split_whitespace().next().and_then(|word| word.parse::<IpAddr>().ok());
+        ip.is_some_and(|ip| ip.is_loopback() || ip.is_multicast())
+    };
+    let own: String = text.lines().filter(is_own).map(|line| format!("{line}\n")).collect();
+    if own.is_empty() { "127.0.0.1\tlocalhost\n::1\tlocalhost\n".into() } else { own }
+}
+
+/// Writes a file where it is, so that commands that run already see it too.
+pub(super) fn bring_up_to_date(path: &Path, text: &str) -> io::Result<()> {
+    match fs::read(path) {
+        Ok(now) if now == text.as_bytes() => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            if let Some(dir) = path.parent() {
+                DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
+            }
+        }
+        _ => {}
+    }
+    // Whoever reads it meanwhile, and is not root, finds what was there or what will be.
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o644).open(path)?;
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_machines_own_lines_stay() {
+        let text = "# a comment\n127.0.0.1 localhost\n127.0.1.1 desk\n192.0.2.7 nas\n::1 localhost ip6-localhost\nff02::1 ip6-allnodes\nrubbish\n";
+        let own = "127.0.0.1 localhost\n127.0.1.1 desk\n::1 localhost ip6-localhost\nff02::1 ip6-allnodes\n";
+        assert_eq!(own_names(text), own);
+        assert!(own_names("").contains("localhost"));
+    }
+
+    #[test]
+    fn a_file_is_brought_up_to_date_in_its_place() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("etc/hosts");
+        bring_up_to_date(&path, "one\ntwo\n").expect("written");
+        let open = fs::File::open(&path).expect("opened");
+        bring_up_to_date(&path, "one\n").expect("shorter");
+        assert_eq!(io::read_to_string(open).expect("read"), "one\n");
+    }
+}
