@@ -3,7 +3,7 @@
 mod join;
 mod rewind;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::etc;
 use super::event::{CheckResult, Event, Listener};
 use super::journal::{Asked, Journal};
 use super::kernel::Kernel;
+use super::loops::{self, Cable};
 use super::model::{Model, NetnsRef};
 use super::name;
 use super::place::Place;
@@ -66,6 +67,8 @@ pub struct Lab {
     acts: u64,
     /// The processes that were left running when a point was noted last, and how much had been done then that is no step.
     running: Option<(u64, Vec<ProcessId>)>,
+    /// The loops of bridges that were warned of.
+    loops: BTreeSet<Cable>,
     listener: Listener,
 }
 
@@ -89,6 +92,7 @@ impl Lab {
             shows_failure: false,
             acts: 0,
             running: None,
+            loops: BTreeSet::new(),
             listener,
         })
     }
@@ -214,11 +218,24 @@ impl Lab {
     /// If one is refused, it and those after it are taken out again, those before it stay, and the error bears the place
     /// that asked for it.
     pub fn settle(&mut self) -> Result<()> {
+        self.warn_of_loops();
         while !self.pending.is_empty() {
             let known = self.pending.iter().position(|asked| asked.step.hides_what_follows());
             self.settle_first(known.map_or(self.pending.len(), |at| at + 1))?;
         }
         Ok(())
+    }
+
+    /// Warns of each loop of bridges that what was asked for makes, before it is there.
+    fn warn_of_loops(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        for (cable, text) in loops::find(&self.model) {
+            if self.loops.insert(cable) {
+                (self.listener)(&Event::Warning(text));
+            }
+        }
     }
 
     /// Applies the first `count` steps of those asked for.

@@ -268,7 +268,14 @@ impl Kernel {
     pub fn is_same(&self, dev: &DevRef, link: &net::Link) -> bool {
         // Somebody else's device stays the one that it is under another name, which its owner may give it.
         let known = match dev.made {
-            true => link.alias.as_deref() == Some(self.mark.as_str()),
+            // One without an address to be told by is the lab's, too, where a run ended before it bore the mark.
+            true => match &link.alias {
+                Some(alias) => *alias == self.mark,
+                None => {
+                    let names = [name::kernel_name(&dev.name), name::passing_name(dev.index)];
+                    dev.mac.is_none() && link.mac.is_none() && names.contains(&link.name)
+                }
+            },
             false => link.goes_by(&name::kernel_name(&dev.name)),
         };
         known || link.mac.is_some() && link.mac == dev.mac

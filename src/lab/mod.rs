@@ -18,6 +18,7 @@ pub mod ipam;
 mod journal;
 mod kernel;
 mod leases;
+mod loops;
 mod model;
 pub mod name;
 mod place;
@@ -41,7 +42,9 @@ pub use ipam::Ipam;
 pub use journal::Asked;
 pub use kernel::Kernel;
 pub use leases::audit;
-pub use model::{DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, TableRef, shown_dev};
+pub use model::{
+    DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Switch, TableRef, shown_dev,
+};
 pub use place::{Place, Spot};
 pub use processes::{LogView, ProcessFiles, ProcessView, logs_of, watch_logs};
 pub use repair::{drift, repair};

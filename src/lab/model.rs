@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind, Result};
-use crate::net::{Mac, NetnsId, ProcessId};
+use crate::net::{Fdb, Mac, NetnsId, ProcessId};
 
 /// How a namespace is found again, by this process or by a later one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +142,8 @@ pub struct DevEntry {
     pub peer: Option<u32>,
     /// The device that it is on top of.
     pub parent: Option<u32>,
+    /// What it was made with, in iproute2's words: `id 10`.
+    pub about: String,
     /// The bridge that it is a port of.
     pub controller: Option<u32>,
     /// Whether the bridge that it is a port of carries what it carried before.
@@ -150,6 +152,21 @@ pub struct DevEntry {
     pub addresses: Vec<IpNetwork>,
     /// How many ports it has, if it is a bridge.
     pub ports: usize,
+    /// What it is set to, if it is a bridge.
+    pub switch: Switch,
+    /// Whether the lab put it into VLANs of its bridge.
+    pub in_vlans: bool,
+    /// The entries of its forwarding table that this lab added.
+    pub fdb: Vec<Fdb>,
+}
+
+/// What a bridge does besides forwarding.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Switch {
+    /// Whether it speaks the spanning tree protocol.
+    pub stp: bool,
+    /// Whether it keeps VLANs apart.
+    pub vlan_filtering: bool,
 }
 
 impl DevEntry {
@@ -160,10 +177,14 @@ impl DevEntry {
             kind: kind.into(),
             peer: None,
             parent: None,
+            about: String::new(),
             controller: None,
             carried: false,
             addresses: Vec::new(),
             ports: 0,
+            switch: Switch::default(),
+            in_vlans: false,
+            fdb: Vec::new(),
         }
     }
 }

@@ -45,6 +45,11 @@ pub fn kernel_name(name: &str) -> String {
     format!("{}-{}", &name[..6], short_hash(name.as_bytes()))
 }
 
+/// Returns the name that a device of that number has while it is made, where its own may be taken.
+pub fn passing_name(index: u32) -> String {
+    format!("topo{index}")
+}
+
 /// Hashes `bytes` to eight hexadecimal digits.
 pub fn short_hash(bytes: &[u8]) -> String {
     let hash = fnv1a(bytes);

@@ -85,6 +85,12 @@ pub struct DevView {
     /// The bridge that it is a port of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<String>,
+    /// What it was made with, as `ip` writes it: `id 10`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+    /// The device that it is on top of, and its namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<String>,
     /// The other end of a veth: the device and its namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,
@@ -236,6 +242,10 @@ fn fill(view: &mut NetnsView, dump: &net::Dump, kernel: &Kernel, model: &Model, 
                 .map(|address| address.net.to_string())
                 .collect(),
             controller: link.controller.and_then(user_name),
+            about: dev.map(|dev| dev.about.clone()).filter(|about| !about.is_empty()),
+            on: dev
+                .and_then(|dev| model.dev(dev.parent?))
+                .map(|below| place_of(&below.dev.name, &below.dev.netns.name)),
             peer,
             name,
         });

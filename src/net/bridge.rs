@@ -8,7 +8,7 @@ use netlink_packet_route::link::{
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::NEW;
-use super::{NewLink, Result, Rtnl};
+use super::{NewLink, Result, Rtnl, VlanProtocol};
 
 /// The options of a bridge; what is `None` is left as the kernel has it. Times are rounded up to 10 ms, and
 /// may be read back as less where the kernel's own clock is coarser.
@@ -21,9 +21,12 @@ pub struct BridgeOptions {
     /// Whether it looks at VLAN tags. EOPNOTSUPP if the kernel was built without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan_filtering: Option<bool>,
-    /// The VLAN of untagged packets.
+    /// The VLAN that a new port puts untagged packets into; 0 is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vlan_default_pvid: Option<u16>,
+    /// The kind of tag that it looks at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vlan_protocol: Option<VlanProtocol>,
     /// Whether it learns who listens to which multicast group. A port costs the kernel twice as much with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mcast_snooping: Option<bool>,
@@ -66,6 +69,7 @@ impl BridgeOptions {
             self.stp.map(|on| InfoBridge::StpState(stp(on))),
             self.vlan_filtering.map(InfoBridge::VlanFiltering),
             self.vlan_default_pvid.map(InfoBridge::VlanDefaultPvid),
+            self.vlan_protocol.map(|protocol| InfoBridge::VlanProtocol(protocol.into())),
             self.mcast_snooping.map(InfoBridge::MulticastSnooping),
             self.mcast_querier.map(InfoBridge::MulticastQuerier),
             self.forward_delay_ms.map(|ms| InfoBridge::ForwardDelay(ticks(ms))),
@@ -110,6 +114,7 @@ impl Bridge {
                 InfoBridge::StpState(state) => options.stp = Some(state != BridgeStpState::Disabled),
                 InfoBridge::VlanFiltering(on) => options.vlan_filtering = Some(on),
                 InfoBridge::VlanDefaultPvid(vid) => options.vlan_default_pvid = Some(vid),
+                InfoBridge::VlanProtocol(protocol) => options.vlan_protocol = Some(protocol.into()),
                 InfoBridge::MulticastSnooping(on) => options.mcast_snooping = Some(on),
                 InfoBridge::MulticastQuerier(on) => options.mcast_querier = Some(on),
                 InfoBridge::ForwardDelay(time) => options.forward_delay_ms = Some(ms(time)),
@@ -226,6 +231,27 @@ impl PortOptions {
         .into_iter()
         .flatten()
         .collect()
+    }
+}
+
+impl PortOptions {
+    /// Returns those whose key, as they are stored, passes.
+    fn filtered(&self, mut passes: impl FnMut(&str, &serde_json::Value) -> bool) -> PortOptions {
+        let Ok(serde_json::Value::Object(mut all)) = serde_json::to_value(self) else { return PortOptions::default() };
+        all.retain(|key, value| passes(key, value));
+        serde_json::from_value(all.into()).unwrap_or_default()
+    }
+
+    /// Returns those that `other` has as well, as they are here.
+    pub fn of_those_in(&self, other: &PortOptions) -> PortOptions {
+        let other = serde_json::to_value(other).unwrap_or_default();
+        self.filtered(|key, _| other.get(key).is_some())
+    }
+
+    /// Returns those that are not the same in `other`.
+    pub fn unlike(&self, other: &PortOptions) -> PortOptions {
+        let other = serde_json::to_value(other).unwrap_or_default();
+        self.filtered(|key, value| other.get(key) != Some(value))
     }
 }
 

@@ -29,6 +29,11 @@ impl Error {
         }
     }
 
+    /// Makes an error for what is known to be wrong better than the kernel says it.
+    pub fn because(doing: impl Into<String>, errno: i32, text: &str) -> Error {
+        Error::new(doing, errno).saying(text)
+    }
+
     /// Adds words that say more than the errno does.
     pub(crate) fn saying(mut self, text: impl Into<String>) -> Error {
         self.kernel_text = Some(text.into());

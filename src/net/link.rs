@@ -13,8 +13,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::Serialize;
 
 pub use super::bridge::{Bridge, BridgeOptions, Port, PortOptions, add_bridge, set_bridge, set_port};
+pub use super::kind::add_link;
 use super::rtnl::{NEW, raw_attribute};
-pub use super::stacked::add_stacked;
 pub use super::veth::{VethEnd, add_veth};
 use super::{Error, Mac, Netns, Result, Rtnl};
 

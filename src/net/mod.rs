@@ -6,7 +6,8 @@
 //! | --- | --- |
 //! | `netns`, `netns_dir` | namespaces, and their names under /run/netns |
 //! | `rtnl` | one rtnetlink socket in one namespace: timeouts, the kernel's own error text |
-//! | `link`, `veth`, `stacked`, `bridge`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
+//! | `link`, `veth`, `kind` (`stacked`, `vxlan`, `bond`, `tunnel`), `tap`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
+//! | `bridge`, `port_vlan`, `fdb` | what `bridge` does |
 //! | `nft`, `conntrack` | what `nft` and `conntrack -D` do, over `nfnl`, a netfilter netlink socket |
 //! | `carry` | what a link carries, to be moved to another link and back |
 //! | `dump` | all of it, to compare |
@@ -18,6 +19,7 @@
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
 
 pub mod addr;
+pub mod bond;
 pub mod bounded_log;
 pub mod bridge;
 pub mod carry;
@@ -29,10 +31,12 @@ mod echoes;
 mod error;
 mod etc;
 pub mod fault;
+pub mod fdb;
 pub mod http;
 mod http_request;
 pub mod icmp;
 mod icmp_packet;
+pub mod kind;
 pub mod link;
 mod mac;
 pub mod neigh;
@@ -42,6 +46,7 @@ mod nfnl;
 pub mod nft;
 pub mod path_mtu;
 pub mod port;
+pub mod port_vlan;
 mod probe;
 pub mod process;
 pub mod reach;
@@ -56,17 +61,22 @@ pub mod socket;
 pub mod stacked;
 pub mod supervise;
 pub mod sysctl;
+pub mod tap;
 pub mod tcp;
 mod text;
 pub mod trace;
+pub mod tunnel;
 pub mod udp;
 pub mod userns;
 pub mod veth;
+pub mod vxlan;
+mod worded;
 
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use addr::{AddrOptions, Address};
+pub use bond::{Bond, BondMode, FailOverMac, LacpRate, Primary, XmitHashPolicy};
 pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};
 pub use carry::Load;
 pub use cgroup::Cgroup;
@@ -74,8 +84,10 @@ pub use dump::{Dump, dump};
 pub use echoes::EchoWay;
 pub use error::{Error, Result, io_text};
 pub use etc::{EtcFile, see};
+pub use fdb::{Fdb, FdbEntry};
 pub use http::{Http, HttpReport, http};
 pub use icmp::{Ping, PingReport, ping};
+pub use kind::LinkKind;
 pub use link::{Change, Link, NewLink};
 pub use mac::{InvalidMac, Mac};
 pub use neigh::Neigh;
@@ -83,6 +95,7 @@ pub use netns::{Netns, NetnsId, NetnsMaker, mark_of};
 pub use netns_dir::{Entry, NetnsDir};
 pub use path_mtu::{PathMtu, PathMtuReport, path_mtu};
 pub use port::{PortInUse, PortOwner, PortRefusal, Proto, Wanted};
+pub use port_vlan::{PortVlan, PortVlans};
 pub use probe::has_link_kind;
 pub use process::ProcessId;
 pub use route::{NextHop, Route, RouteKind};
@@ -92,10 +105,13 @@ pub use run::{Output, Run, command_in, run};
 pub use sees::{Sees, SeesReport, sees};
 pub use server::{Server, Service, serve};
 pub use socket::{Outcome, Way, in_words};
-pub use stacked::{IpvlanMode, MacvlanMode, Stacked};
+pub use stacked::{IpvlanMode, MacvlanMode, VlanProtocol};
 pub use supervise::{Ended, ProcessRecord, Supervised};
+pub use tap::{NewTap, Tap, add_tap};
 pub use tcp::{Tcp, TcpReport, tcp};
 pub use trace::{Hop, Trace, TraceReport, trace};
+pub use tunnel::{Tunnel, TunnelMode};
 pub use udp::{Udp, UdpReport, udp};
 pub use userns::Sandbox;
 pub use veth::VethEnd;
+pub use vxlan::Vxlan;

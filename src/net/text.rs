@@ -88,6 +88,8 @@ impl BridgeOptions {
         join([
             switch("stp_state", self.stp),
             switch("vlan_filtering", self.vlan_filtering),
+            self.vlan_default_pvid.map(|vid| format!("vlan_default_pvid {vid}")),
+            self.vlan_protocol.map(|protocol| format!("vlan_protocol {}", protocol.word())),
             switch("mcast_snooping", self.mcast_snooping),
             time("forward_delay", self.forward_delay_ms),
             time("hello_time", self.hello_time_ms),
@@ -108,6 +110,16 @@ impl PortOptions {
             on_off("hairpin", self.hairpin),
             on_off("learning", self.learning),
             on_off("flood", self.flood),
+            on_off("mcast_flood", self.mcast_flood),
+            on_off("bcast_flood", self.bcast_flood),
+            self.cost.map(|cost| format!("cost {cost}")),
+            self.priority.map(|priority| format!("priority {priority}")),
+            on_off("guard", self.guard),
+            on_off("root_block", self.root_block),
+            on_off("fastleave", self.fast_leave),
+            on_off("neigh_suppress", self.neigh_suppress),
+            on_off("proxy_arp", self.proxy_arp),
+            on_off("locked", self.locked),
         ])
     }
 }

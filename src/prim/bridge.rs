@@ -7,16 +7,20 @@ use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
 use super::Group;
+use super::attach::{self, Attach, PortSettings};
 use super::carry::{self, Carry};
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::dev_change::add_link_local;
 use super::firewalls::ask_let_through_bridge;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
-use super::units::{DevMac, Mtu, Priority};
-use super::veth::{BRIDGE_PORTS_MAX, add_full_name, check_free, delete_link, ip, restore_mac};
-use crate::lab::{DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, name};
-use crate::net::{self, Change, Mac, NewLink};
+use super::port::{self, AttachOptions};
+use super::units::{DevMac, Mtu, Priority, VlanIdOrNone};
+use super::veth::{add_full_name, check_free, delete_link, ip};
+use crate::lab::{
+    DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, Switch, name,
+};
+use crate::net::{self, Change, Mac, NewLink, VlanProtocol};
 use crate::{step_identity, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -24,7 +28,7 @@ pub(super) const GROUP: Group = Group {
     about: "Switches, and what is plugged into them.",
     module: || exported_module!(functions),
     steps: &[step_sort!("bridge", AddBridge), step_sort!("attach", Attach), step_sort!("carry", Carry)],
-    options: &[BridgeOptions::SET, PortOptions::SET],
+    options: &[BridgeOptions::SET, AttachOptions::SET],
 };
 
 options! {
@@ -32,8 +36,12 @@ options! {
     pub struct BridgeOptions of "bridge" {
         /// Whether it speaks the spanning tree protocol (IEEE 802.1D); false unless given.
         stp: bool,
-        /// Whether it keeps VLANs apart (IEEE 802.1Q); false unless given.
+        /// Whether it keeps VLANs apart (IEEE 802.1Q), which `attach` and `port` put ports into; false unless given.
         vlan_filtering: bool,
+        /// The VLAN that a port is in which is put into none, untagged; 1 unless given, and 0 is none.
+        default_pvid: VlanIdOrNone,
+        /// The kind of tag that it looks at, `802.1q` or `802.1ad`; `802.1q` unless given.
+        vlan_protocol: VlanProtocol,
         /// Whether it sends multicast only where it is listened to (RFC 4541); true unless given.
         mcast_snooping: bool,
         /// How long a port listens and learns before it forwards, with the spanning tree; 15 s unless given.
@@ -55,29 +63,14 @@ options! {
     }
 }
 
-options! {
-    /// Options of `attach`.
-    pub struct PortOptions of "attach" {
-        /// Whether it can't talk to other isolated ports of the bridge; false unless given.
-        isolated: bool,
-        /// Whether a frame may leave by the port that it came in; false unless given.
-        hairpin: bool,
-        /// Whether the bridge learns hardware addresses from it; true unless given.
-        learning: bool,
-        /// Whether frames to unknown addresses are sent to it; true unless given.
-        flood: bool,
-        /// Whether the addresses, routes and fixed neighbours that somebody else's device has move to the bridge until the lab
-        /// ends, and the bridge takes its hardware address; false unless given.
-        carry: bool,
-    }
-}
-
 impl BridgeOptions {
     fn for_kernel(&self) -> net::BridgeOptions {
         let ms = |time: Option<Duration>| time.map(|time| u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
         net::BridgeOptions {
             stp: self.stp,
             vlan_filtering: self.vlan_filtering,
+            vlan_default_pvid: self.default_pvid.map(|vid| vid.0),
+            vlan_protocol: self.vlan_protocol,
             mcast_snooping: self.mcast_snooping,
             forward_delay_ms: ms(self.forward_delay),
             hello_time_ms: ms(self.hello_time),
@@ -119,7 +112,9 @@ impl Step for AddBridge {
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_netns(&self.dev.netns)?;
         check_free(model, &self.dev, &self.doing())?;
-        model.add_dev(DevEntry::new(self.dev.clone(), "bridge"));
+        let is_on = |option: Option<bool>| option == Some(true);
+        let switch = Switch { stp: is_on(self.options.stp), vlan_filtering: is_on(self.options.vlan_filtering) };
+        model.add_dev(DevEntry { switch, ..DevEntry::new(self.dev.clone(), "bridge") });
         Ok(())
     }
 
@@ -142,8 +137,10 @@ impl Step for AddBridge {
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
-        let vlans = self.options.vlan_filtering == Some(true) && refusal.is_unsupported();
-        vlans.then(|| "this kernel's bridges can't keep VLANs apart: it lacks CONFIG_BRIDGE_VLAN_FILTERING".into())
+        let options = &self.options;
+        let vlans =
+            options.vlan_filtering.is_some() || options.vlan_default_pvid.is_some() || options.vlan_protocol.is_some();
+        (vlans && refusal.is_unsupported()).then(|| attach::NO_VLANS.to_string())
     }
 
     fn finish(&self) -> Option<Finish> {
@@ -179,99 +176,6 @@ impl Step for AddBridge {
     }
 }
 
-/// Plugs a device into a bridge, or out of it.
-#[derive(Debug, Serialize, Deserialize)]
-struct Attach {
-    port: DevRef,
-    bridge: Option<DevRef>,
-    before: Option<DevRef>,
-    #[serde(default)]
-    options: net::PortOptions,
-}
-
-impl Step for Attach {
-    step_identity!("attach");
-
-    fn doing(&self) -> String {
-        match &self.bridge {
-            Some(bridge) => format!("attach {} to bridge {}", self.port.shown(), bridge.shown()),
-            None => format!("detach {}", self.port.shown()),
-        }
-    }
-
-    fn like(&self) -> Vec<String> {
-        let (ip, port) = (ip(&self.port.netns), name::kernel_name(&self.port.name));
-        let Some(bridge) = &self.bridge else { return vec![format!("{ip} link set dev {port} nomaster")] };
-        let mut like = vec![format!("{ip} link set dev {port} master {}", name::kernel_name(&bridge.name))];
-        if self.options != net::PortOptions::default() {
-            like.push(format!("{ip} link set dev {port} type bridge_slave {}", self.options.like()));
-        }
-        like
-    }
-
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_dev(self.port.no, &self.port.shown())?;
-        if let Some(bridge) = &self.bridge {
-            let entry = model.living_dev(bridge.no, &bridge.shown())?;
-            if entry.ports >= BRIDGE_PORTS_MAX {
-                return Err(Error::invalid(self.doing())
-                    .because(format!("the bridge has {BRIDGE_PORTS_MAX} ports, the most the kernel allows")));
-            }
-        }
-        model.set_controller(self.port.no, self.bridge.as_ref().map(|bridge| bridge.no));
-        Ok(())
-    }
-
-    fn unplan(&self, model: &mut Model, _why: &str) {
-        model.set_controller(self.port.no, self.before.as_ref().map(|bridge| bridge.no));
-    }
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let rtnl = kernel.rtnl(&self.port.netns)?;
-        let controller = Some(self.bridge.as_ref().map(|bridge| bridge.index));
-        kernel.run(net::link::change(&rtnl, self.port.index, &Change { controller, ..Change::default() }))?;
-        if self.options == net::PortOptions::default() {
-            return Ok(());
-        }
-        kernel.run(net::link::set_port(&rtnl, self.port.index, &self.options))
-    }
-
-    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let Some(link) = kernel.link(&self.port)? else { return Ok(()) };
-        // Somebody else may have plugged it elsewhere since.
-        if link.controller != self.bridge.as_ref().map(|bridge| bridge.index) {
-            return Ok(());
-        }
-        let before = match &self.before {
-            Some(before) => kernel.link(before)?.map(|link| link.index),
-            None => None,
-        };
-        let rtnl = kernel.rtnl(&self.port.netns)?;
-        kernel.run(net::link::change(
-            &rtnl,
-            self.port.index,
-            &Change { controller: Some(before), ..Change::default() },
-        ))?;
-        self.bridge.iter().try_for_each(|bridge| restore_mac(kernel, bridge))
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.port.netns]
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        match &self.bridge {
-            Some(bridge) if bridge.made => Some(bridge),
-            Some(_) => None,
-            None => Some(&self.port),
-        }
-    }
-}
-
 fn add(lab: &mut Lab, netns: &NetnsHandle, name: &str, options: Map, place: Place) -> Result<Dev> {
     name::check("device", name)?;
     let options = BridgeOptions::parse(options)?;
@@ -292,51 +196,51 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, name: &str, options: Map, place: Plac
     Ok(Dev::known(&dev))
 }
 
-/// Returns the entry of a device that must be a bridge.
-fn bridge_of(lab: &mut Lab, dev: &Dev, doing: &str) -> Result<DevEntry> {
-    let entry = dev.existing(lab)?;
-    if entry.kind == "bridge" {
-        return Ok(entry);
-    }
-    let kind = if entry.kind.is_empty() { "no virtual device" } else { &entry.kind };
-    Err(Error::invalid(doing).because(format!("{} is not a bridge: its kind is {kind}", dev.shown())))
-}
-
-/// Plugs a device into a bridge of the same namespace.
+/// Plugs a device into a bridge, a bond or a VRF of the same namespace.
 fn attach_port(lab: &mut Lab, bridge: &Dev, dev: &Dev, options: Map, place: Place) -> Result<()> {
-    let options = PortOptions::parse(options)?;
-    let doing = format!("attach {} to bridge {}", dev.shown(), bridge.shown());
-    let (br, port) = (bridge_of(lab, bridge, &doing)?, dev.existing(lab)?);
+    let given = AttachOptions::parse(options)?;
+    let doing = format!("attach {} to {}", dev.shown(), bridge.shown());
+    let br = attach::controller_of(lab, bridge, &doing)?;
+    let doing = format!("attach {} to {} {}", dev.shown(), br.kind, bridge.shown());
+    let port = dev.existing(lab)?;
     if br.dev.netns.no != port.dev.netns.no {
-        return Err(Error::invalid(doing)
-            .because("they are in two namespaces")
-            .hint("`veth(h[\"eth0\"], bridge)` lays a cable from one namespace to a bridge in another"));
+        let error = Error::invalid(doing).because("they are in two namespaces");
+        return Err(match br.kind.as_str() {
+            "bridge" => {
+                error.hint("`veth(h[\"eth0\"], bridge)` lays a cable from one namespace to a bridge in another")
+            }
+            _ => error,
+        });
     }
     if br.dev.no == port.dev.no {
-        return Err(Error::invalid(doing).because("a bridge can't be a port of itself"));
+        return Err(Error::invalid(doing).because(format!("a {} can't be a port of itself", br.kind)));
     }
-    if port.controller.is_some() {
-        return Err(Error::new(Kind::Exists, doing)
-            .because("it is a port of a bridge already")
-            .hint("`detach` it first"));
+    attach::check_free_port(lab, &port, &doing)?;
+    let settings = given.settings(&doing)?;
+    if br.kind != "bridge" {
+        if settings != PortSettings::default() || given.carry.is_some() {
+            return Err(Error::invalid(doing).because("only ports of a bridge have options"));
+        }
+        match br.kind.as_str() {
+            "bond" => attach::check_bondable(lab, &port, &br.dev.netns, &doing)?,
+            _ => attach::check_not_needed(lab, &port.dev, &doing)?,
+        }
+        return attach::ask(lab, &br, port.dev, settings, place);
     }
-    if let Some(other) = lab.model().all_devs().find(|other| other.parent == Some(port.dev.no)) {
+    // A VLAN's frames are taken out before the bridge gets the others.
+    let takes_all =
+        |other: &&DevEntry| other.parent == Some(port.dev.no) && matches!(other.kind.as_str(), "macvlan" | "ipvlan");
+    if let Some(other) = lab.model().all_devs().find(takes_all) {
         return Err(Error::invalid(doing)
             .because(format!("{} is on top of it, which a port has no room for", other.dev.shown()))
             .hint("put that on the bridge instead"));
     }
-    let carries = carry::check(lab, &br, &port.dev, options.carry == Some(true), &doing)?;
-    let options = net::PortOptions {
-        isolated: options.isolated,
-        hairpin: options.hairpin,
-        learning: options.learning,
-        flood: options.flood,
-        ..net::PortOptions::default()
-    };
+    port::check_vlans(&br, &settings, &doing)?;
+    let carries = carry::check(lab, &br, &port.dev, given.carry == Some(true), &doing)?;
     if carries {
-        return lab.ask(Carry { port: port.dev, bridge: br.dev, options, load: None }, place);
+        return lab.ask(Carry { port: port.dev, bridge: br.dev, settings, load: None }, place);
     }
-    lab.ask(Attach { port: port.dev, bridge: Some(br.dev), before: None, options }, place)
+    attach::ask(lab, &br, port.dev, settings, place)
 }
 
 /// What a script can call.
@@ -378,9 +282,10 @@ pub mod functions {
         with_lab(&ctx, |lab| add(lab, &netns, name, options, place))
     }
 
-    /// Plugs a device into a bridge; both are in the same namespace.
+    /// Plugs a device into a bridge, a bond or a VRF; both are in the same namespace.
     ///
-    /// Like `ip link set dev DEV master BRIDGE`.
+    /// Like `ip link set dev DEV master BRIDGE`, with options also `ip link set dev DEV type bridge_slave …` and
+    /// `bridge vlan add dev DEV …`.
     ///
     /// Fails with `invalid` for a device that the lab did not make and that carries addresses or the default route: as a port
     /// of a bridge it can't use them, and the host would be cut off. With `carry: true` they move to the bridge; the host is
@@ -402,7 +307,7 @@ pub mod functions {
         attach_with(ctx, bridge, dev, Map::new())
     }
 
-    /// Plugs a device into a bridge, with options of the port.
+    /// Plugs a device into a bridge, with options of the port, which `port` changes later.
     #[rhai_fn(name = "attach", return_raw)]
     pub fn attach_with(ctx: NativeCallContext, bridge: Dev, dev: Dev, options: Map) -> RhaiResultOf<Dev> {
         let place = place_of(&ctx);
@@ -410,7 +315,7 @@ pub mod functions {
         Ok(bridge)
     }
 
-    /// Plugs a device out of its bridge.
+    /// Plugs a device out of its bridge, bond or VRF.
     ///
     /// Like `ip link set dev DEV nomaster`.
     ///
@@ -427,8 +332,8 @@ pub mod functions {
     pub fn detach(ctx: NativeCallContext, bridge: Dev, dev: Dev) -> RhaiResultOf<Dev> {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
-            let doing = format!("detach {} from bridge {}", dev.shown(), bridge.shown());
-            let (br, port) = (bridge_of(lab, &bridge, &doing)?, dev.existing(lab)?);
+            let doing = format!("detach {} from {}", dev.shown(), bridge.shown());
+            let (br, port) = (attach::controller_of(lab, &bridge, &doing)?, dev.existing(lab)?);
             if port.controller != Some(br.dev.no) {
                 return Err(Error::new(Kind::Missing, doing).because("it is not a port of it"));
             }
@@ -437,13 +342,12 @@ pub mod functions {
                     .because("the bridge carries its addresses and routes, and would be cut off")
                     .hint("the end of the lab gives them back"));
             }
-            let options = net::PortOptions::default();
-            lab.ask(Attach { port: port.dev, bridge: None, before: Some(br.dev), options }, place)
+            attach::ask_out(lab, &br, port.dev, place)
         })?;
         Ok(bridge)
     }
 
-    /// Returns the devices that are plugged into a bridge.
+    /// Returns the devices that are plugged into a bridge, a bond or a VRF.
     ///
     /// Like `ip link show master BRIDGE`.
     ///
@@ -456,7 +360,7 @@ pub mod functions {
     pub fn ports(ctx: NativeCallContext, bridge: Dev) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
             let doing = format!("list the ports of {}", bridge.shown());
-            let br = bridge_of(lab, &bridge, &doing)?.dev;
+            let br = attach::controller_of(lab, &bridge, &doing)?.dev;
             let links = handles::look(lab, &br.netns, &doing, net::link::list)?;
             let netns = NetnsHandle::new(br.netns);
             let ports = links.iter().filter(|link| link.controller == Some(br.index));

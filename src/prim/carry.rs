@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attach::PortSettings;
 use super::dev::carried;
 use super::handles;
 use super::veth::ip;
@@ -16,7 +17,7 @@ pub(super) struct Carry {
     pub(super) port: DevRef,
     pub(super) bridge: DevRef,
     #[serde(default)]
-    pub(super) options: net::PortOptions,
+    pub(super) settings: PortSettings,
     /// What it carried before, once it was looked at.
     pub(super) load: Option<Load>,
 }
@@ -57,9 +58,7 @@ impl Step for Carry {
         let mac = self.port.mac.map(|mac| format!("{ip} link set dev {bridge} address {mac}"));
         let mut like: Vec<String> = mac.into_iter().collect();
         like.push(format!("{ip} link set dev {port} master {bridge}"));
-        if self.options != net::PortOptions::default() {
-            like.push(format!("{ip} link set dev {port} type bridge_slave {}", self.options.like()));
-        }
+        like.extend(self.settings.like(&self.port, false));
         like.extend(self.load.iter().flat_map(|load| self.like_moved(load, &self.bridge, &self.port)));
         like
     }
@@ -104,10 +103,10 @@ impl Step for Carry {
         kernel.run(async {
             net::link::change(&rtnl, bridge.index, &Change { mac: port.mac, ..Change::default() }).await?;
             let controller = Some(Some(bridge.index));
-            net::link::change(&rtnl, port.index, &Change { controller, ..Change::default() }).await?;
-            if self.options != net::PortOptions::default() {
-                net::link::set_port(&rtnl, port.index, &self.options).await?;
-            }
+            net::link::change(&rtnl, port.index, &Change { controller, ..Change::default() }).await
+        })?;
+        self.settings.apply(kernel, &self.port, false)?;
+        kernel.run(async {
             load.put_on(&rtnl, &bridge, None).await?;
             load.wait_working(&netns, &rtnl, &bridge).await?;
             load.take_off(&rtnl, &port).await

@@ -207,20 +207,20 @@ impl Step for MoveDev {
 }
 
 /// Finds a device that may be one that this settling makes.
-fn there(kernel: &mut Kernel, dev: &DevRef) -> net::Result<Option<net::Link>> {
+pub(super) fn there(kernel: &mut Kernel, dev: &DevRef) -> net::Result<Option<net::Link>> {
     match kernel.link(dev) {
         Err(error) if dev.netns.made && error.is_gone() => Ok(None),
         found => found,
     }
 }
 
-fn load_of(kernel: &mut Kernel, dev: &DevRef, link: &net::Link) -> net::Result<Load> {
+pub(super) fn load_of(kernel: &mut Kernel, dev: &DevRef, link: &net::Link) -> net::Result<Load> {
     let rtnl = kernel.rtnl(&dev.netns)?;
     kernel.run(Load::of(&rtnl, link))
 }
 
 /// Makes a device carry again what it carried.
-fn put_back(kernel: &mut Kernel, dev: &DevRef, load: &Load) -> net::Result<()> {
+pub(super) fn put_back(kernel: &mut Kernel, dev: &DevRef, load: &Load) -> net::Result<()> {
     let Some(link) = kernel.link(dev)? else { return Ok(()) };
     let (netns, rtnl) = (kernel.netns(&dev.netns)?, kernel.rtnl(&dev.netns)?);
     kernel.run(async {
@@ -336,7 +336,7 @@ fn link_local(mac: Mac) -> IpNetwork {
     Ipv6Network::new(ip, 64).map_or_else(|_| IpNetwork::from(IpAddr::V6(ip)), IpNetwork::V6)
 }
 
-fn set_up(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
+pub(super) fn set_up(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
     if up {
         add_link_local(kernel, dev)?;
     }

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, NetnsRef, Result, name, shown_dev};
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, NetnsRef, Result, Switch, name, shown_dev};
 use crate::net;
 
 /// A network namespace, as a script holds it.
@@ -178,5 +178,8 @@ fn foreign(lab: &mut Lab, netns: &NetnsRef, link: &net::Link) -> DevEntry {
     let no = lab.model().next_no();
     let name = link.altnames.first().filter(|alt| name::kernel_name(alt) == link.name).unwrap_or(&link.name).clone();
     let dev = DevRef { no, netns: netns.clone(), name, index: link.index, mac: link.mac, made: false };
-    DevEntry::new(dev, link.kind.as_deref().unwrap_or_default())
+    let bridge = link.bridge.as_ref().map(|bridge| &bridge.options);
+    let is_on = |option: fn(&net::BridgeOptions) -> Option<bool>| bridge.and_then(option) == Some(true);
+    let switch = Switch { stp: is_on(|bridge| bridge.stp), vlan_filtering: is_on(|bridge| bridge.vlan_filtering) };
+    DevEntry { switch, ..DevEntry::new(dev, link.kind.as_deref().unwrap_or_default()) }
 }

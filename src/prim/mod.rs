@@ -7,6 +7,8 @@
 #![expect(unreachable_pub, reason = "`#[export_module]` takes public functions, wherever they stand")]
 
 mod addr;
+mod attach;
+mod bond;
 mod bridge;
 mod carry;
 mod check;
@@ -15,6 +17,8 @@ mod dev;
 mod dev_change;
 mod difference;
 mod dnat;
+mod dummy;
+mod fdb;
 mod filter;
 mod firewalls;
 mod graph;
@@ -27,9 +31,11 @@ mod mappings;
 mod masquerade;
 mod neigh;
 mod netns;
+mod new_link;
 mod options;
 mod path;
 mod ping;
+mod port;
 mod ports;
 mod process;
 mod ready;
@@ -42,11 +48,16 @@ mod sees;
 mod start;
 mod supervised;
 mod sysctl;
+mod tap;
 mod target;
 mod tcp;
+mod tunnel;
 mod units;
 mod value;
 mod veth;
+mod vlan;
+mod vrf;
+mod vxlan;
 mod within;
 
 use rhai::Module;
@@ -86,7 +97,16 @@ pub const GROUPS: &[Group] = &[
     veth::GROUP,
     dev::GROUP,
     bridge::GROUP,
+    port::GROUP,
     links::GROUP,
+    vlan::GROUP,
+    vxlan::GROUP,
+    fdb::GROUP,
+    tunnel::GROUP,
+    bond::GROUP,
+    vrf::GROUP,
+    dummy::GROUP,
+    tap::GROUP,
     addr::GROUP,
     route::GROUP,
     rule::GROUP,

@@ -79,6 +79,38 @@ number! {
     Priority(u16), 0..=65_535, "a number from 0 to 65535"
 }
 number! {
+    /// A bridge's or a port's own number in the spanning tree.
+    PortPriority(u16), 0..=63, "a number from 0 to 63"
+}
+number! {
+    /// The cost of a port in the spanning tree.
+    Cost(u32), 1..=65_535, "a number from 1 to 65535"
+}
+number! {
+    /// A VLAN (IEEE 802.1Q, table 9-2).
+    VlanId(u16), 1..=4094, "a VLAN from 1 to 4094: 0 means no VLAN, and 4095 is reserved"
+}
+number! {
+    /// A VLAN, or none.
+    VlanIdOrNone(u16), 0..=4094, "a VLAN from 1 to 4094, or 0 for none"
+}
+number! {
+    /// The number of a VXLAN.
+    Vni(u32), 0..=16_777_215, "a network number from 0 to 16777215, of 24 bits"
+}
+number! {
+    /// A UDP port.
+    UdpPort(u16), 1..=65_535, "a port from 1 to 65535"
+}
+number! {
+    /// The key of a tunnel.
+    TunnelKey(u32), 0..=4_294_967_295, "a number from 0 to 4294967295"
+}
+number! {
+    /// The number of a user or a group.
+    Id(u32), 0..=4_294_967_294, "the number of a user or a group, from 0 to 4294967294"
+}
+number! {
     /// A firewall mark.
     Mark(u32), 0..=4_294_967_295, "a number from 0 to 4294967295"
 }
@@ -225,6 +257,59 @@ impl FromScript for DevOrName {
             Some(dev) => Ok(DevOrName::Dev(dev)),
             None => value.into_string().map(DevOrName::Name).map_err(|_| String::new()),
         }
+    }
+}
+
+/// VLANs: a list of numbers and ranges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VlanIds(pub Vec<(u16, u16)>);
+
+impl FromScript for VlanIds {
+    const WHAT: &'static str = r#"a list of VLANs from 1 to 4094, such as [10, "20-29"]"#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        let list = if value.is_array() { value.into_array().unwrap_or_default() } else { vec![value] };
+        let mut ranges = list.into_iter().map(vlan_range).collect::<std::result::Result<Vec<_>, String>>()?;
+        ranges.sort_unstable();
+        let mut merged: Vec<(u16, u16)> = Vec::new();
+        for (low, high) in ranges {
+            match merged.last_mut() {
+                Some((_, last)) if low <= *last + 1 => *last = high.max(*last),
+                _ => merged.push((low, high)),
+            }
+        }
+        Ok(VlanIds(merged))
+    }
+}
+
+fn vlan_range(value: Dynamic) -> std::result::Result<(u16, u16), String> {
+    let wrong = |shown: &str| format!("{shown} is no VLAN: 0 means none, and 4095 is reserved");
+    if let Ok(number) = value.as_int() {
+        return VlanId::from_script(value).map(|vid| (vid.0, vid.0)).map_err(|_| wrong(&number.to_string()));
+    }
+    let text = value.into_string().map_err(|_| String::new())?;
+    let end = |text: &str| {
+        let digits = text.len() <= 4 && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse::<u16>().ok().filter(|vid| digits && (1..=4094).contains(vid));
+        number.ok_or_else(|| wrong(&format!("{:?}", crate::lab::name::shown(text))))
+    };
+    let (low, high) = text.split_once('-').unwrap_or((&text, &text));
+    match (end(low)?, end(high)?) {
+        (low, high) if low > high => Err(format!("the range `{low}-{high}` ends before it begins")),
+        range => Ok(range),
+    }
+}
+
+/// A list of devices.
+#[derive(Debug, Clone)]
+pub struct Devs(pub Vec<Dev>);
+
+impl FromScript for Devs {
+    const WHAT: &'static str = r#"a list of devices such as [h["eth0"], h["eth1"]]"#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        let list = value.into_array().map_err(|_| String::new())?;
+        list.into_iter().map(Dev::from_script).collect::<std::result::Result<Vec<Dev>, String>>().map(Devs)
     }
 }
 

@@ -9,6 +9,7 @@ use super::context::{RhaiResultOf, place_of, with_lab};
 use super::dev_change::add_link_local;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
+use super::port::{self, PortMap};
 use super::units::{DevMac, Mtu};
 use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, name, shown_dev};
 use crate::net::{self, Change, Mac, NewLink, VethEnd};
@@ -33,6 +34,8 @@ options! {
         mac: DevMac,
         /// The hardware address of the second end.
         peer_mac: DevMac,
+        /// What an end in a bridge is set to as its port: a map of options, as `port` takes them.
+        port: PortMap,
     }
 }
 
@@ -136,7 +139,8 @@ impl Step for AddVeth {
         let (main_name, peer_name) = (name::kernel_name(&main.dev.name), name::kernel_name(&peer.dev.name));
         let link = |dev: &DevRef| (dev.index, dev.mac.unwrap_or(Mac([0; 6])));
         let ((main_index, main_mac), (peer_index, peer_mac)) = (link(&main.dev), link(&peer.dev));
-        let host = kernel.rtnl(&NetnsRef::host())?;
+        // Kernels before 6.14 refuse a name or number that is taken where they are asked, wherever the link shall be born.
+        let rtnl = kernel.rtnl(&main.dev.netns)?;
         let main_end = VethEnd {
             netns: &main_netns,
             link: NewLink { name: &main_name, index: main_index, mac: main_mac, mtu: self.mtu },
@@ -149,7 +153,7 @@ impl Step for AddVeth {
             controller: None,
             up: false,
         };
-        kernel.run(net::link::add_veth(&host, &main_end, &peer_end))?;
+        kernel.run(net::link::add_veth(&rtnl, &main_end, &peer_end))?;
         for end in [main, peer].into_iter().filter(|end| end.bridge.is_none()) {
             add_link_local(kernel, &end.dev)?;
         }
@@ -191,11 +195,16 @@ impl Step for AddVeth {
 
 /// Returns how `ip` is called for a namespace.
 pub(super) fn ip(netns: &NetnsRef) -> String {
+    tool("ip", netns)
+}
+
+/// Returns how `ip` or `bridge` is called for a namespace.
+pub(super) fn tool(name: &str, netns: &NetnsRef) -> String {
     match &netns.at {
-        crate::lab::NetnsAt::Host => "ip".into(),
-        crate::lab::NetnsAt::Named => format!("ip -n {}", netns.name),
-        crate::lab::NetnsAt::Path(path, _) => format!("nsenter --net={} ip", path.display()),
-        crate::lab::NetnsAt::Process(process, _) => format!("nsenter -t {} -n ip", process.pid),
+        crate::lab::NetnsAt::Host => name.into(),
+        crate::lab::NetnsAt::Named => format!("{name} -n {}", netns.name),
+        crate::lab::NetnsAt::Path(path, _) => format!("nsenter --net={} {name}", path.display()),
+        crate::lab::NetnsAt::Process(process, _) => format!("nsenter -t {} -n {name}", process.pid),
     }
 }
 
@@ -334,7 +343,9 @@ fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::l
     let ends = [make(&a, &b, mac(options.mac)), make(&b, &a, mac(options.peer_mac))];
     let devs = [ends[0].dev.clone(), ends[1].dev.clone()];
     let mtu = options.mtu.map(|mtu| mtu.0);
-    lab.ask(AddVeth { ends, mtu, up: options.up.unwrap_or(true) }, place)?;
+    let ports = port::of_new(lab, ends.iter().filter_map(|end| Some((&end.dev, end.bridge.as_ref()?))), &options.port)?;
+    lab.ask(AddVeth { ends, mtu, up: options.up.unwrap_or(true) }, place.clone())?;
+    ports.into_iter().try_for_each(|step| lab.ask(step, place.clone()))?;
     Ok(devs)
 }
 

@@ -65,6 +65,8 @@ pub fn dev_row(dev: &DevView) -> [String; 3] {
         None => dev.name.clone(),
     };
     let mut rest = dev.addresses.clone();
+    rest.extend(dev.about.clone());
+    rest.extend(dev.on.iter().map(|below| format!("on {below}")));
     if let Some(controller) = &dev.controller {
         rest.push(format!("port of {controller}"));
     }

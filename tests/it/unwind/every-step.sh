@@ -12,5 +12,8 @@ ip link set obr0 up address 02:00:00:00:00:0b
 # A bridge learns from its first port what it can offload, and never forgets.
 ip link set port0 master obr0
 ip link set port0 nomaster
+ip link add oport0 type veth peer name oport1
+ip link set oport0 master obr0 up
+ip link add ovx0 type vxlan id 9 dstport 4790
 ip netns add other
 ip -n other link set lo up

@@ -159,8 +159,8 @@ macro_rules! machine {
 }
 
 machine! {
-    vm: smoke;
-    suite: links;
+    vm: smoke links;
+    suite: links vlan vxlan fdb dummy vrf bond tunnel port;
 }
 
 #[test]

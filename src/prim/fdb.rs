@@ -1,0 +1,252 @@
+//! Forwarding tables: which hardware address is behind which host of a VXLAN, or which port of a bridge.
+
+use std::net::IpAddr;
+
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::{self, Dev};
+use super::options::options;
+use super::units::{self, UdpPort, VlanId, Vni};
+use super::value::Ip;
+use super::veth::tool;
+use crate::lab::{DevRef, Error, Kernel, Kind, Model, NetnsRef, Result, Step, name};
+use crate::net::{self, Fdb, Mac};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "fdb",
+    about: "Forwarding tables: behind what a hardware address is.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("fdb", AddFdb)],
+    options: &[FdbOptions::SET],
+};
+
+options! {
+    /// Options of `fdb`.
+    pub struct FdbOptions of "fdb" {
+        /// The host behind which the address is; of a VXLAN, which needs it.
+        dst: IpAddr,
+        /// The same as `dst`.
+        via: IpAddr,
+        /// The number that the network has at that host, where it is another one; of a VXLAN.
+        vni: Vni,
+        /// The UDP port of that host, where it is another one; of a VXLAN.
+        port: UdpPort,
+        /// The VLAN in which the address is; of a bridge's port.
+        vlan: VlanId,
+    }
+}
+
+/// Adds an entry that stays to a forwarding table.
+#[derive(Debug, Serialize, Deserialize)]
+struct AddFdb {
+    dev: DevRef,
+    #[serde(flatten)]
+    fdb: Fdb,
+}
+
+impl AddFdb {
+    fn is_there(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        let entries = kernel.run(net::fdb::list(&rtnl))?;
+        Ok(entries.iter().any(|one| one.index == self.dev.index && one.fdb == self.fdb && one.state != "learned"))
+    }
+}
+
+impl Step for AddFdb {
+    step_identity!("fdb");
+
+    fn doing(&self) -> String {
+        let behind = self.fdb.dst.map_or(String::new(), |dst| format!(" behind `{dst}`"));
+        format!("add `{}`{behind} to the forwarding table of {}", self.fdb.mac, self.dev.shown())
+    }
+
+    fn like(&self) -> Vec<String> {
+        let (bridge, short) = (tool("bridge", &self.dev.netns), name::kernel_name(&self.dev.name));
+        let number = |key: &str, value: Option<u32>| value.map_or(String::new(), |value| format!(" {key} {value}"));
+        let (vni, port) = (number("vni", self.fdb.vni), number("port", self.fdb.port.map(u32::from)));
+        let vlan = number("vlan", self.fdb.vlan.map(u32::from));
+        vec![match self.fdb.dst {
+            Some(dst) => format!("{bridge} fdb append {} dev {short} dst {dst}{vni}{port}", self.fdb.mac),
+            None => format!("{bridge} fdb add {} dev {short} master static{vlan}", self.fdb.mac),
+        }]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        let entry = model.living_dev(self.dev.no, &self.dev.shown())?;
+        if entry.fdb.contains(&self.fdb) {
+            return Err(Error::new(Kind::Exists, self.doing()).because("it has this entry already"));
+        }
+        if let Some(entry) = model.dev_mut(self.dev.no) {
+            entry.fdb.push(self.fdb.clone());
+        }
+        Ok(())
+    }
+
+    fn unplan(&self, model: &mut Model, _why: &str) {
+        if let Some(entry) = model.dev_mut(self.dev.no) {
+            entry.fdb.retain(|one| *one != self.fdb);
+        }
+    }
+
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        // Another's, which an undo would take for ours.
+        if !self.dev.made && !self.dev.netns.made && self.is_there(kernel)? {
+            return Err(net::Error::new(self.doing(), libc::EEXIST));
+        }
+        Ok(())
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        match kernel.run(net::fdb::add(&rtnl, self.dev.index, &self.fdb)) {
+            // Not a lack of the kernel's.
+            Err(error) if error.errno() == libc::EAFNOSUPPORT => Err(net::Error::because(
+                self.doing(),
+                libc::EINVAL,
+                "the addresses of this VXLAN are of the other version of IP",
+            )),
+            done => done,
+        }
+    }
+
+    fn is_one_operation(&self) -> bool {
+        true
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if kernel.link(&self.dev)?.is_none() || !self.is_there(kernel)? {
+            return Ok(());
+        }
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        kernel.run(net::fdb::delete(&rtnl, self.dev.index, &self.fdb))
+    }
+
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        self.is_there(kernel)
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.dev.netns]
+    }
+
+    fn lives_on(&self) -> Option<&DevRef> {
+        Some(&self.dev)
+    }
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Adds an entry that stays to a forwarding table: a VXLAN sends what is for a hardware address to the host `dst`, a bridge by the
+    /// port that this is called on. Of a VXLAN, `00:00:00:00:00:00` stands for all addresses that it doesn't know and for
+    /// broadcasts, and may be behind several hosts, which all get them.
+    ///
+    /// Like `bridge fdb append MAC dev DEV dst IP`, or `bridge fdb add MAC dev DEV master static` for a port.
+    ///
+    /// Fails with `invalid` for a device that is neither a VXLAN nor a bridge's port, for a VXLAN without `dst`, and with `exists` where
+    /// the address is in the table.
+    ///
+    /// ```rhai
+    /// let a = netns("a");
+    /// veth(a["eth0"], netns("b")["eth0"]);
+    /// a["eth0"].addr("192.0.2.1/24");
+    /// let vx = vxlan(a["vx0"], 42, #{ local: "192.0.2.1", learning: false });
+    /// vx.fdb("00:00:00:00:00:00", #{ dst: "192.0.2.2" });
+    /// vx.fdb("02:00:00:00:00:09", #{ dst: "192.0.2.2" });
+    /// assert(vx.fdb().some(|e| e.mac == "02:00:00:00:00:09" && e.dst == ip("192.0.2.2")));
+    /// ```
+    #[rhai_fn(name = "fdb", return_raw)]
+    pub fn fdb_with(ctx: NativeCallContext, dev: Dev, mac: Dynamic, options: Map) -> RhaiResultOf<Dev> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let options = FdbOptions::parse(options)?;
+            let doing = format!("add to the forwarding table of {}", dev.shown());
+            let mac: Mac = units::argument(&doing, mac)?;
+            let wrong = |because: String| Err(Error::invalid(&*doing).because(because));
+            let entry = dev.existing(lab)?;
+            let dst = match (options.dst, options.via) {
+                (Some(_), Some(_)) => return wrong("`dst` and `via` are the same: give one of them".into()),
+                (dst, via) => dst.or(via),
+            };
+            match (entry.kind.as_str(), dst) {
+                ("vxlan", Some(dst)) if dst.is_unspecified() => return wrong(format!("{dst} is no host's address")),
+                ("vxlan", Some(_)) if options.vlan.is_some() => return wrong("a VXLAN's table has no VLANs".into()),
+                ("vxlan", Some(_)) => {}
+                ("vxlan", None) => return wrong("a VXLAN needs to know the host, `dst`".into()),
+                (_, Some(_)) => return wrong(format!("`dst` is for a VXLAN, and {} is none", dev.shown())),
+                _ if options.vni.is_some() || options.port.is_some() => {
+                    return wrong(format!("`vni` and `port` are for a VXLAN, and {} is none", dev.shown()));
+                }
+                // A device of others may be a port of theirs, which the kernel knows.
+                _ if entry.dev.made && entry.controller.is_none() => {
+                    return wrong(format!("{} is neither a VXLAN nor a port of a bridge", dev.shown()));
+                }
+                _ if mac.0[0] & 1 == 1 || mac == Mac([0; 6]) => {
+                    return wrong(format!("{mac} is no device's address"));
+                }
+                _ => {}
+            }
+            let fdb = Fdb {
+                mac,
+                dst,
+                vni: options.vni.map(|vni| vni.0),
+                port: options.port.map(|port| port.0),
+                vlan: options.vlan.map(|vlan| vlan.0),
+            };
+            lab.ask(AddFdb { dev: entry.dev, fdb }, place)
+        })?;
+        Ok(dev)
+    }
+
+    /// Adds a hardware address behind a port to the forwarding table of its bridge.
+    #[rhai_fn(name = "fdb", return_raw)]
+    pub fn fdb_add(ctx: NativeCallContext, dev: Dev, mac: Dynamic) -> RhaiResultOf<Dev> {
+        fdb_with(ctx, dev, mac, Map::new())
+    }
+
+    /// Returns what a VXLAN, a port of a bridge or a bridge has in its forwarding table, as maps with `mac`, `dev`, `dst`, `vni`, `port`,
+    /// `vlan` and `state`: `learned`, `static`, or `permanent`. What an entry has not is `()`.
+    ///
+    /// Like `bridge fdb show dev DEV`, or `bridge fdb show br BRIDGE`.
+    ///
+    /// Fails with `missing` where there is no such device.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// let ends = veth(h["eth0"], bridge("br0"));
+    /// ends[1].fdb("02:00:00:00:00:09");
+    /// assert(ends[1].fdb().some(|e| e.mac == "02:00:00:00:00:09" && e.state == "static"));
+    /// ```
+    #[rhai_fn(name = "fdb", return_raw)]
+    pub fn fdb_list(ctx: NativeCallContext, dev: Dev) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            let doing = format!("list the forwarding table of {}", dev.shown());
+            let entry = dev.existing(lab)?;
+            let (at, index) = (entry.dev.netns, entry.dev.index);
+            let both = async |rtnl: &net::Rtnl| Ok((net::fdb::list(rtnl).await?, net::link::list(rtnl).await?));
+            let (entries, links) = handles::look(lab, &at, &doing, both)?;
+            let is_port = |of: u32| links.iter().any(|link| link.index == of && link.controller == Some(index));
+            let number = |value: Option<u32>| value.map_or(Dynamic::UNIT, |value| i64::from(value).into());
+            Ok(entries
+                .iter()
+                .filter(|one| one.index == index || one.of_bridge && is_port(one.index))
+                .map(|one| {
+                    Dynamic::from_map(Map::from_iter([
+                        ("mac".into(), one.fdb.mac.to_string().into()),
+                        ("dev".into(), handles::name_at(lab, &at, &links, one.index).unwrap_or_default().into()),
+                        ("dst".into(), one.fdb.dst.map_or(Dynamic::UNIT, |dst| Dynamic::from(Ip(dst)))),
+                        ("vni".into(), number(one.fdb.vni)),
+                        ("port".into(), number(one.fdb.port.map(u32::from))),
+                        ("vlan".into(), number(one.fdb.vlan.map(u32::from))),
+                        ("state".into(), one.state.into()),
+                    ]))
+                })
+                .collect())
+        })
+    }
+}
