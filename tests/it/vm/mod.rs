@@ -6,6 +6,8 @@
 //! - `tests/vm/NAME.rhai` is made for the machine: nothing is lacking there, so nothing need be caught.
 //! - `tests/suite/NAME.rhai` runs on this machine too, where it must pass without the feature.
 //!
+//! Examples that can only say here what is lacking run there for real (`EXAMPLES`).
+//!
 //! To add a test, write an `fn test_…()` into one of these, as tests/it/suite.rs says; to add a file, name it in its list. A
 //! kernel module that isn't loaded yet goes into `MODULES` in `kernel.rs`, a tool into `TOOLS` in `machine.rs`. One file by itself:
 //! `TOPO_VM_ONLY=smoke cargo test --test it vm::`; `--nocapture` shows when the machine was ready and done.
@@ -127,7 +129,39 @@ fn all_cases() -> BTreeMap<String, Case> {
             cases.insert(name, Case { files });
         }
     }
+    for (name, _) in EXAMPLES.iter().filter(|(name, _)| is_wanted(name)) {
+        cases.insert(format!("example-{name}"), example(name));
+    }
     cases
+}
+
+/// The examples that say on this machine that something is lacking, with a line that they print where nothing is.
+const EXAMPLES: &[(&str, &str)] = &[("11-vlans", "ok   h1 reaches h2, through the router")];
+
+fn example(name: &str) -> Case {
+    let file = format!("{name}.rhai");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(&file);
+    let text = std::fs::read(&path).unwrap_or_else(|err| panic!("read {}: {err}", path.display()));
+    let run = format!("topo run --rm {file} 2>&1\n");
+    Case { files: vec![(file, text), ("run".to_owned(), run.into_bytes())] }
+}
+
+/// Each example does in the machine what it is there to show.
+#[test]
+fn examples_show_what_this_machine_lacks() {
+    let wanted: Vec<_> = EXAMPLES.iter().filter(|(name, _)| is_wanted(name)).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    let ran = match ran() {
+        Ok(ran) => ran,
+        Err(lacking) if std::env::var_os("CI").is_some() => panic!("no machine for the examples: {lacking}"),
+        Err(lacking) => return skip("examples", lacking),
+    };
+    for (name, line) in wanted {
+        let heard = ran.cases.get(&format!("example-{name}")).unwrap_or_else(|| panic!("{name} was not run"));
+        assert!(heard.code == 0 && heard.said.contains(line), "{name}: exit code {}\n{}", heard.code, heard.said);
+    }
 }
 
 /// Says past libtest, which keeps what a test that passes prints, that a test was not run.
