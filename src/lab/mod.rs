@@ -46,7 +46,7 @@ pub use model::{
     DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Switch, TableRef, shown_dev,
 };
 pub use place::{Place, Spot};
-pub use processes::{LogView, ProcessFiles, ProcessView, logs_of, watch_logs};
+pub use processes::{LogView, ProcessFiles, ProcessView, Watched, logs_of, watch_logs};
 pub use repair::{drift, repair};
 pub use sandbox::{Inside, Private, can_build_here, enter};
 pub use state::{LabDir, LabKind, Record, Scratch, StateDir, Status, Tie, boot_id, now};

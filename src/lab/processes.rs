@@ -80,6 +80,9 @@ impl ProcessFiles {
     }
 }
 
+/// A process that a session watches: of one that was started beside the script its supervisor, with its name and its files.
+pub type Watched = (net::ProcessId, Option<(String, ProcessFiles)>);
+
 /// A process as it is now.
 #[derive(Debug, Serialize)]
 pub struct ProcessView {

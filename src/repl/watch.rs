@@ -3,11 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::lab::ProcessFiles;
-use crate::net::{ProcessId, process};
-
-/// A process that is watched: of one that was started beside the script its supervisor, with its name and its files.
-pub(super) type Watched = (ProcessId, Option<(String, ProcessFiles)>);
+use crate::lab::Watched;
+use crate::net::process;
 
 /// At most so many are watched at a time, each by a thread that waits.
 const WATCHED_MAX: usize = 64;

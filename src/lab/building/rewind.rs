@@ -8,7 +8,7 @@ use crate::lab::down;
 use crate::lab::error::{Error, Result};
 use crate::lab::event::CheckResult;
 use crate::lab::model::TableRef;
-use crate::lab::processes::ProcessFiles;
+use crate::lab::processes::{ProcessFiles, Watched};
 use crate::lab::step::Steps;
 use crate::lab::undo;
 use crate::net::{self, ProcessId};
@@ -149,7 +149,7 @@ impl Lab {
 
     /// Returns the processes that the lab's statements left running, by their supervisors where they have such, which is then
     /// told with them; those that these have started are left out.
-    pub fn watched(&self) -> Result<Vec<(ProcessId, Option<(String, ProcessFiles)>)>> {
+    pub fn watched(&self) -> Result<Vec<Watched>> {
         let mut supervised = Vec::new();
         if let Ok(dir) = self.kernel.processes() {
             for process in self.model.all_processes() {
