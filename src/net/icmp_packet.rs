@@ -64,27 +64,36 @@ fn checksum(packet: &[u8]) -> u16 {
 /// IPv6; an IPv4 packet comes with its header (raw(7)).
 pub(super) fn read_answer(packet: &[u8], from: Option<IpAddr>, to: IpAddr, id: u16, token: &[u8; 8]) -> Option<Answer> {
     match to {
-        IpAddr::V4(to) => {
-            let from: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
-            let message = packet.get(header_length(packet)?..)?;
-            if *message.first()? == ECHO_REPLY {
-                return reply(message, id, token);
-            }
-            let seq = cited_v4(message.get(8..)?, to, id)?;
-            let mtu = (message.get(..2)? == [3, 4]).then(|| u32::from(u16_at(message, 6).unwrap_or(0)));
-            let text = refusal_v4(message)?;
-            Some(Answer::Refusal(seq, Refusal { from: from.into(), text, expired: message[..2] == [11, 0], mtu }))
-        }
-        IpAddr::V6(to) => {
-            if *packet.first()? == ECHO_REPLY_V6 {
-                return reply(packet, id, token);
-            }
-            let seq = cited_v6(packet.get(8..)?, to, id)?;
-            let mtu = if packet[0] == 2 { u32_at(packet, 4) } else { None };
-            let text = refusal_v6(packet)?;
-            Some(Answer::Refusal(seq, Refusal { from: from?, text, expired: packet.get(..2)? == [3, 0], mtu }))
-        }
+        IpAddr::V4(to) => read_v4(packet, Some(to), id, token),
+        IpAddr::V6(to) => read_v6(packet, from, Some(to), id, token),
     }
+}
+
+/// Reads what a raw socket received, if it is about a request with this id and token, whoever that went to.
+pub(super) fn read_any(packet: &[u8], from: Option<IpAddr>, v6: bool, id: u16, token: &[u8; 8]) -> Option<Answer> {
+    if v6 { read_v6(packet, from, None, id, token) } else { read_v4(packet, None, id, token) }
+}
+
+fn read_v4(packet: &[u8], to: Option<Ipv4Addr>, id: u16, token: &[u8; 8]) -> Option<Answer> {
+    let from: [u8; 4] = packet.get(12..16)?.try_into().ok()?;
+    let message = packet.get(header_length(packet)?..)?;
+    if *message.first()? == ECHO_REPLY {
+        return reply(message, id, token);
+    }
+    let seq = cited_v4(message.get(8..)?, to, id)?;
+    let mtu = (message.get(..2)? == [3, 4]).then(|| u32::from(u16_at(message, 6).unwrap_or(0)));
+    let text = refusal_v4(message)?;
+    Some(Answer::Refusal(seq, Refusal { from: from.into(), text, expired: message[..2] == [11, 0], mtu }))
+}
+
+fn read_v6(packet: &[u8], from: Option<IpAddr>, to: Option<Ipv6Addr>, id: u16, token: &[u8; 8]) -> Option<Answer> {
+    if *packet.first()? == ECHO_REPLY_V6 {
+        return reply(packet, id, token);
+    }
+    let seq = cited_v6(packet.get(8..)?, to, id)?;
+    let mtu = if packet[0] == 2 { u32_at(packet, 4) } else { None };
+    let text = refusal_v6(packet)?;
+    Some(Answer::Refusal(seq, Refusal { from: from?, text, expired: packet.get(..2)? == [3, 0], mtu }))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -112,14 +121,16 @@ fn number(message: &[u8], id: u16) -> Option<u16> {
 }
 
 /// Returns the number of the request that an ICMP error cites, if it is one of ours.
-fn cited_v4(packet: &[u8], to: Ipv4Addr, id: u16) -> Option<u16> {
-    let ours = *packet.get(9)? == libc::IPPROTO_ICMP as u8 && packet.get(16..20)? == to.octets();
+fn cited_v4(packet: &[u8], to: Option<Ipv4Addr>, id: u16) -> Option<u16> {
+    let there = packet.get(16..20)?;
+    let ours = *packet.get(9)? == libc::IPPROTO_ICMP as u8 && to.is_none_or(|to| there == to.octets());
     let message = packet.get(header_length(packet)?..)?;
     if ours && *message.first()? == ECHO_REQUEST { number(message, id) } else { None }
 }
 
-fn cited_v6(packet: &[u8], to: Ipv6Addr, id: u16) -> Option<u16> {
-    if packet.get(24..40)? != to.octets() {
+fn cited_v6(packet: &[u8], to: Option<Ipv6Addr>, id: u16) -> Option<u16> {
+    let there = packet.get(24..40)?;
+    if to.is_some_and(|to| there != to.octets()) {
         return None;
     }
     let (kind, message) = match i32::from(*packet.get(6)?) {

@@ -13,6 +13,7 @@
 //! | `dump` | all of it, to compare |
 //! | `tcp`, `udp`, `http`, `sees`, `server` | probes and what they ask, over the sockets of `socket` |
 //! | `trace`, `path_mtu` | the way to an address, by `echoes` |
+//! | `throughput`, `ping_all` | how much goes through, and between whom |
 //! | `sysctl`, `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
 //! | `etc` | files of /etc that one command sees otherwise |
 //! | `supervise`, `bounded_log`, `cgroup` | processes that run beside the script: their parents, their output, their end |
@@ -45,6 +46,7 @@ mod netns_dir;
 mod nfnl;
 pub mod nft;
 pub mod path_mtu;
+pub mod ping_all;
 pub mod port;
 pub mod port_vlan;
 mod probe;
@@ -64,6 +66,7 @@ pub mod sysctl;
 pub mod tap;
 pub mod tcp;
 mod text;
+pub mod throughput;
 pub mod trace;
 pub mod tunnel;
 pub mod udp;
@@ -94,6 +97,7 @@ pub use neigh::Neigh;
 pub use netns::{Netns, NetnsId, NetnsMaker, mark_of};
 pub use netns_dir::{Entry, NetnsDir};
 pub use path_mtu::{PathMtu, PathMtuReport, path_mtu};
+pub use ping_all::{PingAll, PingAllReport, PingHost, ping_all};
 pub use port::{PortInUse, PortOwner, PortRefusal, Proto, Wanted};
 pub use port_vlan::{PortVlan, PortVlans};
 pub use probe::has_link_kind;
@@ -109,6 +113,7 @@ pub use stacked::{IpvlanMode, MacvlanMode, VlanProtocol};
 pub use supervise::{Ended, ProcessRecord, Supervised};
 pub use tap::{NewTap, Tap, add_tap};
 pub use tcp::{Tcp, TcpReport, tcp};
+pub use throughput::{Throughput, ThroughputReport, throughput};
 pub use trace::{Hop, Trace, TraceReport, trace};
 pub use tunnel::{Tunnel, TunnelMode};
 pub use udp::{Udp, UdpReport, udp};

@@ -1,12 +1,15 @@
 //! Neighbours: which Ethernet address an IP address has. Like `ip neighbour`.
 
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::RouteProtocol;
+use nix::sys::socket::{MsgFlags, send};
 use serde::Serialize;
 
 use super::addr::family;
@@ -51,6 +54,17 @@ pub async fn add(rtnl: &Rtnl, index: u32, ip: IpAddr, mac: Mac, protocol: u8) ->
 pub async fn delete(rtnl: &Rtnl, index: u32, ip: IpAddr) -> Result<()> {
     let doing = format!("delete neighbour {ip} of link {index}");
     rtnl.change(&doing, RouteNetlinkMessage::DelNeighbour(message(index, ip)), 0).await
+}
+
+/// Deletes a neighbour over a socket that nobody else reads, without waiting for the answer.
+pub(super) fn forget(socket: &impl AsRawFd, index: u32, ip: IpAddr) {
+    let mut message = NetlinkMessage::from(RouteNetlinkMessage::DelNeighbour(message(index, ip)));
+    message.header.flags = NLM_F_REQUEST;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    // One that is gone is as good, and one that stays is no harm: the kernel forgets it by and by.
+    let _ = send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT);
 }
 
 fn message(index: u32, ip: IpAddr) -> NeighbourMessage {

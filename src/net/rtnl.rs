@@ -171,7 +171,7 @@ pub(crate) fn change_here(doing: &str, message: RouteNetlinkMessage, flags: u16)
 }
 
 /// Makes a socket in the namespace of the calling thread.
-fn new_socket(groups: u32) -> std::io::Result<OwnedFd> {
+pub(super) fn new_socket(groups: u32) -> std::io::Result<OwnedFd> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind(&SocketAddr::new(0, groups))?;
     socket.set_non_blocking(true)?;

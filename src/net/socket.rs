@@ -109,6 +109,15 @@ pub(super) fn set_option(
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Reads an option that is an int.
+pub(super) fn option(socket: &impl AsRawFd, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `value`, which has as many.
+    let done = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut length) };
+    if done == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Tells who refused what a socket sent, and whether by a rule, where that was said by ICMP (ip(7), IP_RECVERR).
 fn teller(socket: &impl AsRawFd) -> Option<(IpAddr, bool)> {
     let mut cited = [0u8; 128];

@@ -52,6 +52,7 @@ mod tap;
 mod target;
 mod tcp;
 mod tunnel;
+mod throughput;
 mod units;
 mod value;
 mod veth;
@@ -123,6 +124,7 @@ pub const GROUPS: &[Group] = &[
     tcp::GROUP,
     http::GROUP,
     sees::GROUP,
+    throughput::GROUP,
     check::GROUP,
     value::GROUP,
     graph::GROUP,

@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use rhai::plugin::*;
-use rhai::{Dynamic, Map};
+use rhai::{Array, Dynamic, Map};
 
 use super::Group;
 use super::context::{RhaiResultOf, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
-use super::target::{Host, address, device};
-use super::units::{self, Count, DevOrName, Size, Ttl};
-use crate::lab::{Error, Lab, Result};
+use super::target::{Host, Results, address, device};
+use super::units::{self, Count, DevOrName, FromScript, Size, Ttl};
+use crate::lab::{Error, Lab, NetnsRef, Result};
 use crate::net;
 
 pub(super) const GROUP: Group = Group {
@@ -20,7 +20,7 @@ pub(super) const GROUP: Group = Group {
     about: "Whether an address answers.",
     module: || exported_module!(functions),
     steps: &[],
-    options: &[PingOptions::SET],
+    options: &[PingOptions::SET, PingAllOptions::SET],
 };
 
 options! {
@@ -43,6 +43,85 @@ options! {
         /// The device that it leaves by, as a link-local IPv6 address needs it.
         dev: DevOrName,
     }
+}
+
+options! {
+    /// Options of `ping_all`.
+    pub struct PingAllOptions of "ping_all" {
+        /// How long one pair may take; 1s unless given.
+        deadline: Duration,
+        /// 4 or 6, for addresses of that version alone.
+        version: Version,
+    }
+}
+
+/// A version of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version(bool);
+
+impl FromScript for Version {
+    const WHAT: &'static str = "4 or 6";
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        match value.as_int() {
+            Ok(4) => Ok(Version(false)),
+            Ok(6) => Ok(Version(true)),
+            _ => Err(String::new()),
+        }
+    }
+}
+
+fn ping_all(lab: &mut Lab, list: Array, options: Map) -> Result<Map> {
+    let options = PingAllOptions::parse(options)?;
+    let doing = "ping all pairs";
+    let mut hosts: Vec<NetnsRef> = Vec::new();
+    for value in list {
+        let netns: NetnsHandle = units::argument(doing, value)?;
+        let at = netns.living(lab)?;
+        if hosts.iter().any(|host| host.no == at.no) {
+            return Err(Error::invalid(doing).because(format!("`{}` is in the list twice", at.name)));
+        }
+        hosts.push(at);
+    }
+    if hosts.len() < 2 {
+        return Err(Error::invalid(doing).because("it takes two netns or more"));
+    }
+    let (kernel, _) = lab.settled()?;
+    let failed = |source: net::Error| Error::kernel(doing, &source);
+    let mut opened = Vec::new();
+    for at in &hosts {
+        let rtnl = kernel.rtnl(at).map_err(failed)?;
+        let addresses = kernel.run(net::addr::list(&rtnl)).map_err(failed)?;
+        let neighbours = kernel.run(net::neigh::list(&rtnl)).map_err(failed)?;
+        let netns = kernel.netns(at).map_err(failed)?;
+        opened.push(net::PingHost::open(&netns, addresses, &neighbours).map_err(failed)?);
+    }
+    let ask = net::PingAll {
+        v6: options.version.map(|version| version.0),
+        deadline: options.deadline.unwrap_or(Duration::from_secs(1)),
+    };
+    let began = std::time::Instant::now();
+    let report = kernel.run_unless_caught(doing, net::ping_all(opened, &ask)).map_err(failed)?;
+    let lost = report.lost.len();
+    let row = |lost: &net::ping_all::Lost| {
+        let row =
+            Results::default().with("from", hosts[lost.from].name.clone()).with("to", hosts[lost.to].name.clone());
+        Dynamic::from(row.maybe("ip", lost.ip.map(|ip| ip.to_string())).with("why", lost.why.clone()).map())
+    };
+    let failed: Array = report.lost.iter().map(row).collect();
+    let why = report.lost.first().map(|first| {
+        let (from, to) = (&hosts[first.from].name, &hosts[first.to].name);
+        format!("{lost} of {} pairs failed, the first of them `{from}` to `{to}`: {}", report.pairs, first.why)
+    });
+    Ok(Results::default()
+        .with("ok", lost == 0)
+        .with("pairs", report.pairs as i64)
+        .with("sent", report.sent as i64)
+        .with("lost", lost as i64)
+        .with("pairs_failed", failed)
+        .ms("time_ms", Some(began.elapsed()))
+        .maybe("why", why)
+        .map())
 }
 
 fn ping(lab: &mut Lab, netns: &NetnsHandle, to: Dynamic, options: Map) -> Result<Map> {
@@ -128,5 +207,38 @@ pub mod functions {
     #[rhai_fn(name = "ping", return_raw)]
     pub fn ping_once(ctx: NativeCallContext, netns: NetnsHandle, to: Dynamic) -> RhaiResultOf<Map> {
         ping_with(ctx, netns, to, Map::new())
+    }
+
+    /// Sends an echo from each of some netns to each other one, and returns who doesn't reach whom:
+    /// `#{ ok, pairs, sent, lost, pairs_failed: [#{ from, to, ip, why }], time_ms, why }`.
+    ///
+    /// `pairs` counts both directions, `sent` also what was sent again where the first got lost; `lost` are the pairs without an answer.
+    /// The address is the nearest that the other one has: on the same link before others, IPv4 before IPv6. As many are under way at a
+    /// time as the network bears. What more than some hundred pairs make the kernel's neighbour tables learn is taken out again, since
+    /// those have room for 1024 in all namespaces together.
+    ///
+    /// Like `pingall` of Mininet, or `ping -c 1` in two loops.
+    ///
+    /// Fails with `invalid` for less than two netns, or one that is there twice. No answer is a result, not a failure.
+    ///
+    /// ```rhai
+    /// let hosts = ["h1", "h2", "h3"].map(|name| netns(name));
+    /// let sw = bridge("sw0");
+    /// for (h, i) in hosts {
+    ///     veth(h["eth0"], sw);
+    ///     h["eth0"].addr(`10.0.0.${i + 1}/24`);
+    /// }
+    /// let all = ping_all(hosts);
+    /// assert(all.ok && all.pairs == 6 && all.lost == 0);
+    /// ```
+    #[rhai_fn(name = "ping_all", return_raw)]
+    pub fn ping_all_with(ctx: NativeCallContext, hosts: Array, options: Map) -> RhaiResultOf<Map> {
+        with_lab(&ctx, |lab| ping_all(lab, hosts, options))
+    }
+
+    /// Sends an echo from each of some netns to each other one.
+    #[rhai_fn(name = "ping_all", return_raw)]
+    pub fn ping_all_plain(ctx: NativeCallContext, hosts: Array) -> RhaiResultOf<Map> {
+        ping_all_with(ctx, hosts, Map::new())
     }
 }
