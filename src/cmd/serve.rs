@@ -1,17 +1,20 @@
-//! The servers of labs: `topo __serve JSON`, which the primitive `serve` starts in a netns. Nobody types it.
+//! The servers of labs: `topo __serve WHAT`, which the primitive `serve` starts in a netns. Nobody types it.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{Read, Write};
 
 use crate::net::{self, Server};
 use crate::prim::SERVE;
 
-/// Looks for our word; serves without end, or returns the exit code of what went wrong.
+/// Looks for our word; serves without end, or returns the exit code of what went wrong. What to serve is in the standard input,
+/// since a body may be longer than an argument can be; the second word is for those who list processes.
 pub(super) fn begin(words: &[OsString]) -> Option<u8> {
     if words.get(1)?.to_str()? != SERVE {
         return None;
     }
-    let server: Option<Server> = words.get(2).and_then(|word| serde_json::from_str(word.to_str()?).ok());
+    let mut text = String::new();
+    let read = std::io::stdin().read_to_string(&mut text);
+    let server: Option<Server> = read.ok().and_then(|_| serde_json::from_str(&text).ok());
     let Some(server) = server else { return Some(2) };
     // A log that nobody takes any more is no reason to end.
     let note = |line: &str| {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -12,6 +13,9 @@ use super::datagrams::Datagrams;
 use super::http_request::{self, Request};
 use super::socket::plain;
 use super::{Error, Result};
+
+/// How long no new client is taken where that has failed.
+const BREATH: Duration = Duration::from_millis(20);
 
 /// What a server does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,9 +137,9 @@ async fn accept(listener: &TcpListener, server: &Server, note: &impl Fn(&str)) -
     loop {
         let (stream, client) = match listener.accept().await {
             Ok(accepted) => accepted,
-            // Of a client that is gone again, or no descriptors are left for a moment.
+            // Of a client that is gone again; or there are no descriptors left, until one is closed.
             Err(_) => {
-                tokio::task::yield_now().await;
+                let _ = tokio::time::timeout(BREATH, std::future::pending::<()>()).await;
                 continue;
             }
         };

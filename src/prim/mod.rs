@@ -45,6 +45,7 @@ mod route;
 mod rule;
 mod ruleset;
 mod sees;
+mod serve;
 mod start;
 mod supervised;
 mod sysctl;
@@ -123,6 +124,7 @@ pub const GROUPS: &[Group] = &[
     path::GROUP,
     tcp::GROUP,
     http::GROUP,
+    serve::GROUP,
     sees::GROUP,
     throughput::GROUP,
     check::GROUP,

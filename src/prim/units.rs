@@ -71,6 +71,10 @@ number! {
     Streams(u32), 1..=128, "a number from 1 to 128"
 }
 number! {
+    /// A status of a web server.
+    StatusCode(u16), 200..=599, "a status from 200 to 599"
+}
+number! {
     /// A hop limit.
     Ttl(u8), 1..=255, "a number from 1 to 255"
 }

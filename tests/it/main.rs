@@ -18,6 +18,7 @@ mod nat;
 mod networks;
 mod ownership;
 mod page;
+mod probes;
 mod repl;
 mod settle;
 mod sharing;
