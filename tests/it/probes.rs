@@ -66,7 +66,7 @@ const VANISHING: &str = r#"
     let k = netns("k");
     veth(h["eth0"], k["eth0"]);
     h["eth0"].addr("192.0.2.9/24");
-    h.neigh("192.0.2.1", h["eth0"], "02:00:00:00:00:01");
+    h.neigh("192.0.2.1", #{ dev: h["eth0"], mac: "02:00:00:00:00:01" });
     k["lo"].addr("192.0.2.1/32");
     settle();
     host.exec("echo >ready");
