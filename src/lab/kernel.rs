@@ -1,6 +1,6 @@
 //! The lab's hands: open namespaces and sockets, by the numbers that steps use, on one runtime.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::model::{DevRef, NetnsAt, NetnsRef, ProcessRef, Resolver};
 use super::name;
 use super::state::StateDir;
 use super::store::Store;
-use crate::net::{self, Entry, Netns, NetnsDir, NetnsId, NetnsMaker, Rtnl};
+use crate::net::{self, Entry, Load, Netns, NetnsDir, NetnsId, NetnsMaker, Rtnl};
 
 /// How many namespaces are kept open at a time: far below the usual limit of 1024 file descriptors, two for each.
 const OPEN_MAX: usize = 200;
@@ -34,6 +34,8 @@ pub struct Kernel {
     maker: Option<NetnsMaker>,
     expect_gone: Vec<DevRef>,
     exact: bool,
+    /// What devices that were set down carried, by their numbers.
+    loads: HashMap<u32, Load>,
 }
 
 impl Kernel {
@@ -53,6 +55,7 @@ impl Kernel {
             maker: None,
             expect_gone: Vec::new(),
             exact: false,
+            loads: HashMap::new(),
         })
     }
 
@@ -279,6 +282,16 @@ impl Kernel {
             false => link.goes_by(&name::kernel_name(&dev.name)),
         };
         known || link.mac.is_some() && link.mac == dev.mac
+    }
+
+    /// Remembers what `dev` carries, which goes down and loses it.
+    pub fn keep_load(&mut self, dev: &DevRef, load: Load) {
+        self.loads.insert(dev.no, load);
+    }
+
+    /// Returns what `dev` carried when it was last set down here.
+    pub fn kept_load(&self, dev: &DevRef) -> Option<Load> {
+        self.loads.get(&dev.no).cloned()
     }
 
     /// Notes that `dev` will end by itself, with the namespace of its other end.

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind, Result};
-use crate::net::{Fdb, Mac, NetnsId, ProcessId};
+use crate::net::{Fdb, Mac, NetnsId, ProcessId, Shape};
 
 /// How a namespace is found again, by this process or by a later one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +152,8 @@ pub struct DevEntry {
     pub addresses: Vec<IpNetwork>,
     /// How many ports it has, if it is a bridge.
     pub ports: usize,
+    /// How this lab shapes what leaves it.
+    pub shape: Option<Shape>,
     /// What it is set to, if it is a bridge.
     pub switch: Switch,
     /// Whether the lab put it into VLANs of its bridge.
@@ -185,6 +187,7 @@ impl DevEntry {
             switch: Switch::default(),
             in_vlans: false,
             fdb: Vec::new(),
+            shape: None,
         }
     }
 }

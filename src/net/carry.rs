@@ -89,6 +89,15 @@ impl Load {
         Ok(Load { index, name: link.name.clone(), read_at: uptime()?, addresses, neighbours, routes })
     }
 
+    /// Leaves of the routes and neighbours those that bear the protocol number given: what a daemon has put there is its own to put
+    /// back.
+    pub fn of_protocol(mut self, protocol: u8) -> Load {
+        self.routes.retain(|route| u8::from(route.header.protocol) == protocol);
+        let ours = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Protocol(by) if u8::from(*by) == protocol);
+        self.neighbours.retain(|neighbour| neighbour.attributes.iter().any(ours));
+        self
+    }
+
     /// Returns the addresses.
     pub fn addresses(&self) -> Vec<Address> {
         self.addresses

@@ -9,6 +9,7 @@
 //! | `link`, `veth`, `kind` (`stacked`, `vxlan`, `bond`, `tunnel`), `tap`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
 //! | `bridge`, `port_vlan`, `fdb` | what `bridge` does |
 //! | `nft`, `conntrack` | what `nft` and `conntrack -D` do, over `nfnl`, a netfilter netlink socket |
+//! | `tc` | what `tc qdisc` does: rates, delays, losses |
 //! | `carry` | what a link carries, to be moved to another link and back |
 //! | `dump` | all of it, to compare |
 //! | `tcp`, `udp`, `http`, `sees`, `server` | probes and what they ask, over the sockets of `socket` |
@@ -64,6 +65,7 @@ pub mod stacked;
 pub mod supervise;
 pub mod sysctl;
 pub mod tap;
+pub mod tc;
 pub mod tcp;
 mod text;
 pub mod throughput;
@@ -112,6 +114,7 @@ pub use socket::{Outcome, Way, in_words};
 pub use stacked::{IpvlanMode, MacvlanMode, VlanProtocol};
 pub use supervise::{Ended, ProcessRecord, Supervised};
 pub use tap::{NewTap, Tap, add_tap};
+pub use tc::Shape;
 pub use tcp::{Tcp, TcpReport, tcp};
 pub use throughput::{Throughput, ThroughputReport, throughput};
 pub use trace::{Hop, Trace, TraceReport, trace};

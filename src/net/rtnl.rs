@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use super::{Error, Netns, Result, fault};
 
 /// How long the kernel may take to answer. An answer can be lost (ENOBUFS), and would then be waited for without end.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// How often a dump is asked for again because the table changed while it was read.
 const DUMPS_MAX: u32 = 10;

@@ -143,9 +143,10 @@ pub mod functions {
         Ok(dev)
     }
 
-    /// Sets a device up.
+    /// Sets a device up. What this script had put there before `down` took it away is there again: IPv6 addresses, routes by this
+    /// device, fixed neighbours.
     ///
-    /// Like `ip link set dev DEV up`.
+    /// Like `ip link set dev DEV up`, and `ip address add`, `ip route add` and `ip neighbour add` again.
     ///
     /// Fails with `missing` where there is no such device.
     ///
@@ -162,7 +163,9 @@ pub mod functions {
         Ok(dev)
     }
 
-    /// Sets a device down: its routes go, and what is at the other end of the cable loses its carrier.
+    /// Sets a device down, as if its cable was pulled: its routes and its IPv6 addresses go, so that other routes take over, and what
+    /// is at the other end of the cable loses its carrier. A device without a carrier keeps its routes, and the kernel goes on using
+    /// them unless its setting `net.ipv4.conf.all.ignore_routes_with_linkdown` (and that of `ipv6`) is 1. `up` brings all of it back.
     ///
     /// Like `ip link set dev DEV down`.
     ///
@@ -172,8 +175,17 @@ pub mod functions {
     /// ```rhai
     /// let h = netns("h1");
     /// veth(h["eth0"], "up0");
+    /// h["eth0"].addr("10.0.0.1/24");
+    /// host["up0"].addr("10.0.0.2/24");
+    /// h.route("10.9.0.0/24", #{ via: "10.0.0.2" });
     /// host["up0"].down();
     /// assert(h["eth0"].state == "no carrier");
+    /// h["eth0"].down();
+    /// assert(!h.routes().some(|route| route.dst == net("10.9.0.0/24")));
+    /// host["up0"].up();
+    /// h["eth0"].up();
+    /// assert(h.routes().some(|route| route.dst == net("10.9.0.0/24")));
+    /// assert(h.ping("10.0.0.2"));
     /// ```
     #[rhai_fn(return_raw)]
     pub fn down(ctx: NativeCallContext, dev: Dev) -> RhaiResultOf<Dev> {
@@ -270,7 +282,8 @@ fn ask_up(ctx: &NativeCallContext, dev: &Dev, up: bool) -> RhaiResultOf<()> {
         if !up {
             check_settable_down(lab, &entry.dev)?;
         }
-        lab.ask(SetUp { dev: entry.dev, up, before: None, load: None }, place)
+        let peer = entry.peer.and_then(|no| lab.model().dev(no)).map(|peer| peer.dev.clone());
+        lab.ask(SetUp { dev: entry.dev, up, before: None, peer, load: None }, place)
     })
 }
 

@@ -147,8 +147,9 @@ impl Step for MoveDev {
         model.set_controller(self.from.no, None);
         model.relocate_dev(self.from.no, self.to.clone());
         if let Some(entry) = model.dev_mut(self.to.no) {
-            // The kernel drops them with the move.
+            // The kernel drops them with the move, and its shape.
             entry.addresses.clear();
+            entry.shape = None;
         }
         Ok(())
     }
@@ -243,6 +244,9 @@ pub(super) struct SetUp {
     pub dev: DevRef,
     pub up: bool,
     pub before: Option<bool>,
+    /// The other end of its cable, which gains or loses its carrier.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<DevRef>,
     /// What a device of the lab's own carries, which going down makes it lose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
@@ -280,7 +284,15 @@ impl Step for SetUp {
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        set_up(kernel, &self.dev, self.up)
+        self.change(kernel)?;
+        // What the kernel does about a carrier it does when it comes to it, or when it is asked (link_watch.c).
+        for dev in self.peer.iter().chain([&self.dev]) {
+            match kernel.link(dev) {
+                Err(error) if !error.is_gone() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -308,6 +320,31 @@ impl Step for SetUp {
 
     fn lives_on(&self) -> Option<&DevRef> {
         Some(&self.dev)
+    }
+}
+
+impl SetUp {
+    /// Sets the device up or down: a failure of its cable, and the repair, after which is there again what the lab had put there.
+    fn change(&self, kernel: &mut Kernel) -> net::Result<()> {
+        match kernel.link(&self.dev)? {
+            Some(link) if link.up && !self.up => {
+                // One over a next hop object can't be read, and the lab has none.
+                if let Ok(load) = load_of(kernel, &self.dev, &link) {
+                    kernel.keep_load(&self.dev, load.of_protocol(OWNER_PROTOCOL));
+                }
+                set_up(kernel, &self.dev, false)
+            }
+            Some(link) if !link.up && self.up => {
+                set_up(kernel, &self.dev, true)?;
+                let Some(load) = kernel.kept_load(&self.dev) else { return Ok(()) };
+                match put_back(kernel, &self.dev, &load) {
+                    // A route over several devices waits for the last of them.
+                    Err(error) if error.errno() == libc::ENETDOWN || error.is_gone() => Ok(()),
+                    done => done,
+                }
+            }
+            _ => set_up(kernel, &self.dev, self.up),
+        }
     }
 }
 

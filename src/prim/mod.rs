@@ -38,6 +38,7 @@ mod ping;
 mod port;
 mod ports;
 mod process;
+mod quantity;
 mod ready;
 mod records;
 mod resolver;
@@ -46,6 +47,7 @@ mod rule;
 mod ruleset;
 mod sees;
 mod serve;
+mod shape;
 mod start;
 mod supervised;
 mod sysctl;
@@ -113,6 +115,7 @@ pub const GROUPS: &[Group] = &[
     route::GROUP,
     rule::GROUP,
     neigh::GROUP,
+    shape::GROUP,
     sysctl::GROUP,
     masquerade::GROUP,
     dnat::GROUP,

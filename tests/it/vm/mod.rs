@@ -193,7 +193,7 @@ macro_rules! machine {
 }
 
 machine! {
-    vm: smoke links;
+    vm: smoke links shape;
     suite: links vlan vxlan fdb dummy vrf bond tunnel port;
 }
 

@@ -1,0 +1,328 @@
+//! What leaves a device: how fast, how late, and what of it is lost.
+
+use std::time::Duration;
+
+use rhai::plugin::*;
+use rhai::{Dynamic, Map};
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, place_of, with_lab};
+use super::handles::Dev;
+use super::options::options;
+use super::quantity::{Bytes, Percent, Rate, rate_text, time_text};
+use super::units::Count;
+use super::veth::ip;
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, name};
+use crate::net::tc::{self, Root};
+use crate::net::{self, Shape};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "shape",
+    about: "What leaves a device: how fast, how late, and what of it is lost.",
+    module: || exported_module!(functions),
+    steps: &[step_sort!("shape", ShapeDev)],
+    options: &[ShapeOptions::SET],
+};
+
+options! {
+    /// Options of `shape`.
+    pub struct ShapeOptions of "shape" {
+        /// The rate at which it leaves, Ethernet headers counted in.
+        rate: Rate,
+        /// What may leave at once after a pause; what the rate carries in 20 ms unless given.
+        burst: Bytes,
+        /// How much later each packet leaves.
+        delay: Duration,
+        /// By how much the delay varies, to both sides, which also changes the order of packets.
+        jitter: Duration,
+        /// The share of packets that are lost.
+        loss: Percent,
+        /// The share of packets that are sent twice.
+        duplicate: Percent,
+        /// The share of packets that leave without the delay, and so before others.
+        reorder: Percent,
+        /// The share of packets in which one bit is turned over.
+        corrupt: Percent,
+        /// How many packets wait at most; for a rate, those of 100 ms unless given.
+        limit: Count,
+    }
+}
+
+impl ShapeOptions {
+    /// Returns the shape; one that asks for nothing is an error, as is what needs another option.
+    fn shape(&self, doing: &str) -> Result<Shape> {
+        let ns = |time: Option<Duration>| {
+            let ns = time.map_or(0, |time| time.as_nanos());
+            // A longer one overflows where the kernel adds it to the clock.
+            u64::try_from(ns).ok().filter(|ns| *ns <= 3600 * 1_000_000_000)
+        };
+        let share = |percent: Option<Percent>| percent.map_or(0.0, |percent| percent.0);
+        let wrong = |because: &str| Error::invalid(doing.to_string()).because(because);
+        let too_long = || wrong("a delay is an hour at most");
+        let shape = Shape {
+            rate_bits: self.rate.map(|rate| rate.0),
+            burst_bytes: self.burst.map(|burst| burst.0),
+            delay_ns: ns(self.delay).ok_or_else(too_long)?,
+            jitter_ns: ns(self.jitter).ok_or_else(too_long)?,
+            loss: share(self.loss),
+            duplicate: share(self.duplicate),
+            reorder: share(self.reorder),
+            corrupt: share(self.corrupt),
+            limit_packets: self.limit.map(|limit| limit.0),
+        };
+        if shape.burst_bytes.is_some() && shape.rate_bits.is_none() {
+            return Err(wrong("`burst` is of a `rate`, which isn't given"));
+        }
+        if shape.jitter_ns > shape.delay_ns {
+            return Err(wrong("`jitter` varies the `delay` to both sides, so it is no more than that"));
+        }
+        if shape.reorder > 0.0 && shape.delay_ns == 0 {
+            return Err(wrong(
+                "`reorder` lets packets leave before those that wait for their `delay`, which isn't given",
+            ));
+        }
+        if shape.rate_bits.is_none() && !shape.needs_netem() {
+            return Err(wrong("it asks for nothing").hint("`shape(())` takes a shape away"));
+        }
+        Ok(shape)
+    }
+}
+
+/// Shapes what leaves a device, or no longer does.
+#[derive(Debug, Serialize, Deserialize)]
+struct ShapeDev {
+    dev: DevRef,
+    shape: Option<Shape>,
+    before: Option<Shape>,
+}
+
+impl ShapeDev {
+    fn put(&self, kernel: &mut Kernel, shape: Option<&Shape>) -> net::Result<()> {
+        let Some(link) = kernel.link(&self.dev)? else {
+            return Err(net::Error::new(self.doing(), libc::ENODEV));
+        };
+        let (netns, rtnl) = (kernel.netns(&self.dev.netns)?, kernel.rtnl(&self.dev.netns)?);
+        kernel.run(tc::set(&netns, &rtnl, link.index, link.mtu, shape))
+    }
+}
+
+impl Step for ShapeDev {
+    step_identity!("shape");
+
+    fn doing(&self) -> String {
+        match &self.shape {
+            Some(_) => format!("shape {}", self.dev.shown()),
+            None => format!("take the shape from {}", self.dev.shown()),
+        }
+    }
+
+    fn like(&self) -> Vec<String> {
+        /// As devices have it unless told otherwise.
+        const MTU: u32 = 1500;
+        let ip = ip(&self.dev.netns);
+        let tc = ip.strip_suffix("ip").map_or_else(|| ip.replacen("ip ", "tc ", 1), |enter| format!("{enter}tc"));
+        let lines = Shape::like(self.shape.as_ref(), &name::kernel_name(&self.dev.name), MTU);
+        lines.into_iter().map(|line| format!("{tc} {line}")).collect()
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_dev(self.dev.no, &self.dev.shown())?;
+        note(model, &self.dev, self.shape);
+        Ok(())
+    }
+
+    fn unplan(&self, model: &mut Model, _why: &str) {
+        note(model, &self.dev, self.before);
+    }
+
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        // One that this settling makes has nothing of others.
+        let link = match kernel.link(&self.dev) {
+            Err(error) if self.dev.netns.made && error.is_gone() => return Ok(()),
+            found => found?,
+        };
+        let Some(link) = link else { return Ok(()) };
+        let taken = |by: String| Err(net::Error::new(self.doing(), libc::EEXIST).saying(by));
+        match tc::root(&kernel.netns(&self.dev.netns)?, link.index)? {
+            Root::Foreign(what) => taken(format!("it has `{what}` of others at its root")),
+            Root::Ours(_) if self.before.is_none() && !self.dev.made => taken("another lab shapes it".into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        self.put(kernel, self.shape.as_ref())
+    }
+
+    fn advice(&self, refusal: &net::Error) -> Option<String> {
+        if refusal.is_unsupported() {
+            return Some(match self.shape {
+                Some(shape) if shape.needs_netem() => {
+                    "this kernel lacks netem: CONFIG_NET_SCH_NETEM, module `sch_netem`".into()
+                }
+                _ => "this kernel lacks tbf: CONFIG_NET_SCH_TBF, module `sch_tbf`".into(),
+            });
+        }
+        refusal.is_exists().then(|| {
+            "what others put there can't be given back, so it is left alone; `tc qdisc del dev DEV root` removes it"
+                .into()
+        })
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let Some(link) = kernel.link(&self.dev)? else { return Ok(()) };
+        match tc::root(&kernel.netns(&self.dev.netns)?, link.index)? {
+            // Others have put theirs in its place since.
+            Root::Foreign(_) => Ok(()),
+            Root::Default if self.shape.is_some() && self.before.is_none() => Ok(()),
+            _ => self.put(kernel, self.before.as_ref()),
+        }
+    }
+
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let Some(link) = kernel.link(&self.dev)? else { return Ok(true) };
+        let root = tc::root(&kernel.netns(&self.dev.netns)?, link.index)?;
+        Ok(self.shape.is_none() || matches!(root, Root::Ours(_)))
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.dev.netns]
+    }
+
+    fn lives_on(&self) -> Option<&DevRef> {
+        Some(&self.dev)
+    }
+}
+
+fn note(model: &mut Model, dev: &DevRef, shape: Option<Shape>) {
+    if let Some(entry) = model.dev_mut(dev.no) {
+        entry.shape = shape;
+    }
+}
+
+fn ask(lab: &mut Lab, entry: &DevEntry, shape: Option<Shape>, place: Place) -> Result<()> {
+    lab.ask(ShapeDev { dev: entry.dev.clone(), shape, before: entry.shape }, place)
+}
+
+/// Returns a shape as a script writes it.
+fn shown(shape: &Shape) -> Map {
+    let mut map = Map::new();
+    let mut put = |key: &str, value: Option<Dynamic>| {
+        if let Some(value) = value {
+            map.insert(key.into(), value);
+        }
+    };
+    let share = |share: f64| (share > 0.0).then(|| format!("{share}%").into());
+    let time = |ns: u64| (ns > 0).then(|| time_text(ns).into());
+    put("rate", shape.rate_bits.map(|bits| rate_text(bits).into()));
+    put("burst", shape.burst_bytes.map(|bytes| format!("{bytes}B").into()));
+    put("delay", time(shape.delay_ns));
+    put("jitter", time(shape.jitter_ns));
+    put("loss", share(shape.loss));
+    put("duplicate", share(shape.duplicate));
+    put("reorder", share(shape.reorder));
+    put("corrupt", share(shape.corrupt));
+    put("limit", shape.limit_packets.map(|limit| i64::from(limit).into()));
+    map
+}
+
+/// What a script can call.
+#[export_module]
+pub mod functions {
+    /// Shapes what leaves a device: a rate, a delay, and shares of packets that are lost, doubled, reordered or corrupted. What comes
+    /// in is shaped at the other end, so the two directions of a cable may differ. Called again it changes what is there in place,
+    /// and what was given before and isn't now no longer holds.
+    ///
+    /// The rate is kept packet by packet, with a queue of 100 ms. Everything else is by packets as the kernel hands them over, and TCP
+    /// hands over up to 64 KiB as one.
+    ///
+    /// Like `tc qdisc replace dev DEV root handle 55: tbf rate 10mbit …` for a rate alone; with anything else `… root handle 54:
+    /// netem delay 15ms …`, and `tbf` below it for the rate.
+    ///
+    /// Fails with `invalid` for a value without its unit or out of its range, with `exists` where others have shaped the
+    /// device, and with `unsupported` where the kernel lacks CONFIG_NET_SCH_NETEM (CONFIG_NET_SCH_TBF for a rate).
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0");
+    /// h["eth0"].addr("10.0.0.1/24");
+    /// host["up0"].addr("10.0.0.2/24");
+    /// h["eth0"].shape(#{ rate: "2mbit" });         // from the host
+    /// host["up0"].shape(#{ rate: "10mbit" });      // to it
+    /// assert(h["eth0"].shape().rate == "2mbit");
+    /// try {
+    ///     host["up0"].shape(#{ rate: "10mbit", delay: "30ms", loss: "0.1%" });
+    ///     assert(h.ping("10.0.0.2", #{ count: 3 }).rtt_min_ms >= 30.0);
+    /// } catch (e) {
+    ///     assert(e.kind == "unsupported", e.message);
+    /// }
+    /// ```
+    #[rhai_fn(name = "shape", return_raw)]
+    pub fn shape_with(ctx: NativeCallContext, dev: Dev, options: Map) -> RhaiResultOf<Dev> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let entry = dev.existing(lab)?;
+            let shape = ShapeOptions::parse(options)?.shape(&format!("shape {}", dev.shown()))?;
+            ask(lab, &entry, Some(shape), place)
+        })?;
+        Ok(dev)
+    }
+
+    /// Takes away what `shape` gave a device: `dev.shape(())`.
+    ///
+    /// Like `tc qdisc del dev DEV root`.
+    ///
+    /// Fails with `missing` where there is no such device.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0");
+    /// h["eth0"].shape(#{ rate: "2mbit" });
+    /// h["eth0"].shape(());
+    /// assert(h["eth0"].shape() == ());
+    /// ```
+    #[rhai_fn(name = "shape", return_raw)]
+    pub fn shape_off(ctx: NativeCallContext, dev: Dev, nothing: ()) -> RhaiResultOf<Dev> {
+        let (place, ()) = (place_of(&ctx), nothing);
+        with_lab(&ctx, |lab| {
+            let entry = dev.existing(lab)?;
+            // Nothing of this lab's is nothing to take.
+            if entry.shape.is_some() { ask(lab, &entry, None, place) } else { Ok(()) }
+        })?;
+        Ok(dev)
+    }
+
+    /// Tells how a device is shaped, as the kernel has it, in the words that `shape` takes; `()` where it isn't.
+    ///
+    /// Like `tc qdisc show dev DEV`.
+    ///
+    /// Fails with `missing` where there is no such device.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0");
+    /// h["eth0"].shape(#{ rate: "2mbit", burst: "10kB" });
+    /// assert(h["eth0"].shape() == #{ rate: "2mbit", burst: "10000B" });
+    /// ```
+    #[rhai_fn(name = "shape", return_raw)]
+    pub fn shape_now(ctx: NativeCallContext, dev: Dev) -> RhaiResultOf<Dynamic> {
+        with_lab(&ctx, |lab| {
+            let entry = dev.existing(lab)?;
+            let doing = format!("look at the shape of {}", dev.shown());
+            let (kernel, _) = lab.settled()?;
+            let netns = kernel.netns(&entry.dev.netns).map_err(|source| Error::kernel(&doing, &source))?;
+            let root = tc::root(&netns, entry.dev.index).map_err(|source| Error::kernel(&doing, &source))?;
+            Ok(match root {
+                Root::Ours(now) => {
+                    // What was left to us is not shown.
+                    let asked = entry.shape.unwrap_or(now);
+                    let now = Shape { burst_bytes: asked.burst_bytes, limit_packets: asked.limit_packets, ..now };
+                    shown(&now).into()
+                }
+                _ => Dynamic::UNIT,
+            })
+        })
+    }
+}
