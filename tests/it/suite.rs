@@ -257,7 +257,7 @@ mod primitives {
 }
 
 mod stdlib {
-    suites!("stdlib": lan network topology segment router nat expect bird dhcp dns);
+    suites!("stdlib": lan network topology segment router nat expect bird dhcp dns wan);
 }
 
 /// Every group of primitives has its file of tests, and every module of the library.
