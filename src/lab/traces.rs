@@ -33,8 +33,10 @@ pub struct Traces {
 impl Traces {
     /// Lists what there is now.
     pub fn now(state: &StateDir) -> Result<Traces> {
-        let failed = |source: net::Error| Error::kernel("look for what was left", &source);
-        let mut kernel = Kernel::open("").map_err(failed)?;
+        Traces::seen_by(&mut Kernel::open("").map_err(failed)?, state)
+    }
+
+    fn seen_by(kernel: &mut Kernel, state: &StateDir) -> Result<Traces> {
         let host = NetnsRef::host();
         let rtnl = kernel.rtnl(&host).map_err(failed)?;
         let dump = kernel.run(net::dump(&rtnl)).map_err(failed)?;
@@ -57,12 +59,14 @@ impl Traces {
     /// Returns what is not as it was, a line each; waits a moment for what is about to go.
     pub fn changes_since(&self, state: &StateDir) -> Result<Vec<String>> {
         let began = Instant::now();
+        let mut kernel = Kernel::open("").map_err(failed)?;
+        let mut ticks = kernel.run(async { tokio::time::interval(LOOK_AGAIN) });
         loop {
-            let changes = self.changes_to(&Traces::now(state)?);
+            let changes = self.changes_to(&Traces::seen_by(&mut kernel, state)?);
             if changes.is_empty() || began.elapsed() > GONE_WITHIN {
                 return Ok(changes);
             }
-            std::thread::sleep(LOOK_AGAIN);
+            kernel.run(ticks.tick());
         }
     }
 
@@ -86,6 +90,10 @@ impl Traces {
         }
         lines
     }
+}
+
+fn failed(source: net::Error) -> Error {
+    Error::kernel("look for what was left", &source)
 }
 
 /// Adds a thing; two of one name are told apart by their number.

@@ -233,6 +233,12 @@ pub async fn over_within(process: ProcessId, within: Option<Duration>) -> Result
     over.map_err(|error| Error::io(doing, error))
 }
 
+/// Opens a process, so that its end can be waited for beside other things: the descriptor can be read then (pidfd_open(2)).
+/// One that is over is none.
+pub fn open(process: ProcessId) -> Result<Option<OwnedFd>> {
+    Ok(hold(process)?.map(|held| held.fd))
+}
+
 struct Held {
     process: ProcessId,
     fd: OwnedFd,

@@ -1,8 +1,8 @@
 //! The primitives' and the standard library's own tests, written in Rhai: `tests/suite/GROUP.rhai` for `src/prim/GROUP.rs`,
 //! `tests/stdlib/MODULE.rhai` for `stdlib/MODULE.rhai`.
 //!
-//! Each `fn test_…()` runs in a world that is as new, as `topo run --rm` does it, and must leave it so. A wrong call is marked
-//! at its line's end:
+//! `topo test` runs them as it runs any user's tests: each `fn test_…()` in a sandbox of its own, with a look for what was left. It must
+//! leave the world around it as it was, too. A wrong call is marked at its line's end:
 //!
 //! ```rhai
 //! /// Both ends of a cable are told apart by their names.
@@ -11,23 +11,26 @@
 //! }
 //! ```
 //!
-//! Of a function with marks, every marked line is a run of its own in which the other marked lines are blank. It must fail with
-//! exit code 1, and with `--json` give this kind, this line, and this text in its message or hint; the first of a function also
-//! runs without `--json`, and must name its line on stderr. A function without marks must succeed.
+//! Of a function with marks, every marked line is a run of its own in which the other marked lines are blank. It must fail with an
+//! error of this kind, at this line, with this text in its message or hint. A function without marks must succeed.
+//!
+//! A skipped test is a failure, but for those in `ON_THE_HOST`: they are about the host itself, which a sandbox is not. Those, and one
+//! test of each file with marks, also run as `topo run --rm` runs them: with its exit codes, its `--json` and its text.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::thread;
 
 use serde_json::Value;
 
 use crate::stage::USE_ALL;
 use crate::world::{Ran, Snapshot, World};
 
-/// Worlds at once. More than there are processors, since a run mostly waits for the kernel.
-const AT_ONCE: usize = 6;
+/// Tests at once. More than there are processors, since a test mostly waits for the kernel.
+const AT_ONCE: &str = "4";
+
+/// The tests that can't be done in a sandbox, with their files.
+const ON_THE_HOST: [(&str, &str); 1] = [("suite/records.rhai", "test_host_only")];
 
 /// A file of tests.
 pub(crate) struct Suite {
@@ -106,7 +109,7 @@ impl Suite {
         wrong
     }
 
-    /// Runs one test function in a world; returns what went wrong there.
+    /// Runs one test function in a world as `topo run` does, with its first marked line if it has any; returns what went wrong there.
     fn run(&self, test: &Test, world: &World, before: &Snapshot) -> Vec<String> {
         let mut wrong = Vec::new();
         let mut complain = |line: usize, ran: &Ran, what: String| {
@@ -125,14 +128,12 @@ impl Suite {
                 complain(test.line, &ran, format!("exit code {}", ran.code));
             }
         }
-        for (number, mark) in test.marks.iter().enumerate() {
+        for mark in test.marks.iter().take(1) {
             world.write(&self.file(), &self.script(test, Some(mark)));
-            if number == 0 {
-                let ran = world.topo(&["run", "--rm", &self.file()]);
-                let spot = format!("{}:{}:", self.file(), mark.line);
-                if !ran.err().contains(&spot) {
-                    complain(mark.line, &ran, format!("`{spot}` is not named"));
-                }
+            let ran = world.topo(&["run", "--rm", &self.file()]);
+            let spot = format!("{}:{}:", self.file(), mark.line);
+            if !ran.err().contains(&spot) {
+                complain(mark.line, &ran, format!("`{spot}` is not named"));
             }
             let ran = world.topo(&["run", "--rm", "--json", &self.file()]);
             if ran.code != 1 {
@@ -141,13 +142,18 @@ impl Suite {
                 complain(mark.line, &ran, what);
             }
         }
-        let clean = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.assert_clean(before)));
-        if let Err(panic) = clean {
-            let said = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-            wrong.push(format!("{}:{}: {}: {said}", self.path.display(), test.line, test.name));
-        }
+        wrong.extend(
+            left_behind(world, before)
+                .map(|said| format!("{}:{}: {}: {said}", self.path.display(), test.line, test.name)),
+        );
         wrong
     }
+}
+
+/// Tells what isn't as before.
+fn left_behind(world: &World, before: &Snapshot) -> Option<String> {
+    let clean = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.assert_clean(before)));
+    clean.err().map(|panic| panic.downcast_ref::<String>().cloned().unwrap_or_default())
 }
 
 /// Compares the error that `--json` gives with what the mark says.
@@ -181,30 +187,49 @@ fn used_world() -> (World, Snapshot) {
     (world, before)
 }
 
-/// Runs all tests of a file, several at once.
+/// Runs all tests of a file by `topo test`, and some by `topo run`.
 fn check_file(file: &str) {
     let suite = Suite::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(file));
     let mut wrong = suite.untidy();
     wrong.extend(known_before(&suite));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let queue = Mutex::new(suite.tests.iter());
-    let found = Mutex::new(Vec::new());
-    let next = || queue.lock().expect("no panic under the lock").next();
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE.min(suite.tests.len()) {
-            scope.spawn(|| {
-                let mut clean = None;
-                while let Some(test) = next() {
-                    let (world, before) = clean.take().unwrap_or_else(used_world);
-                    let more = suite.run(test, &world, &before);
-                    // One in which something went wrong, or was left, is no other test's.
-                    clean = more.is_empty().then_some((world, before));
-                    found.lock().expect("no panic under the lock").extend(more);
-                }
-            });
+    let (world, before) = used_world();
+    let path = suite.path.display().to_string();
+    let ran = world.topo(&["test", "--json", "--jobs", AT_ONCE, "--timeout", "10m", &path]);
+    let report: Value =
+        serde_json::from_str(ran.out()).unwrap_or_else(|err| panic!("`topo test --json`: {err}: {ran:?}"));
+    let rows = report["tests"].as_array().cloned().unwrap_or_default();
+    let names: Vec<&str> = rows.iter().filter_map(|row| row["test"].as_str()).collect();
+    let there: Vec<&str> = suite.tests.iter().map(|test| test.name.as_str()).collect();
+    assert_eq!(names, there, "the tests that `topo test` finds in {file}");
+    let mut host_only = Vec::new();
+    for (row, test) in rows.iter().zip(&suite.tests) {
+        let on_the_host = ON_THE_HOST.contains(&(file, &test.name));
+        match (row["status"].as_str().unwrap_or_default(), on_the_host) {
+            ("skipped", true) => host_only.push(test),
+            ("passed" | "expected_failure", false) => {}
+            (status, _) => {
+                let errors = row["errors"].as_array().cloned().unwrap_or_default();
+                let texts: String = errors.iter().filter_map(|error| error["text"].as_str()).collect();
+                let more = format!("{} {}", row["reason"], row["output"]);
+                wrong.push(format!(
+                    "{path}:{}: {}: {status}\n{}{}",
+                    test.line,
+                    test.name,
+                    indented(&texts),
+                    indented(&more)
+                ));
+            }
         }
-    });
-    wrong.extend(found.into_inner().expect("no panic under the lock"));
+    }
+    if ran.code != i32::from(report["failed"] != 0) {
+        wrong.push(format!("{path}: exit code {}", ran.code));
+    }
+    wrong.extend(left_behind(&world, &before));
+    let marked = suite.tests.iter().find(|test| !test.marks.is_empty());
+    for test in host_only.into_iter().chain(marked) {
+        wrong.extend(suite.run(test, &world, &before));
+    }
     wrong.sort();
     assert!(wrong.is_empty(), "{} wrong in {file}:\n\n{}", wrong.len(), wrong.join("\n"));
 }

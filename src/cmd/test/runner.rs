@@ -187,17 +187,13 @@ impl Watched {
     /// Listens to the process until it ends, and sees to it that it does.
     fn attend(&mut self, sandbox: &Private) -> Ending {
         let (mut stdout, mut stderr) = (self.child.stdout.take(), self.child.stderr.take());
+        let process = net::ProcessId::of(self.child.id()).and_then(net::process::open).ok().flatten();
         loop {
             let mut fds = Vec::new();
             fds.extend(stdout.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
             fds.extend(stderr.as_ref().map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
-            let timeout = PollTimeout::try_from(TICK).unwrap_or(PollTimeout::MAX);
-            if fds.is_empty() {
-                // Both are closed: it is about to end.
-                std::thread::sleep(Duration::from_millis(1));
-            } else {
-                let _ = poll(&mut fds, timeout);
-            }
+            fds.extend(process.as_ref().map(|end| PollFd::new(end.as_fd(), PollFlags::POLLIN)));
+            let _ = poll(&mut fds, PollTimeout::try_from(TICK).unwrap_or(PollTimeout::MAX));
             let mut ready = fds.iter().map(|fd| fd.any() == Some(true)).collect::<Vec<_>>().into_iter();
             let out_ready = stdout.is_some() && ready.next() == Some(true);
             let err_ready = stderr.is_some() && ready.next() == Some(true);
