@@ -453,7 +453,12 @@ impl Lab {
     /// Ends the run and takes back all that it made; returns every failure met on the way.
     pub fn take_down(&mut self, steps: &Steps) -> Vec<Error> {
         self.pending.clear();
-        let Some((dir, _)) = self.claimed.take() else { return Vec::new() };
+        let Some((dir, _)) = self.claimed.take() else {
+            // A command may have left processes, though nothing was made.
+            let mark = self.kernel.mark();
+            let left = if self.acts > 0 { undo::end_marked(|known| known == mark) } else { Ok(()) };
+            return left.err().into_iter().collect();
+        };
         let mut errors: Vec<Error> = dir.set_status(Status::Undoing).err().into_iter().collect();
         let listener = &mut self.listener;
         errors.extend(down::down_children(&self.state, &self.origin.name, steps, listener));

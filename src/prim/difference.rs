@@ -119,10 +119,11 @@ fn line_difference(left: &str, right: &str) -> String {
     let end = left.iter().rev().zip(right.iter().rev()).take(rest).take_while(|(left, right)| left == right).count();
     let (left_mid, right_mid) = (&left[begin..left.len() - end], &right[begin..right.len() - end]);
     let mut lines: Vec<String> = Vec::new();
-    lines.extend(left[begin.saturating_sub(CONTEXT)..begin].iter().map(|line| format!("  {line}")));
+    let common = |line: &&str| format!("  {line}").trim_end().to_string();
+    lines.extend(left[begin.saturating_sub(CONTEXT)..begin].iter().map(common));
     lines.extend(middle(left_mid, right_mid));
     let after = &left[left.len() - end..];
-    lines.extend(after.iter().take(CONTEXT).map(|line| format!("  {line}")));
+    lines.extend(after.iter().take(CONTEXT).map(common));
     if lines.len() > LINES_MAX {
         let more = lines.len() - LINES_MAX;
         lines.truncate(LINES_MAX);

@@ -20,6 +20,7 @@ mod ownership;
 mod page;
 mod probes;
 mod repl;
+mod runner;
 mod settle;
 mod sharing;
 mod signals;

@@ -20,6 +20,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -195,7 +196,10 @@ fn check_file(file: &str) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let (world, before) = used_world();
     let path = suite.path.display().to_string();
-    let ran = world.topo(&["test", "--json", "--jobs", AT_ONCE, "--timeout", "10m", &path]);
+    let running = world.start_topo(&["test", "--json", "--jobs", AT_ONCE, "--timeout", "10m", &path]);
+    // The report comes at the end, and a bridge with all the ports that it can have takes minutes where others build, too.
+    running.wait_for_output("\"tests\": [", Duration::from_secs(900));
+    let ran = running.wait();
     let report: Value =
         serde_json::from_str(ran.out()).unwrap_or_else(|err| panic!("`topo test --json`: {err}: {ran:?}"));
     let rows = report["tests"].as_array().cloned().unwrap_or_default();

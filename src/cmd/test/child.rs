@@ -185,6 +185,12 @@ impl Round<'_> {
         let mut verdict = Verdict { state: seen.state, expected: seen.expected, ..Verdict::default() };
         let failed = seen.failed.or(failed);
         let told = |phase: Phase, failure: &Failure| trouble(phase, failure, texts, request);
+        // In the order in which they came: a check that doesn't hold stops nothing.
+        if self.mark.is_none() {
+            let lines = request.text.lines().count();
+            let wrong = seen.checks.iter().filter(|check| !check.ok);
+            verdict.troubles.extend(wrong.map(|check| told(Phase::Test, &failure_of(check, &request.file, lines))));
+        }
         match (self.mark, failed) {
             (Some(mark), failed) => verdict.troubles.extend(self.disagrees(mark, failed.as_deref(), texts)),
             (None, Some(failure)) if failure.kind == "unsupported" => {
@@ -194,15 +200,13 @@ impl Round<'_> {
             (None, Some(failure)) => verdict.troubles.push(told(Phase::Test, &failure)),
             (None, None) => {}
         }
-        if self.mark.is_none() {
-            let lines = request.text.lines().count();
-            let wrong = seen.checks.iter().filter(|check| !check.ok);
-            verdict.troubles.extend(wrong.map(|check| told(Phase::Test, &failure_of(check, &request.file, lines))));
-        }
         verdict.troubles.extend(seen.torn.map(|failure| {
             let failure = Failure { message: format!("teardown: {}", failure.message), ..*failure };
             told(Phase::Teardown, &failure)
         }));
+        if !verdict.troubles.is_empty() {
+            verdict.logs = logs(&lab, self.state);
+        }
         if request.keep && !verdict.troubles.is_empty() {
             match lab.leave_up() {
                 Ok(up) => verdict.kept = up,
@@ -261,6 +265,20 @@ fn look(handle: &LabHandle, seen: &Rc<RefCell<Seen>>) {
     }
     let view = handle.with(|lab| lab.look_around());
     seen.borrow_mut().state = view.ok().and_then(|view| text_of(&view));
+}
+
+/// Returns the ends of the logs of a lab's processes, each with its process and how that is.
+fn logs(lab: &Lab, state: &StateDir) -> Vec<(String, String)> {
+    const LINES: usize = 20;
+    let views = crate::lab::logs_of(state, lab.name(), None, &prim::steps()).unwrap_or_default();
+    let log = |view: crate::lab::LogView| {
+        let text = view.files.text().ok()?;
+        let lines: Vec<&str> = text.lines().collect();
+        let end: String = lines[lines.len().saturating_sub(LINES)..].iter().map(|line| format!("{line}\n")).collect();
+        let process = view.process;
+        Some((format!("{}/{} ({})", process.netns, process.name, process.state), end))
+    };
+    views.into_iter().filter_map(log).collect()
 }
 
 fn text_of(view: &[NetnsView]) -> Option<String> {
