@@ -55,7 +55,7 @@ fn as_text() {
                          one
                        - two
                        + 2
-       
+                         end
                   --> tests/some.rhai:14:5
                    |
                 14 |     assert_eq("one\ntwo\nend", "one\n2\nend", "the same");
@@ -104,7 +104,7 @@ fn as_text() {
                          one
                        - two
                        + 2
-       
+                         end
                   --> tests/some.rhai:14:5
                    |
                 14 |     assert_eq("one\ntwo\nend", "one\n2\nend", "the same");
@@ -152,6 +152,7 @@ fn as_tap() {
                       one
                     - two
                     + 2
+                      end
                   at:
                     file: "tests/some.rhai"
                     line: 13
@@ -166,7 +167,7 @@ fn as_tap() {
                              one
                            - two
                            + 2
-
+                             end
                       --> tests/some.rhai:14:5
                        |
                     14 |     assert_eq("one\ntwo\nend", "one\n2\nend", "the same");
@@ -221,6 +222,7 @@ fn as_tap() {
                       one
                     - two
                     + 2
+                      end
                   at:
                     file: "tests/some.rhai"
                     line: 13
@@ -235,7 +237,7 @@ fn as_tap() {
                              one
                            - two
                            + 2
-
+                             end
                       --> tests/some.rhai:14:5
                        |
                     14 |     assert_eq("one\ntwo\nend", "one\n2\nend", "the same");
@@ -275,7 +277,7 @@ fn as_junit() {
               <testsuite name="tests/some.rhai" tests="4" failures="1" errors="0" skipped="1" time="T">
                 <testcase classname="tests/some.rhai" name="test_good" file="tests/some.rhai" line="2" time="T"/>
                 <testcase classname="tests/some.rhai" name="test_bad" file="tests/some.rhai" line="8" time="T">
-                  <failure message="check &quot;h reaches nobody&quot;: Network is unreachable" type="failed">error: check &quot;h reaches nobody&quot;: Network is unreachable&#10;  --&gt; tests/some.rhai:13:5&#10;   |&#10;13 |     check(&quot;h reaches nobody&quot;, h.ping(&quot;192.0.2.1&quot;));&#10;   |     ^^^^^&#10;error: assert_eq &quot;the same&quot;: the texts differ (- left, + right)&#10;         one&#10;       - two&#10;       + 2&#10;       &#10;  --&gt; tests/some.rhai:14:5&#10;   |&#10;14 |     assert_eq(&quot;one\ntwo\n&quot;, &quot;one\n2\n&quot;, &quot;the same&quot;);&#10;   |     ^^^^^^^^^&#10;the lab at the failure:&#10;host  (not made by this lab)&#10;  br0     bridge up&#10;  h-eth0  veth up    port of br0  -- h/eth0&#10;h&#10;  eth0  veth up  -- h-eth0 (br0)&#10;log:&#10;h/idle (running):&#10;I am here&#10;run it alone: topo test tests/some.rhai::test_bad&#10;</failure>
+                  <failure message="check &quot;h reaches nobody&quot;: Network is unreachable" type="failed">error: check &quot;h reaches nobody&quot;: Network is unreachable&#10;  --&gt; tests/some.rhai:13:5&#10;   |&#10;13 |     check(&quot;h reaches nobody&quot;, h.ping(&quot;192.0.2.1&quot;));&#10;   |     ^^^^^&#10;error: assert_eq &quot;the same&quot;: the texts differ (- left, + right)&#10;         one&#10;       - two&#10;       + 2&#10;         end&#10;  --&gt; tests/some.rhai:14:5&#10;   |&#10;14 |     assert_eq(&quot;one\ntwo\nend&quot;, &quot;one\n2\nend&quot;, &quot;the same&quot;);&#10;   |     ^^^^^^^^^&#10;the lab at the failure:&#10;host  (not made by this lab)&#10;  br0     bridge up&#10;  h-eth0  veth up    port of br0  -- h/eth0&#10;h&#10;  eth0  veth up  -- h-eth0 (br0)&#10;log:&#10;h/idle (running):&#10;I am here&#10;run it alone: topo test tests/some.rhai::test_bad&#10;</failure>
                   <system-out>a # &lt;b&gt; &amp; �[1m&#10;</system-out>
                 </testcase>
                 <testcase classname="tests/some.rhai" name="test_skipped" file="tests/some.rhai" line="17" time="T">
@@ -338,9 +340,9 @@ fn as_json() {
                           ],
                           "hint": null,
                           "kind": "failed",
-                          "message": "assert_eq \"the same\": the texts differ (- left, + right)\n  one\n- two\n+ 2\n",
+                          "message": "assert_eq \"the same\": the texts differ (- left, + right)\n  one\n- two\n+ 2\n  end",
                           "phase": "test",
-                          "text": "error: assert_eq \"the same\": the texts differ (- left, + right)\n         one\n       - two\n       + 2\n       \n  --> tests/some.rhai:14:5\n   |\n14 |     assert_eq(\"one\\ntwo\\n\", \"one\\n2\\n\", \"the same\");\n   |     ^^^^^^^^^\n"
+                          "text": "error: assert_eq \"the same\": the texts differ (- left, + right)\n         one\n       - two\n       + 2\n         end\n  --> tests/some.rhai:14:5\n   |\n14 |     assert_eq(\"one\\ntwo\\nend\", \"one\\n2\\nend\", \"the same\");\n   |     ^^^^^^^^^\n"
                         }
                       ],
                       "failed_checks": 1,
