@@ -11,8 +11,9 @@ use super::context::{RhaiResultOf, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::ports::{OnePort, TcpOrUdp};
+use super::quantity::Rate;
 use super::target::{Host, Results, Source, Whither, address};
-use super::units::{Rate, Streams};
+use super::units::Streams;
 use crate::lab::{Error, Kind, Lab, Result};
 use crate::net::{self, Way};
 

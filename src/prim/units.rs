@@ -171,39 +171,6 @@ pub fn parse_time(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// A rate in bits of a second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate(pub u64);
-
-impl FromScript for Rate {
-    const WHAT: &'static str = r#"a rate with its unit, such as "10mbit", "500kbit" or "1gbit""#;
-
-    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
-        let text = value.into_string().map_err(|_| String::new())?;
-        parse_rate(&text).map(Rate).ok_or_else(String::new)
-    }
-}
-
-/// Reads a rate as tc(8) writes it, in bits alone: `10mbit`, `1.5gbit`.
-pub fn parse_rate(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
-    let (number, unit) = text.split_at(digits);
-    if number.starts_with('.') || number.ends_with('.') {
-        return None;
-    }
-    let number: f64 = number.parse().ok()?;
-    let unit = match unit {
-        "bit" => 1.0,
-        "kbit" => 1e3,
-        "mbit" => 1e6,
-        "gbit" => 1e9,
-        "tbit" => 1e12,
-        _ => return None,
-    };
-    let bits = number * unit;
-    (1.0..=1e15).contains(&bits).then_some(bits as u64)
-}
-
 impl FromScript for IpAddr {
     const WHAT: &'static str = r#"an IP address such as "10.0.0.1" or "fd00::1""#;
 
@@ -371,16 +338,6 @@ impl FromScript for Maps {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rates_need_a_unit() {
-        assert_eq!(parse_rate("10mbit"), Some(10_000_000));
-        assert_eq!(parse_rate("1.5gbit"), Some(1_500_000_000));
-        assert_eq!(parse_rate("64kbit"), Some(64_000));
-        for wrong in ["", "10", "mbit", "-1mbit", "1 mbit", "10Mbit", "10mbps", "0mbit", "1.mbit", "9999999tbit"] {
-            assert_eq!(parse_rate(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn times_need_a_unit() {
