@@ -318,7 +318,7 @@ fn documentation_of_one() {
     "#]]);
     // As it is often typed.
     assert_eq!(world.topo(&["doc", "neigh()"]).ok().out(), world.topo(&["doc", "neigh"]).ok().out());
-    assert_eq!(world.topo(&["doc", "mtu"]).ok().out(), world.topo(&["doc", ".mtu"]).ok().out());
+    assert_eq!(world.topo(&["doc", "kernel_name"]).ok().out(), world.topo(&["doc", ".kernel_name"]).ok().out());
 }
 
 #[test]

@@ -252,39 +252,41 @@ fn help_is_that_of_the_reference() {
     piped(
         ":help veth\n",
         expect![[r#"
-        $ topo repl
-        veth(end: any, other: any) -> array
-        veth(end: any, other: any, options: map) -> array
+            $ topo repl
+            veth(end: any, other: any) -> array
+            veth(end: any, other: any, options: map) -> array
 
-          Lays a cable: a veth pair whose ends are made where they belong, and come up.
+              Lays a cable: a veth pair whose ends are made where they belong, and come up.
 
-          An end is a device reference (`h["eth0"]`), a bridge, which gets a port that is named after
-          the other end, or a plain name for a device of the host. Returns the two devices.
+              An end is a device reference (`h["eth0"]`), a bridge, which gets a port that is named after
+              the other end, or a plain name for a device of the host. Returns the two devices.
 
-            mtu       The MTU of both ends; 1500 unless given. (a number of bytes from 68 to 65535)
-            up        Whether both ends come up; true unless given. (true or false)
-            mac       The hardware address of the first end; a random one of our own range unless given.
-                      (a hardware address such as "02:00:00:00:00:01")
-            peer_mac  The hardware address of the second end. (a hardware address such as
-                      "02:00:00:00:00:01")
+                mtu       The MTU of both ends; 1500 unless given. (a number of bytes from 68 to 65535)
+                up        Whether both ends come up; true unless given. (true or false)
+                mac       The hardware address of the first end; a random one of our own range unless given.
+                          (a hardware address such as "02:00:00:00:00:01")
+                peer_mac  The hardware address of the second end. (a hardware address such as
+                          "02:00:00:00:00:01")
+                port      What an end in a bridge is set to as its port: a map of options, as `port` takes
+                          them. (a map of a port's options, such as #{ pvid: 10 })
 
-          Like `ip link add A netns N1 type veth peer name B netns N2`, then `ip link set … up` for
-          both.
+              Like `ip link add A netns N1 type veth peer name B netns N2`, then `ip link set … up` for
+              both.
 
-          Fails with `exists` where a name is taken, with `invalid` for both ends the same, and with
-          `gone` where a namespace was removed.
+              Fails with `exists` where a name is taken, with `invalid` for both ends the same, and with
+              `gone` where a namespace was removed.
 
-          Example:
+              Example:
 
-            let a = netns("a");
-            let b = netns("b");
-            veth(a["eth0"], b["eth0"], #{ mtu: 1400 });
-            a["eth0"].addr("10.0.0.1/24");
-            b["eth0"].addr("10.0.0.2/24");
-            assert(a.ping("10.0.0.2").ok);
-            assert(b["eth0"].mtu == 1400);
+                let a = netns("a");
+                let b = netns("b");
+                veth(a["eth0"], b["eth0"], #{ mtu: 1400 });
+                a["eth0"].addr("10.0.0.1/24");
+                b["eth0"].addr("10.0.0.2/24");
+                assert(a.ping("10.0.0.2").ok);
+                assert(b["eth0"].mtu == 1400);
 
-    "#]],
+        "#]],
     );
     piped(
         ":help undo\n:help :undo\n",
@@ -327,24 +329,24 @@ fn load_tells_the_line_of_an_error() {
             w,
             ":load good.rhai\ntwice(21)\n:history\n:load bad.rhai\n",
             expect![[r#"
-            $ topo repl
-            dev lo of h
-            42
-            [1] :load good.rhai
-            --- stderr
-            error: ping from netns `g`: expected an IP address such as "10.0.0.1" or "fd00::1", got 12
-             --> bad.rhai:4:7
-              |
-            4 |     h.ping(12);
-              |       ^^^^
-              |
-             ::: bad.rhai:7:1
-              |
-            7 | fails(g);
-              | ----- called from here
-            stopped at line 4 of standard input
-            --- exit code 1
-        "#]],
+                $ topo repl
+                dev lo of h
+                42
+                [1] :load good.rhai
+                --- stderr
+                error: ping from netns `g`: expected an IP address such as "10.0.0.1" or "fd00::1", or a netns or its name, got 12
+                 --> bad.rhai:4:7
+                  |
+                4 |     h.ping(12);
+                  |       ^^^^
+                  |
+                 ::: bad.rhai:7:1
+                  |
+                7 | fails(g);
+                  | ----- called from here
+                stopped at line 4 of standard input
+                --- exit code 1
+            "#]],
         );
         piped_in(
             w,

@@ -78,27 +78,30 @@ fn tab_lists_what_can_stand_at_the_cursor() {
             h           hash_of(    host        host_only(
 
             methods of a namespace: h.
-            bridge(       filter(       is_alive()    name          remove()      rules()
-            devs()        filters()     let_through(  neigh(        route(        snat(
-            dnat(         forward(      mappings()    neighs()      routes()      sysctl(
-            exec(         identity      masquerade(   ping(         rule(
+            bridge(       filters()     let_through(  neigh(        resolvers()   sees(         tcp(
+            devs()        forward(      mappings()    neighs()      route(        serve(        throughput(
+            dnat(         http(         masquerade(   ping(         routes()      snat(         trace(
+            exec(         identity      mtu(          remove()      rule(         start(        udp(
+            filter(       is_alive()    name          resolver(     rules()       sysctl(
 
             methods of a device: h["eth0"].
-            addr(        detach(      index        mac          name         ports()      up()
-            addrs()      down()       kernel_name  move_to(     netns        rename(
-            attach(      hairpin(     kind         mtu          owner        state
+            addr(        down()       kernel_name  mtu          port(        state
+            addrs()      fdb(         kind         name         ports()      up()
+            attach(      hairpin(     mac          netns        rename(      vlans()
+            detach(      index        move_to(     owner        shape(
 
             options: veth(h["a"], h["b"], #{
-            mac:        mtu:        peer_mac:   up:
+            mac:        mtu:        peer_mac:   port:       up:
 
             options that are not there yet: veth(h["a"], h["b"], #{ mtu: 1400, 
-            mac:        peer_mac:   up:
+            mac:        peer_mac:   port:       up:
 
             devices of the namespace: h["
             eth0  eth1  lo
 
             modules: import "
-            lan      network
+            bird      dns       lan       network   segment   wan
+            dhcp      expect    nat       router    topology
 
             commands: :
             :help     :load     :quit     :save     :time     :undo
