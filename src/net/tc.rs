@@ -77,6 +77,12 @@ impl Shape {
         self.delay_ns > 0 || self.jitter_ns > 0 || shares.iter().any(|share| *share > 0.0)
     }
 
+    /// Returns the rate alone, if it is all that is asked for beside a loss.
+    pub fn without_loss(&self) -> Option<Shape> {
+        let rest = Shape { loss: 0.0, ..*self };
+        (!rest.needs_netem()).then_some(rest)
+    }
+
     /// Returns how many packets `netem` holds: all that are under way during the longest delay, if they are short.
     fn netem_limit(&self) -> u32 {
         /// The kernel's own, of net/sched/sch_netem.c's users.

@@ -15,7 +15,7 @@ use super::units::Count;
 use super::veth::ip;
 use crate::lab::{DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, name};
 use crate::net::tc::{self, Root};
-use crate::net::{self, Shape};
+use crate::net::{self, Shape, nft};
 use crate::{step_identity, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -96,6 +96,9 @@ struct ShapeDev {
     dev: DevRef,
     shape: Option<Shape>,
     before: Option<Shape>,
+    /// The other end of the cable, where packets are lost on a kernel without `netem`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    far_end: Option<DevRef>,
 }
 
 impl ShapeDev {
@@ -104,8 +107,41 @@ impl ShapeDev {
             return Err(net::Error::new(self.doing(), libc::ENODEV));
         };
         let (netns, rtnl) = (kernel.netns(&self.dev.netns)?, kernel.rtnl(&self.dev.netns)?);
-        kernel.run(tc::set(&netns, &rtnl, link.index, link.mtu, shape))
+        match kernel.run(tc::set(&netns, &rtnl, link.index, link.mtu, shape)) {
+            Err(error) if error.is_unsupported() => {
+                let alone = shape.and_then(|shape| Some((shape.loss, shape.without_loss()?, self.far_end.as_ref()?)));
+                let Some((loss, rest, far_end)) = alone.filter(|(loss, ..)| *loss > 0.0) else { return Err(error) };
+                let rest = rest.rate_bits.is_some().then_some(rest);
+                kernel.run(tc::set(&netns, &rtnl, link.index, link.mtu, rest.as_ref()))?;
+                let (there, mark) = (kernel.netns(&far_end.netns)?, kernel.mark().to_string());
+                nft::drop_incoming(&there, &table_of(far_end), &mark, &name::kernel_name(&far_end.name), loss)
+            }
+            done => done.and_then(|()| self.lose_nothing(kernel)),
+        }
     }
+
+    /// Takes away what loses packets at the far end, if that is there.
+    fn lose_nothing(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if !self.is_lossy() {
+            return Ok(());
+        }
+        let Some(far_end) = &self.far_end else { return Ok(()) };
+        match kernel.netns(&far_end.netns) {
+            Ok(there) => nft::drop_nothing(&there, &table_of(far_end)),
+            Err(error) if error.is_gone() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Tells whether the shape loses packets, or the one before it.
+    fn is_lossy(&self) -> bool {
+        [&self.shape, &self.before].into_iter().flatten().any(|shape| shape.loss > 0.0)
+    }
+}
+
+/// Names the table that loses what comes in by a device.
+fn table_of(far_end: &DevRef) -> String {
+    format!("topo_loss-{}", far_end.index)
 }
 
 impl Step for ShapeDev {
@@ -159,8 +195,14 @@ impl Step for ShapeDev {
     fn advice(&self, refusal: &net::Error) -> Option<String> {
         if refusal.is_unsupported() {
             return Some(match self.shape {
+                Some(shape) if shape.without_loss().is_some() && self.far_end.is_none() => {
+                    "this kernel lacks netem: CONFIG_NET_SCH_NETEM, module `sch_netem`; without it packets are lost only on \
+                     cables of which the lab has both ends"
+                        .into()
+                }
                 Some(shape) if shape.needs_netem() => {
-                    "this kernel lacks netem: CONFIG_NET_SCH_NETEM, module `sch_netem`".into()
+                    "this kernel lacks netem: CONFIG_NET_SCH_NETEM, module `sch_netem`; `rate` and `loss` do without it"
+                        .into()
                 }
                 _ => "this kernel lacks tbf: CONFIG_NET_SCH_TBF, module `sch_tbf`".into(),
             });
@@ -172,6 +214,7 @@ impl Step for ShapeDev {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        self.lose_nothing(kernel)?;
         let Some(link) = kernel.link(&self.dev)? else { return Ok(()) };
         match tc::root(&kernel.netns(&self.dev.netns)?, link.index)? {
             // Others have put theirs in its place since.
@@ -184,16 +227,27 @@ impl Step for ShapeDev {
     fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
         let Some(link) = kernel.link(&self.dev)? else { return Ok(true) };
         let root = tc::root(&kernel.netns(&self.dev.netns)?, link.index)?;
-        Ok(self.shape.is_none() || matches!(root, Root::Ours(_)))
+        Ok(self.shape.is_none() || matches!(root, Root::Ours(_)) || loses_at_far_end(kernel, self.far_end.as_ref())?)
     }
 
+    // The table at the far end goes with the namespace there, but not with the device.
     fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
+        match &self.far_end {
+            Some(far_end) if self.is_lossy() => vec![&far_end.netns],
+            _ => vec![&self.dev.netns],
+        }
     }
 
     fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.dev)
+        let at_far_end = self.is_lossy() && self.far_end.is_some();
+        (!at_far_end).then_some(&self.dev)
     }
+}
+
+fn loses_at_far_end(kernel: &mut Kernel, far_end: Option<&DevRef>) -> net::Result<bool> {
+    let Some(far_end) = far_end else { return Ok(false) };
+    let there = kernel.netns(&far_end.netns)?;
+    nft::drops_incoming(&there, &table_of(far_end))
 }
 
 fn note(model: &mut Model, dev: &DevRef, shape: Option<Shape>) {
@@ -203,7 +257,14 @@ fn note(model: &mut Model, dev: &DevRef, shape: Option<Shape>) {
 }
 
 fn ask(lab: &mut Lab, entry: &DevEntry, shape: Option<Shape>, place: Place) -> Result<()> {
-    lab.ask(ShapeDev { dev: entry.dev.clone(), shape, before: entry.shape }, place)
+    let far_end = far_end(lab.model(), entry);
+    lab.ask(ShapeDev { dev: entry.dev.clone(), shape, before: entry.shape, far_end }, place)
+}
+
+/// Returns the other end of a cable that the lab has made.
+fn far_end(model: &Model, entry: &DevEntry) -> Option<DevRef> {
+    let peer = entry.peer?;
+    model.all_devs().find(|dev| dev.dev.no == peer).map(|dev| dev.dev.clone())
 }
 
 /// Returns a shape as a script writes it.
@@ -239,10 +300,12 @@ pub mod functions {
     /// hands over up to 64 KiB as one.
     ///
     /// Like `tc qdisc replace dev DEV root handle 55: tbf rate 10mbit …` for a rate alone; with anything else `… root handle 54:
-    /// netem delay 15ms …`, and `tbf` below it for the rate.
+    /// netem delay 15ms …`, and `tbf` below it for the rate. On a kernel without `netem`, a loss is what the other end of a cable
+    /// drops of what comes in, like `nft add rule netdev TABLE ingress numgen random mod 100 < 1 drop`.
     ///
     /// Fails with `invalid` for a value without its unit or out of its range, with `exists` where others have shaped the
-    /// device, and with `unsupported` where the kernel lacks CONFIG_NET_SCH_NETEM (CONFIG_NET_SCH_TBF for a rate).
+    /// device, and with `unsupported` where the kernel lacks CONFIG_NET_SCH_TBF for a rate, or CONFIG_NET_SCH_NETEM for anything
+    /// but a rate and a loss.
     ///
     /// ```rhai
     /// let h = netns("h1");
@@ -311,18 +374,27 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let entry = dev.existing(lab)?;
             let doing = format!("look at the shape of {}", dev.shown());
+            let far_end = far_end(lab.model(), &entry);
             let (kernel, _) = lab.settled()?;
             let netns = kernel.netns(&entry.dev.netns).map_err(|source| Error::kernel(&doing, &source))?;
             let root = tc::root(&netns, entry.dev.index).map_err(|source| Error::kernel(&doing, &source))?;
-            Ok(match root {
-                Root::Ours(now) => {
-                    // What was left to us is not shown.
-                    let asked = entry.shape.unwrap_or(now);
-                    let now = Shape { burst_bytes: asked.burst_bytes, limit_packets: asked.limit_packets, ..now };
-                    shown(&now).into()
+            let lost = match &entry.shape {
+                Some(asked) if asked.loss > 0.0 => {
+                    let at_far_end = loses_at_far_end(kernel, far_end.as_ref());
+                    at_far_end.map_err(|source| Error::kernel(&doing, &source))?.then_some(asked.loss)
                 }
-                _ => Dynamic::UNIT,
-            })
+                _ => None,
+            };
+            let now = match root {
+                Root::Ours(now) => now,
+                _ if lost.is_some() => Shape::default(),
+                _ => return Ok(Dynamic::UNIT),
+            };
+            // What was left to us is not shown.
+            let asked = entry.shape.unwrap_or(now);
+            let loss = lost.unwrap_or(now.loss);
+            let now = Shape { burst_bytes: asked.burst_bytes, limit_packets: asked.limit_packets, loss, ..now };
+            Ok(shown(&now).into())
         })
     }
 }

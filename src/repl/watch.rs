@@ -53,8 +53,9 @@ impl Watch {
                 continue;
             }
             let (above, all) = (self.above.clone(), self.seen.clone());
+            // Now: one that has ended has no command line any more.
+            let line = command_of(process.pid);
             let watch = move || {
-                let line = command_of(process.pid);
                 let ended = process::wait_over(process);
                 all.lock().unwrap_or_else(PoisonError::into_inner).remove(&(process.pid, process.start));
                 if ended.is_ok() {

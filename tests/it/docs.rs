@@ -213,6 +213,21 @@ fn every_block_of_the_guide_to_topologies_runs() {
     });
 }
 
+/// The scripts of the guide to tests are files of tests that pass.
+#[test]
+fn every_block_of_the_guide_to_tests_passes() {
+    let blocks: Vec<Block> =
+        blocks(&read("docs/testing.md")).into_iter().filter(|block| block.kind == "rhai").collect();
+    assert!(blocks.len() >= 4, "{} blocks", blocks.len());
+    in_used_world(|world| {
+        for (number, block) in blocks.iter().enumerate() {
+            world.write(&format!("tests/{number}.rhai"), &block.text);
+        }
+        let ran = world.topo(&["test", "--no-skip"]).ok();
+        ran.says(&format!("{} passed", blocks.len()));
+    });
+}
+
 /// The reference's blocks are tested above; the architecture has none that run.
 #[test]
 fn links_in_the_pages_lead_somewhere() {
@@ -221,6 +236,7 @@ fn links_in_the_pages_lead_somewhere() {
         "CHANGELOG.md",
         "docs/architecture.md",
         "docs/reference.md",
+        "docs/testing.md",
         "docs/topologies.md",
         "docs/tutorial.md",
         "benches/README.md",

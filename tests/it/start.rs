@@ -1,5 +1,7 @@
 //! Processes that run beside the script: they stay with the lab, and end with it, however it ends.
 
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
 use super::stage::{KILLED, build, in_used_user_world, in_used_world};
@@ -173,6 +175,7 @@ fn a_log_is_followed() {
         w.topo(&["down", "lab"]).ok();
         build(w, "lab", r#"netns("h").start("echo one; exec sleep 1000");"#).ok();
         let following = w.start_topo(&["logs", "lab", "--follow"]);
+        following.wait_for_output("one", Duration::from_secs(60));
         w.topo(&["down", "lab"]).ok();
         following.wait().ok();
         w.run("rm go").ok();

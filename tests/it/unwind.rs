@@ -105,7 +105,7 @@ fn workflows() -> Vec<Case> {
 fn examples() -> Vec<Case> {
     let by_library = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains("\nimport \""));
     let scripts = scripts_in("examples").into_iter();
-    scripts.map(|path| Case { stride: if by_library(&path) { 5 } else { 1 }, ..Case::file(path) }).collect()
+    scripts.map(|path| Case { stride: if by_library(&path) { 8 } else { 1 }, ..Case::file(path) }).collect()
 }
 
 fn every_step() -> Case {

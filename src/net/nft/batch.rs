@@ -319,7 +319,7 @@ impl Batch {
         Ok(())
     }
 
-    fn push(&mut self, doing: String, family: Family, message: NfTablesMessage, flags: u16) -> &mut Batch {
+    pub(super) fn push(&mut self, doing: String, family: Family, message: NfTablesMessage, flags: u16) -> &mut Batch {
         let bytes = nfnl::frame(nfnl::message(family, message), flags);
         self.messages.push(Message { doing, bytes, elements: None });
         self
@@ -341,7 +341,7 @@ fn word(has_data: bool) -> &'static str {
     if has_data { "map" } else { "set" }
 }
 
-fn chain_attributes(table: &str, name: &str) -> Vec<ChainAttribute> {
+pub(super) fn chain_attributes(table: &str, name: &str) -> Vec<ChainAttribute> {
     vec![ChainAttribute::Table(table.to_string()), ChainAttribute::Name(name.to_string())]
 }
 

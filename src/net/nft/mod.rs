@@ -7,6 +7,7 @@
 //! | `set` | sets and maps with typed keys |
 //! | `list` | what the kernel has |
 //! | `foreign` | firewalls of others that drop forwarded packets, and rules in them that let ours through |
+//! | `loss` | packets that are dropped by chance |
 //! | `legacy` | the same question to ip_tables, which nf_tables knows nothing of |
 //! | `expr`, `encode`, `decode` | the kernel's own form of a rule, there and back |
 
@@ -17,6 +18,7 @@ mod expr;
 mod foreign;
 mod legacy;
 mod list;
+mod loss;
 #[cfg(test)]
 mod refused;
 mod rule;
@@ -41,6 +43,7 @@ pub use list::{
     Counter, ListedRule, RuleRef, Ruleset, SetWithElements, elements, list, list_chains, list_rules, list_sets,
     list_tables, rules_with_comment,
 };
+pub use loss::{drop_incoming, drop_nothing, drops_incoming};
 pub use rule::{Action, CtState, DnatKey, L4Proto, Match, PortRange, Rule};
 pub use set::{Element, Field, Set, Value};
 
