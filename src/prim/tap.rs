@@ -207,7 +207,7 @@ pub mod functions {
     ///
     /// Like `ip tuntap add dev NAME mode tun`, then `ip link set … up`.
     ///
-    /// Fails as `tap` does.
+    /// Fails with what `tap` fails with.
     ///
     /// ```rhai
     /// let h = netns("h1");

@@ -200,7 +200,7 @@ pub mod functions {
     ///
     /// Like `ip link add NAME type gretap local IP remote IP`, then `ip link set … up`; over IPv6 `type ip6gretap`.
     ///
-    /// Fails as `gre` does.
+    /// Fails with what `gre` fails with.
     ///
     /// ```rhai
     /// let a = netns("a");
@@ -271,7 +271,7 @@ pub mod functions {
     ///
     /// Like `ip link add NAME type sit local IP remote IP`, then `ip link set … up`.
     ///
-    /// Fails as `ipip` does; the kernel's option is CONFIG_IPV6_SIT.
+    /// Fails with what `ipip` fails with; the kernel's option is CONFIG_IPV6_SIT.
     ///
     /// ```rhai
     /// let a = netns("a");

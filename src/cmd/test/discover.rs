@@ -229,13 +229,13 @@ mod tests {
     fn tests_are_functions_of_that_name() {
         let file = file(
             "/* fn test_no() {} */\nlet x = \"fn test_no() {}\";\n/// One. And more.\nfn test_a() {\n}\nfn helper(x) { x }\n\n\
-             private fn test_b() { veth(\"a\", \"a\"); //~ invalid: both\n}\nfn setup() {}\nfn teardown(x) {}\n",
+             private fn test_b() {\nveth(\"a\", \"a\"); //~ invalid: both\n}\nfn setup() {}\nfn teardown(x) {}\n",
         );
         let names: Vec<(&str, usize, &str)> =
             file.tests.iter().map(|test| (test.name.as_str(), test.line, test.about.as_str())).collect();
         assert_eq!(names, [("test_a", 4, "One."), ("test_b", 8, "")]);
         assert_eq!((file.setup, file.teardown), (true, false));
-        let mark = Mark { line: 8, kind: "invalid".into(), text: "both".into() };
+        let mark = Mark { line: 9, kind: "invalid".into(), text: "both".into() };
         assert_eq!(file.tests[1].marks, [mark]);
     }
 
@@ -244,7 +244,7 @@ mod tests {
         assert!(file("fn test_a( {").broken.is_some());
         let says = |text: &str| file(text).broken.expect("broken").message;
         assert_eq!(says("fn test_a(x) {}"), "test `test_a` has parameters");
-        assert_eq!(says("fn a() { //~ x: y\n}\nfn test_a() {}"), "a mark outside of a test");
-        assert_eq!(says("fn test_a() { //~ x\n}"), "a mark without a text");
+        assert_eq!(says("fn a() {\n1 //~ x: y\n}\nfn test_a() {}"), "a mark outside of a test");
+        assert_eq!(says("fn test_a() {\n1 //~ x\n}"), "a mark without a text");
     }
 }
