@@ -95,7 +95,8 @@ fn one_that_leaves_something() {
     as_root(|w| {
         let body = r#"host.exec("ip link add left0 type bridge; ip netns add foo; sysctl -qw net.ipv4.ip_forward=1");
             host.exec("ip route add blackhole 10.9.0.0/16; ip rule add priority 77 table 7; ip addr add 10.8.0.1/32 dev lo");
-            host.exec("nft add table ip foo; env -u TOPO_MARK setsid sleep 999 >/dev/null 2>&1 & :");"#;
+            host.exec("nft add table ip foo; env -u TOPO_MARK setsid sleep 999 >/dev/null 2>&1 & "
+                + "until grep -qx sleep /proc/$!/comm; do :; done");"#;
         let row = fails(w, body, &[], "leak", "the host isn't as before the test");
         let (_, said) = first_error(&row);
         for left in [
