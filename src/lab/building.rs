@@ -16,7 +16,7 @@ use super::event::{CheckResult, Event, Listener};
 use super::journal::{Asked, Journal};
 use super::kernel::Kernel;
 use super::loops::{self, Cable};
-use super::model::{Model, NetnsRef};
+use super::model::{DevEntry, DevRef, Model, NetnsRef};
 use super::name;
 use super::place::Place;
 use super::state::{self, LabDir, LabKind, Record, StateDir, Status, Tie};
@@ -208,6 +208,9 @@ impl Lab {
     pub fn ask(&mut self, step: impl Step + 'static, place: Place) -> Result<()> {
         self.take_name()?;
         step.plan(&mut self.model)?;
+        if step.makes_netns().is_some() {
+            self.kernel.order_netns();
+        }
         self.pending.push(Asked { no: self.next_step, step: Box::new(step), place });
         self.next_step += 1;
         Ok(())
@@ -329,14 +332,17 @@ impl Lab {
 
     fn apply(&mut self, upto: usize) -> std::result::Result<(), (usize, Error)> {
         let steps = &self.pending[..upto];
-        let netns: Vec<usize> = (0..upto).filter(|at| steps[*at].step.makes_netns().is_some()).collect();
-        if let Some(first) = netns.first() {
-            undo::prepare_dir(&self.kernel, &self.state).map_err(|error| (*first, error))?;
+        if let Some(first) = steps.iter().position(|asked| asked.step.makes_netns().is_some()) {
+            undo::prepare_dir(&self.kernel, &self.state).map_err(|error| (first, error))?;
         }
-        self.kernel.start_making(netns.len());
         let done = apply_in_order(steps, &mut self.kernel, &mut self.listener);
         self.kernel.stop_making();
-        done
+        if done.is_err() {
+            self.kernel.drop_waiting();
+            return done;
+        }
+        fence(steps, &mut self.kernel, &self.model)
+            .map_err(|source| (upto.saturating_sub(1), Error::kernel("wait for the links", &source)))
     }
 
     /// Undoes the pending steps from `from` up to `ready`: some were applied, the one at `from`, refused with an error of
@@ -470,32 +476,50 @@ impl Lab {
     }
 }
 
-/// Applies `steps` one after the other. A bridge comes up as late as nothing can tell: a port costs far more in one
-/// that is up, since each makes the kernel look at all the others.
+/// Applies `steps` in order; what goes over one socket after the other goes together. A bridge comes up as late as nothing can
+/// tell: a port costs far more in one that is up, since each makes the kernel look at all the others.
 fn apply_in_order(
     steps: &[Asked],
     kernel: &mut Kernel,
     listener: &mut Listener,
 ) -> std::result::Result<(), (usize, Error)> {
-    let mut waiting: Vec<(usize, Finish)> = Vec::new();
+    let mut waiting: Vec<(usize, Finish<'_>)> = Vec::new();
+    let blame = |(at, source): (usize, net::Error)| (at, refused(&steps[at], &source));
     for (at, asked) in steps.iter().enumerate() {
         if net::signal::caught().is_some() {
+            kernel.flush().map_err(blame)?;
             return Err((at, refused(asked, &net::Error::new(asked.step.doing(), libc::EINTR))));
         }
         let (now, later): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(_, finish)| asked.step.needs_finished(finish.netns));
+            waiting.into_iter().partition(|(_, finish)| asked.step.needs_finished(finish.netns.no));
         waiting = later;
-        for (since, finish) in now {
-            (finish.work)(kernel).map_err(|source| (since, refused(&steps[since], &source)))?;
-        }
+        finish(now, kernel).map_err(blame)?;
         listener(&asked.event(false));
-        asked.step.apply(kernel).map_err(|source| (at, refused(asked, &source)))?;
+        match asked.step.requests(kernel) {
+            Ok(Some(requests)) => {
+                for (netns, request) in requests {
+                    kernel.queue(at, netns, request).map_err(blame)?;
+                }
+            }
+            made_otherwise => {
+                // What came before is made by then, or refused first.
+                kernel.flush().map_err(blame)?;
+                made_otherwise.and_then(|_| asked.step.apply(kernel)).map_err(|source| blame((at, source)))?;
+            }
+        }
         waiting.extend(asked.step.finish().map(|finish| (at, finish)));
     }
-    for (since, finish) in waiting {
-        (finish.work)(kernel).map_err(|source| (since, refused(&steps[since], &source)))?;
+    finish(waiting, kernel).map_err(blame)?;
+    kernel.flush().map_err(blame)
+}
+
+fn finish(finishes: Vec<(usize, Finish<'_>)>, kernel: &mut Kernel) -> std::result::Result<(), (usize, net::Error)> {
+    for (at, finish) in finishes {
+        for request in finish.requests {
+            kernel.queue(at, finish.netns, request)?;
+        }
     }
-    fence(steps, kernel).map_err(|source| (steps.len().saturating_sub(1), Error::kernel("wait for the links", &source)))
+    Ok(())
 }
 
 fn refused(asked: &Asked, source: &net::Error) -> Error {
@@ -506,13 +530,26 @@ fn refused(asked: &Asked, source: &net::Error) -> Error {
     }
 }
 
-/// Asks for every link that was made, which makes the kernel do the work that waits for its link-watch worker: a first
-/// ping then answers in milliseconds (net/core/link_watch.c). Then waits for the addresses that another worker sees to.
-fn fence(steps: &[Asked], kernel: &mut Kernel) -> net::Result<()> {
+/// Sees to the carriers that came and went: without that the kernel does it some moments later, and a first packet is lost. First
+/// to those of plain devices, then to those of bridges, which follow from their ports', then to those of what is on top. Then
+/// waits for the addresses that another worker sees to.
+fn fence(steps: &[Asked], kernel: &mut Kernel, model: &Model) -> net::Result<()> {
     const WORKER: Duration = Duration::from_secs(2);
-    for dev in steps.iter().flat_map(|asked| asked.step.makes_devs()) {
-        kernel.link(dev)?;
+    let mut woken: BTreeMap<(u8, u32), &DevRef> = BTreeMap::new();
+    for dev in steps.iter().flat_map(|asked| asked.step.wakes()) {
+        let entry = model.dev(dev.no);
+        woken.insert((entry.map_or(0, DevEntry::carrier_rank), dev.no), dev);
+        let bridge = entry.and_then(|entry| model.dev(entry.controller?));
+        woken.extend(bridge.map(|bridge| ((bridge.carrier_rank(), bridge.dev.no), &bridge.dev)));
     }
+    for dev in woken.into_values() {
+        match kernel.queue(0, &dev.netns, net::link::touch_request(dev.index)) {
+            // One whose namespace has gone meanwhile has no carrier.
+            Err((_, error)) if !error.is_gone() => return Err(error),
+            _ => {}
+        }
+    }
+    kernel.flush().map_err(|(_, error)| error)?;
     let mut later: BTreeMap<u32, (&NetnsRef, Vec<IpAddr>)> = BTreeMap::new();
     for (at, ip) in steps.iter().filter_map(|asked| asked.step.works_later()) {
         later.entry(at.no).or_insert((at, Vec::new())).1.push(ip);

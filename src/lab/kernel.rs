@@ -1,6 +1,6 @@
 //! The lab's hands: open namespaces and sockets, by the numbers that steps use, on one runtime.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,15 +12,27 @@ use super::model::{DevRef, NetnsAt, NetnsRef, ProcessRef, Resolver};
 use super::name;
 use super::state::StateDir;
 use super::store::Store;
-use crate::net::{self, Entry, Load, Netns, NetnsDir, NetnsId, NetnsMaker, Rtnl};
+use crate::net::{self, Entry, Load, Netns, NetnsDir, NetnsId, NetnsMaker, Request, Rtnl, Sender};
 
-/// How many namespaces are kept open at a time: far below the usual limit of 1024 file descriptors, two for each.
+/// How many namespaces are kept open at a time: far below the usual limit of 1024 file descriptors, three for each.
 const OPEN_MAX: usize = 200;
+/// How many requests wait at most.
+const WAITING_MAX: usize = 64;
 
 struct Open {
-    no: u32,
     netns: Netns,
     rtnl: Option<Rc<Rtnl>>,
+    sender: Option<Sender>,
+    /// When it was last asked for.
+    used: u64,
+}
+
+/// Requests that go over one socket, and have not gone yet.
+struct Waiting {
+    netns: NetnsRef,
+    /// The steps that they are of.
+    steps: Vec<usize>,
+    requests: Vec<Request>,
 }
 
 /// The kernel as steps work on it.
@@ -30,7 +42,10 @@ pub struct Kernel {
     dir: NetnsDir,
     mark: String,
     state: Option<StateDir>,
-    open: VecDeque<Open>,
+    open: HashMap<u32, Open>,
+    /// Counts what is asked of `open`.
+    clock: u64,
+    waiting: Option<Waiting>,
     maker: Option<NetnsMaker>,
     expect_gone: Vec<DevRef>,
     exact: bool,
@@ -51,7 +66,9 @@ impl Kernel {
             dir: NetnsDir::system(),
             mark: mark.to_string(),
             state: None,
-            open: VecDeque::new(),
+            open: HashMap::new(),
+            clock: 0,
+            waiting: None,
             maker: None,
             expect_gone: Vec::new(),
             exact: false,
@@ -150,32 +167,83 @@ impl Kernel {
 
     /// Returns a socket in the namespace `at`.
     pub fn rtnl(&mut self, at: &NetnsRef) -> net::Result<Rc<Rtnl>> {
-        // At the back then, where it is looked for next.
-        self.opened(at)?;
-        let _entered = self.runtime.enter();
-        match self.open.back_mut() {
-            Some(open) => match &open.rtnl {
-                Some(rtnl) => Ok(rtnl.clone()),
-                None => {
-                    let rtnl = Rc::new(Rtnl::open(&open.netns)?);
-                    open.rtnl = Some(rtnl.clone());
-                    Ok(rtnl)
-                }
-            },
-            None => Err(net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT)),
+        let runtime = self.runtime.handle().clone();
+        let open = self.opened(at)?;
+        if let Some(rtnl) = &open.rtnl {
+            return Ok(rtnl.clone());
+        }
+        let _entered = runtime.enter();
+        let rtnl = Rc::new(Rtnl::open(&open.netns)?);
+        open.rtnl = Some(rtnl.clone());
+        Ok(rtnl)
+    }
+
+    /// Sends requests now, each over a socket in its namespace.
+    pub fn send<'a>(&mut self, requests: impl IntoIterator<Item = (&'a NetnsRef, Request)>) -> net::Result<()> {
+        let queued = requests.into_iter().try_for_each(|(at, request)| self.queue(0, at, request));
+        match queued.and_then(|()| self.flush()) {
+            Err((_, error)) => {
+                self.drop_waiting();
+                Err(error)
+            }
+            Ok(()) => Ok(()),
         }
     }
 
-    fn opened(&mut self, at: &NetnsRef) -> net::Result<&Open> {
-        if let Some(position) = self.open.iter().position(|open| open.no == at.no) {
-            if let Some(open) = self.open.remove(position) {
-                self.open.push_back(open);
-            }
-        } else {
+    /// Puts a request of the step numbered `step` with those that wait. A failure is that of the step whose number it bears.
+    ///
+    /// In a namespace that others share, what follows the making of a link waits until that is known to have gone well: there the
+    /// link of that number may be a stranger's.
+    pub(super) fn queue(
+        &mut self,
+        step: usize,
+        at: &NetnsRef,
+        request: Request,
+    ) -> std::result::Result<(), (usize, net::Error)> {
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.netns.no != at.no) {
+            self.flush()?;
+        }
+        let make = || Waiting { netns: at.clone(), steps: Vec::new(), requests: Vec::new() };
+        let waiting = self.waiting.get_or_insert_with(make);
+        let must_be_known = !at.made && request.makes_link();
+        waiting.steps.push(step);
+        waiting.requests.push(request);
+        if must_be_known || waiting.requests.len() >= WAITING_MAX { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends what waits.
+    pub(super) fn flush(&mut self) -> std::result::Result<(), (usize, net::Error)> {
+        let Some(waiting) = self.waiting.take() else { return Ok(()) };
+        let first = waiting.steps.first().copied().unwrap_or(0);
+        let sender = self.sender(&waiting.netns).map_err(|error| (first, error))?;
+        sender.send(&waiting.requests).map_err(|(at, error)| (waiting.steps.get(at).copied().unwrap_or(first), error))
+    }
+
+    /// Drops what waits, where it shall not be made any more.
+    pub(super) fn drop_waiting(&mut self) {
+        self.waiting = None;
+    }
+
+    fn sender(&mut self, at: &NetnsRef) -> net::Result<&mut Sender> {
+        let open = self.opened(at)?;
+        let sender = match open.sender.take() {
+            Some(sender) => sender,
+            None => Sender::open(&open.netns)?,
+        };
+        Ok(open.sender.insert(sender))
+    }
+
+    fn opened(&mut self, at: &NetnsRef) -> net::Result<&mut Open> {
+        if !self.open.contains_key(&at.no) {
             let netns = self.find(at)?;
             self.keep(at, netns);
         }
-        self.open.back().ok_or_else(|| net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT))
+        self.clock += 1;
+        let used = self.clock;
+        let open = self.open.get_mut(&at.no);
+        let open = open.ok_or_else(|| net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT))?;
+        open.used = used;
+        Ok(open)
     }
 
     fn find(&self, at: &NetnsRef) -> net::Result<Netns> {
@@ -200,14 +268,24 @@ impl Kernel {
     /// Keeps a namespace open under its number.
     pub fn keep(&mut self, at: &NetnsRef, netns: Netns) {
         if self.open.len() >= OPEN_MAX {
-            self.open.pop_front();
+            self.close_some();
         }
-        self.open.push_back(Open { no: at.no, netns, rtnl: None });
+        self.clock += 1;
+        self.open.insert(at.no, Open { netns, rtnl: None, sender: None, used: self.clock });
+    }
+
+    /// Closes the quarter of the namespaces that were not asked for the longest.
+    fn close_some(&mut self) {
+        let mut used: Vec<u64> = self.open.values().map(|open| open.used).collect();
+        let quarter = used.len() / 4;
+        let (_, oldest_kept, _) = used.select_nth_unstable(quarter);
+        let oldest_kept = *oldest_kept;
+        self.open.retain(|_, open| open.used >= oldest_kept);
     }
 
     /// Lets go of a namespace, so that the kernel can free it.
     pub fn forget(&mut self, at: &NetnsRef) {
-        self.open.retain(|open| open.no != at.no);
+        self.open.remove(&at.no);
     }
 
     /// Lets aborted socket tasks end, which closes their sockets: an open socket keeps its namespace alive.
@@ -219,12 +297,12 @@ impl Kernel {
         });
     }
 
-    /// Starts making `count` namespaces beside what this thread does.
-    pub fn start_making(&mut self, count: usize) {
-        self.maker = (count > 1).then(|| NetnsMaker::start(&self.mark, count));
+    /// Begins to make one more namespace beside what this thread does.
+    pub fn order_netns(&mut self) {
+        self.maker.get_or_insert_with(|| NetnsMaker::start(&self.mark)).order();
     }
 
-    /// Returns a new namespace: the next one of those being made, or one made now.
+    /// Returns a new namespace: the next one of those ordered, or one made now.
     pub fn new_netns(&mut self) -> net::Result<Netns> {
         match &mut self.maker {
             Some(maker) => maker.next(),

@@ -50,7 +50,7 @@ pub use processes::{LogView, ProcessFiles, ProcessView, Watched, logs_of, watch_
 pub use repair::{drift, repair};
 pub use sandbox::{Inside, Private, can_build_here, enter};
 pub use state::{LabDir, LabKind, Record, Scratch, StateDir, Status, Tie, boot_id, now};
-pub use step::{Finish, ReadStep, Step, Steps, Work};
+pub use step::{Finish, ReadStep, Requests, Step, Steps};
 pub use store::{LocalStore, Store};
 pub use traces::Traces;
 pub use view::{DevView, LabView, NetnsView, Summary, netns_of, summary, view};

@@ -190,6 +190,16 @@ impl DevEntry {
             shape: None,
         }
     }
+
+    /// Returns when its carrier is seen to, among those of one settling: a bridge's follows from those of its ports, and that of a
+    /// device on top from the one below.
+    pub(super) fn carrier_rank(&self) -> u8 {
+        match self.kind.as_str() {
+            _ if self.parent.is_some() => 2,
+            "bridge" | "bond" => 1,
+            _ => 0,
+        }
+    }
 }
 
 /// What a lab holds.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::error::{Error, Kind, Result};
 use super::kernel::Kernel;
 use super::model::{DevRef, Model, NetnsRef, TableRef};
-use crate::net;
+use crate::net::{self, Request};
 
 /// One change of the kernel.
 ///
@@ -42,8 +42,17 @@ pub trait Step: Debug {
     fn hides_what_follows(&self) -> bool {
         false
     }
-    /// Makes the change.
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()>;
+    /// Returns the change as requests, where it is nothing but these: they are sent along with those of the steps beside it.
+    fn requests(&self, _kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+        Ok(None)
+    }
+    /// Makes the change; for a step without `requests`.
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        match self.requests(kernel)? {
+            Some(requests) => kernel.send(requests),
+            None => Ok(()),
+        }
+    }
     /// Tells whether the kernel makes the change in one operation: refused with "exists", nothing of it was made, and what
     /// is there is another's.
     fn is_one_operation(&self) -> bool {
@@ -65,7 +74,7 @@ pub trait Step: Debug {
         Ok(true)
     }
     /// Returns what is left to do after `apply` and can wait until the settling's other links are in, if anything is.
-    fn finish(&self) -> Option<Finish> {
+    fn finish(&self) -> Option<Finish<'_>> {
         None
     }
     /// Tells whether unfinished work in the namespace `no` must be done before this step is applied.
@@ -79,6 +88,11 @@ pub trait Step: Debug {
     /// Returns the devices that the step makes.
     fn makes_devs(&self) -> Vec<&DevRef> {
         Vec::new()
+    }
+    /// Returns the devices whose carrier the step may change and has not seen to: they are at the end of the settling, and so are
+    /// the bridges that they are ports of.
+    fn wakes(&self) -> Vec<&DevRef> {
+        self.makes_devs()
     }
     /// Returns the table that the step makes.
     fn makes_table(&self) -> Option<TableRef> {
@@ -100,16 +114,16 @@ pub trait Step: Debug {
     }
 }
 
-/// Work put off to the end of a settling: a bridge that comes up once its ports are in.
-pub struct Finish {
-    /// The number of the namespace that it is in.
-    pub netns: u32,
-    /// The work.
-    pub work: Work,
-}
+/// Requests, each with the namespace over whose socket it goes.
+pub type Requests<'a> = Vec<(&'a NetnsRef, Request)>;
 
-/// Work on the kernel that is done once.
-pub type Work = Box<dyn FnOnce(&mut Kernel) -> net::Result<()>>;
+/// What is put off to the end of a settling: a bridge comes up once its ports are in.
+pub struct Finish<'a> {
+    /// The namespace over whose socket the requests go.
+    pub netns: &'a NetnsRef,
+    /// The requests.
+    pub requests: Vec<Request>,
+}
 
 /// Reads a step of one sort back from its fields.
 pub type ReadStep = fn(Value) -> serde_json::Result<Box<dyn Step>>;

@@ -10,7 +10,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::Serialize;
 
 use super::rtnl::NEW;
-use super::{Error, Result, Rtnl};
+use super::{Error, Request, Result, Rtnl};
 
 /// An address of a link as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -50,6 +50,11 @@ pub struct AddrOptions {
 /// Like `ip address add NET broadcast + dev LINK`. EEXIST if the link has it, ENODEV if there is no such link, EACCES
 /// ("IPv6 is disabled on this device") for IPv6 where it is switched off.
 pub async fn add(rtnl: &Rtnl, index: u32, net: IpNetwork, options: &AddrOptions) -> Result<()> {
+    rtnl.send(add_request(index, net, options)).await
+}
+
+/// Returns the request of `add`.
+pub fn add_request(index: u32, net: IpNetwork, options: &AddrOptions) -> Request {
     let mut message = message(index, net, options.peer.unwrap_or(net.ip()));
     if let (IpNetwork::V4(net), None) = (net, options.peer) {
         message.attributes.extend(broadcast(net).map(AddressAttribute::Broadcast));
@@ -64,7 +69,7 @@ pub async fn add(rtnl: &Rtnl, index: u32, net: IpNetwork, options: &AddrOptions)
     if options.protocol != 0 {
         message.attributes.push(AddressAttribute::Protocol(AddressProtocol::from(options.protocol)));
     }
-    rtnl.change(&format!("add address {net} to link {index}"), RouteNetlinkMessage::NewAddress(message), NEW).await
+    Request::new(format!("add address {net} to link {index}"), RouteNetlinkMessage::NewAddress(message), NEW)
 }
 
 /// Deletes an address. With the first one of an IPv4 network the kernel also deletes the others of that network, unless

@@ -8,7 +8,7 @@ use netlink_packet_route::link::{
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::NEW;
-use super::{NewLink, Result, Rtnl, VlanProtocol};
+use super::{NewLink, Request, Result, Rtnl, VlanProtocol};
 
 /// The options of a bridge; what is `None` is left as the kernel has it. Times are rounded up to 10 ms, and
 /// may be read back as less where the kernel's own clock is coarser.
@@ -137,9 +137,14 @@ impl Bridge {
 ///
 /// Like `ip link add NAME type bridge`. EEXIST if the name or number is taken.
 pub async fn add_bridge(rtnl: &Rtnl, link: &NewLink<'_>, options: &BridgeOptions) -> Result<()> {
+    rtnl.send(bridge_request(link, options)).await
+}
+
+/// Returns the request of `add_bridge`.
+pub fn bridge_request(link: &NewLink<'_>, options: &BridgeOptions) -> Request {
     let mut message = link.message();
     message.attributes.push(bridge_info(options));
-    rtnl.change(&format!("add bridge `{}`", link.name), RouteNetlinkMessage::NewLink(message), NEW).await
+    Request::new(format!("add bridge `{}`", link.name), RouteNetlinkMessage::NewLink(message), NEW)
 }
 
 /// Changes the options of a bridge.
@@ -147,10 +152,15 @@ pub async fn add_bridge(rtnl: &Rtnl, link: &NewLink<'_>, options: &BridgeOptions
 /// Like `ip link set NAME type bridge`. ERANGE for a time out of its range, which for `forward_delay_ms` depends on
 /// whether the spanning tree is on beforehand; EOPNOTSUPP for what the kernel lacks.
 pub async fn set_bridge(rtnl: &Rtnl, index: u32, options: &BridgeOptions) -> Result<()> {
+    rtnl.send(set_bridge_request(index, options)).await
+}
+
+/// Returns the request of `set_bridge`.
+pub fn set_bridge_request(index: u32, options: &BridgeOptions) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.push(bridge_info(options));
-    rtnl.change(&format!("set bridge {index}"), RouteNetlinkMessage::NewLink(message), 0).await
+    Request::new(format!("set bridge {index}"), RouteNetlinkMessage::NewLink(message), 0)
 }
 
 fn bridge_info(options: &BridgeOptions) -> LinkAttribute {

@@ -37,6 +37,15 @@ pub fn points() -> u64 {
     0
 }
 
+/// Tells whether a point is armed that kills: what is else done at once is then done one by one, so that the process can end in
+/// between as it can between any two of many.
+pub(crate) fn kills() -> bool {
+    #[cfg(debug_assertions)]
+    return counter::kills();
+    #[cfg(not(debug_assertions))]
+    false
+}
+
 /// Passes a point before a change of the kernel, which fails or kills if it is the armed one.
 #[cfg(debug_assertions)]
 pub(crate) fn point(doing: &str) -> Result<()> {
@@ -85,6 +94,10 @@ mod counter {
 
     pub(super) fn counts_files() -> bool {
         COUNTS_FILES.load(SeqCst)
+    }
+
+    pub(super) fn kills() -> bool {
+        KILLS.load(SeqCst) && ARMED.load(SeqCst) != 0
     }
 
     pub(super) fn points() -> u64 {

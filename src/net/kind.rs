@@ -9,7 +9,7 @@ use netlink_packet_route::link::{
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::NEW;
-use super::{Bond, IpvlanMode, MacvlanMode, Netns, NewLink, Result, Rtnl, Tunnel, VlanProtocol, Vxlan};
+use super::{Bond, IpvlanMode, MacvlanMode, Netns, NewLink, Request, Result, Rtnl, Tunnel, VlanProtocol, Vxlan};
 
 /// The kind of a link, and what it is made with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,6 +162,11 @@ pub async fn add_link(
     below: Option<u32>,
     kind: &LinkKind,
 ) -> Result<()> {
+    rtnl.send(link_request(link, netns, below, kind)).await
+}
+
+/// Returns the request of `add_link`.
+pub fn link_request(link: &NewLink<'_>, netns: &Netns, below: Option<u32>, kind: &LinkKind) -> Request {
     let mut message = link.message();
     if kind.shares_mac() || kind.has_no_mac() {
         message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::Address(_)));
@@ -173,7 +178,7 @@ pub async fn add_link(
     message.attributes.push(LinkAttribute::LinkInfo(kind.info(below)));
     let on = below.map_or(String::new(), |below| format!(" on link {below}"));
     let doing = format!("add {} `{}`{on}", kind.kind(), link.name);
-    rtnl.change(&doing, RouteNetlinkMessage::NewLink(message), NEW).await
+    Request::new(doing, RouteNetlinkMessage::NewLink(message), NEW).keeping(netns)
 }
 
 #[cfg(test)]

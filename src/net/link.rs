@@ -12,11 +12,11 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::Serialize;
 
-pub use super::bridge::{Bridge, BridgeOptions, Port, PortOptions, add_bridge, set_bridge, set_port};
-pub use super::kind::add_link;
+pub use super::bridge::{Bridge, BridgeOptions, Port, PortOptions, add_bridge, bridge_request, set_bridge, set_bridge_request, set_port};
+pub use super::kind::{add_link, link_request};
 use super::rtnl::{NEW, raw_attribute};
-pub use super::veth::{VethEnd, add_veth};
-use super::{Error, Mac, Netns, Result, Rtnl};
+pub use super::veth::{VethEnd, add_veth, veth_request};
+use super::{Error, Mac, Netns, Request, Result, Rtnl};
 
 /// The longest name of a link in bytes (IFNAMSIZ less its NUL); a longer one can only be an altname.
 const NAME_MAX: usize = 15;
@@ -119,6 +119,11 @@ pub struct Change<'a> {
 /// Like `ip link set`. ENODEV if there is no such link, EEXIST if the name is taken, EBUSY for a device that is already
 /// a port of another.
 pub async fn change(rtnl: &Rtnl, index: u32, change: &Change<'_>) -> Result<()> {
+    rtnl.send(change_request(index, change)).await
+}
+
+/// Returns the request of `change`.
+pub fn change_request(index: u32, change: &Change<'_>) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
     if let Some(up) = change.up {
@@ -133,7 +138,17 @@ pub async fn change(rtnl: &Rtnl, index: u32, change: &Change<'_>) -> Result<()> 
     attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     attributes.extend(change.controller.map(|controller| LinkAttribute::Controller(controller.unwrap_or(0))));
     attributes.extend(change.alias.map(alias_attribute));
-    rtnl.change(&format!("set link {index}"), RouteNetlinkMessage::NewLink(message), 0).await
+    let request = Request::new(format!("set link {index}"), RouteNetlinkMessage::NewLink(message), 0);
+    change.netns.iter().fold(request, |request, netns| request.keeping(netns))
+}
+
+/// Returns a request that asks for a link, which makes the kernel do what waits for its link-watch worker: a carrier that came
+/// counts from then on, and not a moment later (net/core/link_watch.c, linkwatch_sync_dev). One that is gone has nothing to do.
+pub fn touch_request(index: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(without_statistics());
+    Request::new(format!("read link {index}"), RouteNetlinkMessage::GetLink(message), 0).unless(Error::is_gone)
 }
 
 /// Returns the attribute of an alias, which has 255 bytes at most.
@@ -149,8 +164,13 @@ pub(super) fn alias_attribute(alias: &str) -> LinkAttribute {
 ///
 /// Like `ip link property add altname NAME dev LINK`. EEXIST if the namespace has a link of that name.
 pub async fn add_altname(rtnl: &Rtnl, index: u32, name: &str) -> Result<()> {
+    rtnl.send(altname_request(index, name)).await
+}
+
+/// Returns the request of `add_altname`.
+pub fn altname_request(index: u32, name: &str) -> Request {
     let doing = format!("add altname `{name}` to link {index}");
-    rtnl.change(&doing, RouteNetlinkMessage::NewLinkProp(altname(index, name)), NEW | NLM_F_APPEND).await
+    Request::new(doing, RouteNetlinkMessage::NewLinkProp(altname(index, name)), NEW | NLM_F_APPEND)
 }
 
 /// Takes a further name from a link.

@@ -5,7 +5,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | `netns`, `netns_dir` | namespaces, and their names under /run/netns |
-//! | `rtnl` | one rtnetlink socket in one namespace: timeouts, the kernel's own error text |
+//! | `rtnl`, `request` | one rtnetlink socket in one namespace, timeouts, the kernel's own error text; and requests that are sent together |
 //! | `link`, `veth`, `kind` (`stacked`, `vxlan`, `bond`, `tunnel`), `tap`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
 //! | `bridge`, `port_vlan`, `fdb` | what `bridge` does |
 //! | `nft`, `conntrack` | what `nft` and `conntrack -D` do, over `nfnl`, a netfilter netlink socket |
@@ -53,6 +53,7 @@ pub mod port_vlan;
 mod probe;
 pub mod process;
 pub mod reach;
+mod request;
 pub mod route;
 mod rtnl;
 pub mod rule;
@@ -104,6 +105,7 @@ pub use port::{PortInUse, PortOwner, PortRefusal, Proto, Wanted};
 pub use port_vlan::{PortVlan, PortVlans};
 pub use probe::has_link_kind;
 pub use process::ProcessId;
+pub use request::{Request, Sender};
 pub use route::{NextHop, Route, RouteKind};
 pub use rtnl::Rtnl;
 pub use rule::{Rule, RuleKind};

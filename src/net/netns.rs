@@ -204,18 +204,20 @@ const AHEAD_MAX: usize = 128;
 #[derive(Debug)]
 pub struct NetnsMaker {
     mark: String,
-    /// None only while it is dropped.
+    /// Both are None only while it is dropped.
+    orders: Option<mpsc::Sender<()>>,
     made: Option<mpsc::Receiver<Result<Netns>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl NetnsMaker {
-    /// Starts to make `count` namespaces, each with `mark` as the alias of its `lo`, which is up.
-    pub fn start(mark: &str, count: usize) -> NetnsMaker {
+    /// Starts a maker that makes as many as are ordered, each with `mark` as the alias of its `lo`, which is up.
+    pub fn start(mark: &str) -> NetnsMaker {
         let (give, made) = mpsc::sync_channel(AHEAD_MAX);
+        let (orders, ordered) = mpsc::channel();
         let marked = mark.to_string();
         let work = move || {
-            for _ in 0..count {
+            while let Ok(()) = ordered.recv() {
                 let netns = unshare_here(&marked);
                 let failed = netns.is_err();
                 // Nobody listens any more once the maker was dropped.
@@ -225,11 +227,17 @@ impl NetnsMaker {
             }
         };
         // Without a thread `next` makes them one by one, and has the error to tell.
-        let thread = (count > 0).then(|| std::thread::Builder::new().spawn(work).ok()).flatten();
-        NetnsMaker { mark: mark.to_string(), made: Some(made), thread }
+        let thread = std::thread::Builder::new().spawn(work).ok();
+        NetnsMaker { mark: mark.to_string(), orders: Some(orders), made: Some(made), thread }
     }
 
-    /// Returns the next namespace, waiting for it if need be; beyond the count, makes one. Fails as `Netns::create`.
+    /// Orders one more.
+    pub fn order(&self) {
+        // Where the thread has ended `next` does without it.
+        let _ = self.orders.as_ref().map(|orders| orders.send(()));
+    }
+
+    /// Returns the next namespace, waiting for it if need be; there must be an order for it. Fails as `Netns::create`.
     #[expect(clippy::should_implement_trait, reason = "an iterator that never ends and fails reads worse")]
     pub fn next(&mut self) -> Result<Netns> {
         // Counted here and not where they are made: a fault test must meet its points in one order.
@@ -245,6 +253,7 @@ impl Drop for NetnsMaker {
     fn drop(&mut self) {
         // First, so that the thread does not wait for somebody to take the next one.
         self.made = None;
+        self.orders = None;
         if let Some(thread) = self.thread.take() {
             // It can't have panicked, and if it had there would be nothing left to do about it.
             let _ = thread.join();
@@ -313,14 +322,24 @@ mod tests {
     }
 
     #[test]
-    fn a_maker_makes_them_ahead_and_beyond_its_count() {
-        let mut maker = NetnsMaker::start("m", 3);
+    fn a_maker_makes_them_ahead() {
+        let mut maker = NetnsMaker::start("m");
+        (0..5).for_each(|_| maker.order());
         let mut ids: Vec<NetnsId> = (0..5).map(|_| maker.next().expect("a namespace").id()).collect();
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 5);
-        drop(NetnsMaker::start("m", 2 * AHEAD_MAX));
-        assert!(NetnsMaker::start("m", 0).next().is_ok());
+        // Dropped with many under way.
+        let maker = NetnsMaker::start("m");
+        (0..2 * AHEAD_MAX).for_each(|_| maker.order());
+    }
+
+    /// A mark that is too long fails each; the thread ends at the first.
+    #[test]
+    fn a_maker_that_fails_says_why() {
+        let mut maker = NetnsMaker::start(&"m".repeat(256));
+        (0..2).for_each(|_| maker.order());
+        (0..2).for_each(|_| assert_eq!(maker.next().expect_err("too long").errno(), libc::ERANGE));
     }
 
     fn fds_and_threads() -> (usize, usize) {
@@ -337,7 +356,8 @@ mod tests {
                 let netns = Netns::create("m").expect("a namespace");
                 netns.inside(|| ()).expect("entered");
             }
-            let mut maker = NetnsMaker::start("m", 50);
+            let mut maker = NetnsMaker::start("m");
+            (0..50).for_each(|_| maker.order());
             drop((maker.next(), maker));
             // A thread that was joined may still be listed for a moment.
             let deadline = Instant::now() + Duration::from_secs(5);

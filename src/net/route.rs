@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addr::family;
 use super::rtnl::NEW;
-use super::{Error, Netns, Result, Rtnl};
+use super::{Error, Netns, Request, Result, Rtnl};
 
 /// The table that ordinary routes are in (RT_TABLE_MAIN).
 pub const MAIN: u32 = 254;
@@ -204,9 +204,14 @@ impl Route {
 /// has invalid gateway") if no address of a link that is up covers the gateway, ENODEV if there is no such link,
 /// ENETDOWN if it is down, EINVAL if bits behind the prefix are set.
 pub async fn add(rtnl: &Rtnl, route: &Route) -> Result<()> {
+    rtnl.send(add_request(route)).await
+}
+
+/// Returns the request of `add`.
+pub fn add_request(route: &Route) -> Request {
     let mut message = route.message();
     message.header.scope = route.scope_for_add();
-    rtnl.change(&format!("add route {}", route.dst), RouteNetlinkMessage::NewRoute(message), NEW).await
+    Request::new(format!("add route {}", route.dst), RouteNetlinkMessage::NewRoute(message), NEW)
 }
 
 /// Deletes the route of this destination, table, metric, kind and protocol through this gateway and link.

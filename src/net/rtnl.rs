@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::task::JoinHandle;
 
-use super::{Error, Netns, Result, fault};
+use super::{Error, Netns, Request, Result, fault};
 
 /// How long the kernel may take to answer. An answer can be lost (ENOBUFS), and would then be waited for without end.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -78,6 +78,15 @@ impl Rtnl {
         self.exchange(doing, message, NLM_F_ACK | flags).await.map(|_| ())
     }
 
+    /// Sends one request and waits for the kernel's acknowledgement.
+    pub async fn send(&self, request: Request) -> Result<()> {
+        let (doing, message, flags, passes) = request.into_parts();
+        match self.change(&doing, message, flags).await {
+            Err(error) if passes(&error) => Ok(()),
+            done => done,
+        }
+    }
+
     /// Asks for one thing.
     pub(crate) async fn get(&self, doing: &str, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>> {
         // With an acknowledgement, so that an answer that the packet crate can't read doesn't look like silence.
@@ -126,7 +135,7 @@ impl Rtnl {
 }
 
 /// Returns what an answer says: a thing, an error, or that all was said.
-fn outcome(doing: &str, answer: NetlinkMessage<RouteNetlinkMessage>) -> Option<Result<RouteNetlinkMessage>> {
+pub(super) fn outcome(doing: &str, answer: NetlinkMessage<RouteNetlinkMessage>) -> Option<Result<RouteNetlinkMessage>> {
     let flags = answer.header.flags;
     match answer.payload {
         NetlinkPayload::InnerMessage(inner) => Some(Ok(inner)),

@@ -6,7 +6,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
 use super::rtnl::NEW;
-use super::{Error, Netns, NewLink, Result, Rtnl};
+use super::{Error, Netns, NewLink, Request, Result, Rtnl};
 
 /// One end of a new veth pair.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +28,11 @@ pub struct VethEnd<'a> {
 /// Like `ip link add NAME netns A type veth peer name NAME netns B`. EEXIST if a name or number is taken, EXFULL for
 /// the 1024th port of a bridge.
 pub async fn add_veth(rtnl: &Rtnl, main: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<()> {
+    rtnl.send(veth_request(main, peer)?).await
+}
+
+/// Returns the request of `add_veth`.
+pub fn veth_request(main: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<Request> {
     let doing = format!("add veth `{}` with peer `{}`", main.link.name, peer.link.name);
     if peer.up || peer.controller.is_some() {
         let text = "the peer end of a veth pair can't be born up or into a bridge";
@@ -38,7 +43,8 @@ pub async fn add_veth(rtnl: &Rtnl, main: &VethEnd<'_>, peer: &VethEnd<'_>) -> Re
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end_message(peer)))),
     ]));
-    rtnl.change(&doing, RouteNetlinkMessage::NewLink(message), NEW).await
+    let request = Request::new(doing, RouteNetlinkMessage::NewLink(message), NEW);
+    Ok(request.keeping(main.netns).keeping(peer.netns))
 }
 
 fn end_message(end: &VethEnd<'_>) -> LinkMessage {

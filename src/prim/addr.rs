@@ -13,7 +13,7 @@ use super::handles::{self, Dev};
 use super::units;
 use super::value::Ip;
 use super::veth::ip;
-use crate::lab::{DevRef, Error, Kernel, Kind, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
+use crate::lab::{DevRef, Error, Kernel, Kind, Model, NetnsRef, OWNER_PROTOCOL, Requests, Result, Step, name};
 use crate::net::{self, AddrOptions};
 use crate::{step_identity, step_sort};
 
@@ -94,11 +94,10 @@ impl Step for AddAddr {
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let rtnl = kernel.rtnl(&self.dev.netns)?;
+    fn requests(&self, _kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
         // Without duplicate address detection: a lab's address works at once, not a second later (RFC 4862, 5.4).
         let options = AddrOptions { protocol: OWNER_PROTOCOL, nodad: true, peer: None };
-        kernel.run(net::addr::add(&rtnl, self.dev.index, self.net, &options))
+        Ok(Some(vec![(&self.dev.netns, net::addr::add_request(self.dev.index, self.net, &options))]))
     }
 
     fn is_one_operation(&self) -> bool {

@@ -10,15 +10,15 @@ use super::Group;
 use super::attach::{self, Attach, PortSettings};
 use super::carry::{self, Carry};
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::dev_change::add_link_local;
+use super::dev_change::link_local_request;
 use super::firewalls::ask_let_through_bridge;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::port::{self, AttachOptions};
 use super::units::{DevMac, Mtu, Priority, VlanIdOrNone};
-use super::veth::{add_full_name, check_free, delete_link, ip};
+use super::veth::{check_free, delete_link, full_name_request, ip};
 use crate::lab::{
-    DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, Switch, name,
+    DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Place, Requests, Result, Step, Switch, name,
 };
 use crate::net::{self, Change, Mac, NewLink, VlanProtocol};
 use crate::{step_identity, step_sort};
@@ -122,18 +122,16 @@ impl Step for AddBridge {
         model.remove_dev(self.dev.no, why);
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let rtnl = kernel.rtnl(&self.dev.netns)?;
+    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
         let short = name::kernel_name(&self.dev.name);
         let mac = self.dev.mac.unwrap_or(Mac([0; 6]));
         let link = NewLink { name: &short, index: self.dev.index, mac, mtu: self.mtu };
         // Snooping costs each port that comes in a look at all the others: off until `finish`.
         let quiet = net::BridgeOptions { mcast_snooping: Some(false), ..self.options.clone() };
-        kernel.run(net::link::add_bridge(&rtnl, &link, &quiet))?;
-        let mark = kernel.mark().to_string();
-        kernel.run(net::link::change(&rtnl, self.dev.index, &Change { alias: Some(&mark), ..Change::default() }))?;
-        add_link_local(kernel, &self.dev)?;
-        add_full_name(kernel, &self.dev)
+        let mark = Change { alias: Some(kernel.mark()), ..Change::default() };
+        let requests = [net::link::bridge_request(&link, &quiet), net::link::change_request(self.dev.index, &mark)];
+        let rest = link_local_request(&self.dev).into_iter().chain(full_name_request(&self.dev));
+        Ok(Some(requests.into_iter().chain(rest).map(|request| (&self.dev.netns, request)).collect()))
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -143,20 +141,15 @@ impl Step for AddBridge {
         (vlans && refusal.is_unsupported()).then(|| attach::NO_VLANS.to_string())
     }
 
-    fn finish(&self) -> Option<Finish> {
-        let dev = self.dev.clone();
-        let up = self.up;
+    fn finish(&self) -> Option<Finish<'_>> {
         let mcast_snooping = Some(self.options.mcast_snooping.unwrap_or(true));
-        let work = move |kernel: &mut Kernel| {
-            let rtnl = kernel.rtnl(&dev.netns)?;
-            let options = net::BridgeOptions { mcast_snooping, ..net::BridgeOptions::default() };
-            kernel.run(net::link::set_bridge(&rtnl, dev.index, &options))?;
-            if !up {
-                return Ok(());
-            }
-            kernel.run(net::link::change(&rtnl, dev.index, &Change { up: Some(true), ..Change::default() }))
-        };
-        Some(Finish { netns: self.dev.netns.no, work: Box::new(work) })
+        let options = net::BridgeOptions { mcast_snooping, ..net::BridgeOptions::default() };
+        let mut requests = vec![net::link::set_bridge_request(self.dev.index, &options)];
+        if self.up {
+            let up = Change { up: Some(true), ..Change::default() };
+            requests.push(net::link::change_request(self.dev.index, &up));
+        }
+        Some(Finish { netns: &self.dev.netns, requests })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::veth::{add_full_name, check_free, ip};
 use crate::lab::{DevRef, Kernel, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
-use crate::net::{self, Change, Load, Mac};
+use crate::net::{self, Change, Load, Mac, Request};
 use crate::step_identity;
 
 /// Gives a device another name.
@@ -314,6 +314,10 @@ impl Step for SetUp {
         true
     }
 
+    fn wakes(&self) -> Vec<&DevRef> {
+        self.peer.iter().chain([&self.dev]).collect()
+    }
+
     fn lives_in(&self) -> Vec<&NetnsRef> {
         vec![&self.dev.netns]
     }
@@ -352,18 +356,18 @@ impl SetUp {
 /// address detection. That takes a second or two, in which a router asks for no neighbour and drops what it should forward
 /// (net/ipv6/ndisc.c, ndisc_send_ns); `tests/suite/route.rhai` shows it. The kernel then finds the address there.
 pub(super) fn add_link_local(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
-    let Some(mac) = dev.mac.filter(|_| dev.made) else { return Ok(()) };
-    let rtnl = kernel.rtnl(&dev.netns)?;
+    kernel.send(link_local_request(dev).map(|request| (&dev.netns, request)))
+}
+
+/// Returns the request of `add_link_local`, where there is one.
+pub(super) fn link_local_request(dev: &DevRef) -> Option<Request> {
+    let mac = dev.mac.filter(|_| dev.made)?;
     let options = net::AddrOptions { protocol: OWNER_PROTOCOL, nodad: true, peer: None };
-    match kernel.run(net::addr::add(&rtnl, dev.index, link_local(mac), &options)) {
-        // Without IPv6, in the kernel or on the device, there is nothing to be ready for.
-        Err(error)
-            if error.is_exists() || error.is_unsupported() || error.is_denied() || error.errno() == libc::EINVAL =>
-        {
-            Ok(())
-        }
-        done => done,
-    }
+    // Without IPv6, in the kernel or on the device, there is nothing to be ready for.
+    let passes = |error: &net::Error| {
+        error.is_exists() || error.is_unsupported() || error.is_denied() || error.errno() == libc::EINVAL
+    };
+    Some(net::addr::add_request(dev.index, link_local(mac), &options).unless(passes))
 }
 
 /// Returns the link-local address that a hardware address makes.
@@ -374,11 +378,9 @@ fn link_local(mac: Mac) -> IpNetwork {
 }
 
 pub(super) fn set_up(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
-    if up {
-        add_link_local(kernel, dev)?;
-    }
-    let rtnl = kernel.rtnl(&dev.netns)?;
-    kernel.run(net::link::change(&rtnl, dev.index, &Change { up: Some(up), ..Change::default() }))
+    let change = net::link::change_request(dev.index, &Change { up: Some(up), ..Change::default() });
+    let local = if up { link_local_request(dev) } else { None };
+    kernel.send(local.into_iter().chain([change]).map(|request| (&dev.netns, request)))
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use rhai::Dynamic;
 use serde::{Deserialize, Serialize};
 
-use super::dev_change::add_link_local;
+use super::dev_change::link_local_request;
 use super::handles::{self, Dev, NetnsHandle};
 use super::units::{self, DevMac, FromScript, Mtu};
-use super::veth::{add_full_name, check_free, delete_link, ip};
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Place, Result, Step, name};
-use crate::net::{self, Change, Fdb, IpvlanMode, LinkKind, Mac, NewLink, Vxlan};
+use super::veth::{check_free, delete_link, full_name_request, ip};
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Place, Requests, Result, Step, name};
+use crate::net::{self, Change, Fdb, IpvlanMode, LinkKind, Mac, NewLink, Request, Vxlan};
 use crate::step_identity;
 
 /// Implements `FromScript` for sets of choices: what a script gives is one of their words.
@@ -143,26 +143,25 @@ impl Step for AddLink {
         model.remove_dev(self.dev.no, why);
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let (netns, from) = (kernel.netns(&self.dev.netns)?, kernel.rtnl(self.from())?);
+    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+        let (netns, from, there) = (kernel.netns(&self.dev.netns)?, self.from(), &self.dev.netns);
         // Kernels before 6.14 refuse a name that is taken where they are asked, though the device shall be born elsewhere.
-        let elsewhere = self.from().no != self.dev.netns.no;
+        let elsewhere = from.no != there.no;
         let first = if elsewhere { name::passing_name(self.dev.index) } else { name::kernel_name(&self.dev.name) };
         let mac = self.dev.mac.unwrap_or(Mac([0; 6]));
         let link = NewLink { name: &first, index: self.dev.index, mac, mtu: self.mtu };
         let below = self.parent.as_ref().map(|parent| parent.index);
-        kernel.run(net::link::add_link(&from, &link, &netns, below, &self.kind))?;
+        let mut requests = vec![(from, net::link::link_request(&link, &netns, below, &self.kind))];
         // Of those that share one hardware address the kernel tells the link-local addresses apart (dev_id of ipvlan).
-        if !self.kind.shares_mac() {
-            add_link_local(kernel, &self.dev)?;
-        }
+        let local = if self.kind.shares_mac() { None } else { link_local_request(&self.dev) };
+        requests.extend(local.map(|request| (there, request)));
         if elsewhere {
             let short = name::kernel_name(&self.dev.name);
-            let rtnl = kernel.rtnl(&self.dev.netns)?;
             let rename = Change { name: Some(&short), ..Change::default() };
-            kernel.run(net::link::change(&rtnl, self.dev.index, &rename))?;
+            requests.push((there, net::link::change_request(self.dev.index, &rename)));
         }
-        finish(kernel, &self.dev, self.up)
+        requests.extend(finish_requests(kernel, &self.dev, self.up).map(|request| (there, request)));
+        Ok(Some(requests))
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -251,11 +250,13 @@ fn check_twins(model: &Model, step: &AddLink) -> Result<()> {
 
 /// Marks a device that was just made, brings it up, and gives it its full name.
 pub(super) fn finish(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
-    let mark = kernel.mark().to_string();
-    let rtnl = kernel.rtnl(&dev.netns)?;
-    let change = Change { up: up.then_some(true), alias: Some(&mark), ..Change::default() };
-    kernel.run(net::link::change(&rtnl, dev.index, &change))?;
-    add_full_name(kernel, dev)
+    let requests = finish_requests(kernel, dev, up);
+    kernel.send(requests.map(|request| (&dev.netns, request)))
+}
+
+fn finish_requests(kernel: &Kernel, dev: &DevRef, up: bool) -> impl Iterator<Item = Request> + use<> {
+    let change = Change { up: up.then_some(true), alias: Some(kernel.mark()), ..Change::default() };
+    [net::link::change_request(dev.index, &change)].into_iter().chain(full_name_request(dev))
 }
 
 /// Reads which device a script wants made.

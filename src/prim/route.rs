@@ -14,7 +14,7 @@ use super::options::options;
 use super::units::{self, DevOrName, FromScript, Maps, Metric, Subnet, Table, Weight};
 use super::value::{Ip, Net};
 use super::veth::ip;
-use crate::lab::{DevRef, Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Place, Result, Step, name};
+use crate::lab::{DevRef, Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Place, Requests, Result, Step, name};
 use crate::net::{self, NextHop, Route, RouteKind};
 use crate::{step_identity, step_sort};
 
@@ -111,9 +111,8 @@ impl Step for AddRoute {
         if twin { Err(net::Error::new(self.doing(), libc::EEXIST)) } else { Ok(()) }
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let rtnl = kernel.rtnl(&self.netns)?;
-        kernel.run(net::route::add(&rtnl, &self.route))
+    fn requests(&self, _kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+        Ok(Some(vec![(&self.netns, net::route::add_request(&self.route))]))
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::dev_change::add_link_local;
+use super::dev_change::link_local_request;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::port::{self, PortMap};
 use super::units::{DevMac, Mtu};
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, name, shown_dev};
-use crate::net::{self, Change, Mac, NewLink, VethEnd};
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Requests, Result, Step, name, shown_dev};
+use crate::net::{self, Change, Mac, NewLink, Request, VethEnd};
 use crate::{step_identity, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -133,14 +133,12 @@ impl Step for AddVeth {
         model.remove_dev(self.ends[0].dev.no, why);
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
         let (main, peer) = self.main_and_peer();
         let (main_netns, peer_netns) = (kernel.netns(&main.dev.netns)?, kernel.netns(&peer.dev.netns)?);
         let (main_name, peer_name) = (name::kernel_name(&main.dev.name), name::kernel_name(&peer.dev.name));
         let link = |dev: &DevRef| (dev.index, dev.mac.unwrap_or(Mac([0; 6])));
         let ((main_index, main_mac), (peer_index, peer_mac)) = (link(&main.dev), link(&peer.dev));
-        // Kernels before 6.14 refuse a name or number that is taken where they are asked, wherever the link shall be born.
-        let rtnl = kernel.rtnl(&main.dev.netns)?;
         let main_end = VethEnd {
             netns: &main_netns,
             link: NewLink { name: &main_name, index: main_index, mac: main_mac, mtu: self.mtu },
@@ -153,20 +151,27 @@ impl Step for AddVeth {
             controller: None,
             up: false,
         };
-        kernel.run(net::link::add_veth(&rtnl, &main_end, &peer_end))?;
-        for end in [main, peer].into_iter().filter(|end| end.bridge.is_none()) {
-            add_link_local(kernel, &end.dev)?;
-        }
+        let (here, there) = (&main.dev.netns, &peer.dev.netns);
+        // Kernels before 6.14 refuse a name or number that is taken where they are asked, wherever the link shall be born.
+        let mut requests = vec![(here, net::link::veth_request(&main_end, &peer_end)?)];
+        let local = |end: &End| link_local_request(&end.dev).filter(|_| end.bridge.is_none());
         // The peer can't be born up or in a bridge: it gets both now, with its mark.
-        let mark = kernel.mark().to_string();
+        let mark = Change { alias: Some(kernel.mark()), ..Change::default() };
         let controller = peer.bridge.as_ref().map(|bridge| Some(bridge.index));
-        let change = Change { up: self.up.then_some(true), controller, alias: Some(&mark), ..Change::default() };
-        let rtnl = kernel.rtnl(&peer.dev.netns)?;
-        kernel.run(net::link::change(&rtnl, peer_index, &change))?;
-        let rtnl = kernel.rtnl(&main.dev.netns)?;
-        kernel.run(net::link::change(&rtnl, main_index, &Change { alias: Some(&mark), ..Change::default() }))?;
-        add_full_name(kernel, &main.dev)?;
-        add_full_name(kernel, &peer.dev)
+        let change = Change { up: self.up.then_some(true), controller, ..mark };
+        requests.extend(local(peer).map(|request| (there, request)));
+        requests.push((there, net::link::change_request(peer_index, &change)));
+        requests.extend(full_name_request(&peer.dev).map(|request| (there, request)));
+        if self.up {
+            requests.push((there, net::link::touch_request(peer_index)));
+        }
+        requests.extend(local(main).map(|request| (here, request)));
+        requests.push((here, net::link::change_request(main_index, &mark)));
+        requests.extend(full_name_request(&main.dev).map(|request| (here, request)));
+        if self.up {
+            requests.push((here, net::link::touch_request(main_index)));
+        }
+        Ok(Some(requests))
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -184,6 +189,11 @@ impl Step for AddVeth {
 
     fn makes_devs(&self) -> Vec<&DevRef> {
         self.ends.iter().map(|end| &end.dev).collect()
+    }
+
+    // Its ends are seen to along with the rest.
+    fn wakes(&self) -> Vec<&DevRef> {
+        self.ends.iter().filter_map(|end| end.bridge.as_ref()).collect()
     }
 
     // Somebody else's bridge has its address seen to when the port goes, which can't be left to the kernel.
@@ -220,11 +230,12 @@ pub(super) fn check_free(model: &Model, dev: &DevRef, doing: &str) -> Result<()>
 
 /// Gives a device with a long name its full name as an alternative one.
 pub(super) fn add_full_name(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
-    if name::kernel_name(&dev.name) == dev.name {
-        return Ok(());
-    }
-    let rtnl = kernel.rtnl(&dev.netns)?;
-    kernel.run(net::link::add_altname(&rtnl, dev.index, &dev.name))
+    kernel.send(full_name_request(dev).map(|request| (&dev.netns, request)))
+}
+
+/// Returns the request that gives a device with a long name its full name as an alternative one.
+pub(super) fn full_name_request(dev: &DevRef) -> Option<Request> {
+    (name::kernel_name(&dev.name) != dev.name).then(|| net::link::altname_request(dev.index, &dev.name))
 }
 
 /// Deletes a device if it is still the one that the lab made; tells whether it was.

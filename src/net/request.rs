@@ -1,0 +1,255 @@
+//! Requests of rtnetlink that are sent together: in one message to the kernel, which has carried them out, one after the other,
+//! by the time the call returns (net/netlink/af_netlink.c, netlink_rcv_skb).
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv, send};
+
+use super::rtnl::{ANSWER_WITHIN, NEW, new_socket, outcome};
+use super::{Error, Netns, Result, fault};
+
+/// The most requests that are sent together: their answers must fit into the receive buffer.
+const TOGETHER_MAX: usize = 32;
+/// The most bytes of an answer: that to a question for a link with long names and many properties.
+const ANSWER_MAX: usize = 32 << 10;
+
+/// One request of rtnetlink, ready to be sent.
+#[derive(Debug, Clone)]
+pub struct Request {
+    doing: String,
+    message: RouteNetlinkMessage,
+    flags: u16,
+    passes: fn(&Error) -> bool,
+    /// The namespaces that the message names by their descriptors.
+    keeps: Vec<Netns>,
+}
+
+impl Request {
+    pub(super) fn new(doing: impl Into<String>, message: RouteNetlinkMessage, flags: u16) -> Request {
+        Request { doing: doing.into(), message, flags, passes: |_| false, keeps: Vec::new() }
+    }
+
+    /// Keeps `netns` open until the request is sent.
+    pub(super) fn keeping(mut self, netns: &Netns) -> Request {
+        self.keeps.push(netns.clone());
+        self
+    }
+
+    /// Counts the refusals for which `passes` holds as success.
+    pub fn unless(self, passes: fn(&Error) -> bool) -> Request {
+        Request { passes, ..self }
+    }
+
+    /// Returns what it does, for messages.
+    pub fn doing(&self) -> &str {
+        &self.doing
+    }
+
+    /// Tells whether it makes a link.
+    pub fn makes_link(&self) -> bool {
+        self.flags & NEW == NEW && matches!(self.message, RouteNetlinkMessage::NewLink(_))
+    }
+
+    /// Passes the point of a crash test, if it is a change.
+    fn pass_point(&self) -> Result<()> {
+        match self.message {
+            RouteNetlinkMessage::GetLink(_) => Ok(()),
+            _ => fault::point(&self.doing),
+        }
+    }
+
+    pub(super) fn into_parts(self) -> (String, RouteNetlinkMessage, u16, fn(&Error) -> bool) {
+        (self.doing, self.message, self.flags, self.passes)
+    }
+}
+
+/// A socket in one namespace that requests are sent over. Needs no runtime.
+#[derive(Debug)]
+pub struct Sender {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Sender {
+    /// Opens a socket that is born in `netns`.
+    pub fn open(netns: &Netns) -> Result<Sender> {
+        let failed = |error| Error::io("open an rtnetlink socket", error);
+        let socket = match netns.take_socket() {
+            Some(socket) => socket,
+            None if netns.id() == Netns::current()?.id() => new_socket(0).map_err(failed)?,
+            None => netns.inside(|| new_socket(0))?.map_err(failed)?,
+        };
+        // Numbers that whoever had the socket before did not use.
+        Ok(Sender { socket, sequence: 1 << 16 })
+    }
+
+    /// Sends `requests` in order, and returns the first refusal with the number of its request. The kernel goes on behind one.
+    ///
+    /// ETIMEDOUT if the kernel does not answer within 10 s.
+    pub fn send(&mut self, requests: &[Request]) -> std::result::Result<(), (usize, Error)> {
+        let together = if fault::kills() { 1 } else { TOGETHER_MAX };
+        for (number, chunk) in requests.chunks(together).enumerate() {
+            self.send_chunk(chunk).map_err(|(at, error)| (number * together + at, error))?;
+        }
+        Ok(())
+    }
+
+    fn send_chunk(&mut self, requests: &[Request]) -> std::result::Result<(), (usize, Error)> {
+        let first = self.sequence;
+        let mut bytes = Vec::with_capacity(256 * requests.len());
+        let mut refused: Option<(usize, Error)> = None;
+        let mut last = None;
+        for (at, request) in requests.iter().enumerate() {
+            // A failure that a test asks for is as one of the kernel's: what comes behind is carried out all the same.
+            if let Err(error) = request.pass_point() {
+                refused.get_or_insert((at, error));
+                continue;
+            }
+            last = Some(at);
+        }
+        let Some(last) = last else { return refused.map_or(Ok(()), Err) };
+        for (at, request) in requests.iter().enumerate() {
+            if refused.as_ref().is_some_and(|(left_out, _)| *left_out == at) {
+                continue;
+            }
+            let mut message = NetlinkMessage::from(request.message.clone());
+            message.header.sequence_number = first.wrapping_add(at as u32);
+            // An error is always answered; that all is done, by the last one.
+            message.header.flags = NLM_F_REQUEST | request.flags | if at == last { NLM_F_ACK } else { 0 };
+            message.finalize();
+            let start = bytes.len();
+            bytes.resize(start + message.buffer_len().next_multiple_of(4), 0);
+            message.serialize(&mut bytes[start..]);
+        }
+        self.sequence = first.wrapping_add(requests.len() as u32);
+        let failed = |at: usize, errno: nix::Error| (at, Error::new(&*requests[at].doing, errno as i32));
+        send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(|errno| failed(0, errno))?;
+        let mut answer = vec![0; ANSWER_MAX];
+        loop {
+            let length = self.receive(&mut answer).map_err(|errno| failed(last, errno))?;
+            let (ended, refusal) = self.read(&answer[..length], first, requests, last);
+            // Answers come in the order of their requests.
+            if let Some(refusal) = refusal
+                && refused.as_ref().is_none_or(|(at, _)| *at > refusal.0)
+            {
+                refused = Some(refusal);
+            }
+            if ended {
+                return refused.map_or(Ok(()), Err);
+            }
+        }
+    }
+
+    /// Waits for an answer.
+    fn receive(&self, answer: &mut [u8]) -> nix::Result<usize> {
+        let within = PollTimeout::try_from(ANSWER_WITHIN).unwrap_or(PollTimeout::MAX);
+        loop {
+            match recv(self.socket.as_raw_fd(), answer, MsgFlags::MSG_DONTWAIT) {
+                Err(nix::Error::EAGAIN) => {}
+                Err(nix::Error::EINTR) => continue,
+                done => return done,
+            }
+            match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], within) {
+                Ok(0) => return Err(nix::Error::ETIMEDOUT),
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    /// Reads the answers in one datagram: tells whether the last of all is among them, and the first refusal.
+    fn read(
+        &self,
+        mut bytes: &[u8],
+        first: u32,
+        requests: &[Request],
+        last: usize,
+    ) -> (bool, Option<(usize, Error)>) {
+        /// `NLMSG_ERROR` of linux/netlink.h, which an acknowledgement is too.
+        const NLMSG_ERROR: u16 = 2;
+        let (mut ended, mut refusal) = (false, None);
+        while let Some(([length, kind, sequence], whole)) = header(bytes) {
+            let at = sequence.wrapping_sub(first) as usize;
+            if kind == u32::from(NLMSG_ERROR)
+                && let Some(request) = requests.get(at)
+            {
+                ended |= at == last;
+                let read = NetlinkMessage::<RouteNetlinkMessage>::deserialize(whole);
+                let read = read.map_err(|error| Error::new(&*request.doing, libc::EBADMSG).saying(error.to_string()));
+                let error = match read.map(|answer| outcome(&request.doing, answer)) {
+                    Err(error) | Ok(Some(Err(error))) => Some(error),
+                    Ok(_) => None,
+                };
+                if let Some(error) = error.filter(|error| !(request.passes)(error)) {
+                    refusal.get_or_insert((at, error));
+                }
+            }
+            bytes = bytes.get((length as usize).next_multiple_of(4)..).unwrap_or_default();
+        }
+        (ended, refusal)
+    }
+}
+
+/// Returns the length, the kind and the sequence number of the first message, and its bytes.
+fn header(bytes: &[u8]) -> Option<([u32; 3], &[u8])> {
+    let word = |at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let length = word(0)?;
+    let whole = bytes.get(..length as usize).filter(|whole| whole.len() >= 16)?;
+    Some(([length, u32::from(kind), word(8)?], whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{block_on, netns};
+    use crate::net::{Change, Mac, NewLink, Rtnl, link};
+
+    fn bridge(name: &str, index: u32) -> Request {
+        let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: None };
+        link::bridge_request(&link, &Default::default())
+    }
+
+    fn names(netns: &Netns) -> Vec<String> {
+        block_on(async {
+            let rtnl = Rtnl::open(netns).expect("a socket");
+            link::list(&rtnl).await.expect("links").into_iter().map(|link| link.name).collect()
+        })
+    }
+
+    #[test]
+    fn they_are_carried_out_in_order() {
+        let netns = netns();
+        let mut sender = Sender::open(&netns).expect("a socket");
+        let up = Change { up: Some(true), ..Change::default() };
+        let requests = [bridge("a", 1000), link::change_request(1000, &up), link::touch_request(1000), bridge("b", 1001)];
+        sender.send(&requests).expect("made");
+        assert_eq!(names(&netns), ["lo", "a", "b"]);
+        sender.send(&[]).expect("nothing to do");
+        let many: Vec<Request> = (0..3 * TOGETHER_MAX as u32).map(|at| bridge(&format!("c{at}"), 2000 + at)).collect();
+        sender.send(&many).expect("made");
+        assert_eq!(names(&netns).len(), 3 + many.len());
+    }
+
+    #[test]
+    fn the_first_refusal_is_told_with_its_number() {
+        let netns = netns();
+        let mut sender = Sender::open(&netns).expect("a socket");
+        let up = Change { up: Some(true), ..Change::default() };
+        let requests = [bridge("a", 1000), bridge("a", 1001), link::change_request(4711, &up), bridge("b", 1002)];
+        let (at, error) = sender.send(&requests).expect_err("the second");
+        assert_eq!((at, error.errno(), error.doing()), (1, libc::EEXIST, "add bridge `a`"));
+        assert_eq!(names(&netns), ["lo", "a", "b"], "the kernel goes on");
+        let tolerant = [bridge("a", 1003).unless(Error::is_exists), link::change_request(4711, &up)];
+        let (at, error) = sender.send(&tolerant).expect_err("the second");
+        assert!(at == 1 && error.is_gone(), "{error}");
+        sender.send(&tolerant[..1]).expect("passed over");
+        // The last of many is told too, by its place among all.
+        let mut many: Vec<Request> = (0..40).map(|at| bridge(&format!("c{at}"), 2000 + at)).collect();
+        many.push(bridge("c0", 3000));
+        assert_eq!(sender.send(&many).expect_err("the last").0, 40);
+    }
+}
