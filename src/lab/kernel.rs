@@ -14,15 +14,30 @@ use super::state::StateDir;
 use super::store::Store;
 use crate::net::{self, Entry, Load, Netns, NetnsDir, NetnsId, NetnsMaker, Request, Rtnl, Sender};
 
-/// How many namespaces are kept open at a time: far below the usual limit of 1024 file descriptors, three for each.
-const OPEN_MAX: usize = 200;
+/// How many descriptors are left for all else.
+const DESCRIPTORS_ELSE: u64 = 300;
+/// The most descriptors that are open for a namespace: itself and two sockets.
+const DESCRIPTORS_EACH: u64 = 3;
+/// The most namespaces that are kept open at a time, however many there may be: each socket takes memory.
+const OPEN_MAX: u64 = 4096;
 /// How many requests wait at most.
 const WAITING_MAX: usize = 64;
+
+/// The limit of open files that a process usually has.
+const USUAL_LIMIT: u64 = 1024;
+
+/// Returns how many namespaces are kept open under a limit of open files.
+fn open_max(limit: u64) -> usize {
+    let room = limit.saturating_sub(DESCRIPTORS_ELSE) / DESCRIPTORS_EACH;
+    room.clamp(16, OPEN_MAX) as usize
+}
 
 struct Open {
     netns: Netns,
     rtnl: Option<Rc<Rtnl>>,
     sender: Option<Sender>,
+    /// Whether it is known to bear the lab's mark.
+    ours: bool,
     /// When it was last asked for.
     used: u64,
 }
@@ -43,6 +58,8 @@ pub struct Kernel {
     mark: String,
     state: Option<StateDir>,
     open: HashMap<u32, Open>,
+    /// How many namespaces are kept open at a time.
+    open_max: usize,
     /// Counts what is asked of `open`.
     clock: u64,
     waiting: Option<Waiting>,
@@ -67,6 +84,7 @@ impl Kernel {
             mark: mark.to_string(),
             state: None,
             open: HashMap::new(),
+            open_max: open_max(USUAL_LIMIT),
             clock: 0,
             waiting: None,
             maker: None,
@@ -78,7 +96,8 @@ impl Kernel {
 
     /// Opens the kernel for a lab of `state`, whose other labs it then knows of.
     pub fn open_among(state: &StateDir, mark: &str) -> net::Result<Kernel> {
-        Ok(Kernel { state: Some(state.clone()), ..Kernel::open(mark)? })
+        let open_max = open_max(net::raise_limit());
+        Ok(Kernel { state: Some(state.clone()), open_max, ..Kernel::open(mark)? })
     }
 
     /// Makes steps remember what they change of the lab's own things too: each is to be taken back alone, while the others stay.
@@ -265,13 +284,21 @@ impl Kernel {
         }
     }
 
+    /// Keeps a namespace that bears the lab's mark open under its number.
+    pub fn keep_ours(&mut self, at: &NetnsRef, netns: Netns) {
+        self.keep(at, netns);
+        if let Some(open) = self.open.get_mut(&at.no) {
+            open.ours = true;
+        }
+    }
+
     /// Keeps a namespace open under its number.
     pub fn keep(&mut self, at: &NetnsRef, netns: Netns) {
-        if self.open.len() >= OPEN_MAX {
+        if self.open.len() >= self.open_max {
             self.close_some();
         }
         self.clock += 1;
-        self.open.insert(at.no, Open { netns, rtnl: None, sender: None, used: self.clock });
+        self.open.insert(at.no, Open { netns, rtnl: None, sender: None, ours: false, used: self.clock });
     }
 
     /// Closes the quarter of the namespaces that were not asked for the longest.
@@ -317,13 +344,7 @@ impl Kernel {
 
     /// Returns the owner mark that a namespace bears, whoever made it.
     pub fn mark_in(&self, netns: &Netns) -> net::Result<Option<String>> {
-        let mark = {
-            let _entered = self.runtime.enter();
-            let rtnl = Rtnl::open(netns)?;
-            self.runtime.block_on(net::mark_of(&rtnl))
-        };
-        self.close_forgotten();
-        mark
+        net::mark_of(netns)
     }
 
     /// Returns the named namespace of `at` if it bears this lab's mark.
@@ -331,6 +352,51 @@ impl Kernel {
         let Entry::Netns(netns) = self.dir.entry(&at.name)? else { return Ok(None) };
         let mark = self.mark_in(&netns)?;
         Ok((mark.as_deref() == Some(self.mark.as_str())).then_some(netns))
+    }
+
+    /// Does what `ours` does for many, and keeps them open as known to be ours. Returns what they are known by.
+    pub(super) fn all_ours(&mut self, namespaces: &[&NetnsRef]) -> Vec<net::Result<Option<NetnsId>>> {
+        let mut found = Vec::with_capacity(namespaces.len());
+        for some in namespaces.chunks(self.open_max / 2) {
+            let entries: Vec<net::Result<Entry>> = some.iter().map(|at| self.dir.entry(&at.name)).collect();
+            let of = |entry: &net::Result<Entry>| match entry {
+                Ok(Entry::Netns(netns)) => Some(netns.clone()),
+                _ => None,
+            };
+            let open: Vec<Netns> = entries.iter().filter_map(of).collect();
+            let mut marks = match net::marks_of(&open) {
+                Ok(marks) => marks.into_iter(),
+                Err(error) => {
+                    found.extend(some.iter().map(|_| Err(error.clone())));
+                    continue;
+                }
+            };
+            for (at, entry) in some.iter().zip(entries) {
+                let checked = match entry {
+                    Ok(Entry::Netns(netns)) => marks.next().unwrap_or(Ok(None)).map(|mark| {
+                        let ours = mark.as_deref() == Some(self.mark.as_str());
+                        ours.then(|| {
+                            let id = netns.id();
+                            self.keep_ours(at, netns);
+                            id
+                        })
+                    }),
+                    Ok(_) => Ok(None),
+                    Err(error) => Err(error),
+                };
+                found.push(checked);
+            }
+        }
+        found
+    }
+
+    /// Tells whether a namespace found under the name of `at` bears this lab's mark. One that is kept open as ours is not looked
+    /// into again: as long as it is, no other has its number.
+    pub fn is_ours(&self, at: &NetnsRef, netns: &Netns) -> net::Result<bool> {
+        if self.open.get(&at.no).is_some_and(|open| open.ours && open.netns.id() == netns.id()) {
+            return Ok(true);
+        }
+        Ok(self.mark_in(netns)?.as_deref() == Some(self.mark.as_str()))
     }
 
     /// Returns the link of `dev` as the kernel has it, if it is still the one that this lab made or opened.
@@ -393,14 +459,12 @@ impl Kernel {
 
     fn wait_gone_in(&mut self, devs: &[&DevRef]) -> net::Result<()> {
         let Some(first) = devs.first() else { return Ok(()) };
-        let mut indexes = Vec::new();
-        for dev in devs {
-            if self.link(dev)?.is_some() {
-                indexes.push(dev.index);
-            }
-        }
         let netns = self.netns(&first.netns)?;
         let rtnl = self.rtnl(&first.netns)?;
+        let links: HashMap<u32, net::Link> =
+            self.run(net::link::list(&rtnl))?.into_iter().map(|link| (link.index, link)).collect();
+        let is_there = |dev: &&&DevRef| links.get(&dev.index).is_some_and(|link| self.is_same(dev, link));
+        let indexes: Vec<u32> = devs.iter().filter(is_there).map(|dev| dev.index).collect();
         let left = self.run(net::link::wait_gone(&netns, &rtnl, &indexes, Duration::from_secs(5)))?;
         for index in left {
             match self.run(net::link::delete(&rtnl, index)) {

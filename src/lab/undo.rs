@@ -23,12 +23,15 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
     let mut going = BTreeSet::new();
     let mut ids = BTreeSet::new();
     let mut occupied = BTreeSet::new();
-    for asked in steps {
-        let Some(at) = asked.step.makes_netns() else { continue };
-        match kernel.ours(at) {
-            Ok(Some(netns)) => {
+    let mut unnamed = Vec::new();
+    let makers: Vec<(&Asked, &NetnsRef)> =
+        steps.iter().filter_map(|asked| Some((asked, asked.step.makes_netns()?))).collect();
+    let made: Vec<&NetnsRef> = makers.iter().map(|(_, at)| *at).collect();
+    for ((asked, at), found) in makers.iter().zip(kernel.all_ours(&made)) {
+        match found {
+            Ok(Some(id)) => {
                 going.insert(at.no);
-                ids.insert(netns.id());
+                ids.insert(id);
             }
             // Not there, or somebody else's by now: nothing of ours is inside.
             Ok(None) => {
@@ -65,9 +68,10 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
             continue;
         }
         each(asked);
-        if let Some(at) = step.makes_netns() {
-            kernel.forget(at);
-            kernel.close_forgotten();
+        match step.makes_netns() {
+            // Many end at once, which takes the kernel as long as one: they are let go together.
+            Some(at) => unnamed.push(at),
+            None => let_go(kernel, &mut unnamed),
         }
         match step.undo(kernel) {
             Err(source) if !source.is_gone() => {
@@ -77,9 +81,18 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
             _ => {}
         }
     }
-    kernel.close_forgotten();
+    let_go(kernel, &mut unnamed);
     errors.extend(kernel.wait_gone().iter().map(|source| Error::kernel("wait until the links are gone", source)));
     errors
+}
+
+/// Lets go of namespaces whose names are taken away, so that the kernel can free them.
+fn let_go(kernel: &mut Kernel, unnamed: &mut Vec<&NetnsRef>) {
+    if unnamed.is_empty() {
+        return;
+    }
+    unnamed.drain(..).for_each(|at| kernel.forget(at));
+    kernel.close_forgotten();
 }
 
 /// Tells whether a namespace of ours has processes in it; if that can't be told, it may.

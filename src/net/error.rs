@@ -5,7 +5,7 @@ use std::fmt;
 /// A refusal of the kernel.
 ///
 /// `Display` is the reason alone ("Nexthop has invalid gateway", "File exists"); what was tried is in `doing`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     doing: String,
     errno: i32,

@@ -12,7 +12,9 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::Serialize;
 
-pub use super::bridge::{Bridge, BridgeOptions, Port, PortOptions, add_bridge, bridge_request, set_bridge, set_bridge_request, set_port};
+pub use super::bridge::{
+    Bridge, BridgeOptions, Port, PortOptions, add_bridge, bridge_request, set_bridge, set_bridge_request, set_port,
+};
 pub use super::kind::{add_link, link_request};
 use super::rtnl::{NEW, raw_attribute};
 pub use super::veth::{VethEnd, add_veth, veth_request};
@@ -145,10 +147,15 @@ pub fn change_request(index: u32, change: &Change<'_>) -> Request {
 /// Returns a request that asks for a link, which makes the kernel do what waits for its link-watch worker: a carrier that came
 /// counts from then on, and not a moment later (net/core/link_watch.c, linkwatch_sync_dev). One that is gone has nothing to do.
 pub fn touch_request(index: u32) -> Request {
+    Request::new(format!("read link {index}"), RouteNetlinkMessage::GetLink(question(index)), 0).unless(Error::is_gone)
+}
+
+/// Returns the message that asks for a link.
+pub(super) fn question(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.push(without_statistics());
-    Request::new(format!("read link {index}"), RouteNetlinkMessage::GetLink(message), 0).unless(Error::is_gone)
+    message
 }
 
 /// Returns the attribute of an alias, which has 255 bytes at most.
@@ -214,9 +221,7 @@ pub async fn list(rtnl: &Rtnl) -> Result<Vec<Link>> {
 /// Like `ip link show`. The kernel does its pending work on the link's state first, so that what it says is true
 /// (linkwatch_sync_dev in net/core/link_watch.c).
 pub async fn get(rtnl: &Rtnl, index: u32) -> Result<Option<Link>> {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    get_one(rtnl, &format!("read link {index}"), message).await
+    get_one(rtnl, &format!("read link {index}"), question(index)).await
 }
 
 /// Reads the link of that name or altname, if there is one.
@@ -225,7 +230,7 @@ pub async fn get(rtnl: &Rtnl, index: u32) -> Result<Option<Link>> {
 pub async fn find(rtnl: &Rtnl, name: &str) -> Result<Option<Link>> {
     /// IFLA_ALT_IFNAME of linux/if_link.h.
     const IFLA_ALT_IFNAME: u16 = 53;
-    let mut message = LinkMessage::default();
+    let mut message = question(0);
     // The kernel looks among both kinds of names whichever attribute it is given, but checks their lengths.
     message.attributes.push(match name.len() {
         ..=NAME_MAX => LinkAttribute::IfName(name.to_string()),
@@ -234,8 +239,7 @@ pub async fn find(rtnl: &Rtnl, name: &str) -> Result<Option<Link>> {
     get_one(rtnl, &format!("find link `{name}`"), message).await
 }
 
-async fn get_one(rtnl: &Rtnl, doing: &str, mut message: LinkMessage) -> Result<Option<Link>> {
-    message.attributes.push(without_statistics());
+async fn get_one(rtnl: &Rtnl, doing: &str, message: LinkMessage) -> Result<Option<Link>> {
     match rtnl.get(doing, RouteNetlinkMessage::GetLink(message)).await {
         Ok(answer) => Ok(answer.and_then(read)),
         Err(error) if error.errno() == libc::ENODEV => Ok(None),
@@ -306,7 +310,7 @@ fn ended(event: NetlinkMessage<RouteNetlinkMessage>) -> Ended {
     }
 }
 
-fn read(message: RouteNetlinkMessage) -> Option<Link> {
+pub(super) fn read(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let flags = message.header.flags;
     let mut link = Link {

@@ -4,7 +4,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `netns`, `netns_dir` | namespaces, and their names under /run/netns |
+//! | `netns`, `netns_dir` | namespaces, and their names under /run/netns; `visit`: the thread that goes into them |
 //! | `rtnl`, `request` | one rtnetlink socket in one namespace, timeouts, the kernel's own error text; and requests that are sent together |
 //! | `link`, `veth`, `kind` (`stacked`, `vxlan`, `bond`, `tunnel`), `tap`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
 //! | `bridge`, `port_vlan`, `fdb` | what `bridge` does |
@@ -16,6 +16,7 @@
 //! | `trace`, `path_mtu` | the way to an address, by `echoes` |
 //! | `throughput`, `ping_all` | how much goes through, and between whom |
 //! | `sysctl`, `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
+//! | `descriptors` | how many files may be open |
 //! | `etc` | files of /etc that one command sees otherwise |
 //! | `supervise`, `bounded_log`, `cgroup` | processes that run beside the script: their parents, their output, their end |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
@@ -28,6 +29,7 @@ pub mod carry;
 mod cgroup;
 pub mod conntrack;
 mod datagrams;
+mod descriptors;
 pub mod dump;
 mod echoes;
 mod error;
@@ -75,6 +77,7 @@ pub mod tunnel;
 pub mod udp;
 pub mod userns;
 pub mod veth;
+mod visit;
 pub mod vxlan;
 mod worded;
 
@@ -86,6 +89,7 @@ pub use bond::{Bond, BondMode, FailOverMac, LacpRate, Primary, XmitHashPolicy};
 pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};
 pub use carry::Load;
 pub use cgroup::Cgroup;
+pub use descriptors::raise_limit;
 pub use dump::{Dump, dump};
 pub use echoes::EchoWay;
 pub use error::{Error, Result, io_text};
@@ -97,7 +101,7 @@ pub use kind::LinkKind;
 pub use link::{Change, Link, NewLink};
 pub use mac::{InvalidMac, Mac};
 pub use neigh::Neigh;
-pub use netns::{Netns, NetnsId, NetnsMaker, mark_of};
+pub use netns::{Netns, NetnsId, NetnsMaker, mark_of, marks_of};
 pub use netns_dir::{Entry, NetnsDir};
 pub use path_mtu::{PathMtu, PathMtuReport, path_mtu};
 pub use ping_all::{PingAll, PingAllReport, PingHost, ping_all};

@@ -1,4 +1,4 @@
-//! Network namespaces, anonymous ones: made, opened and entered on throw-away threads (network_namespaces(7)).
+//! Network namespaces, anonymous ones: made, opened and entered on threads beside the caller's (network_namespaces(7)).
 
 use std::fmt;
 use std::fs::File;
@@ -13,7 +13,8 @@ use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Result, Rtnl, fault, link, rtnl};
+use super::visit::visit;
+use super::{Error, Result, fault, link, rtnl};
 
 /// `lo` is the first device of every namespace (LOOPBACK_IFINDEX in include/net/net_namespace.h).
 const LO: u32 = 1;
@@ -123,15 +124,11 @@ impl Netns {
         self.fd.as_fd()
     }
 
-    /// Runs `work` on a throw-away thread that is in this namespace, and waits for it.
+    /// Runs `work` on another thread, which is in this namespace meanwhile, and waits for it.
     ///
     /// Sockets made there stay in the namespace when the thread is gone. EPERM without CAP_SYS_ADMIN.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let doing = "enter a network namespace";
-        on_own_thread(doing, || {
-            setns(self.fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(doing, errno as i32))?;
-            Ok(work())
-        })?
+        visit("enter a network namespace", self, work)
     }
 
     /// Makes a namespace that nobody else has a name for; its `lo` is up and bears `mark` as its alias.
@@ -182,8 +179,19 @@ fn lo_up() -> LinkMessage {
 }
 
 /// Returns the mark that a namespace was made with: the alias of its `lo`.
-pub async fn mark_of(rtnl: &Rtnl) -> Result<Option<String>> {
-    Ok(link::get(rtnl, LO).await?.and_then(|lo| lo.alias))
+pub fn mark_of(netns: &Netns) -> Result<Option<String>> {
+    marks_of(std::slice::from_ref(netns))?.pop().unwrap_or(Ok(None))
+}
+
+/// Returns the marks of many namespaces, read by one throw-away thread that goes from one into the next.
+pub fn marks_of(namespaces: &[Netns]) -> Result<Vec<Result<Option<String>>>> {
+    let doing = "read the mark of a network namespace";
+    let read = |netns: &Netns| {
+        setns(netns.fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(doing, errno as i32))?;
+        let answer = rtnl::ask_here(doing, RouteNetlinkMessage::GetLink(link::question(LO)))?;
+        Ok(answer.and_then(link::read).and_then(|lo| lo.alias))
+    };
+    on_own_thread(doing, || namespaces.iter().map(read).collect())
 }
 
 /// Tells whether an open file stands for a network namespace (ioctl_nsfs(2)).
@@ -267,7 +275,7 @@ mod tests {
 
     use super::*;
     use crate::net::testing::{block_on, in_own_process, judge, netns};
-    use crate::net::{Change, link};
+    use crate::net::{Change, Rtnl, link};
 
     #[test]
     fn a_new_one_has_its_mark_and_lo_up() {
@@ -275,9 +283,12 @@ mod tests {
             let netns = Netns::create("topo:lab1").expect("a namespace");
             assert_ne!(netns.id(), Netns::current().expect("ours").id());
             let rtnl = Rtnl::open(&netns).expect("a socket");
-            assert_eq!(mark_of(&rtnl).await.expect("read").as_deref(), Some("topo:lab1"));
+            assert_eq!(mark_of(&netns).expect("read").as_deref(), Some("topo:lab1"));
             link::change(&rtnl, LO, &Change { alias: Some(""), ..Change::default() }).await.expect("changed");
-            assert_eq!(mark_of(&rtnl).await.expect("read"), None);
+            assert_eq!(mark_of(&netns).expect("read"), None);
+            let three = [netns.clone(), Netns::create("topo:lab2").expect("a namespace"), netns.clone()];
+            let marks: Vec<_> = marks_of(&three).expect("read").into_iter().map(|mark| mark.expect("read")).collect();
+            assert_eq!(marks, [None, Some("topo:lab2".to_string()), None]);
             let lo = &judge(&netns, "ip -j link show").await[0];
             assert_eq!((&lo["ifname"], lo["flags"][2].as_str()), (&"lo".into(), Some("LOWER_UP")));
         });

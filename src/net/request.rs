@@ -1,20 +1,17 @@
 //! Requests of rtnetlink that are sent together: in one message to the kernel, which has carried them out, one after the other,
 //! by the time the call returns (net/netlink/af_netlink.c, netlink_rcv_skb).
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, send};
 
-use super::rtnl::{ANSWER_WITHIN, NEW, new_socket, outcome};
+use super::rtnl::{ANSWER_MAX, NEW, new_socket, outcome, receive};
 use super::{Error, Netns, Result, fault};
 
 /// The most requests that are sent together: their answers must fit into the receive buffer.
 const TOGETHER_MAX: usize = 32;
-/// The most bytes of an answer: that to a question for a link with long names and many properties.
-const ANSWER_MAX: usize = 32 << 10;
 
 /// One request of rtnetlink, ready to be sent.
 #[derive(Debug, Clone)]
@@ -129,7 +126,7 @@ impl Sender {
         send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(|errno| failed(0, errno))?;
         let mut answer = vec![0; ANSWER_MAX];
         loop {
-            let length = self.receive(&mut answer).map_err(|errno| failed(last, errno))?;
+            let length = receive(&self.socket, &mut answer).map_err(|errno| failed(last, errno))?;
             let (ended, refusal) = self.read(&answer[..length], first, requests, last);
             // Answers come in the order of their requests.
             if let Some(refusal) = refusal
@@ -143,31 +140,8 @@ impl Sender {
         }
     }
 
-    /// Waits for an answer.
-    fn receive(&self, answer: &mut [u8]) -> nix::Result<usize> {
-        let within = PollTimeout::try_from(ANSWER_WITHIN).unwrap_or(PollTimeout::MAX);
-        loop {
-            match recv(self.socket.as_raw_fd(), answer, MsgFlags::MSG_DONTWAIT) {
-                Err(nix::Error::EAGAIN) => {}
-                Err(nix::Error::EINTR) => continue,
-                done => return done,
-            }
-            match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], within) {
-                Ok(0) => return Err(nix::Error::ETIMEDOUT),
-                Ok(_) | Err(nix::Error::EINTR) => {}
-                Err(other) => return Err(other),
-            }
-        }
-    }
-
     /// Reads the answers in one datagram: tells whether the last of all is among them, and the first refusal.
-    fn read(
-        &self,
-        mut bytes: &[u8],
-        first: u32,
-        requests: &[Request],
-        last: usize,
-    ) -> (bool, Option<(usize, Error)>) {
+    fn read(&self, mut bytes: &[u8], first: u32, requests: &[Request], last: usize) -> (bool, Option<(usize, Error)>) {
         /// `NLMSG_ERROR` of linux/netlink.h, which an acknowledgement is too.
         const NLMSG_ERROR: u16 = 2;
         let (mut ended, mut refusal) = (false, None);
@@ -225,7 +199,8 @@ mod tests {
         let netns = netns();
         let mut sender = Sender::open(&netns).expect("a socket");
         let up = Change { up: Some(true), ..Change::default() };
-        let requests = [bridge("a", 1000), link::change_request(1000, &up), link::touch_request(1000), bridge("b", 1001)];
+        let requests =
+            [bridge("a", 1000), link::change_request(1000, &up), link::touch_request(1000), bridge("b", 1001)];
         sender.send(&requests).expect("made");
         assert_eq!(names(&netns), ["lo", "a", "b"]);
         sender.send(&[]).expect("nothing to do");

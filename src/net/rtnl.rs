@@ -21,6 +21,9 @@ use super::{Error, Netns, Request, Result, fault};
 /// How long the kernel may take to answer. An answer can be lost (ENOBUFS), and would then be waited for without end.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
+/// The most bytes of an answer to one question: that for a link with long names and many properties.
+pub(super) const ANSWER_MAX: usize = 32 << 10;
+
 /// How often a dump is asked for again because the table changed while it was read.
 const DUMPS_MAX: u32 = 10;
 
@@ -149,33 +152,50 @@ pub(super) fn outcome(doing: &str, answer: NetlinkMessage<RouteNetlinkMessage>) 
 /// Makes one change over a new socket in the namespace that the calling thread is in, without a runtime; returns the
 /// socket for more.
 pub(crate) fn change_here(doing: &str, message: RouteNetlinkMessage, flags: u16) -> Result<OwnedFd> {
+    exchange_here(doing, message, NLM_F_ACK | flags).map(|(socket, _)| socket)
+}
+
+/// Asks for one thing over a new socket in the namespace that the calling thread is in, without a runtime.
+pub(super) fn ask_here(doing: &str, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>> {
+    exchange_here(doing, message, 0).map(|(_, answer)| answer)
+}
+
+fn exchange_here(
+    doing: &str,
+    message: RouteNetlinkMessage,
+    flags: u16,
+) -> Result<(OwnedFd, Option<RouteNetlinkMessage>)> {
     let failed = |error| Error::io(doing, error);
     let fd = new_socket(0).map_err(failed)?;
     let mut message = NetlinkMessage::from(message);
-    message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+    message.header.flags = NLM_F_REQUEST | flags;
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     let errno = |errno| Error::new(doing, errno as i32);
     send(fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(errno)?;
-    let within = PollTimeout::try_from(ANSWER_WITHIN).unwrap_or(PollTimeout::MAX);
-    loop {
-        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], within) {
-            Ok(0) => return Err(Error::timeout(doing)),
-            Ok(_) => break,
-            Err(nix::Error::EINTR) => {}
-            Err(other) => return Err(errno(other)),
-        }
-    }
-    // An acknowledgement is a header and a text of the kernel's.
-    let mut bytes = vec![0; 4096];
-    let length = recv(fd.as_raw_fd(), &mut bytes, MsgFlags::empty()).map_err(errno)?;
+    let mut bytes = vec![0; ANSWER_MAX];
+    let length = receive(&fd, &mut bytes).map_err(errno)?;
     bytes.truncate(length);
     let answer = NetlinkMessage::deserialize(&bytes)
         .map_err(|error| Error::new(doing, libc::EBADMSG).saying(error.to_string()))?;
-    match outcome(doing, answer) {
-        Some(Err(error)) => Err(error),
-        _ => Ok(fd),
+    Ok((fd, outcome(doing, answer).transpose()?))
+}
+
+/// Waits for a datagram on a socket that does not block. ETIMEDOUT if none comes within 10 s.
+pub(super) fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> nix::Result<usize> {
+    let within = PollTimeout::try_from(ANSWER_WITHIN).unwrap_or(PollTimeout::MAX);
+    loop {
+        match recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
+            Err(nix::Error::EAGAIN) => {}
+            Err(nix::Error::EINTR) => continue,
+            done => return done,
+        }
+        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], within) {
+            Ok(0) => return Err(nix::Error::ETIMEDOUT),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(other) => return Err(other),
+        }
     }
 }
 
@@ -254,10 +274,12 @@ mod tests {
             let netns = netns();
             for _ in 0..2 {
                 let rtnl = Rtnl::open(&netns).expect("a socket");
-                assert_eq!(crate::net::mark_of(&rtnl).await.expect("read").as_deref(), Some("toposcript test"));
+                let lo = link::get(&rtnl, 1).await.expect("read").expect("lo");
+                assert_eq!(lo.alias.as_deref(), Some("toposcript test"));
             }
             let host = Rtnl::open(&Netns::current().expect("ours")).expect("a socket");
-            assert_ne!(crate::net::mark_of(&host).await.expect("read").as_deref(), Some("toposcript test"));
+            let lo = link::get(&host, 1).await.expect("read").expect("lo");
+            assert_ne!(lo.alias.as_deref(), Some("toposcript test"));
         });
     }
 

@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 
+use super::descriptors::inherit_limit;
 use super::{Error, EtcFile, Netns, Result};
 
 /// How long to listen on when the command has ended but somebody whom it started keeps its output open.
@@ -146,10 +147,11 @@ pub fn command_in(netns: &Netns, command: &mut std::process::Command) {
         setns(netns.fd(), CloneFlags::CLONE_NEWNET)?;
         // The caller may have blocked those that it waits for; a command that never dies of Ctrl-C is no good.
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        inherit_limit()?;
         Ok(())
     };
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are two system calls and an
-    // assignment of plain memory, without allocation or locks (signal-safety(7)).
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are system calls, a look at
+    // what was written once, and an assignment of plain memory, without allocation or locks (signal-safety(7)).
     unsafe { command.pre_exec(enter) };
 }
 

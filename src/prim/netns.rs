@@ -67,14 +67,13 @@ impl Step for AddNetns {
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let netns = kernel.new_netns()?;
         kernel.dir().bind(&self.at.name, &netns, kernel.mark())?;
-        kernel.keep(&self.at, netns);
+        kernel.keep_ours(&self.at, netns);
         Ok(())
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        kernel.forget(&self.at);
         let ours = match kernel.dir().entry(&self.at.name)? {
-            Entry::Netns(netns) => kernel.mark_in(&netns)?.as_deref() == Some(kernel.mark()),
+            Entry::Netns(netns) => kernel.is_ours(&self.at, &netns)?,
             Entry::Placeholder(mark) => mark == kernel.mark(),
             Entry::Absent | Entry::Other => false,
         };

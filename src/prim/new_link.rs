@@ -7,7 +7,9 @@ use super::dev_change::link_local_request;
 use super::handles::{self, Dev, NetnsHandle};
 use super::units::{self, DevMac, FromScript, Mtu};
 use super::veth::{check_free, delete_link, full_name_request, ip};
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Place, Requests, Result, Step, name};
+use crate::lab::{
+    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Place, Requests, Result, Step, name,
+};
 use crate::net::{self, Change, Fdb, IpvlanMode, LinkKind, Mac, NewLink, Request, Vxlan};
 use crate::step_identity;
 

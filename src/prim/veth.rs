@@ -11,7 +11,9 @@ use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::port::{self, PortMap};
 use super::units::{DevMac, Mtu};
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Requests, Result, Step, name, shown_dev};
+use crate::lab::{
+    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Requests, Result, Step, name, shown_dev,
+};
 use crate::net::{self, Change, Mac, NewLink, Request, VethEnd};
 use crate::{step_identity, step_sort};
 
@@ -155,6 +157,8 @@ impl Step for AddVeth {
         // Kernels before 6.14 refuse a name or number that is taken where they are asked, wherever the link shall be born.
         let mut requests = vec![(here, net::link::veth_request(&main_end, &peer_end)?)];
         let local = |end: &End| link_local_request(&end.dev).filter(|_| end.bridge.is_none());
+        // The main end is up already: before its carrier comes, with which the kernel makes an address of its own.
+        requests.extend(local(main).map(|request| (here, request)));
         // The peer can't be born up or in a bridge: it gets both now, with its mark.
         let mark = Change { alias: Some(kernel.mark()), ..Change::default() };
         let controller = peer.bridge.as_ref().map(|bridge| Some(bridge.index));
@@ -165,7 +169,6 @@ impl Step for AddVeth {
         if self.up {
             requests.push((there, net::link::touch_request(peer_index)));
         }
-        requests.extend(local(main).map(|request| (here, request)));
         requests.push((here, net::link::change_request(main_index, &mark)));
         requests.extend(full_name_request(&main.dev).map(|request| (here, request)));
         if self.up {

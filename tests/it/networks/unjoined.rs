@@ -147,7 +147,9 @@ fn a_target_that_cant_be() {
 fn a_target_that_is_a_zombie() {
     in_network_world("", |w, _| {
         network(w, "create web").ok();
-        let parent = w.start_run("unshare -n true & echo $! >zombie; echo ready; exec sleep 1000");
+        // It ends when its parent is one that waits for nobody.
+        let child = "until grep -qx sleep /proc/$PPID/comm; do :; done; exec unshare -n true";
+        let parent = w.start_run(&format!("sh -c '{child}' & echo $! >zombie; echo ready; exec sleep 1000"));
         parent.wait_for_output("ready", std::time::Duration::from_secs(20));
         let zombie =
             w.run("pid=$(cat zombie); while ! grep -q 'State:.Z' /proc/$pid/status; do :; done; echo $pid").ok();
