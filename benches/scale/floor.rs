@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::netlink::*;
+use super::ways::{Job, PORTS_EACH, bridges, gateway, host_address, namespaces as namespaces_of};
 
 /// Indexes that no device of a new namespace has.
 const FIRST_INDEX: u32 = 1000;
@@ -121,63 +122,98 @@ impl End<'_> {
     }
 }
 
-/// What was built, which holds it open.
-pub(crate) struct Built {
-    host: Socket,
-    namespaces: usize,
-    devices: Vec<u32>,
+/// Builds a job and leaves it there by the names of its namespaces.
+pub(crate) fn build(job: Job, n: usize) -> io::Result<()> {
+    let files = nix::sys::resource::Resource::RLIMIT_NOFILE;
+    let (_, hard) = nix::sys::resource::getrlimit(files)?;
+    nix::sys::resource::setrlimit(files, hard, hard)?;
+    if job == Job::Star { star(n) } else { chain(n) }
 }
 
-/// Builds a star: a bridge here, with `n` hosts on it.
-pub(crate) fn star(n: usize) -> io::Result<Built> {
+/// Lets go of everything; the kernel goes on with it.
+pub(crate) fn remove(job: Job, n: usize) -> io::Result<()> {
+    for i in 0..namespaces_of(job, n) {
+        let path = CString::new(path_of(i)).map_err(io::Error::other)?;
+        nix::mount::umount2(path.as_c_str(), nix::mount::MntFlags::MNT_DETACH)?;
+        std::fs::remove_file(path_of(i))?;
+    }
+    let (host, mut messages) = (Socket::open()?, Messages::default());
+    for bridge in 0..if job == Job::Star { bridges(n) } else { 0 } {
+        messages.begin(RTM_DELLINK, 0).link(bridge_index(bridge), 0).end();
+        host.send(&mut messages)?;
+    }
+    Ok(())
+}
+
+fn bridge_index(number: usize) -> u32 {
+    FIRST_INDEX + u32::try_from(number).unwrap_or(0)
+}
+
+/// Builds a star: bridges here, with `n` hosts on them.
+fn star(n: usize) -> io::Result<()> {
     let made = namespaces(n);
     let (host, here) = (Socket::open()?, File::open("/proc/thread-self/ns/net")?);
     let mut messages = Messages::default();
-    messages.make(RTM_NEWLINK).link(FIRST_INDEX, 0).put_text(IFLA_IFNAME, "sw0").put(IFLA_ADDRESS, &mac(0));
-    messages.nest(IFLA_LINKINFO, |messages| {
-        messages.put_text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |messages| {
-            messages.put(IFLA_BR_MCAST_SNOOPING, &[0]);
+    for bridge in 0..bridges(n) {
+        let index = bridge_index(bridge);
+        let [.., third, fourth] = index.to_be_bytes();
+        messages.make(RTM_NEWLINK).link(index, 0).put_text(IFLA_IFNAME, &format!("sw{bridge}"));
+        messages.put(IFLA_ADDRESS, &[2, 0xf1, 0, 0, third, fourth]);
+        messages.nest(IFLA_LINKINFO, |messages| {
+            messages.put_text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |messages| {
+                messages.put(IFLA_BR_MCAST_SNOOPING, &[0]);
+            });
         });
-    });
-    messages.end();
-    addr(&mut messages, FIRST_INDEX, [10, 0, 0, 1], 8);
-    host.send(&mut messages)?;
+        messages.end();
+        addr(&mut messages, index, gateway(bridge), 16);
+        host.send(&mut messages)?;
+    }
+    let first_port = bridge_index(bridges(n));
     let mut inside = Vec::with_capacity(n);
     for i in 0..n {
         let netns = made.recv().map_err(io::Error::other)??;
         let number = u32::try_from(i).map_err(io::Error::other)? + 1;
-        let [_, _, high, low] = (number + 1).to_be_bytes();
-        let (port, eth0) = (FIRST_INDEX + number, FIRST_INDEX);
+        let bridge = i / PORTS_EACH;
+        let (port, eth0) = (first_port + number - 1, FIRST_INDEX);
         let name = format!("h{number}-eth0");
         veth(
             &mut messages,
-            End { name: &name, index: port, mac: mac(2 * number), netns: Some(&here), bridge: Some(FIRST_INDEX) },
+            End {
+                name: &name,
+                index: port,
+                mac: mac(2 * number),
+                netns: Some(&here),
+                bridge: Some(bridge_index(bridge)),
+            },
             End { name: "eth0", index: eth0, mac: mac(2 * number + 1), netns: None, bridge: None },
         );
         up(&mut messages, 1);
         link_local(&mut messages, eth0, mac(2 * number + 1));
         up(&mut messages, eth0);
-        addr(&mut messages, eth0, [10, 0, high, low], 8);
-        route(&mut messages, [0; 4], 0, [10, 0, 0, 1]);
+        addr(&mut messages, eth0, host_address(i), 16);
+        route(&mut messages, [0; 4], 0, gateway(bridge));
         netns.socket.send(&mut messages)?;
         inside.push(netns.socket);
     }
-    link_local(&mut messages, FIRST_INDEX, mac(0));
-    up(&mut messages, FIRST_INDEX);
-    host.send(&mut messages)?;
-    for (number, socket) in (1..).zip(&inside) {
-        fence(&mut messages, FIRST_INDEX + number);
+    for bridge in 0..bridges(n) {
+        let index = bridge_index(bridge);
+        let [.., third, fourth] = index.to_be_bytes();
+        link_local(&mut messages, index, [2, 0xf1, 0, 0, third, fourth]);
+        up(&mut messages, index);
+        host.send(&mut messages)?;
+    }
+    for (number, socket) in (0..).zip(&inside) {
+        fence(&mut messages, first_port + number);
         host.send(&mut messages)?;
         fence(&mut messages, FIRST_INDEX);
         socket.send(&mut messages)?;
     }
-    Ok(Built { host, namespaces: n, devices: vec![FIRST_INDEX] })
+    Ok(())
 }
 
 /// Builds a chain: `n` routers in a row between two hosts, each with a route to either host's network.
-pub(crate) fn chain(n: usize) -> io::Result<Built> {
+fn chain(n: usize) -> io::Result<()> {
     let made = namespaces(n + 2);
-    let host = Socket::open()?;
     let mut messages = Messages::default();
     let (left, right) = (FIRST_INDEX, FIRST_INDEX + 1);
     // Link k joins node k and node k + 1; the hosts are the first and the last node.
@@ -230,7 +266,7 @@ pub(crate) fn chain(n: usize) -> io::Result<Built> {
             }
         }
     }
-    Ok(Built { host, namespaces: n + 2, devices: Vec::new() })
+    Ok(())
 }
 
 /// Lets a device forward.
@@ -245,21 +281,4 @@ fn forward(messages: &mut Messages, index: u32) {
         });
     });
     messages.end();
-}
-
-impl Built {
-    /// Lets go of everything; the kernel goes on with it.
-    pub(crate) fn remove(self) -> io::Result<()> {
-        for i in 0..self.namespaces {
-            let path = CString::new(path_of(i)).map_err(io::Error::other)?;
-            nix::mount::umount2(path.as_c_str(), nix::mount::MntFlags::MNT_DETACH)?;
-            std::fs::remove_file(path_of(i))?;
-        }
-        let mut messages = Messages::default();
-        for device in &self.devices {
-            messages.begin(RTM_DELLINK, 0).link(*device, 0).end();
-            self.host.send(&mut messages)?;
-        }
-        Ok(())
-    }
 }

@@ -1,8 +1,12 @@
-//! A star of N hosts and a chain of N routers: built and removed by the floor program, by `topo`, by `ip -batch` and by one `ip` a
-//! command, in turn in one run. Removal is over when the kernel has freed every namespace.
+//! A star of N hosts and a chain of N routers: built and removed by the floor program, by `topo`, by `ip -batch`, by one `ip` a
+//! command and, the star, by Mininet with Linux bridges, in turn in one run. Removal is over when the kernel has freed every
+//! namespace.
 //!
-//! `cargo bench --bench scale -- [N] [star|chain] [floor|topo|batch|shell …] [rounds=R]`; N is 100 and all of them are measured
-//! unless said. Needs util-linux, iproute2 and procps; each measurement has a user, network, mount and pid namespace of its own.
+//! `cargo bench --bench scale -- [N] [star|chain] [floor|topo|batch|shell|mininet …] [rounds=R]`; N is 100 and all that are
+//! installed are measured unless said. Needs util-linux, iproute2 and procps; Mininet is Debian's `mininet` with `bridge-utils`. Each
+//! measurement has a user, network, mount and pid namespace of its own.
+//!
+//! `… -- [N] pair` runs two builds of a star side by side, by the floor program and by `topo`: each ratio is to one alone.
 
 #![expect(
     clippy::expect_used,
@@ -15,7 +19,8 @@ mod floor;
 mod netlink;
 mod ways;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Lines};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
@@ -23,7 +28,7 @@ use nix::sched::{CloneFlags, unshare};
 use ways::Job;
 
 /// By what a job can be done.
-const WAYS: [&str; 4] = ["floor", "topo", "batch", "shell"];
+const WAYS: [&str; 5] = ["floor", "topo", "batch", "shell", "mininet"];
 
 /// What building and removing took.
 #[derive(Clone, Copy)]
@@ -34,19 +39,24 @@ struct Times {
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
-    if let [first, way, job, n] = words.as_slice()
-        && first == "measure"
-    {
-        let job = if job == "star" { Job::Star } else { Job::Chain };
-        let times = measure(way, job, n.parse().expect("a number"));
-        println!("{} {}", times.build.as_micros(), times.removal.as_micros());
-        return;
+    let as_number = |n: &str| n.parse().expect("a number");
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["measure", way, job, n] => {
+            let times = measure(way, Job::of(job), as_number(n));
+            return println!("{} {}", times.build.as_micros(), times.removal.as_micros());
+        }
+        ["build", job, n] => return floor::build(Job::of(job), as_number(n)).expect("the floor builds"),
+        ["remove", job, n] => return floor::remove(Job::of(job), as_number(n)).expect("the floor removes"),
+        _ => {}
     }
     let n: usize = words.iter().find_map(|word| word.parse().ok()).unwrap_or(100);
     let rounds = words.iter().find_map(|word| word.strip_prefix("rounds=")?.parse().ok()).unwrap_or(3);
     let asked = |word: &&str| words.iter().any(|given| given == word);
     let jobs: Vec<&str> = ["star", "chain"].into_iter().filter(asked).collect();
     let ways: Vec<&str> = WAYS.into_iter().filter(asked).collect();
+    if asked(&"pair") {
+        return compare_pairs(n, rounds);
+    }
     for job in if jobs.is_empty() { vec!["star", "chain"] } else { jobs } {
         compare(job, n, if ways.is_empty() { &WAYS } else { &ways }, rounds);
     }
@@ -54,6 +64,8 @@ fn main() {
 
 /// Measures the ways in turn, and prints the medians with their ratios to the first one's.
 fn compare(job: &str, n: usize, ways: &[&str], rounds: usize) {
+    let can = |way: &&str| *way != "mininet" || job == "star" && n <= ways::PORTS_EACH && ways::has_mininet();
+    let ways: Vec<&str> = ways.iter().copied().filter(can).collect();
     let mut times: Vec<Vec<Times>> = vec![Vec::new(); ways.len()];
     for _ in 0..rounds {
         for (at, way) in ways.iter().enumerate() {
@@ -65,7 +77,7 @@ fn compare(job: &str, n: usize, ways: &[&str], rounds: usize) {
     for (way, times) in ways.iter().zip(&medians) {
         let ratio = |time: Duration, to: Duration| time.as_secs_f64() / to.as_secs_f64();
         println!(
-            "  {way:6} build {:>9.1?} {:>6.2}   removal {:>9.1?} {:>6.2}",
+            "  {way:7} build {:>9.1?} {:>6.2}   removal {:>9.1?} {:>6.2}",
             times.build,
             ratio(times.build, medians[0].build),
             times.removal,
@@ -81,6 +93,26 @@ fn median(times: &[Times]) -> Times {
         sorted[sorted.len() / 2]
     };
     Times { build: middle(|times| times.build), removal: middle(|times| times.removal) }
+}
+
+/// Measures one build of a star alone and two side by side, by the floor program and by `topo`.
+fn compare_pairs(n: usize, rounds: usize) {
+    println!("two stars of {n} side by side: medians of {rounds}, ratios to one alone");
+    for way in ["floor", "topo"] {
+        let (mut alone, mut beside) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            alone.push(in_namespaces(way, "star", n));
+            let two = std::thread::scope(|scope| {
+                [0, 1].map(|_| scope.spawn(|| in_namespaces(way, "star", n))).map(|one| one.join().expect("no panic"))
+            });
+            beside.extend(two);
+        }
+        let (alone, beside) = (median(&alone).build, median(&beside).build);
+        println!(
+            "  {way:7} {alone:>9.1?} alone, {beside:>9.1?} beside another {:>6.2}",
+            beside.as_secs_f64() / alone.as_secs_f64()
+        );
+    }
 }
 
 /// Measures once, in namespaces that are new.
@@ -105,34 +137,27 @@ fn measure(way: &str, job: Job, n: usize) -> Times {
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a /run of our own");
     mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a /tmp of our own");
     std::fs::create_dir("/run/netns").expect("/run/netns");
-    let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("limits");
     let began = Instant::now();
-    let built = match way {
-        "floor" => {
-            nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard).expect("more files");
-            let built = if job == Job::Star { floor::star(n) } else { floor::chain(n) };
-            Some(built.expect("the floor builds"))
-        }
+    let mut mininet = None;
+    match way {
+        "floor" => itself(&["build", job.word(), &n.to_string()]),
         "topo" => {
             std::fs::write("/tmp/job.rhai", ways::script(job, n)).expect("the script is written");
             topo(&["run", "/tmp/job.rhai"]);
-            None
         }
-        "batch" => {
-            ways::sh(&ways::batch(job, n));
-            None
-        }
-        _ => {
-            ways::sh(&ways::shell(job, n));
-            None
-        }
-    };
+        "batch" => ways::sh(&ways::batch(job, n)),
+        "mininet" => mininet = Some(Mininet::build(n)),
+        _ => ways::sh(&ways::shell(job, n)),
+    }
     let build = began.elapsed();
-    assert!(soft <= hard);
-    prove(job, n);
+    match &mut mininet {
+        Some(mininet) => mininet.wait_for("proved"),
+        None => prove(job, n),
+    }
     let began = Instant::now();
-    match (way, built) {
-        (_, Some(built)) => built.remove().expect("the floor removes"),
+    match (way, mininet) {
+        (_, Some(mininet)) => mininet.remove(),
+        ("floor", _) => itself(&["remove", job.word(), &n.to_string()]),
         ("topo", _) => topo(&["down", "job"]),
         ("batch", _) => ways::sh(&ways::batch_removal(job, n)),
         _ => ways::sh(&ways::shell_removal(job, n)),
@@ -141,16 +166,55 @@ fn measure(way: &str, job: Job, n: usize) -> Times {
     Times { build, removal: began.elapsed() }
 }
 
+/// Mininet, which holds what it has built until its input ends.
+struct Mininet {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Mininet {
+    fn build(n: usize) -> Mininet {
+        let mut child = Command::new("/usr/bin/python3")
+            .args(["-c", ways::MININET, &n.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("python3 starts");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let mut mininet = Mininet { child, lines };
+        mininet.wait_for("built");
+        mininet
+    }
+
+    fn wait_for(&mut self, word: &str) {
+        assert!(self.lines.by_ref().map_while(Result::ok).any(|line| line == word), "Mininet says {word}");
+    }
+
+    fn remove(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().expect("Mininet ends").success());
+    }
+}
+
+/// Runs the floor program, which is this one.
+fn itself(words: &[&str]) {
+    run(Command::new(std::env::current_exe().expect("this program")).args(words));
+}
+
 fn topo(words: &[&str]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_topo")).args(words).env("TOPO_STATE", "/run/topo").output();
-    let output = output.expect("topo starts");
+    run(Command::new(env!("CARGO_BIN_EXE_topo")).args(words).env("TOPO_STATE", "/run/topo"));
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().expect("it starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Shows that the network works from its first to its last node; a chain as far as the hop limit lets it.
 fn prove(job: Job, n: usize) {
     let to = match job {
-        Job::Star => format!("10.0.{}.{}", (n + 1) / 256, (n + 1) % 256),
+        Job::Star => ways::text(ways::host_address(n.min(ways::PORTS_EACH) - 1)),
         Job::Chain => format!("10.{}.{}.2", n.min(60) / 256, n.min(60) % 256),
     };
     if job == Job::Chain && n > 60 {

@@ -12,24 +12,62 @@ pub(crate) enum Job {
     Chain,
 }
 
+impl Job {
+    /// Returns the job of that word.
+    pub(crate) fn of(word: &str) -> Job {
+        if word == "star" { Job::Star } else { Job::Chain }
+    }
+
+    /// Returns its word.
+    pub(crate) fn word(self) -> &'static str {
+        if self == Job::Star { "star" } else { "chain" }
+    }
+}
+
+/// How many hosts are on one bridge: the kernel allows 1023 ports.
+pub(crate) const PORTS_EACH: usize = 1000;
+
+/// How many bridges a star of `n` hosts has.
+pub(crate) fn bridges(n: usize) -> usize {
+    n.div_ceil(PORTS_EACH)
+}
+
+/// Returns the address of a bridge.
+pub(crate) fn gateway(bridge: usize) -> [u8; 4] {
+    [10, u8::try_from(bridge).unwrap_or(0), 0, 1]
+}
+
+/// Returns the address of a host of a star, counted from 0.
+pub(crate) fn host_address(i: usize) -> [u8; 4] {
+    let [high, low] = u16::try_from(i % PORTS_EACH + 2).unwrap_or(0).to_be_bytes();
+    [10, u8::try_from(i / PORTS_EACH).unwrap_or(0), high, low]
+}
+
+/// Returns an address as text.
+pub(crate) fn text(ip: [u8; 4]) -> String {
+    std::net::Ipv4Addr::from(ip).to_string()
+}
+
 /// Our script of a job.
 pub(crate) fn script(job: Job, n: usize) -> String {
     match job {
         Job::Star => format!(
-            r#"let lan = net("10.0.0.0/8");
-let sw = bridge("sw0");
-sw.addr(lan.cidr(1));
-for i in 1..={n} {{
-    let h = netns(`h${{i}}`);
-    veth(h["eth0"], sw);
-    h["eth0"].addr(lan.cidr(i + 1));
-    h.route("default", #{{ via: lan.host(1) }});
+            r#"for b in 0..{bridges} {{
+    let lan = net(`10.${{b}}.0.0/16`);
+    let sw = bridge(`sw${{b}}`);
+    sw.addr(lan.cidr(1));
+    for i in 0..min({PORTS_EACH}, {n} - b * {PORTS_EACH}) {{
+        let h = netns(`h${{b * {PORTS_EACH} + i + 1}}`);
+        veth(h["eth0"], sw);
+        h["eth0"].addr(lan.cidr(i + 2));
+        h.route("default", #{{ via: lan.host(1) }});
+    }}
 }}
-"#
+"#,
+            bridges = bridges(n)
         ),
         Job::Chain => format!(
             r#"let last = {n} + 1;
-let all = net("10.0.0.0/8").subnets(24);
 let before = ();
 for i in 0..=last {{
     let node = netns(`h${{i + 1}}`);
@@ -67,16 +105,19 @@ fn commands(job: Job, n: usize) -> Vec<(Option<usize>, String)> {
     let on_link = |k: usize, end: usize| format!("10.{}.{}.{end}", k / 256, k % 256);
     match job {
         Job::Star => {
-            commands.push((None, "link add sw0 type bridge mcast_snooping 0".into()));
-            commands.push((None, "addr add 10.0.0.1/8 dev sw0".into()));
+            for b in 0..bridges(n) {
+                commands.push((None, format!("link add sw{b} type bridge mcast_snooping 0")));
+                commands.push((None, format!("addr add {}/16 dev sw{b}", text(gateway(b)))));
+            }
             for i in 1..=n {
-                commands.push((None, format!("link add h{i}-eth0 numtxqueues 1 numrxqueues 1 up master sw0 type veth peer name eth0 numtxqueues 1 numrxqueues 1 netns h{i}")));
+                let b = (i - 1) / PORTS_EACH;
+                commands.push((None, format!("link add h{i}-eth0 numtxqueues 1 numrxqueues 1 up master sw{b} type veth peer name eth0 numtxqueues 1 numrxqueues 1 netns h{i}")));
                 commands.push((Some(i), "link set dev lo up".into()));
                 commands.push((Some(i), "link set dev eth0 up".into()));
-                commands.push((Some(i), format!("addr add 10.0.{}.{}/8 dev eth0", (i + 1) / 256, (i + 1) % 256)));
-                commands.push((Some(i), "route add default via 10.0.0.1".into()));
+                commands.push((Some(i), format!("addr add {}/16 dev eth0", text(host_address(i - 1)))));
+                commands.push((Some(i), format!("route add default via {}", text(gateway(b)))));
             }
-            commands.push((None, "link set dev sw0 up".into()));
+            commands.extend((0..bridges(n)).map(|b| (None, format!("link set dev sw{b} up"))));
         }
         Job::Chain => {
             for i in 0..=last {
@@ -166,14 +207,18 @@ pub(crate) fn batch(job: Job, n: usize) -> String {
 /// Removes what a shell has built.
 pub(crate) fn shell_removal(job: Job, n: usize) -> String {
     let names = (1..=namespaces(job, n)).map(|i| format!("ip netns delete h{i}\n"));
-    names.chain((job == Job::Star).then(|| "ip link delete sw0\n".into())).collect()
+    names.chain(bridge_removal(job, n).map(|line| format!("ip {line}"))).collect()
 }
 
 /// Removes it by one `ip -batch`.
 pub(crate) fn batch_removal(job: Job, n: usize) -> String {
     let names: String = (1..=namespaces(job, n)).map(|i| format!("netns delete h{i}\n")).collect();
-    let bridge = if job == Job::Star { "link delete sw0\n" } else { "" };
-    format!("ip -batch - <<END\n{names}{bridge}END\n")
+    let bridges: String = bridge_removal(job, n).collect();
+    format!("ip -batch - <<END\n{names}{bridges}END\n")
+}
+
+fn bridge_removal(job: Job, n: usize) -> impl Iterator<Item = String> {
+    (0..if job == Job::Star { bridges(n) } else { 0 }).map(|b| format!("link delete sw{b}\n"))
 }
 
 /// Runs a shell script; it must succeed.
@@ -182,4 +227,32 @@ pub(crate) fn sh(script: &str) {
     std::fs::write(&file, script).expect("the script is written");
     let output = Command::new("sh").arg(&file).output().expect("sh starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A star by Mininet; it goes once its input ends. Without `fixLimits`, which changes settings of the host.
+pub(crate) const MININET: &str = r#"
+import sys
+import mininet.net
+from mininet.net import Mininet
+from mininet.nodelib import LinuxBridge
+
+mininet.net.fixLimits = lambda: None
+net = Mininet(switch=LinuxBridge, controller=None)
+switch = net.addSwitch("sw0")
+for i in range(1, int(sys.argv[1]) + 1):
+    ip = f"10.0.{(i + 1) // 256}.{(i + 1) % 256}/16"
+    net.addLink(net.addHost(f"h{i}", ip=ip, defaultRoute="via 10.0.0.1"), switch)
+net.start()
+print("built", flush=True)
+last = net.hosts[-1].IP()
+assert ", 0% packet loss" in net.hosts[0].cmd(f"ping -c 1 -W 5 -q {last}")
+print("proved", flush=True)
+sys.stdin.read()
+net.stop()
+"#;
+
+/// Tells whether Mininet and what it needs for a Linux bridge are installed.
+pub(crate) fn has_mininet() -> bool {
+    let asked = Command::new("/usr/bin/python3").args(["-c", "import mininet.net"]).output();
+    asked.is_ok_and(|output| output.status.success()) && Command::new("brctl").arg("--version").output().is_ok()
 }

@@ -1,9 +1,10 @@
 //! The kernel's settings under /proc/sys/net. Which namespace's they are depends on the thread that opens the file.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
+use super::private_proc::open_to_write;
 use super::{Error, Netns, Result, fault};
 
 /// Returns the file of a key: "net.ipv4.ip_forward", or "net.ipv4.conf.eth0/100.forwarding" where sysctl(8) writes a
@@ -72,7 +73,7 @@ pub fn list(netns: &Netns, key: &str) -> Result<Vec<String>> {
     netns.inside(names)?.map_err(|error| Error::io(format!("list sysctls `{key}`"), error))
 }
 
-/// Writes a setting. Costs the kernel time in proportion to the number of namespaces.
+/// Writes a setting.
 ///
 /// Like `sysctl -w KEY=VALUE`. ENOENT if the kernel has no such setting, EINVAL for a value that it does not take.
 pub fn write(netns: &Netns, key: &str, value: &str) -> Result<()> {
@@ -80,7 +81,7 @@ pub fn write(netns: &Netns, key: &str, value: &str) -> Result<()> {
     let doing = format!("write `{value}` to sysctl `{key}`");
     fault::point(&doing)?;
     // Never created: what is not there is an error. One write, since the kernel parses each on its own (proc(5)).
-    let write = || OpenOptions::new().write(true).open(&path)?.write_all(format!("{value}\n").as_bytes());
+    let write = || open_to_write(&path)?.write_all(format!("{value}\n").as_bytes());
     netns.inside(write)?.map_err(|error| Error::io(doing, error))
 }
 
