@@ -1,6 +1,7 @@
 //! Published ports: what it takes to add many, and what each costs a new connection, measured in turn in one run.
 //!
-//! Run with `cargo bench --bench nat` (1000 ports) or `cargo bench --bench nat -- 100`. As root; needs util-linux, iproute2,
+//! Run with `cargo bench --bench nat` (1000 ports) or `cargo bench --bench nat -- 100`; fewer than 100 are measured once and
+//! briefly, which shows no more than that it works. As root; needs util-linux, iproute2,
 //! nftables and iptables. Each measurement has network, mount and pid namespaces of its own. The time of a program that does
 //! all but add the ports is taken off, so what remains is the ports alone.
 //!
@@ -19,8 +20,10 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-const ROUNDS: usize = 5;
-const CONNECTIONS: u32 = 5000;
+/// How many rounds there are, and how many connections in each, for so many ports.
+fn effort(ports: usize) -> (usize, u32) {
+    if ports < 100 { (1, 50) } else { (5, 5000) }
+}
 /// The first of the published ports. The last of them leads to the server.
 const FIRST: usize = 20_000;
 
@@ -50,8 +53,7 @@ fn ways(n: usize, dir: &Path) -> Vec<Way> {
         std::fs::write(&file, statements).expect("a script");
         format!("{topo} run --name ports {}", file.display())
     };
-    let list =
-        format!("let list = []; for i in 0..{n} {{ list.push(#{{ port: {FIRST} + i, to: \"10.0.0.2:80\" }}); }}\n");
+    let list = format!("let list = []; for i in 0..{n} {{ list += #{{ port: {FIRST} + i, to: \"10.0.0.2:80\" }}; }}\n");
     let each = |then: &str| {
         format!("for i in 0..{n} {{ host.dnat(#{{ port: {FIRST} + i, to: \"10.0.0.2:80\" }}); {then} }}\n")
     };
@@ -144,13 +146,13 @@ fn time(script: &str) -> Duration {
 }
 
 /// Returns how long connections take from `out` to the port that was published last, one after the other.
-fn connections(script: &str, port: usize) -> Duration {
+fn connections(script: &str, port: usize, count: u32) -> Duration {
     let me = std::env::current_exe().expect("this program");
     let me = me.display();
     // The server says when it listens; its first line is read before the client begins.
     let text = on_site(&format!(
         "{{ {script}\n}} >/dev/null\nmkfifo /run/ready\nnsenter --net=/run/netns/c1 {me} serve >/run/ready & read -r line </run/ready\n\
-         nsenter --net=/run/netns/out {me} connect 192.0.2.1:{port}"
+         nsenter --net=/run/netns/out {me} connect 192.0.2.1:{port} {count}"
     ));
     Duration::from_nanos(text.trim().parse().expect("nanoseconds"))
 }
@@ -167,9 +169,9 @@ fn serve() {
 }
 
 /// Connects again and again, and prints the nanoseconds that it took.
-fn connect(to: SocketAddr) {
+fn connect(to: SocketAddr, count: u32) {
     let began = Instant::now();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..count {
         let stream = TcpStream::connect(to).expect("a connection");
         // By a reset: no port waits for its time.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("an option");
@@ -186,14 +188,17 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.first().map(String::as_str) {
         Some("serve") => return serve(),
-        Some("connect") => return connect(words[1].parse().expect("an address")),
+        Some("connect") => {
+            return connect(words[1].parse().expect("an address"), words[2].parse().expect("a number"));
+        }
         _ => {}
     }
     let n = words.iter().find_map(|word| word.parse().ok()).unwrap_or(1000);
+    let (rounds, count) = effort(n);
     let dir = tempfile::tempdir().expect("a directory");
     let ways = ways(n, dir.path());
     let mut times: Vec<(Vec<Duration>, Vec<Duration>)> = ways.iter().map(|_| Default::default()).collect();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for (way, (before, ports)) in ways.iter().zip(&mut times) {
             before.push(time(&way.before));
             ports.push(time(&way.ports));
@@ -211,12 +216,12 @@ fn main() {
     let single = self::ways(1, single_dir.path());
     for at in [0, 3, 5] {
         let (mut with_one, mut with_all) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
-            with_one.push(connections(&single[at].ports, FIRST));
-            with_all.push(connections(&ways[at].ports, FIRST + n - 1));
+        for _ in 0..rounds {
+            with_one.push(connections(&single[at].ports, FIRST, count));
+            with_all.push(connections(&ways[at].ports, FIRST + n - 1, count));
         }
         let (with_one, with_all) = (median(with_one), median(with_all));
-        let rate = f64::from(CONNECTIONS) / with_one.as_secs_f64();
+        let rate = f64::from(count) / with_one.as_secs_f64();
         let ratio = with_all.as_secs_f64() / with_one.as_secs_f64();
         println!("{}: {rate:.0} connections a second with 1 port, ratio of times with {n} {ratio:.2}", ways[at].name);
     }

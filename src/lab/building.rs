@@ -1,6 +1,7 @@
 //! A lab while its script runs: steps are asked for, checked against the model, and settled together.
 
 mod join;
+mod moment;
 mod rewind;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use super::store::Store;
 use super::undo;
 use crate::net::{self, ProcessId};
 
+pub use moment::Moment;
 pub use rewind::Checkpoint;
 
 /// How many names are tried for a lab that nobody named.

@@ -10,6 +10,7 @@ use super::error::{Error, Kind};
 use super::etc;
 use super::model::{DevRef, NetnsAt, NetnsRef, ProcessRef, Resolver};
 use super::name;
+use super::notes::Notes;
 use super::state::StateDir;
 use super::store::Store;
 use crate::net::{self, Entry, Load, Netns, NetnsDir, NetnsId, NetnsMaker, Request, Rtnl, Sender};
@@ -68,6 +69,7 @@ pub struct Kernel {
     exact: bool,
     /// What devices that were set down carried, by their numbers.
     loads: HashMap<u32, Load>,
+    notes: Notes,
 }
 
 impl Kernel {
@@ -91,6 +93,7 @@ impl Kernel {
             expect_gone: Vec::new(),
             exact: false,
             loads: HashMap::new(),
+            notes: Notes::default(),
         })
     }
 
@@ -436,6 +439,11 @@ impl Kernel {
     /// Returns what `dev` carried when it was last set down here.
     pub fn kept_load(&self, dev: &DevRef) -> Option<Load> {
         self.loads.get(&dev.no).cloned()
+    }
+
+    /// Returns the note of a type, for steps and primitives to leave something to those after them.
+    pub fn note<T: Default + 'static>(&mut self) -> &mut T {
+        self.notes.of()
     }
 
     /// Notes that `dev` will end by itself, with the namespace of its other end.

@@ -21,6 +21,7 @@ mod leases;
 mod loops;
 mod model;
 pub mod name;
+mod notes;
 mod place;
 mod processes;
 mod repair;
@@ -32,7 +33,7 @@ mod traces;
 mod undo;
 mod view;
 
-pub use building::{Checkpoint, Lab, Origin};
+pub use building::{Checkpoint, Lab, Moment, Origin};
 pub use down::down;
 pub use error::{Error, Kind, Result, as_refusal};
 pub use etc::etc_of;

@@ -15,7 +15,7 @@
 //! | `tcp`, `udp`, `http`, `sees`, `server` | probes and what they ask, over the sockets of `socket` |
 //! | `trace`, `path_mtu` | the way to an address, by `echoes` |
 //! | `throughput`, `ping_all` | how much goes through, and between whom |
-//! | `sysctl` (`private_proc`), `icmp`, `process`, `port`, `run` | what else is done inside a namespace |
+//! | `sysctl` (`private_proc`), `icmp`, `process`, `port` (`bound`), `run` | what else is done inside a namespace |
 //! | `descriptors` | how many files may be open |
 //! | `etc` | files of /etc that one command sees otherwise |
 //! | `supervise`, `bounded_log`, `cgroup` | processes that run beside the script: their parents, their output, their end |
@@ -23,6 +23,7 @@
 
 pub mod addr;
 pub mod bond;
+mod bound;
 pub mod bounded_log;
 pub mod bridge;
 pub mod carry;

@@ -45,6 +45,28 @@ impl NetnsId {
     }
 }
 
+const READ_COOKIE: &str = "read a netns cookie";
+
+/// Reads the cookie of the namespace that a socket was born in, as `Netns::cookie` says it.
+pub(super) fn cookie_of(socket: &impl AsRawFd) -> Result<Option<u64>> {
+    let (mut cookie, mut size) = (0_u64, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: the kernel writes at most `size` bytes to `cookie`, which has as many.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut size,
+        )
+    };
+    match (done, std::io::Error::last_os_error()) {
+        (0, _) => Ok(Some(cookie)),
+        (_, error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
+        (_, error) => Err(Error::io(READ_COOKIE, error)),
+    }
+}
+
 /// An open network namespace, which lives at least as long as this does.
 #[derive(Debug, Clone)]
 pub struct Netns {
@@ -98,25 +120,8 @@ impl Netns {
     /// Returns the number that no other namespace has had or will have in this boot of the machine: an inode is given again
     /// once its namespace has ended, this is not (SO_NETNS_COOKIE, Linux 5.14). None on an older kernel.
     pub fn cookie(&self) -> Result<Option<u64>> {
-        let doing = "read a netns cookie";
         let socket = self.inside(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None))?;
-        let socket = socket.map_err(|error| Error::io(doing, error))?;
-        let (mut cookie, mut size) = (0_u64, size_of::<u64>() as libc::socklen_t);
-        // SAFETY: the kernel writes at most `size` bytes to `cookie`, which has as many.
-        let done = unsafe {
-            libc::getsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_NETNS_COOKIE,
-                (&raw mut cookie).cast(),
-                &raw mut size,
-            )
-        };
-        match (done, std::io::Error::last_os_error()) {
-            (0, _) => Ok(Some(cookie)),
-            (_, error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => Ok(None),
-            (_, error) => Err(Error::io(doing, error)),
-        }
+        cookie_of(&socket.map_err(|error| Error::io(READ_COOKIE, error))?)
     }
 
     /// Returns the open file.

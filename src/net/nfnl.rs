@@ -15,6 +15,7 @@ use netlink_sys::{Socket, SocketAddr};
 use nix::sys::socket::{MsgFlags, getsockopt, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
 
+use super::netns::cookie_of;
 use super::rtnl::{broken_off, error_attributes, refusal};
 use super::{Error, Netns, Result};
 
@@ -128,6 +129,28 @@ impl Nfnl {
             }
         }
         Err(Error::new(doing, libc::EBADMSG))
+    }
+
+    /// Asks for one thing, which the kernel answers with one message.
+    pub(super) fn ask(&self, doing: &str, message: NetfilterMessage) -> Result<Answer> {
+        self.send(doing, &frame(message, 0))?;
+        for received in self.receive(doing)? {
+            match received {
+                Received::Answer(answer, _) => return Ok(answer),
+                Received::Control(NetlinkMessage { header, payload: NetlinkPayload::Error(error), .. }) => {
+                    let error =
+                        refusal(doing, &error, header.flags).unwrap_or_else(|| Error::new(doing, libc::EBADMSG));
+                    return Err(subsystem_missing(error));
+                }
+                Received::Control(_) => {}
+            }
+        }
+        Err(Error::new(doing, libc::EBADMSG))
+    }
+
+    /// Returns the number that its namespace has to itself in this boot; none where the kernel gives none.
+    pub(super) fn cookie(&self) -> Result<Option<u64>> {
+        cookie_of(&self.fd)
     }
 
     /// Makes room for a transaction of `wanted` bytes and returns the bytes that one may have: less than wanted only
@@ -251,6 +274,34 @@ pub(super) fn frame(message: NetfilterMessage, flags: u16) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     bytes
+}
+
+/// What stands before the attributes of a message: `struct nlmsghdr` and `struct nfgenmsg`.
+pub(super) const HEADER_BYTES: usize = 16 + 4;
+
+/// Writes one message of nf_tables (`enum nf_tables_msg_types`) whose attributes `put` has written.
+pub(super) fn frame_of(family: NetfilterProtoFamily, kind: u8, flags: u16, attributes: &[u8]) -> Vec<u8> {
+    /// NFNL_SUBSYS_NFTABLES of linux/netfilter/nfnetlink.h.
+    const NFTABLES: u8 = 10;
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + attributes.len());
+    bytes.extend(((HEADER_BYTES + attributes.len()) as u32).to_ne_bytes());
+    bytes.extend(u16::from_be_bytes([NFTABLES, kind]).to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend([family.into(), 0, 0, 0]);
+    bytes.extend_from_slice(attributes);
+    bytes
+}
+
+/// Writes an attribute whose value `write` writes, filled up to 4 bytes.
+pub(super) fn put(bytes: &mut Vec<u8>, kind: u16, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = bytes.len();
+    bytes.extend([0; 4]);
+    write(bytes);
+    let length = (bytes.len() - start) as u16;
+    bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    bytes[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 /// Puts a begin before the messages and an end behind them, and numbers them. Only the last is acknowledged: an

@@ -1,6 +1,6 @@
 //! Published ports: destinations that are translated, by one look-up in a map however many there are.
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::Group;
 use super::context::{RhaiResultOf, place_of, raise, with_lab};
 use super::firewalls::ask_let_through;
-use super::handles::{self, Dev, NetnsHandle};
+use super::handles::{Dev, NetnsHandle};
 use super::mappings::{AddMappings, MAPS, Mapping, base, check_apart, or_host};
 use super::options::options;
 use super::ports::{Host, PortMapping, Ports, Proto, Target};
 use super::ruleset::{self, FAMILY, LabTable};
 use super::sysctl;
 use super::units::DevOrName;
+use super::ways::Ways;
 use crate::lab::{DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
 use crate::net::nft::{self, Element, L4Proto, Peer, Through, Value};
 use crate::net::{self, PortOptions};
@@ -169,55 +170,24 @@ fn mapping(options: &DnatOptions) -> Result<Mapping> {
     Ok(Mapping { proto, ports: ports.0, host_ip, to: target.ip, to_port: to_ports.from })
 }
 
-/// Finds the device behind which an address is: that of the lab's own network, or of the kernel's route.
-fn dev_towards(lab: &mut Lab, netns: &NetnsRef, to: IpAddr) -> Result<String> {
-    let near = lab.model().all_devs().find(|entry| {
-        entry.dev.netns.no == netns.no && entry.addresses.iter().any(|net| net.contains(to) && net.ip() != to)
-    });
-    if let Some(entry) = near {
-        return Ok(name::kernel_name(&entry.dev.name));
-    }
-    let doing = format!("find the way from {} to `{to}`", or_host(netns));
-    let ask = async |rtnl: &net::Rtnl| Ok((net::route::list(rtnl).await?, net::link::list(rtnl).await?));
-    let (routes, links) = handles::look(lab, netns, &doing, ask)?;
-    let best = routes
-        .iter()
-        .filter(|route| route.table == net::route::MAIN && route.dst.contains(to))
-        .max_by_key(|route| (route.dst.prefix(), std::cmp::Reverse(route.metric)));
-    let index = best.and_then(|route| route.dev.or_else(|| route.hops.iter().find_map(|hop| hop.dev)));
-    let link = links.into_iter().find(|link| Some(link.index) == index);
-    link.map(|link| link.name).ok_or_else(|| {
-        Error::new(Kind::Missing, doing)
-            .because("there is no route to it")
-            .hint("give the namespace its address or route first, or name the device: `dev: …`")
-    })
-}
-
-/// Finds the port of a bridge behind which the lab put an address, so that what it sends to its own published port comes back.
-fn port_of(lab: &mut Lab, netns: &NetnsRef, to: IpAddr) -> Option<DevRef> {
-    let model = lab.model();
-    let holder = model.all_devs().find(|entry| entry.addresses.iter().any(|net| net.ip() == to))?;
-    let port = model.dev(holder.peer?)?;
-    (port.controller.is_some() && port.dev.netns.no == netns.no).then(|| port.dev.clone())
-}
-
 fn publish(lab: &mut Lab, netns: &NetnsHandle, list: Vec<Map>, common: Map, place: &Place) -> Result<()> {
     let at = netns.living(lab)?;
     let common = DnatOptions::parse(common)?;
-    let mut mappings = Vec::new();
-    let mut devs = Vec::new();
+    let mut ways = Ways::of(lab, &at);
+    let mut mappings = Vec::with_capacity(list.len());
+    let mut devs = BTreeSet::new();
     for map in list {
         let options = DnatOptions::parse(map)?;
         let mapping = mapping(&options)?;
         let dev = match options.dev.as_ref().or(common.dev.as_ref()) {
             Some(dev) => ruleset::dev_name(lab, &at, dev)?,
-            None => dev_towards(lab, &at, mapping.to)?,
+            None => ways.dev_towards(lab, mapping.to)?,
         };
-        devs.push((dev, mapping.to.is_ipv4() && mapping.host_ip.is_none_or(|ip| ip.is_loopback())));
+        devs.insert((dev, mapping.to.is_ipv4() && mapping.host_ip.is_none_or(|ip| ip.is_loopback())));
         mappings.push(mapping);
     }
     if let Some(dev) = &common.dev {
-        devs.push((ruleset::dev_name(lab, &at, dev)?, true));
+        devs.insert((ruleset::dev_name(lab, &at, dev)?, true));
     }
     check_apart(&mappings)?;
     let table = LabTable::of(lab, &at)?;
@@ -229,8 +199,6 @@ fn publish(lab: &mut Lab, netns: &NetnsHandle, list: Vec<Map>, common: Map, plac
         lab.model().add_table(ready);
     }
     if table.own {
-        devs.sort();
-        devs.dedup();
         for (dev, to_localhost) in &devs {
             let done = TableRef { name: format!("{dev} ready for dnat {to_localhost}"), ..table.reference() };
             if lab.model().has_table(&done) {
@@ -245,17 +213,22 @@ fn publish(lab: &mut Lab, netns: &NetnsHandle, list: Vec<Map>, common: Map, plac
             lab.model().add_table(done);
         }
     }
-    let mut ports: Vec<DevRef> = mappings.iter().filter_map(|mapping| port_of(lab, &at, mapping.to)).collect();
-    ports.sort_by_key(|port| port.no);
-    ports.dedup_by_key(|port| port.no);
-    for port in ports {
-        lab.ask(SetHairpin { port, on: true, before: None }, place.clone())?;
+    let mut ports = BTreeMap::new();
+    for mapping in &mappings {
+        ports.extend(ways.port_of(lab, mapping.to).map(|port| (port.no, port)));
     }
-    if mappings.is_empty() {
-        return Ok(());
+    for (no, port) in ports {
+        if ways.hairpins.insert(no) {
+            lab.ask(SetHairpin { port, on: true, before: None }, place.clone())?;
+        }
     }
-    let tag = ruleset::tag(lab);
-    lab.ask(AddMappings { table, mappings, tag }, place.clone())
+    if !mappings.is_empty() {
+        let tag = ruleset::tag(lab);
+        let step = AddMappings { table, mappings, tag, group: ways.group, is_fresh: false };
+        lab.ask(step, place.clone())?;
+    }
+    ways.keep(lab);
+    Ok(())
 }
 
 /// What a script can call.

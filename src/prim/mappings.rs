@@ -1,18 +1,21 @@
 //! Published ports in the kernel: elements of maps in a lab's table, and the rules that look into them.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
+use super::ports::{Ports, Proto};
+use super::published;
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use crate::lab::store::{Guard, Key};
 use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, TableRef, as_refusal};
 use crate::net::conntrack::Flow;
 use crate::net::nft::{self, L4Proto, PortRange};
 use crate::net::nft::{
-    Action, Batch, Chain, ChainKind, CtState, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value,
+    Action, Chain, ChainKind, CtState, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value,
 };
 use crate::net::{self, Netns, port};
 use crate::step_identity;
@@ -32,8 +35,9 @@ pub(super) const MAPS: [(&str, IpVersion, DnatKey); 4] = [
     ("v6", IpVersion::V6, DnatKey::ProtoPort),
 ];
 
-/// One published port, or a range of them.
+/// One published port, or a range of them. The journal has it as a text, which costs a fourth of a map: `8000-8009=10.0.0.2:80/tcp`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub(super) struct Mapping {
     pub proto: L4Proto,
     pub ports: PortRange,
@@ -55,7 +59,7 @@ impl Mapping {
     }
 
     /// Returns each port with the port that it leads to.
-    fn pairs(&self) -> impl Iterator<Item = (u16, u16)> {
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (u16, u16)> {
         (self.ports.from..=self.ports.to).zip(self.to_port..=u16::MAX)
     }
 
@@ -83,17 +87,52 @@ impl Mapping {
     }
 }
 
+impl From<Mapping> for String {
+    fn from(mapping: Mapping) -> String {
+        let at = mapping.host_ip.map_or(String::new(), |ip| format!("{ip} "));
+        format!("{at}{}={}/{}", mapping.ports, mapping.shown_to(), mapping.proto)
+    }
+}
+
+impl TryFrom<String> for Mapping {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Mapping, String> {
+        let read = || {
+            let (left, right) = text.split_once('=')?;
+            let (host_ip, ports) = left.split_once(' ').map_or((None, left), |(ip, ports)| (Some(ip), ports));
+            let (to, proto) = right.split_once('/')?;
+            let to: SocketAddr = to.parse().ok()?;
+            let ports = Ports::parse(ports).ok()?;
+            Some(Mapping {
+                proto: Proto::parse(proto)?,
+                ports,
+                host_ip: host_ip.map(|ip| ip.parse()).transpose().ok()?,
+                to: to.ip(),
+                to_port: to.port(),
+            })
+        };
+        read().ok_or_else(|| format!("`{text}` is no mapping"))
+    }
+}
+
 /// Adds published ports to the maps of a table.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct AddMappings {
     pub table: LabTable,
     pub mappings: Vec<Mapping>,
     /// What tells its elements from those of other steps: their comment.
     pub tag: String,
+    /// What it has in common with the steps that are applied along with it, which nothing was asked for between; 0 alone.
+    #[serde(skip)]
+    pub group: u64,
+    /// Whether its namespace is made by the same settling.
+    #[serde(skip)]
+    pub is_fresh: bool,
 }
 
 impl AddMappings {
-    fn elements(&self) -> BTreeMap<&'static str, Vec<Element>> {
+    pub(super) fn elements(&self) -> BTreeMap<&'static str, Vec<Element>> {
         let mut elements: BTreeMap<&str, Vec<Element>> = BTreeMap::new();
         for mapping in &self.mappings {
             elements.entry(mapping.map()).or_default().extend(mapping.elements(&self.tag));
@@ -101,9 +140,9 @@ impl AddMappings {
         elements
     }
 
-    /// Checks that nobody in the namespace has the ports: no other lab's mapping, and no process.
-    fn check_free(&self, netns: &Netns) -> net::Result<()> {
-        self.check_unmapped(netns)?;
+    /// Checks that no process has the ports of steps in one namespace; those of a repair have been its own already.
+    pub(super) fn check_free(netns: &Netns, steps: &[&AddMappings]) -> net::Result<()> {
+        let steps: Vec<&AddMappings> = steps.iter().copied().filter(|step| step.group != 0 && !step.is_fresh).collect();
         let wanted = |mapping: &Mapping| port::Wanted {
             proto: match mapping.proto {
                 L4Proto::Udp => port::Proto::Udp,
@@ -113,70 +152,29 @@ impl AddMappings {
             at: mapping.host_ip.or(Some(any_of(mapping.to))),
             ports: mapping.ports.from..=mapping.ports.to,
         };
-        let wanted: Vec<port::Wanted> = self.mappings.iter().map(wanted).collect();
-        let refused = |errno: i32, text: String| net::Error::new(self.doing(), errno).saying(text);
+        let wanted: Vec<port::Wanted> = steps.iter().flat_map(|step| step.mappings.iter().map(wanted)).collect();
+        let Some(first) = steps.first().filter(|_| !wanted.is_empty()) else { return Ok(()) };
+        let refused = |errno: i32, text: String| net::Error::new(first.doing(), errno).saying(text);
         port::check_free(netns, &wanted).map_err(|refusal| match refusal {
             port::PortRefusal::InUse(in_use) => refused(libc::EEXIST, in_use.to_string()),
             port::PortRefusal::NotHere(ip) => {
-                refused(libc::EADDRNOTAVAIL, format!("`{ip}` is no address of {}", or_host(&self.table.netns)))
+                refused(libc::EADDRNOTAVAIL, format!("`{ip}` is no address of {}", or_host(&first.table.netns)))
             }
             port::PortRefusal::Kernel(error) => error,
         })
     }
 
     /// Keeps other labs from publishing ports meanwhile, in a namespace that this lab shares with them.
-    fn lock_ports(&self, kernel: &Kernel) -> net::Result<Option<Guard>> {
+    pub(super) fn lock_ports(&self, kernel: &Kernel) -> net::Result<Option<Guard>> {
         if self.table.netns.made {
             return Ok(None);
         }
         kernel.store().and_then(|store| store.lock(&Key::kind("ports"))).map(Some).map_err(as_refusal)
     }
 
-    /// Checks that no lab has published any of the ports.
-    fn check_unmapped(&self, netns: &Netns) -> net::Result<()> {
-        for table in nft::list_tables(netns)?.iter().filter(|table| ruleset::is_a_labs(table)) {
-            for (map, version, _) in MAPS {
-                let wanted: Vec<&Mapping> =
-                    self.mappings.iter().filter(|mapping| IpVersion::of(mapping.to) == version).collect();
-                if wanted.is_empty() {
-                    continue;
-                }
-                let found = match nft::elements(netns, FAMILY, &table.name, map) {
-                    Err(error) if error.is_gone() => continue,
-                    found => found?,
-                };
-                self.check_against(&found, &wanted)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn check_against(&self, found: &[Element], wanted: &[&Mapping]) -> net::Result<()> {
-        for element in found.iter().filter(|element| element.comment.as_deref() != Some(self.tag.as_str())) {
-            let (proto, port, at) = match element.key.as_slice() {
-                [Value::Proto(proto), Value::Port(port)] => (proto, port, None),
-                [Value::Proto(proto), Value::Ip(at), Value::Port(port)] => (proto, port, Some(*at)),
-                _ => continue,
-            };
-            let clash = wanted.iter().find(|mapping| {
-                mapping.proto == *proto
-                    && (mapping.ports.from..=mapping.ports.to).contains(port)
-                    && (mapping.host_ip.is_none() || at.is_none() || mapping.host_ip == at)
-            });
-            if clash.is_some() {
-                let to: Vec<String> = element.data.iter().flatten().map(ToString::to_string).collect();
-                let owner = element.comment.as_deref().map_or("", ruleset::lab_of_mark);
-                let owner = owner.rsplit_once(':').map_or(owner, |(owner, _)| owner);
-                let text = format!("port {port}/{proto} is published already, to `{}`, by lab `{owner}`", to.join(":"));
-                return Err(net::Error::new(self.doing(), libc::EEXIST).saying(text));
-            }
-        }
-        Ok(())
-    }
-
     /// Makes the kernel forget the flows that the mappings change the way of: a UDP sender that never stops would be sent on
     /// as before.
-    fn flush(&self, netns: &Netns) -> net::Result<()> {
+    pub(super) fn flush(&self, netns: &Netns) -> net::Result<()> {
         let udp = self.mappings.iter().filter(|mapping| mapping.proto == L4Proto::Udp);
         let flows: Vec<Flow> = udp
             .flat_map(|mapping| {
@@ -191,19 +189,6 @@ impl AddMappings {
             Err(error) if !error.is_unsupported() => Err(error),
             _ => Ok(()),
         }
-    }
-
-    /// Returns the elements of this step that the kernel has.
-    fn present(&self, netns: &Netns) -> net::Result<BTreeMap<&'static str, Vec<Element>>> {
-        let mut present = self.elements();
-        for (map, elements) in &mut present {
-            *elements = match nft::elements(netns, FAMILY, &self.table.name, map) {
-                Err(error) if error.is_gone() => Vec::new(),
-                found => found?,
-            };
-            elements.retain(|element| element.comment.as_deref() == Some(self.tag.as_str()));
-        }
-        Ok(present)
     }
 }
 
@@ -231,12 +216,18 @@ impl Step for AddMappings {
 
     fn like(&self) -> Vec<String> {
         let (enter, table) = (enter(&self.table.netns), &self.table.name);
-        let line = |mapping: &Mapping| {
-            let elements: Vec<String> =
-                mapping.elements("").map(|element| Element { comment: None, ..element }.to_string()).collect();
-            format!("{enter}nft add element inet {table} {} '{{ {} }}'", mapping.map(), elements.join(", "))
-        };
-        self.mappings.iter().map(line).collect()
+        let mut lines = BTreeMap::<&str, String>::new();
+        for mapping in &self.mappings {
+            let map = mapping.map();
+            let line = lines.entry(map).or_insert_with(|| format!("{enter}nft add element inet {table} {map} '{{"));
+            for (port, to_port) in mapping.pairs() {
+                let at = mapping.host_ip.map_or(String::new(), |ip| format!("{ip} . "));
+                let comma = if line.ends_with('{') { "" } else { "," };
+                // A text that is written always has room.
+                let _ = write!(line, "{comma} {} . {at}{port} : {} . {to_port}", mapping.proto, mapping.to);
+            }
+        }
+        lines.into_values().map(|line| line + " }'").collect()
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -247,28 +238,17 @@ impl Step for AddMappings {
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         match kernel.netns(&self.table.netns) {
-            Ok(netns) => {
-                // Whoever looks takes each port for a moment, which another lab that looks would take for a server's.
-                let _ports = self.lock_ports(kernel)?;
-                self.check_free(&netns)
-            }
-            // One that this settling makes has nothing in it.
-            Err(error) if error.is_gone() => Ok(()),
-            Err(error) => Err(error),
+            Ok(_) => {}
+            // One that this settling makes has no process in it.
+            Err(error) if error.is_gone() => self.is_fresh = true,
+            Err(error) => return Err(error),
         }
+        published::note(kernel, self);
+        Ok(())
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let netns = kernel.netns(&self.table.netns)?;
-        // Two labs have two tables: that both publish a port at once, the kernel would not notice.
-        let _ports = self.lock_ports(kernel)?;
-        self.check_unmapped(&netns)?;
-        let mut batch = Batch::new();
-        for (map, elements) in &self.elements() {
-            batch.add_elements(FAMILY, &self.table.name, map, elements, true);
-        }
-        batch.commit(&netns)?;
-        self.flush(&netns)
+        published::publish(kernel, self)
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -284,20 +264,17 @@ impl Step for AddMappings {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let Some(netns) = self.table.find(kernel)? else { return Ok(()) };
-        let mut batch = Batch::new();
-        for (map, elements) in &self.present(&netns)? {
-            if !elements.is_empty() {
-                batch.delete_elements(FAMILY, &self.table.name, map, elements);
-            }
-        }
-        batch.commit(&netns)?;
+        published::withdraw(&netns, &self.table.name, &[self])?;
         self.flush(&netns)
     }
 
     fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
         let Some(netns) = self.table.find(kernel)? else { return Ok(false) };
-        let count = |elements: &BTreeMap<&str, Vec<Element>>| elements.values().map(Vec::len).sum::<usize>();
-        Ok(count(&self.present(&netns)?) == count(&self.elements()))
+        let of_table = |table: &nft::Table| table.family == FAMILY && table.name == self.table.name;
+        let sets = nft::sets_of(&netns, of_table)?;
+        let ours = |element: &&Element| element.comment.as_deref() == Some(self.tag.as_str());
+        let held = sets.iter().flat_map(|set| &set.elements).filter(ours).count();
+        Ok(held == self.elements().values().map(Vec::len).sum::<usize>())
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

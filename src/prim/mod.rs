@@ -38,6 +38,7 @@ mod ping;
 mod port;
 mod ports;
 mod process;
+mod published;
 mod quantity;
 mod ready;
 mod records;
@@ -62,6 +63,7 @@ mod veth;
 mod vlan;
 mod vrf;
 mod vxlan;
+mod ways;
 mod within;
 
 use rhai::Module;

@@ -50,21 +50,48 @@ impl OptionSet {
     /// Takes an option's value out of the map, as its type; one that is `()` counts as not given.
     pub fn take<T: FromScript>(&self, map: &mut Map, key: &str) -> Result<Option<T>> {
         let Some(value) = map.remove(key).filter(|value| !value.is_unit()) else { return Ok(None) };
-        let shown = shown_value(&value);
+        let kept = Kept::of(&value);
         T::from_script(value).map(Some).map_err(|because| {
             let because = if because.is_empty() { String::new() } else { format!(" ({because})") };
-            Error::invalid(format!("option `{key}` of `{}`", self.function))
-                .because(format!("expected {}, got {shown}{because}", T::WHAT))
+            Error::invalid(format!("option `{key}` of `{}`", self.function)).because(format!(
+                "expected {}, got {}{because}",
+                T::WHAT,
+                kept.shown()
+            ))
         })
+    }
+}
+
+/// What of a value a message would show: few values are wrong, and a text of each would be made for nothing.
+pub(super) enum Kept {
+    /// One that costs nothing to copy.
+    Value(Dynamic),
+    /// The text of any other one.
+    Shown(String),
+}
+
+impl Kept {
+    pub(super) fn of(value: &Dynamic) -> Kept {
+        match value.is_string() || value.is_int() || value.is_bool() {
+            true => Kept::Value(value.clone()),
+            false => Kept::Shown(shown_value(value)),
+        }
+    }
+
+    pub(super) fn shown(self) -> String {
+        match self {
+            Kept::Value(value) => shown_value(&value),
+            Kept::Shown(shown) => shown,
+        }
     }
 }
 
 /// Returns a value for a message: a string in quotes, a number as it is, anything else by its type.
 pub fn shown_value(value: &Dynamic) -> String {
-    match value.clone().into_string() {
-        Ok(text) => format!("{:?}", name::shown(&text)),
-        Err(_) if value.is_int() || value.is_bool() || value.is_float() => value.to_string(),
-        Err(_) => format!("a value of type {}", value.type_name().rsplit("::").next().unwrap_or("unknown")),
+    match value.read_lock::<rhai::ImmutableString>() {
+        Some(text) => format!("{:?}", name::shown(&text)),
+        None if value.is_int() || value.is_bool() || value.is_float() => value.to_string(),
+        None => format!("a value of type {}", value.type_name().rsplit("::").next().unwrap_or("unknown")),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::net::nft::{L4Proto, PortRange};
 pub struct Proto(pub L4Proto);
 
 impl Proto {
-    fn parse(text: &str) -> Option<L4Proto> {
+    pub(super) fn parse(text: &str) -> Option<L4Proto> {
         match text {
             "tcp" => Some(L4Proto::Tcp),
             "udp" => Some(L4Proto::Udp),
@@ -73,7 +73,7 @@ impl FromScript for OnePort {
 pub struct Ports(pub PortRange);
 
 impl Ports {
-    fn parse(text: &str) -> std::result::Result<PortRange, String> {
+    pub(super) fn parse(text: &str) -> std::result::Result<PortRange, String> {
         let (from, to) = text.split_once('-').unwrap_or((text, text));
         let (from, to) = (port(from)?, port(to)?);
         if from > to {

@@ -1,10 +1,9 @@
 //! One transaction of nf_tables: all of it, or nothing (nf_tables_commit(), nf_tables_abort()).
 
-use netlink_packet_core::{Emitable, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLA_F_NESTED, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, Hook as HookAttribute, InetHookNumber, ListAttribute, NfTablesMessage, RuleAttribute,
-    RuleMessage, SetAttribute, SetElementAttribute, SetElementList, SetElementMessage, SetMessage, TableAttribute,
-    TableMessage,
+    ChainAttribute, ChainMessage, Hook as HookAttribute, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
+    SetAttribute, SetMessage, TableAttribute, TableMessage,
 };
 
 use super::expr::Expr;
@@ -16,6 +15,12 @@ use crate::net::{Error, Netns, Result, fault};
 
 /// How many bytes of elements stand in one message: an attribute counts its bytes in 16 bits.
 const ELEMENT_BYTES_MAX: usize = 60_000;
+/// What stands before the elements in their attribute: `struct nlattr`.
+const LIST_HEADER_BYTES: usize = 4;
+
+/// NFT_MSG_NEWSETELEM and NFT_MSG_DELSETELEM of `enum nf_tables_msg_types`.
+const NEW_ELEMENT: u8 = 12;
+const DELETE_ELEMENT: u8 = 14;
 
 /// Changes of nf_tables that are made together. Nothing happens before `commit`, which also tells what was wrong with
 /// the first wrong call: a name or comment that is too long, a rule that makes no sense.
@@ -229,7 +234,7 @@ impl Batch {
         exclusive: bool,
     ) -> &mut Batch {
         let flags = NLM_F_CREATE | if exclusive { NLM_F_EXCL } else { 0 };
-        self.elements("add", (family, table, set), elements, NfTablesMessage::NewSetElement, flags)
+        self.elements("add", (family, table, set), elements, NEW_ELEMENT, flags)
     }
 
     /// Deletes elements of a set or a map, by their keys. ENOENT if one is not there; the error says which.
@@ -238,7 +243,7 @@ impl Batch {
     pub fn delete_elements(&mut self, family: Family, table: &str, set: &str, elements: &[Element]) -> &mut Batch {
         let keys: Vec<Element> =
             elements.iter().map(|element| Element { data: None, comment: None, ..element.clone() }).collect();
-        self.elements("delete", (family, table, set), &keys, NfTablesMessage::DeleteSetElement, 0)
+        self.elements("delete", (family, table, set), &keys, DELETE_ELEMENT, 0)
     }
 
     fn elements(
@@ -246,40 +251,51 @@ impl Batch {
         verb: &'static str,
         (family, table, set): (Family, &str, &str),
         elements: &[Element],
-        kind: fn(SetElementMessage) -> NfTablesMessage,
+        kind: u8,
         flags: u16,
     ) -> &mut Batch {
+        /// `enum nft_set_elem_list_attributes`.
+        const TABLE: u16 = 1;
+        const SET: u16 = 2;
+        const ELEMENTS: u16 = 3 | NLA_F_NESTED;
+        const SET_ID: u16 = 4;
         let verb_of_one = if verb == "add" { "add element" } else { "delete element" };
         let place = format!("{} `{set}` of table `{family} {table}`", if verb == "add" { "to" } else { "of" });
-        let mut written = Vec::with_capacity(elements.len());
-        for element in elements {
-            match set::element(element) {
-                Ok(attributes) => written.push(attributes),
-                Err(wrong) => return self.refuse(format!("{verb_of_one} `{element}` {place}"), wrong),
-            }
+        let mut head = Vec::new();
+        nfnl::put(&mut head, TABLE, |bytes| bytes.extend(text(table)));
+        nfnl::put(&mut head, SET, |bytes| bytes.extend(text(set)));
+        if let Some(number) = self.set_number(family, table, set) {
+            nfnl::put(&mut head, SET_ID, |bytes| bytes.extend(number.to_be_bytes()));
         }
-        let mut head = vec![SetElementList::Table(table.to_string()), SetElementList::Set(set.to_string())];
-        head.extend(self.set_number(family, table, set).map(SetElementList::SetId));
         let mut rest = elements;
-        for part in parts(written) {
-            let (these, others) = rest.split_at(part.len());
+        while !rest.is_empty() {
+            let (mut list, mut offsets, mut wrong) = (Vec::new(), Vec::new(), None);
+            for element in rest {
+                let start = list.len();
+                wrong = set::put_element(&mut list, element).err();
+                if wrong.is_some() || list.len() > ELEMENT_BYTES_MAX && start > 0 {
+                    list.truncate(start);
+                    break;
+                }
+                offsets.push(nfnl::HEADER_BYTES + head.len() + LIST_HEADER_BYTES + start);
+            }
+            let (these, others) = rest.split_at(offsets.len());
+            if let Some(wrong) = wrong {
+                return match others.first() {
+                    Some(element) => self.refuse(format!("{verb_of_one} `{element}` {place}"), wrong),
+                    None => self,
+                };
+            }
             rest = others;
-            let elements = Elements {
-                verb: verb_of_one,
-                place: place.clone(),
-                elements: these.to_vec(),
-                offsets: offsets(&head, &part),
-            };
             let mut attributes = head.clone();
-            attributes.push(SetElementList::Elements(part));
+            nfnl::put(&mut attributes, ELEMENTS, |bytes| bytes.extend(list));
             let doing = match these {
                 [one] => format!("{verb_of_one} `{one}` {place}"),
                 all => format!("{verb} {} elements {place}", all.len()),
             };
-            self.push(doing, family, kind(SetElementMessage { attributes }), flags);
-            if let Some(message) = self.messages.last_mut() {
-                message.elements = Some(elements);
-            }
+            let bytes = nfnl::frame_of(family.into(), kind, flags, &attributes);
+            let elements = Elements { verb: verb_of_one, place: place.clone(), elements: these.to_vec(), offsets };
+            self.messages.push(Message { doing, bytes, elements: Some(elements) });
         }
         self
     }
@@ -353,37 +369,9 @@ fn adding_rule(family: Family, table: &str, chain: &str, rule: &Rule) -> String 
     format!("add rule `{rule}` to chain `{chain}` of table `{family} {table}`")
 }
 
-type WrittenElement = ListAttribute<SetElementAttribute>;
-
-/// Cuts elements into what fits into one message each.
-fn parts(elements: Vec<WrittenElement>) -> Vec<Vec<WrittenElement>> {
-    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for element in elements {
-        let length = element.buffer_len();
-        if bytes + length > ELEMENT_BYTES_MAX && !part.is_empty() {
-            parts.push(std::mem::take(&mut part));
-            bytes = 0;
-        }
-        bytes += length;
-        part.push(element);
-    }
-    if !part.is_empty() {
-        parts.push(part);
-    }
-    parts
-}
-
-/// Returns where in their message elements stand that come as one list behind the attributes `head`.
-fn offsets(head: &[SetElementList], elements: &[WrittenElement]) -> Vec<usize> {
-    /// `struct nlmsghdr`, `struct nfgenmsg`, and the list's own `struct nlattr`.
-    const BEFORE: usize = 16 + 4 + 4;
-    let mut at = BEFORE + head.iter().map(Emitable::buffer_len).sum::<usize>();
-    let place = |element: &WrittenElement| {
-        let here = at;
-        at += element.buffer_len();
-        here
-    };
-    elements.iter().map(place).collect()
+/// Returns a text as attributes have it: with a NUL at its end.
+fn text(text: &str) -> impl Iterator<Item = u8> {
+    text.bytes().chain([0])
 }
 
 /// Returns how many of the messages fit into one datagram; one that fits into none is for the kernel to refuse.

@@ -139,6 +139,28 @@ pub fn elements(netns: &Netns, family: Family, table: &str, name: &str) -> Resul
     }
 }
 
+/// Lists the sets and maps of the tables that are wanted, with what is in them.
+///
+/// Like `nft list table`, of each. Fails as `list`.
+pub fn sets_of(netns: &Netns, is_wanted: impl Fn(&Table) -> bool) -> Result<Vec<SetWithElements>> {
+    let nfnl = Nfnl::open(netns)?;
+    let tables: Vec<Table> = tables(&nfnl)?.into_iter().filter(is_wanted).collect();
+    if tables.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut sets = Vec::new();
+    let is_in = |set: &Set| tables.iter().any(|table| (table.family, &table.name) == (set.family, &set.table));
+    for set in all_sets(&nfnl)?.into_iter().filter(is_in) {
+        match elements_of(&nfnl, &set) {
+            Ok(elements) => sets.push(SetWithElements { set, elements }),
+            // Deleted meanwhile.
+            Err(error) if error.is_gone() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sets)
+}
+
 /// Finds the rules, in the tables of anybody, whose comment is one of those.
 pub fn rules_with_comment(netns: &Netns, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<RuleRef>> {
     let rules = rules(&Nfnl::open(netns)?, None, Vec::new())?;

@@ -5,7 +5,7 @@
 //! | `batch` | one transaction: tables, chains, rules, sets and their elements come and go together or not at all |
 //! | `rule`, `text` | a rule as data, and as `nft` writes it |
 //! | `set` | sets and maps with typed keys |
-//! | `list` | what the kernel has |
+//! | `list`, `generation` | what the kernel has, and whether it is still the same |
 //! | `foreign` | firewalls of others that drop forwarded packets, and rules in them that let ours through |
 //! | `loss` | packets that are dropped by chance |
 //! | `legacy` | the same question to ip_tables, which nf_tables knows nothing of |
@@ -16,6 +16,7 @@ mod decode;
 mod encode;
 mod expr;
 mod foreign;
+mod generation;
 mod legacy;
 mod list;
 mod loss;
@@ -38,10 +39,11 @@ use serde::{Deserialize, Serialize};
 
 pub use batch::{At, Batch};
 pub use foreign::{DropCause, ForwardDrop, Peer, Through, forward_drops};
+pub use generation::{Generation, generation};
 pub use legacy::legacy_forward_drop;
 pub use list::{
     Counter, ListedRule, RuleRef, Ruleset, SetWithElements, elements, list, list_chains, list_rules, list_sets,
-    list_tables, rules_with_comment,
+    list_tables, rules_with_comment, sets_of,
 };
 pub use loss::{drop_incoming, drop_nothing, drops_incoming};
 pub use rule::{Action, CtState, DnatKey, L4Proto, Match, PortRange, Rule};

@@ -3,10 +3,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use netlink_packet_core::{NlasIterator, Parseable};
-use netlink_packet_netfilter::nftables::{
-    DataAttribute, ListAttribute, SetAttribute, SetElementAttribute, SetFlags, SetMessage,
-};
+use netlink_packet_core::{NLA_F_NESTED, NlasIterator, Parseable};
+use netlink_packet_netfilter::nftables::{DataAttribute, SetAttribute, SetFlags, SetMessage};
 use serde::{Deserialize, Serialize};
 
 use super::encode::{address_bytes, dev_bytes};
@@ -233,16 +231,29 @@ pub(super) fn read(family: Family, message: SetMessage) -> Set {
     set
 }
 
-/// Writes one element. Fails with a text that says what is wrong with it.
-pub(super) fn element(element: &Element) -> std::result::Result<ListAttribute<SetElementAttribute>, String> {
-    let mut attributes = vec![SetElementAttribute::Key(DataAttribute::Value(bytes(&element.key)?))];
-    if let Some(data) = &element.data {
-        attributes.push(SetElementAttribute::Data(DataAttribute::Value(bytes(data)?)));
-    }
-    if let Some(comment) = &element.comment {
-        attributes.push(SetElementAttribute::UserData(list::comment_data(comment, ELEMENT_COMMENT_BYTES_MAX)?));
-    }
-    Ok(ListAttribute::Element(attributes))
+/// Writes one element behind others. Not by the packet crate, which for each works out the lengths of all that is in it many
+/// times over. Fails with a text that says what is wrong with it.
+pub(super) fn put_element(bytes: &mut Vec<u8>, element: &Element) -> std::result::Result<(), String> {
+    /// NFTA_LIST_ELEM, NFTA_DATA_VALUE, and those of `enum nft_set_elem_attributes`.
+    const ELEMENT: u16 = 1 | NLA_F_NESTED;
+    const VALUE: u16 = 1;
+    const KEY: u16 = 1 | NLA_F_NESTED;
+    const DATA: u16 = 2 | NLA_F_NESTED;
+    const USERDATA: u16 = 6;
+    let key = self::bytes(&element.key)?;
+    let data = element.data.as_deref().map(self::bytes).transpose()?;
+    let comment = element.comment.as_deref();
+    let comment = comment.map(|comment| list::comment_data(comment, ELEMENT_COMMENT_BYTES_MAX)).transpose()?;
+    nfnl::put(bytes, ELEMENT, |bytes| {
+        nfnl::put(bytes, KEY, |bytes| nfnl::put(bytes, VALUE, |bytes| bytes.extend(key)));
+        if let Some(data) = data {
+            nfnl::put(bytes, DATA, |bytes| nfnl::put(bytes, VALUE, |bytes| bytes.extend(data)));
+        }
+        if let Some(comment) = comment {
+            nfnl::put(bytes, USERDATA, |bytes| bytes.extend(comment));
+        }
+    });
+    Ok(())
 }
 
 /// Writes a key or data: a lone value as it is, several each filled up to 4 bytes.
