@@ -49,6 +49,12 @@ pub(super) fn open_lock(path: &Path) -> io::Result<File> {
 /// After an error `path` is as it was, except that a failure of the very last fsync leaves open which content outlives a
 /// power cut. `temp` must be the caller's alone, by a lock; what a killed process left there goes.
 pub(super) fn replace(temp: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    replace_unsynced(temp, path, text)?;
+    sync_dir_of(path)
+}
+
+/// Does the same but for the last: until its directory is synced, a power cut may bring back what was there before.
+pub(super) fn replace_unsynced(temp: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
     point()?;
     // A second one: what is killed here leaves the temporary file.
     let written = write_new(temp, text).and_then(|()| point()).and_then(|()| std::fs::rename(temp, path));
@@ -56,8 +62,7 @@ pub(super) fn replace(temp: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
         // It is of no use to anybody; if it stays, the next write takes it over.
         let _ = std::fs::remove_file(temp);
     }
-    written?;
-    sync_dir_of(path)
+    written
 }
 
 /// Passes a point of the crash tests, before a change of a file.

@@ -26,6 +26,7 @@ mod handles;
 mod http;
 mod ipam;
 mod labs;
+mod lease;
 mod links;
 mod mappings;
 mod masquerade;

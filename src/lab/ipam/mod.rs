@@ -15,6 +15,9 @@
 //! mark), seldom a fourth. A run-length code of full blocks in the pool's own record would be smaller at first, and grow with
 //! every hole in a pool.
 //!
+//! A batch of allocations is chosen as single ones are, on changes that are noted beside the store, and then writes each record
+//! once: the pool, all blocks, all marks. So 64 addresses of one block take one write.
+//!
 //! Every write is atomic, and a crash between two is harmless by their order:
 //!
 //! - a lease that moves the search on: the pool, then the block. In between, the search has passed an address by;
@@ -22,11 +25,14 @@
 //! - a release from a full block: the marks from the top down, then the block. In between, the same holds;
 //! - a pool that is made for a lease: the pool, then the block. In between it has no lease; `release_owned` removes it, and so
 //!   does the next pool that it would stand in the way of;
+//! - a batch: the pool, then the blocks, then marks. In between some of its leases are there, which the lab's journal knows and
+//!   gives back;
 //! - a pool that is removed: marks, leases, pool. In between it is a pool with fewer leases.
 //!
 //! Locks: one for each pool, by its key, held for every change in it; and that of the kind `pools`, taken first, while a pool
 //! comes to be. Readers take none.
 
+mod batch;
 mod block;
 mod full;
 mod opened;
@@ -38,6 +44,7 @@ mod subnet;
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
+pub use batch::Batch;
 pub use block::Lease;
 pub use pool::{Pool, PoolSpec, Range};
 pub use release::Held;

@@ -17,7 +17,7 @@ use crate::lab::store::{Guard, Key, Store};
 /// The kind of the pools in the store.
 pub(super) const POOLS: &str = "pools";
 /// The kind of their blocks.
-const LEASES: &str = "leases";
+pub(super) const LEASES: &str = "leases";
 
 /// A pool as it is written.
 #[derive(Debug, Serialize, Deserialize)]

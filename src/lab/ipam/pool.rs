@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::subnet::{Span, Subnet, number, parse_ip, span};
+use super::subnet::{Span, Subnet, address, number, parse_ip, span};
 use crate::lab::error::{Error, Result};
 
 /// The longest owner, in bytes.
@@ -46,6 +46,34 @@ impl Range {
     /// Tells whether an address is in it.
     pub fn contains(self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.first.is_ipv4() && (number(self.first)..=number(self.last)).contains(&number(ip))
+    }
+}
+
+impl Range {
+    /// Returns how many addresses it has.
+    pub fn count(self) -> u128 {
+        (number(self.last) - number(self.first)).saturating_add(1)
+    }
+
+    /// Returns its addresses, in their order.
+    pub fn ips(self) -> impl Iterator<Item = IpAddr> {
+        (number(self.first)..=number(self.last)).map(move |ip| address(self.first.is_ipv4(), ip))
+    }
+
+    /// Puts addresses that follow each other together.
+    pub fn runs(ips: &[IpAddr]) -> Vec<Range> {
+        let mut runs: Vec<Range> = Vec::new();
+        for ip in ips {
+            match runs.last_mut() {
+                Some(run)
+                    if run.last.is_ipv4() == ip.is_ipv4() && number(run.last).checked_add(1) == Some(number(*ip)) =>
+                {
+                    run.last = *ip
+                }
+                _ => runs.push(Range::from(*ip)),
+            }
+        }
+        runs
     }
 }
 

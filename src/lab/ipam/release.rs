@@ -1,5 +1,6 @@
 //! Giving back: one address, or all that belong to owners that are no more.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
@@ -42,10 +43,27 @@ impl Ipam<'_> {
             }
             _ => Ok(true),
         })?;
-        if !released.is_empty() {
-            opened.remove_if_unused(&guard)?;
-        }
+        // Also one of which nothing was leased yet: a process ended, or a disk failed, between the pool and its first lease.
+        opened.remove_if_unused(&guard)?;
         Ok(!released.is_empty())
+    }
+
+    /// Gives back those of the addresses that `owner` holds, a block of them in one write; returns how many that were.
+    pub fn release_many(&self, subnet: IpNetwork, ips: impl IntoIterator<Item = IpAddr>, owner: &str) -> Result<usize> {
+        let subnet = Subnet::of(subnet)?;
+        let mut blocks = BTreeMap::<u128, u64>::new();
+        for offset in ips.into_iter().filter_map(|ip| subnet.offset(ip)) {
+            *blocks.entry(offset >> block::BITS).or_default() |= 1 << (offset % block::SIZE);
+        }
+        let guard = self.store.lock(&pool_key(subnet)?)?;
+        let Some(opened) = Opened::read(self.store, subnet)? else { return Ok(0) };
+        let mut released = 0;
+        for (index, places) in blocks {
+            let goes = |place: u8, lease: &Lease| Ok(places & (1 << place) != 0 && lease.owner == owner);
+            released += opened.release_in(&guard, index, goes)?.len();
+        }
+        opened.remove_if_unused(&guard)?;
+        Ok(released)
     }
 
     /// Gives back all addresses whose owner is `dead`, and removes pools that were made for leases and have none left;
@@ -127,7 +145,7 @@ impl Opened<'_> {
     fn release_in(&self, guard: &Guard, index: u128, goes: impl Fn(u8, &Lease) -> Result<bool>) -> Result<Vec<Lease>> {
         let mut block = self.block(index)?;
         let was_full = block.is_full(self.mask(index));
-        let (mut kept, mut released) = (std::collections::BTreeMap::new(), Vec::new());
+        let (mut kept, mut released) = (BTreeMap::new(), Vec::new());
         for (place, lease) in std::mem::take(&mut block.leases) {
             match goes(place, &lease)? {
                 true => released.push(lease),

@@ -38,10 +38,10 @@ pub struct Reservation<'a> {
 }
 
 /// A free address.
-struct Found {
-    index: u128,
-    place: u8,
-    block: Block,
+pub(super) struct Found {
+    pub(super) index: u128,
+    pub(super) place: u8,
+    pub(super) block: Block,
     /// The passage through the pool that the search is in now; nothing for an address that was asked for.
     lap: Option<u64>,
     seen: Seen,
@@ -49,7 +49,7 @@ struct Found {
 
 /// What a search learns on its way, for later ones.
 #[derive(Default)]
-struct Seen {
+pub(super) struct Seen {
     /// Blocks that turned out to be full, marked or not.
     full: Vec<u128>,
     /// The block from which the search went on, if nothing is left in it.
@@ -81,7 +81,7 @@ impl<'a> Ipam<'a> {
         let (opened, guard, pools) = self.open_for_lease(subnet, owner, no_pool)?;
         let found = match wanted {
             Some(ip) => opened.claim(ip)?,
-            None => opened.search()?,
+            None => opened.search()?.ok_or_else(|| opened.exhausted(None))?,
         };
         let offset = (found.index << block::BITS) | u128::from(found.place);
         let ip = subnet.nth(offset).unwrap_or(subnet.net().ip());
@@ -90,7 +90,7 @@ impl<'a> Ipam<'a> {
     }
 
     /// Locks and reads a pool; one that is made comes with the lock of all pools.
-    fn open_for_lease(
+    pub(super) fn open_for_lease(
         &self,
         subnet: Subnet,
         owner: &str,
@@ -128,18 +128,18 @@ impl Opened<'_> {
     }
 
     /// Finds the next free address: from where the search was to the pool's end, then once through all of it.
-    fn search(&self) -> Result<Found> {
+    pub(super) fn search(&self) -> Result<Option<Found>> {
         let mut seen = Seen::default();
         if let Some(found) = self.pass(self.at, self.record.lap, &mut seen)? {
-            return Ok(Found { seen, ..found });
+            return Ok(Some(Found { seen, ..found }));
         }
         let lap = self.record.lap.wrapping_add(1);
         if let Some(found) = self.pass(0, lap, &mut seen)? {
             // In a pool of one block its own place is all there is to know, and the pool needs no write.
             let lap = if self.last_block() == 0 { self.record.lap } else { lap };
-            return Ok(Found { seen, lap: Some(lap), ..found });
+            return Ok(Some(Found { seen, lap: Some(lap), ..found }));
         }
-        Err(self.exhausted())
+        Ok(None)
     }
 
     /// Looks for a free address from the block `from` on, in the passage `lap`.
@@ -178,9 +178,13 @@ impl Opened<'_> {
         }
     }
 
-    fn exhausted(&self) -> Error {
+    /// Says that there is no address left, or of several that were wanted only so many.
+    pub(super) fn exhausted(&self, several: Option<(u32, usize)>) -> Error {
         let count = self.layout.count();
-        let doing = format!("take an address of the pool `{}`", self.subnet());
+        let doing = match several {
+            Some((wanted, _)) => format!("take {wanted} addresses of the pool `{}`", self.subnet()),
+            None => format!("take an address of the pool `{}`", self.subnet()),
+        };
         let leases = match self.leases() {
             Ok(leases) => leases,
             Err(error) => return error,
@@ -191,8 +195,16 @@ impl Opened<'_> {
         let all = if count == 1 { "the one address".into() } else { format!("all {count} addresses") };
         let verb = if count == 1 { "is" } else { "are" };
         let range = self.record.pool.spec.range.map_or(String::new(), |range| format!(" of `{range}`"));
+        let because = match several {
+            Some((_, left)) if left > 0 => {
+                let verb = if left == 1 { "is" } else { "are" };
+                let who = if who.is_empty() { String::new() } else { format!(": {who}") };
+                format!("{left} of its {count} addresses{range} {verb} left{who}")
+            }
+            _ => format!("{all}{range} {verb} leased: {who}"),
+        };
         Error::new(Kind::Exhausted, doing)
-            .because(format!("{all}{range} {verb} leased: {who}"))
+            .because(because)
             .hint("release some, or use a larger subnet; `topo gc` frees those of owners that are no more")
     }
 }
@@ -214,29 +226,42 @@ impl Reservation<'_> {
     /// After an error the lease may have been written all the same, if the store couldn't tell: release it.
     pub fn commit(self) -> Result<Lease> {
         let Reservation { mut opened, guard, _pools, found, lease, is_new_pool } = self;
-        let Found { index, place, mut block, lap, seen } = found;
-        if let Some(lap) = lap {
-            (block.lap, block.next) = (lap, place + 1);
-            let moved = opened.at != index || opened.record.lap != lap;
-            if moved || is_new_pool {
-                opened.record.at = opened.subnet().nth(index << block::BITS).unwrap_or(opened.record.at);
-                opened.record.lap = lap;
-                opened.at = index;
-                // Before the lease: after a crash between the two the search has gone on, and nothing is lost.
-                opened.write(&guard)?;
-            }
-        } else if is_new_pool {
-            opened.write(&guard)?;
-        }
-        block.leases.insert(place, lease.clone());
-        opened.write_block(&guard, index, &block)?;
-        // The lease stands. What follows saves time later, and a later search does it if it fails here.
-        let _ = opened.after_lease(&guard, index, &block, &seen);
+        let place = found.place;
+        opened.take(&guard, found, vec![(place, lease.clone())], is_new_pool)?;
         Ok(lease)
     }
 }
 
 impl Opened<'_> {
+    /// Writes leases of the block that was found, the first of them at the place that was found.
+    pub(super) fn take(
+        &mut self,
+        guard: &Guard,
+        found: Found,
+        leases: Vec<(u8, Lease)>,
+        is_new_pool: bool,
+    ) -> Result<()> {
+        let Found { index, place, mut block, lap, seen } = found;
+        if let Some(lap) = lap {
+            (block.lap, block.next) = (lap, leases.last().map_or(place, |(place, _)| *place) + 1);
+            let moved = self.at != index || self.record.lap != lap;
+            if moved || is_new_pool {
+                self.record.at = self.subnet().nth(index << block::BITS).unwrap_or(self.record.at);
+                self.record.lap = lap;
+                self.at = index;
+                // Before the lease: after a crash between the two the search has gone on, and nothing is lost.
+                self.write(guard)?;
+            }
+        } else if is_new_pool {
+            self.write(guard)?;
+        }
+        block.leases.extend(leases);
+        self.write_block(guard, index, &block)?;
+        // The leases stand. What follows saves time later, and a later search does it if it fails here.
+        let _ = self.after_lease(guard, index, &block, &seen);
+        Ok(())
+    }
+
     /// Marks what is full, and removes the block that the search came from if nothing is left in it.
     fn after_lease(&self, guard: &Guard, index: u128, block: &Block, seen: &Seen) -> Result<()> {
         for full in &seen.full {

@@ -1,5 +1,6 @@
 //! The allocator, as its users see it; `model` compares it with a naive one, `crash` kills it at each write.
 
+mod batch;
 mod crash;
 mod model;
 

@@ -10,6 +10,7 @@
 //!
 //! No name begins with a dot or holds a slash, and each sort of file has an ending of its own, so that names can't collide.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -74,6 +75,32 @@ impl LocalStore {
         let dirs = path.ancestors().skip(1).take(key.names().len().saturating_sub(1));
         // The first that is not empty ends it.
         let _ = dirs.map(std::fs::remove_dir).find(std::io::Result::is_err);
+    }
+
+    /// Writes a value; its name outlives a power cut only once its directory is synced.
+    fn write(&self, guard: &Guard, key: &Key, value: &Value) -> Result<()> {
+        let (path, temp) = (self.path(key, VALUE), self.path(guard.key(), TEMP));
+        let doing = || format!("write `{}`", path.display());
+        if key.names().is_empty() {
+            return Err(Error::invalid(doing()).because("a kind has no value of its own"));
+        }
+        let mut text = serde_json::to_vec(value).map_err(|source| Error::new(Kind::State, doing()).because(source))?;
+        text.push(b'\n');
+        self.in_dir_of(&path, || files::replace_unsynced(&temp, &path, &text)).map_err(|source| {
+            self.tidy_dir_of(key);
+            let error = Error::file(doing(), &source);
+            match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                    error.hint(format!("nothing was changed; make room in `{}`", self.root.display()))
+                }
+                _ => error,
+            }
+        })
+    }
+
+    fn sync_dir_of(&self, key: &Key) -> Result<()> {
+        let path = self.path(key, VALUE);
+        files::sync_dir_of(&path).map_err(|source| Error::file(format!("write `{}`", path.display()), &source))
     }
 
     /// Does `work` on a file whose directories another process may remove, since it just emptied them.
@@ -237,23 +264,22 @@ impl Store for LocalStore {
     }
 
     fn put(&self, guard: &Guard, key: &Key, value: &Value) -> Result<()> {
-        let (path, temp) = (self.path(key, VALUE), self.path(guard.key(), TEMP));
-        let doing = || format!("write `{}`", path.display());
-        if key.names().is_empty() {
-            return Err(Error::invalid(doing()).because("a kind has no value of its own"));
+        self.write(guard, key, value)?;
+        self.sync_dir_of(key)
+    }
+
+    fn put_all(&self, guard: &Guard, values: &[(Key, Value)]) -> Result<()> {
+        for (key, value) in values {
+            self.write(guard, key, value)?;
         }
-        let mut text = serde_json::to_vec(value).map_err(|source| Error::new(Kind::State, doing()).because(source))?;
-        text.push(b'\n');
-        self.in_dir_of(&path, || files::replace(&temp, &path, &text)).map_err(|source| {
-            self.tidy_dir_of(key);
-            let error = Error::file(doing(), &source);
-            match source.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                    error.hint(format!("nothing was changed; make room in `{}`", self.root.display()))
-                }
-                _ => error,
+        // The names last, once for all that are in one directory: each time costs as much as the writing of a value.
+        let mut synced = BTreeSet::new();
+        for (key, _) in values {
+            if synced.insert(self.path(key, VALUE).parent().map(Path::to_path_buf)) {
+                self.sync_dir_of(key)?;
             }
-        })
+        }
+        Ok(())
     }
 
     fn remove(&self, guard: &Guard, key: &Key) -> Result<bool> {

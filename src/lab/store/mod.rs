@@ -38,6 +38,11 @@ pub trait Store: Send + Sync {
     /// Writes the value of `key`, whole or not at all, and so that it outlives a power cut.
     fn put(&self, guard: &Guard, key: &Key, value: &Value) -> Result<()>;
 
+    /// Writes several values, each whole or not at all, in this order or any other; they outlive a power cut once it returns.
+    fn put_all(&self, guard: &Guard, values: &[(Key, Value)]) -> Result<()> {
+        values.iter().try_for_each(|(key, value)| self.put(guard, key, value))
+    }
+
     /// Removes the value of `key`; returns whether there was one.
     fn remove(&self, guard: &Guard, key: &Key) -> Result<bool>;
 

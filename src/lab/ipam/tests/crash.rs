@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn held(ipam: Ipam, subnet: IpNetwork) -> BTreeSet<IpAddr> {
+pub(super) fn held(ipam: Ipam, subnet: IpNetwork) -> BTreeSet<IpAddr> {
     let leases = ipam.leases(subnet).expect("leases");
     let held: BTreeSet<IpAddr> = leases.iter().map(|lease| lease.ip).collect();
     assert_eq!(held.len(), leases.len());
@@ -10,7 +10,7 @@ fn held(ipam: Ipam, subnet: IpNetwork) -> BTreeSet<IpAddr> {
 }
 
 /// Checks that all that is free can still be had, once.
-fn assert_whole(store: &Memory, subnet: IpNetwork) {
+pub(super) fn assert_whole(store: &Memory, subnet: IpNetwork) {
     let ipam = Ipam::new(store);
     let before = store.dump();
     assert_eq!(ipam.audit(&|_| true).expect("sound"), []);
@@ -27,7 +27,7 @@ fn assert_whole(store: &Memory, subnet: IpNetwork) {
 }
 
 /// Kills `work` at its first write, its second and so on; `check` looks at what is left. Returns at how many.
-fn at_each_write(store: &Memory, work: impl Fn() -> Result<()>, check: impl Fn(Result<()>)) -> u64 {
+pub(super) fn at_each_write(store: &Memory, work: impl Fn() -> Result<()>, check: impl Fn(Result<()>)) -> u64 {
     let before = store.dump();
     for at in 1.. {
         store.restore(&before);

@@ -11,6 +11,7 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Op {
     Take { many: u16, commit: bool },
+    TakeAtOnce { many: u16, commit: bool },
     TakeWanted { at: u128, commit: bool },
     Release { at: u128, as_owner: Option<bool> },
     ReleaseFrom { at: u128, many: u16 },
@@ -51,6 +52,7 @@ impl Model {
 fn ops(fills: u16) -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         4 => (1..=fills, prop::bool::weighted(0.9)).prop_map(|(many, commit)| Op::Take { many, commit }),
+        2 => (1..=fills, prop::bool::weighted(0.9)).prop_map(|(many, commit)| Op::TakeAtOnce { many, commit }),
         2 => (any::<u128>(), prop::bool::weighted(0.9)).prop_map(|(at, commit)| Op::TakeWanted { at, commit }),
         3 => (any::<u128>(), any::<Option<bool>>()).prop_map(|(at, as_owner)| Op::Release { at, as_owner }),
         1 => (any::<u128>(), 1..=fills).prop_map(|(at, many)| Op::ReleaseFrom { at, many }),
@@ -88,6 +90,28 @@ fn compare(spec: &PoolSpec, ops: &[Op]) -> std::result::Result<(), TestCaseError
                         model.next = at + 1;
                     }
                 }
+            }
+            Op::TakeAtOnce { many, commit } => {
+                let reserved = ipam.reserve_many(spec.subnet, (*many).into(), &owner, NoPool::Refuse);
+                let (before, next) = (model.leases.clone(), model.next);
+                let mut expected = Vec::new();
+                while let Some(at) = model.next().filter(|_| expected.len() < usize::from(*many)) {
+                    expected.push(at);
+                    model.leases.insert(at, owner.clone());
+                    model.next = at + 1;
+                }
+                if expected.len() == usize::from(*many) {
+                    let batch = reserved.expect("addresses");
+                    let ips: Vec<IpAddr> = batch.ips().collect();
+                    prop_assert_eq!(ips, expected.iter().map(|at| address(*at)).collect::<Vec<_>>());
+                    if *commit {
+                        batch.commit().expect("leases");
+                        continue;
+                    }
+                } else {
+                    prop_assert_eq!(reserved.map(|_| ()).expect_err("too many").kind(), Kind::Exhausted);
+                }
+                (model.leases, model.next) = (before, next);
             }
             Op::TakeWanted { at, commit } => {
                 let at = at & subnet.last();
