@@ -19,7 +19,7 @@ pub(super) struct Args {
 
 /// Runs `topo completions`.
 pub(super) fn completions(args: &Args, context: &Context) -> Result<u8, Trouble> {
-    let mut command = context.workflows.iter().fold(Cli::command(), scripts::add_command);
+    let mut command = context.workflows().iter().fold(Cli::command(), scripts::add_command);
     // Into memory first: the generator panics where the reader has gone away.
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command, "topo", &mut text);

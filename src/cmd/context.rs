@@ -1,6 +1,7 @@
 //! What every command needs: where the state is, what the user's own directories are, whether we are in a sandbox. The only
 //! place that reads the environment.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,11 +18,12 @@ pub(super) struct Context {
     pub words: Vec<OsString>,
     /// The user's own directories of scripts and modules.
     pub dirs: Dirs,
-    /// All workflows, by their command words.
-    pub workflows: BTreeMap<Vec<String>, Workflow>,
-    /// The user's own workflows that could not be read.
-    pub unreadable: Vec<Error>,
+    /// The workflows, once somebody has asked for them.
+    found: OnceCell<(Workflows, Vec<Error>)>,
 }
+
+/// Workflows by their command words.
+type Workflows = BTreeMap<Vec<String>, Workflow>;
 
 impl Context {
     pub(super) fn new(inside: Option<Inside>, words: Vec<OsString>) -> Context {
@@ -29,8 +31,17 @@ impl Context {
             variable_path(variable).or_else(|| config_dir().map(|dir| dir.join(name))).filter(|dir| dir.is_dir())
         };
         let dirs = Dirs { stdlib: own("TOPO_STDLIB", "stdlib"), scripts: own("TOPO_SCRIPTS", "scripts") };
-        let (workflows, unreadable) = workflows(&dirs);
-        Context { inside, words, dirs, workflows, unreadable }
+        Context { inside, words, dirs, found: OnceCell::new() }
+    }
+
+    /// Returns all workflows, by their command words.
+    pub(super) fn workflows(&self) -> &Workflows {
+        &self.found.get_or_init(|| workflows(&self.dirs)).0
+    }
+
+    /// Returns what is wrong with those of the user's own workflows that can't be read.
+    pub(super) fn unreadable(&self) -> &[Error] {
+        &self.found.get_or_init(|| workflows(&self.dirs)).1
     }
 
     /// Opens the state directory: `TOPO_STATE`, `/run/toposcript` for root, else one in the user's runtime directory.

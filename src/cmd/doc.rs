@@ -55,7 +55,7 @@ fn list(library: &[Entry], context: &Context) {
         data("\n");
     }
     data("Workflows, which are commands of topo.\n");
-    for workflow in context.workflows.values() {
+    for workflow in context.workflows().values() {
         let header = crate::script::header::Header::parse(&workflow.script.text).unwrap_or_default();
         data(&format!("  {:<20} {}\n", workflow.words.join(" "), header.about));
     }
@@ -73,14 +73,14 @@ fn one(wanted: &str, library: &[Entry], context: &Context) -> Result<u8, Trouble
         return Ok(0);
     }
     let words: Vec<String> = wanted.split_whitespace().map(String::from).collect();
-    if let Some(workflow) = context.workflows.get(&words) {
+    if let Some(workflow) = context.workflows().get(&words) {
         let header = crate::script::header::Header::parse(&workflow.script.text).unwrap_or_default();
         let help = header.command(format!("topo {wanted}")).max_term_width(100).render_long_help();
         data(&format!("{help}\n"));
         return Ok(0);
     }
     let names: Vec<String> =
-        entries.iter().map(Entry::full_name).chain(context.workflows.keys().map(|words| words.join(" "))).collect();
+        entries.iter().map(Entry::full_name).chain(context.workflows().keys().map(|words| words.join(" "))).collect();
     let error = Error::new(Kind::Missing, format!("find the documentation of `{}`", name::shown(wanted)));
     Err(match name::nearest(wanted, names.iter().map(String::as_str)) {
         Some(near) => error.because("nothing has this name").hint(format!("did you mean `{near}`?")),

@@ -28,6 +28,8 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use context::Context;
 use output::Trouble;
 
+use crate::script::{Workflow, has_workflows_below};
+
 /// Builds, checks and takes down real Linux networks from a script.
 #[derive(Debug, Parser)]
 #[command(name = "topo", version, propagate_version = true, max_term_width = 100, arg_required_else_help = true)]
@@ -95,20 +97,29 @@ fn run_words(words: Vec<OsString>) -> u8 {
     if inside.is_some() && words.get(1).is_some_and(|word| word == test::CHILD) {
         return test::child(&context);
     }
-    let command = context.workflows.iter().fold(Cli::command(), scripts::add_command);
+    let mut command = Cli::command();
+    // For a command of the program's own no workflow has to be looked at.
+    let own = words
+        .get(1)
+        .and_then(|word| word.to_str())
+        .is_some_and(|word| command.find_subcommand(word).is_some() && !has_workflows_below(&context.dirs, word));
+    if !own {
+        command = context.workflows().iter().fold(command, scripts::add_command);
+    }
     let matches = match command.try_get_matches_from(words) {
         Ok(matches) => matches,
         Err(error) => return output::usage(&error),
     };
-    let done = match dispatch(&matches, &context) {
+    let chosen = if own { None } else { scripts::chosen(&matches, &context) };
+    let done = match dispatch(&matches, chosen, &context) {
         Ok(code) => return code,
         Err(trouble) => trouble,
     };
     done.report()
 }
 
-fn dispatch(matches: &ArgMatches, context: &Context) -> Result<u8, Trouble> {
-    if let Some((workflow, matches)) = scripts::chosen(matches, context) {
+fn dispatch(matches: &ArgMatches, chosen: Option<(&Workflow, &ArgMatches)>, context: &Context) -> Result<u8, Trouble> {
+    if let Some((workflow, matches)) = chosen {
         return run::workflow(workflow, matches, context);
     }
     // clap has checked the words against the same declaration.

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::rc::Rc;
@@ -172,7 +173,8 @@ fn execute(
     };
     let lab = Lab::begin(origin, state, listener)?;
     let handle = LabHandle::new(lab, &script.name);
-    let mut session = Session::new(&handle, &context.dirs, script_args(header, matches));
+    // The process ends soon after its script: the kernel frees an engine at once, which would take a part of the run.
+    let mut session = ManuallyDrop::new(Session::new(&handle, &context.dirs, script_args(header, matches)));
     let ran = catch_unwind(AssertUnwindSafe(|| {
         session.run(script)?;
         // What was asked for at the end is part of the script: its refusal is the script's failure.

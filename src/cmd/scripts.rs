@@ -26,9 +26,9 @@ pub(super) struct Args {
 pub(super) fn scripts(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if let Some(name) = &args.source {
         let words: Vec<String> = name.split_whitespace().map(String::from).collect();
-        let workflow = context.workflows.get(&words).ok_or_else(|| {
+        let workflow = context.workflows().get(&words).ok_or_else(|| {
             let error = crate::lab::Error::new(crate::lab::Kind::Missing, format!("find workflow `{name}`"));
-            let names: Vec<String> = context.workflows.keys().map(|words| words.join(" ")).collect();
+            let names: Vec<String> = context.workflows().keys().map(|words| words.join(" ")).collect();
             match crate::lab::name::nearest(name, names.iter().map(String::as_str)) {
                 Some(near) => error.because("there is none of this name").hint(format!("did you mean `{near}`?")),
                 None => error.because("there is none of this name").hint("`topo scripts` lists them"),
@@ -43,13 +43,13 @@ pub(super) fn scripts(args: &Args, context: &Context) -> Result<u8, Trouble> {
     };
     if args.json {
         let row = |workflow: &Workflow| json!({ "name": workflow.words.join(" "), "about": about(workflow), "script": workflow.script.name, "own": workflow.own });
-        terminal::json(&context.workflows.values().map(row).collect());
+        terminal::json(&context.workflows().values().map(row).collect());
     } else {
         let rows: Vec<Vec<String>> =
-            context.workflows.values().map(|workflow| vec![workflow.words.join(" "), about(workflow)]).collect();
+            context.workflows().values().map(|workflow| vec![workflow.words.join(" "), about(workflow)]).collect();
         data(&terminal::table(&["name".into(), "what it does".into()], &rows));
     }
-    if context.unreadable.is_empty() { Ok(0) } else { Err(context.unreadable.clone().into()) }
+    if context.unreadable().is_empty() { Ok(0) } else { Err(context.unreadable().to_vec().into()) }
 }
 
 /// Adds a workflow to the command line: `["network", "create"]` becomes `topo network create`.
@@ -85,7 +85,7 @@ pub(super) fn chosen<'a>(matches: &'a ArgMatches, context: &'a Context) -> Optio
     while let Some((word, below)) = matches.subcommand() {
         words.push(word.to_string());
         matches = below;
-        if let Some(workflow) = context.workflows.get(&words) {
+        if let Some(workflow) = context.workflows().get(&words) {
             return is_free(&words).then_some((workflow, matches));
         }
     }

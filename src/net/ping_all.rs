@@ -41,12 +41,19 @@ pub struct PingHost {
     v6: Option<Socket>,
     route: OwnedFd,
     addresses: Vec<Address>,
+    asked: Option<IpAddr>,
     known: BTreeSet<(u32, IpAddr)>,
 }
 
 impl PingHost {
-    /// Opens what is needed in a namespace that has these addresses, and knows these neighbours.
-    pub fn open(netns: &Netns, addresses: Vec<Address>, neighbours: &[Neigh]) -> Result<PingHost> {
+    /// Opens what is needed in a namespace that has these addresses, and knows these neighbours. Others ask it by the address
+    /// `asked`, or by the nearest.
+    pub fn open(
+        netns: &Netns,
+        addresses: Vec<Address>,
+        neighbours: &[Neigh],
+        asked: Option<IpAddr>,
+    ) -> Result<PingHost> {
         let doing = "open sockets for echoes";
         let of = |v6: bool| addresses.iter().any(|address| address.net.is_ipv6() == v6);
         let (want_v4, want_v6) = (of(false), of(true));
@@ -57,21 +64,23 @@ impl PingHost {
         };
         let (v4, v6, route) = netns.inside(open)?.map_err(|error| Error::io(doing, error))?;
         let known = neighbours.iter().map(|neighbour| (neighbour.index, neighbour.ip)).collect();
-        Ok(PingHost { v4, v6, route, addresses, known })
+        Ok(PingHost { v4, v6, route, addresses, asked, known })
     }
 
     fn socket(&self, v6: bool) -> Option<&Socket> {
         if v6 { self.v6.as_ref() } else { self.v4.as_ref() }
     }
 
-    /// Returns the address of `other` that is nearest: on a link of this host before others, IPv4 before IPv6; and the link.
+    /// Returns the address to ask `other` by, and the link of this host that it is on: the nearest, which is one on a link of this host
+    /// before others and IPv4 before IPv6, if nothing else was asked for.
     fn address_of(&self, other: &PingHost, v6: Option<bool>) -> Option<(IpAddr, Option<u32>)> {
         let global = |address: &&Address| address.scope == "global" && v6.is_none_or(|v6| v6 == address.net.is_ipv6());
+        let link = |ip: IpAddr| self.addresses.iter().find(|own| own.net.contains(ip)).map(|own| own.index);
+        if let Some(ip) = other.asked {
+            return self.socket(ip.is_ipv6()).map(|_| (ip, link(ip)));
+        }
         let near = other.addresses.iter().filter(global).filter(|address| self.socket(address.net.is_ipv6()).is_some());
-        let near = near.map(|address| {
-            let ip = address.net.ip();
-            (ip, self.addresses.iter().find(|own| own.net.contains(ip)).map(|own| own.index))
-        });
+        let near = near.map(|address| (address.net.ip(), link(address.net.ip())));
         near.min_by_key(|(ip, link)| (link.is_none(), ip.is_ipv6()))
     }
 }

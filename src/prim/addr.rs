@@ -20,7 +20,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "addr",
     about: "Addresses of devices.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("addr", AddAddr)],
     options: &[],
 };
@@ -189,7 +189,7 @@ fn first_host(net: &IpNetwork) -> String {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Gives a device an address with its prefix length, IPv4 or IPv6; an IPv6 one works at once, without duplicate address
     /// detection.

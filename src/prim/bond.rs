@@ -18,7 +18,7 @@ use crate::net::{Bond, BondMode, FailOverMac, LacpRate, LinkKind, Primary, XmitH
 pub(super) const GROUP: Group = Group {
     name: "bond",
     about: "Several cables as one.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[BondOptions::SET],
 };
@@ -72,7 +72,7 @@ fn millis(time: Option<Duration>) -> Option<u32> {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Makes one device of several, which goes on when a cable of theirs fails; it comes up. The devices are in its own namespace.
     /// `attach` and `detach` change later which they are, `ports` lists them.

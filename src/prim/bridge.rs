@@ -26,7 +26,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "bridge",
     about: "Switches, and what is plugged into them.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("bridge", AddBridge), step_sort!("attach", Attach), step_sort!("carry", Carry)],
     options: &[BridgeOptions::SET, AttachOptions::SET],
 };
@@ -237,7 +237,7 @@ fn attach_port(lab: &mut Lab, bridge: &Dev, dev: &Dev, options: Map, place: Plac
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a bridge to the host; it comes up.
     ///

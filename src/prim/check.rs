@@ -15,7 +15,7 @@ use crate::net;
 pub(super) const GROUP: Group = Group {
     name: "check",
     about: "Sentences that should hold.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[],
 };
@@ -109,7 +109,7 @@ fn named(what: &str, sentence: &str) -> String {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Stops the script with an error of a kind, as the primitives do: what was attempted, why it can't be, and what to do.
     ///

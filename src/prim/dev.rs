@@ -16,7 +16,7 @@ use crate::step_sort;
 pub(super) const GROUP: Group = Group {
     name: "dev",
     about: "What any device can be asked, and its name, place and state.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("rename", RenameDev), step_sort!("move", MoveDev), step_sort!("up", SetUp)],
     options: &[],
 };
@@ -86,7 +86,7 @@ fn check_settable_down(lab: &mut Lab, dev: &DevRef) -> Result<()> {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Gives a device another name; handles to it stay good.
     ///

@@ -25,7 +25,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "dnat",
     about: "Published ports: what comes to a port of one netns goes on to an address behind it.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("dnat", AddMappings), step_sort!("hairpin", SetHairpin)],
     options: &[DnatOptions::SET],
 };
@@ -232,7 +232,7 @@ fn publish(lab: &mut Lab, netns: &NetnsHandle, list: Vec<Map>, common: Map, plac
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Publishes ports of a namespace: what comes to them, at the namespace's own addresses alone, goes on to an address behind
     /// it. It works from outside, from the namespace itself, by `127.0.0.1` too, from the target itself and from its neighbours.

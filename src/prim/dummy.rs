@@ -14,7 +14,7 @@ use crate::net::LinkKind;
 pub(super) const GROUP: Group = Group {
     name: "dummy",
     about: "Devices without a cable.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[DummyOptions::SET, IfbOptions::SET],
 };
@@ -44,7 +44,7 @@ options! {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a device that drops whatever it is given: a place for addresses that are up whatever happens to cables, as a router
     /// has them; it comes up.

@@ -20,7 +20,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "fdb",
     about: "Forwarding tables: behind what a hardware address is.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("fdb", AddFdb)],
     options: &[FdbOptions::SET],
 };
@@ -140,7 +140,7 @@ impl Step for AddFdb {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds an entry that stays to a forwarding table: a VXLAN sends what is for a hardware address to the host `dst`, a bridge by the
     /// port that this is called on. Of a VXLAN, `00:00:00:00:00:00` stands for all addresses that it doesn't know and for

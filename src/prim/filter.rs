@@ -20,7 +20,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "filter",
     about: "Filters: what may pass a namespace, come into it or leave it.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[
         step_sort!("nft-policy", SetPolicy),
         step_sort!("let-through", firewalls::LetThrough),
@@ -266,7 +266,7 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, way: &str, verdict: &str, options: Ma
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Sets what becomes of packets on one of three ways through a namespace, `input`, `forward` or `output`, that no rule
     /// decided on: `accept`, as at first, or `drop`.

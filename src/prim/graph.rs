@@ -17,11 +17,7 @@ use crate::lab::{Error, Result};
 pub(super) const GROUP: Group = Group {
     name: "graph",
     about: "Shortest paths through a topology.",
-    module: || {
-        let mut module = exported_module!(functions);
-        module.set_custom_type::<Paths>("Paths");
-        module
-    },
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[HopsOptions::SET],
 };
@@ -186,8 +182,11 @@ fn block_map(block: Block) -> Dynamic {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
+    /// The script's word for it.
+    pub type Paths = super::Paths;
+
     /// Looks at a graph of nodes that are numbered from 0, and of links, each a list of two numbers: its shortest paths can
     /// then be asked for. Every link counts one.
     ///

@@ -17,7 +17,7 @@ use crate::net;
 pub(super) const GROUP: Group = Group {
     name: "http",
     about: "Requests to web servers.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[HttpOptions::SET],
 };
@@ -161,7 +161,7 @@ fn http(lab: &mut Lab, netns: &NetnsHandle, url: Dynamic, options: Map) -> Resul
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Sends a request to a web server and returns `#{ ok, status, headers, body, time_ms, outcome, local, peer, why }`.
     ///

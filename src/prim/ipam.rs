@@ -22,7 +22,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "ipam",
     about: "Addresses out of pools, which all labs of the machine share.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("lease", Lease), step_sort!("leases", Leases), step_sort!("pool", AddPool)],
     options: &[AllocOptions::SET, PoolOptions::SET],
 };
@@ -252,7 +252,7 @@ fn lease_row(lease: &crate::lab::ipam::Lease) -> Map {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Leases an address of a subnet to the lab, and returns it: the next free one, or the one that is wanted. It is released
     /// when the lab goes. A subnet without a pool gets one for as long as something of it is leased.

@@ -14,11 +14,7 @@ use crate::lab::{Error, Event, Kind, Result, name};
 pub(super) const GROUP: Group = Group {
     name: "lab",
     about: "The lab as a whole, and what the script prints.",
-    module: || {
-        let mut module = exported_module!(functions);
-        module.set_custom_type::<super::ScriptError>("Error").set_custom_type::<Args>("Args");
-        module
-    },
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[],
 };
@@ -95,8 +91,14 @@ pub fn as_json(value: &Dynamic) -> serde_json::Value {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
+    /// The script's word for it.
+    #[expect(dead_code, reason = "rhai reads the line and not the name")]
+    pub type Error = crate::prim::ScriptError;
+    /// The script's word for it.
+    pub type Args = super::Args;
+
     /// Names the lab that the script builds; `--name` on the command line goes before it. The script's file name is the name
     /// unless either is given.
     ///

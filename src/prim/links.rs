@@ -16,7 +16,7 @@ use crate::step_sort;
 pub(super) const GROUP: Group = Group {
     name: "links",
     about: "Devices on top of another one, which share its cable.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("link", AddLink)],
     options: &[MacvlanOptions::SET, IpvlanOptions::SET],
 };
@@ -67,7 +67,7 @@ fn add(lab: &mut Lab, end: Dynamic, parent: &Dev, kind: LinkKind, given: Given, 
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Puts a device with a hardware address of its own on top of another one, whose cable it shares, and which may be in
     /// another namespace; it comes up. It hears all that is behind that cable, but never the device below itself.

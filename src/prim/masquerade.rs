@@ -19,7 +19,7 @@ use crate::net::nft::{Action, Match, Peer, Rule, Through};
 pub(super) const GROUP: Group = Group {
     name: "masquerade",
     about: "Source translation: what leaves a router bears the router's address.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[MasqueradeOptions::SET, SnatOptions::SET],
 };
@@ -86,7 +86,7 @@ fn network(doing: &str, value: Dynamic) -> Result<IpNetwork> {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Makes what comes from a network and leaves a namespace bear the address of the device by which it leaves. Where another's
     /// firewall on the host drops what it forwards, this is let through there, until the lab goes.

@@ -67,7 +67,8 @@ mod vxlan;
 mod ways;
 mod within;
 
-use rhai::Module;
+use rhai::plugin::ModuleManifest;
+use rhai::{FuncRegistration, Module, RhaiFunc};
 
 use crate::lab::{ReadStep, Steps};
 
@@ -90,12 +91,42 @@ pub struct Group {
     pub name: &'static str,
     /// What it is for, in one sentence.
     pub about: &'static str,
-    /// Makes the module with its functions.
-    pub module: fn() -> Module,
+    /// Its functions.
+    pub functions: &'static ModuleManifest,
     /// The sorts of steps that its functions ask for.
     pub steps: &'static [(&'static str, ReadStep)],
     /// The options that its functions take.
     pub options: &'static [OptionSet],
+}
+
+impl Group {
+    /// Returns a module with its functions, and all that is written about them.
+    pub fn module(&self) -> Module {
+        let mut module = Module::from_manifest(self.functions);
+        module.register_lazy_functions();
+        module
+    }
+}
+
+/// Returns a module with the functions of all groups, and nothing of what is written about them: for a run, which begins sooner
+/// without it.
+pub fn functions() -> Module {
+    let mut module = Module::new();
+    for group in GROUPS {
+        enter(&mut module, group.functions);
+    }
+    module
+}
+
+/// Enters functions into a module, without what is written about them.
+pub fn enter(module: &mut Module, functions: &'static ModuleManifest) {
+    functions.init_eager(module);
+    functions.for_each_fn(false, &mut |function| {
+        function.with_param_types(&mut |types| {
+            let entry = FuncRegistration::new(function.name()).with_namespace(function.namespace());
+            entry.set_into_module_raw(module, types, RhaiFunc::StaticPlugin { func: function.func() });
+        });
+    });
 }
 
 /// All groups, in the order in which the reference lists them.

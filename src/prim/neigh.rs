@@ -20,7 +20,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "neigh",
     about: "Fixed neighbours of a namespace.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("neigh", AddNeigh)],
     options: &[NeighOptions::SET],
 };
@@ -118,7 +118,7 @@ impl Step for AddNeigh {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a neighbour that stays: the namespace reaches `ip` at this hardware address without asking.
     ///

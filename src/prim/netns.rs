@@ -19,11 +19,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "netns",
     about: "Network namespaces: the hosts, routers and containers of a lab.",
-    module: || {
-        let mut module = exported_module!(functions);
-        module.set_custom_type::<NetnsHandle>("Netns").set_custom_type::<Dev>("Dev");
-        module
-    },
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("netns", AddNetns), step_sort!("netns-remove", RemoveNetns)],
     options: &[],
 };
@@ -201,8 +197,14 @@ fn open_foreign(lab: &mut Lab, name: String, at: NetnsAt, netns: Netns) -> Resul
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
+    /// The script's word for it.
+    #[expect(dead_code, reason = "rhai reads the line and not the name")]
+    pub type Netns = super::NetnsHandle;
+    /// The script's word for it.
+    pub type Dev = super::Dev;
+
     /// Adds a network namespace with `lo` up, visible to `ip netns`.
     ///
     /// Like `ip netns add NAME; ip -n NAME link set dev lo up`.
@@ -288,7 +290,7 @@ pub mod functions {
             let number = u32::try_from(pid).ok().filter(|pid| *pid > 0);
             let number = number.ok_or_else(|| Error::invalid(doing.clone()).because("a pid is a number above 0"))?;
             let process = net::ProcessId::of(number).map_err(failed)?;
-            let netns = Netns::of_pid(number).map_err(failed)?;
+            let netns = net::Netns::of_pid(number).map_err(failed)?;
             let at = NetnsAt::Process(process, netns.id());
             open_foreign(lab, format!("pid {pid}"), at, netns)
         })
@@ -309,7 +311,7 @@ pub mod functions {
             let doing = format!("open the netns `{}`", name::shown(path));
             // It may be the file of one that the lab is about to make.
             lab.settle()?;
-            let netns = Netns::open(Path::new(path)).map_err(|source| match source.errno() {
+            let netns = net::Netns::open(Path::new(path)).map_err(|source| match source.errno() {
                 libc::EINVAL => Error::invalid(doing.clone()).because(&source),
                 _ => Error::kernel(doing.clone(), &source),
             })?;

@@ -19,7 +19,7 @@ use crate::net::{self, EchoWay};
 pub(super) const GROUP: Group = Group {
     name: "path",
     about: "The way to an address: its routers, and the largest packet that goes through.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[TraceOptions::SET, MtuOptions::SET],
 };
@@ -110,7 +110,7 @@ fn mtu(lab: &mut Lab, netns: &NetnsHandle, to: Dynamic, options: Map) -> Result<
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Finds the routers on the way to an address, and returns `#{ ok, reached, hops: [#{ hop, ip, rtt_ms }], why }`.
     ///

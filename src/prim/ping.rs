@@ -18,7 +18,7 @@ use crate::net;
 pub(super) const GROUP: Group = Group {
     name: "ping",
     about: "Whether an address answers.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[PingOptions::SET, PingAllOptions::SET],
 };
@@ -52,6 +52,21 @@ options! {
         deadline: Duration,
         /// 4 or 6, for addresses of that version alone.
         version: Version,
+        /// The addresses by which the netns are asked, one for each in their order; the nearest of each unless given.
+        addresses: Addresses,
+    }
+}
+
+/// Addresses in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses(Vec<IpAddr>);
+
+impl FromScript for Addresses {
+    const WHAT: &'static str = r#"a list of addresses such as ["10.0.0.1", "10.0.0.2"]"#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        let list = value.into_array().map_err(|_| String::new())?;
+        list.into_iter().map(IpAddr::from_script).collect::<std::result::Result<_, _>>().map(Addresses)
     }
 }
 
@@ -86,15 +101,21 @@ fn ping_all(lab: &mut Lab, list: Array, options: Map) -> Result<Map> {
     if hosts.len() < 2 {
         return Err(Error::invalid(doing).because("it takes two netns or more"));
     }
+    let asked = options.addresses.map(|addresses| addresses.0);
+    if let Some(asked) = asked.as_ref().filter(|asked| asked.len() != hosts.len()) {
+        let because = format!("there are {} addresses for {} netns", asked.len(), hosts.len());
+        return Err(Error::invalid(doing).because(because));
+    }
     let (kernel, _) = lab.settled()?;
     let failed = |source: net::Error| Error::kernel(doing, &source);
     let mut opened = Vec::new();
-    for at in &hosts {
+    for (number, at) in hosts.iter().enumerate() {
         let rtnl = kernel.rtnl(at).map_err(failed)?;
         let addresses = kernel.run(net::addr::list(&rtnl)).map_err(failed)?;
         let neighbours = kernel.run(net::neigh::list(&rtnl)).map_err(failed)?;
         let netns = kernel.netns(at).map_err(failed)?;
-        opened.push(net::PingHost::open(&netns, addresses, &neighbours).map_err(failed)?);
+        let wanted = asked.as_ref().map(|asked| asked[number]);
+        opened.push(net::PingHost::open(&netns, addresses, &neighbours, wanted).map_err(failed)?);
     }
     let ask = net::PingAll {
         v6: options.version.map(|version| version.0),
@@ -178,7 +199,7 @@ fn why(report: &net::PingReport) -> Dynamic {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Sends echoes to an address and returns what came back: `#{ ok, sent, received, duplicates, loss_percent, rtt_min_ms,
     /// rtt_avg_ms, rtt_max_ms, why }`.
@@ -213,13 +234,13 @@ pub mod functions {
     /// `#{ ok, pairs, sent, lost, pairs_failed: [#{ from, to, ip, why }], time_ms, why }`.
     ///
     /// `pairs` counts both directions, `sent` also what was sent again where the first got lost; `lost` are the pairs without an answer.
-    /// The address is the nearest that the other one has: on the same link before others, IPv4 before IPv6. As many are under way at a
+    /// The address is the nearest that the other one has, unless `addresses` says it: on the same link before others, IPv4 before IPv6. As many are under way at a
     /// time as the network bears. What more than some hundred pairs make the kernel's neighbour tables learn is taken out again, since
     /// those have room for 1024 in all namespaces together.
     ///
     /// Like `pingall` of Mininet, or `ping -c 1` in two loops.
     ///
-    /// Fails with `invalid` for less than two netns, or one that is there twice. No answer is a result, not a failure.
+    /// Fails with `invalid` for less than two netns, one that is there twice, or another number of addresses. No answer is a result, not a failure.
     ///
     /// ```rhai
     /// let hosts = ["h1", "h2", "h3"].map(|name| netns(name));

@@ -18,7 +18,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "port",
     about: "What ports of bridges are set to, and the VLANs that they are in.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("port", SetPort)],
     options: &[PortOptions::SET],
 };
@@ -278,7 +278,7 @@ fn foreign_bridge(lab: &mut Lab, port: &DevEntry, doing: &str) -> Result<Option<
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Sets a port of a bridge, at any time; what is not given stays as it is. Of a bridge itself it sets the VLANs in which the
     /// bridge has a part of its own: those of its addresses, and of `vlan` devices on it.

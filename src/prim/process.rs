@@ -16,7 +16,7 @@ use crate::net;
 pub(super) const GROUP: Group = Group {
     name: "process",
     about: "Commands that run in a namespace.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[ExecOptions::SET],
 };
@@ -132,7 +132,7 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Runs a command in a namespace and returns `#{ ok, code, stdout, stderr }`: a line for `/bin/sh`, or a list of a program
     /// and its arguments.

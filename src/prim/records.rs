@@ -16,7 +16,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "record",
     about: "Records that outlive labs, and locks between processes.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("record", PutRecord)],
     options: &[],
 };
@@ -118,7 +118,7 @@ fn names_in(lab: &mut Lab, folder: &str) -> Result<Vec<String>> {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Writes a record: a map under a name in a folder, such as `networks` or `endpoints/web`. The lab's end takes it back.
     ///

@@ -17,7 +17,7 @@ use crate::{net, step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "resolver",
     about: "How programs in a namespace find addresses by names.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("set-resolver", SetResolver)],
     options: &[ResolverOptions::SET],
 };
@@ -116,7 +116,7 @@ impl Step for SetResolver {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Sets the name servers that programs in a namespace ask: one address, or a list of up to three. Returns the namespace.
     ///

@@ -21,7 +21,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "route",
     about: "Routes of a namespace.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("route", AddRoute)],
     options: &[RouteOptions::SET, HopOptions::SET],
 };
@@ -244,7 +244,7 @@ fn as_map(route: &Route, dev: Option<String>) -> Map {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a route to a namespace: `dst` is a network, an address alone, or `"default"`.
     ///

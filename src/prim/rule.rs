@@ -18,7 +18,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "rule",
     about: "Policy rules of a namespace.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("rule", AddRule)],
     options: &[RuleOptions::SET],
 };
@@ -161,7 +161,7 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, options: Map, place: Place) -> Result
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a policy rule to a namespace.
     ///

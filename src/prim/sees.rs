@@ -19,7 +19,7 @@ use crate::net::{self, Way};
 pub(super) const GROUP: Group = Group {
     name: "sees",
     about: "What the far end of a connection sees: how NAT shows itself.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[SeesOptions::SET],
 };
@@ -82,7 +82,7 @@ fn sees(lab: &mut Lab, server: &NetnsHandle, client: &NetnsHandle, options: Map)
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Lets a client connect to a server that listens for the moment, and returns what the server saw of it:
     /// `#{ ok, ip, port, local, from, outcome, why }`.

@@ -20,7 +20,7 @@ use crate::net::{self, PortRefusal, Proto, Server, Service, Wanted};
 pub(super) const GROUP: Group = Group {
     name: "serve",
     about: "Servers to be probed: echo, a sink, and a web server that tells whom it sees.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[ServeOptions::SET],
 };
@@ -110,7 +110,7 @@ fn prepare(lab: &mut Lab, netns: &NetnsHandle, what: &Dynamic, port: Dynamic, op
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Serves at a port of a netns, and returns the process, as `start` does: "echo" sends back what it gets, "sink" takes all and says
     /// nothing, "http" answers each request.

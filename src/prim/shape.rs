@@ -21,7 +21,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "shape",
     about: "What leaves a device: how fast, how late, and what of it is lost.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("shape", ShapeDev)],
     options: &[ShapeOptions::SET],
 };
@@ -290,7 +290,7 @@ fn shown(shape: &Shape) -> Map {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Shapes what leaves a device: a rate, a delay, and shares of packets that are lost, doubled, reordered or corrupted. What comes
     /// in is shaped at the other end, so the two directions of a cable may differ. Called again it changes what is there in place,

@@ -24,11 +24,7 @@ use crate::step_sort;
 pub(super) const GROUP: Group = Group {
     name: "start",
     about: "Processes that run beside the script, in a namespace.",
-    module: || {
-        let mut module = exported_module!(functions);
-        module.set_custom_type::<Process>("Process");
-        module
-    },
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("start-process", StartProcess)],
     options: &[StartOptions::SET, StopOptions::SET, WaitOptions::SET],
 };
@@ -303,8 +299,11 @@ fn send(lab: &mut Lab, process: &Process, signal: Dynamic) -> Result<()> {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
+    /// The script's word for it.
+    pub type Process = super::Process;
+
     /// Starts a command that runs beside the script, and returns it once it is `ready`: a line for `/bin/sh`, or a list of a
     /// program and its arguments. A line of plain words is run without the shell.
     ///

@@ -15,7 +15,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "sysctl",
     about: "Kernel settings of a namespace.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("sysctl", SetSysctl)],
     options: &[],
 };
@@ -216,7 +216,7 @@ fn check_key(key: &str) -> Result<()> {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Sets a kernel setting of a namespace. One of the host is set back when the lab goes.
     ///

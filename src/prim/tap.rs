@@ -19,7 +19,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "tap",
     about: "Devices whose other end is a program.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("tap", AddTap)],
     options: &[TapOptions::SET, TunOptions::SET],
 };
@@ -160,7 +160,7 @@ fn add(lab: &mut Lab, end: Dynamic, tap: Tap, given: Given, place: Place) -> Res
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a device whose cable ends in a program, such as a virtual machine, which opens it at /dev/net/tun by its name and reads and
     /// writes Ethernet frames; it comes up. It has no carrier before a program has opened it, and stays when that ends.

@@ -17,7 +17,7 @@ use crate::net;
 pub(super) const GROUP: Group = Group {
     name: "tcp",
     about: "Whether a port answers, over TCP or UDP.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[TcpOptions::SET, UdpOptions::SET],
 };
@@ -108,7 +108,7 @@ fn doing(what: &str, to: &Dynamic, netns: &NetnsHandle) -> String {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Connects to a port, and returns `#{ ok, outcome, connect_ms, local, peer, reply, why }`.
     ///

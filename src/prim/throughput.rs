@@ -20,7 +20,7 @@ use crate::net::{self, Way};
 pub(super) const GROUP: Group = Group {
     name: "throughput",
     about: "How much goes from one netns to another.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[ThroughputOptions::SET],
 };
@@ -110,7 +110,7 @@ fn throughput(lab: &mut Lab, client: &NetnsHandle, server: &NetnsHandle, options
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Measures how much goes from one netns to another, and returns `#{ ok, mbit_per_s, bytes, seconds, why }`, over udp with
     /// `sent_mbit_per_s`, `loss_percent` and `jitter_ms`.

@@ -17,7 +17,7 @@ use crate::net::{LinkKind, Tunnel, TunnelMode};
 pub(super) const GROUP: Group = Group {
     name: "tunnel",
     about: "Tunnels from one address to another.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[GreOptions::SET, GretapOptions::SET, IpipOptions::SET, SitOptions::SET, Ip6tnlOptions::SET],
 };
@@ -152,7 +152,7 @@ fn add(lab: &mut Lab, end: Dynamic, word: &str, wanted: Wanted, given: Given, pl
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a tunnel that carries packets of IPv4 and IPv6 from one router to another behind a GRE header; it comes up. Over IPv4 or
     /// IPv6, as `remote` is.

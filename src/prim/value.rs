@@ -19,11 +19,7 @@ use crate::lab::{Error, Result};
 pub(super) const GROUP: Group = Group {
     name: "value",
     about: "IP addresses and networks as values.",
-    module: || {
-        let mut module = exported_module!(functions);
-        module.set_custom_type::<Ip>("Ip").set_custom_type::<Net>("Net");
-        module
-    },
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[],
 };
@@ -143,8 +139,13 @@ impl Net {
 const MOST_SUBNETS_BITS: u8 = 16;
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
+    /// The script's word for it.
+    pub type Ip = super::Ip;
+    /// The script's word for it.
+    pub type Net = super::Net;
+
     /// Reads an IP address, of either family.
     ///
     /// Like `10.0.0.1` or `fd00::1` on the command line of `ip`.

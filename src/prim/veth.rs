@@ -20,7 +20,7 @@ use crate::{step_identity, step_sort};
 pub(super) const GROUP: Group = Group {
     name: "veth",
     about: "Cables between namespaces, and ports of bridges.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[step_sort!("veth", AddVeth)],
     options: &[VethOptions::SET],
 };
@@ -364,7 +364,7 @@ fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::l
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Lays a cable: a veth pair whose ends are made where they belong, and come up.
     ///

@@ -14,7 +14,7 @@ use crate::net::{LinkKind, VlanProtocol};
 pub(super) const GROUP: Group = Group {
     name: "vlan",
     about: "Devices that have one VLAN of another one.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[VlanOptions::SET],
 };
@@ -34,7 +34,7 @@ options! {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a device that sends the frames of another one with a VLAN's tag, and hears those that bear it; it comes up. It may be
     /// in another namespace than the device below.

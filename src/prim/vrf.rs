@@ -15,7 +15,7 @@ use crate::net::LinkKind;
 pub(super) const GROUP: Group = Group {
     name: "vrf",
     about: "Several routing tables in one namespace, each with devices of its own.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[VrfOptions::SET],
 };
@@ -31,7 +31,7 @@ options! {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a device that stands for a routing table (virtual routing and forwarding); it comes up. What is attached to it routes by
     /// that table alone, so that two VRFs of one namespace can have the same addresses; `route` fills it with `table`.

@@ -18,7 +18,7 @@ use crate::net::{LinkKind, Vxlan};
 pub(super) const GROUP: Group = Group {
     name: "vxlan",
     about: "One Ethernet over a network of routers.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[VxlanOptions::SET],
 };
@@ -79,7 +79,7 @@ fn ends(options: &VxlanOptions, doing: &str) -> Result<Option<IpAddr>> {
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Adds a device whose frames cross a network of routers in UDP packets, to the hosts that have one of the same number; it
     /// comes up. It is plugged into a bridge as a cable is, or has addresses of its own.

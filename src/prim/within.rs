@@ -19,7 +19,7 @@ use crate::net;
 pub(super) const GROUP: Group = Group {
     name: "within",
     about: "Labs within labs: parts that have a name, a journal and an end of their own, as container networks are.",
-    module: || exported_module!(functions),
+    functions: exported_manifest!(functions),
     steps: &[],
     options: &[WithinOptions::SET],
 };
@@ -116,7 +116,7 @@ pub(super) fn with_errors(
 }
 
 /// What a script can call.
-#[export_module]
+#[export_module(manifest)]
 pub mod functions {
     /// Builds a lab of its own in `body`, which stays up when the body ends and is taken down when it fails. Inside, what the
     /// script has made so far is somebody else's; outside, what the body made is. Returns what the body returns.

@@ -102,7 +102,7 @@ pub fn primitives() -> Vec<Entry> {
 /// Returns the functions of a group, in the order of their names; forms of one name are one entry.
 fn entries_of(group: &Group) -> Vec<Entry> {
     let mut engine = Engine::new_raw();
-    engine.register_global_module((group.module)().into());
+    engine.register_global_module(group.module().into());
     let mut found = engine.collect_fn_metadata(
         None,
         |info| {
@@ -228,9 +228,13 @@ pub fn properties(engine: &Engine) -> Vec<String> {
 /// Returns how a function is called, for messages; nothing if there is none of this name.
 pub fn signatures(engine: &Engine, name: &str) -> Vec<String> {
     let form = |info: rhai::FuncInfo| {
-        (info.metadata.name == name).then(|| format!("`{}`", signature(name, &params(&info.metadata.params_info), "")))
+        let written = info.metadata.params_info.len() >= info.metadata.num_params;
+        let wanted = written && info.metadata.name == name;
+        wanted.then(|| format!("`{}`", signature(name, &params(&info.metadata.params_info), "")))
     };
     let mut forms = engine.collect_fn_metadata(None, form, true);
+    // The engine of a run doesn't know how its parameters are named.
+    forms.extend(super::engine::bare().collect_fn_metadata(None, form, true));
     forms.sort_by_key(|form| (form.len(), form.clone()));
     forms.dedup();
     forms

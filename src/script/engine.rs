@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use rhai::debugger::DebuggerCommand;
+use rhai::packages::*;
 use rhai::plugin::*;
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
 
@@ -14,12 +15,15 @@ use super::memory;
 use super::sources::{self, Dirs, Script, Texts};
 use crate::lab::{Error, Event, NetnsRef, Place, Spot};
 use crate::net;
-use crate::prim::{Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError, rhai_error};
+use crate::prim::{self, Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError, rhai_error};
 
 /// Limits that a script meets before the machine does; that of memory has a file of its own. None on the number of operations:
 /// Ctrl-C ends a loop.
 const CALL_LEVELS_MAX: usize = 64;
 const EXPR_DEPTH_MAX: usize = 128;
+
+/// How many short strings rhai keeps one copy of.
+const STRINGS_INTERNED_MAX: usize = 256;
 
 /// A script engine with a lab to build.
 pub struct Session {
@@ -255,7 +259,7 @@ fn register(engine: &mut Engine, kept: &Kept) {
 
 /// Makes an engine for a lab, and the scope that its scripts begin with.
 fn engine_for(lab: &LabHandle, dirs: &Dirs, args: &rhai::Map, texts: &Texts) -> (Engine, Scope<'static>) {
-    let mut engine = bare();
+    let mut engine = lean();
     engine.set_default_tag(Dynamic::from(lab.clone()));
     let mut scope = Scope::new();
     let mut globals = Module::new();
@@ -299,9 +303,45 @@ fn engine_for(lab: &LabHandle, dirs: &Dirs, args: &rhai::Map, texts: &Texts) -> 
 pub fn bare() -> Engine {
     let mut engine = Engine::new();
     for group in GROUPS {
-        engine.register_global_module((group.module)().into());
+        engine.register_global_module(group.module().into());
     }
     engine.register_global_module(exported_module!(memory::functions).into());
+    set_up(&mut engine);
+    engine
+}
+
+/// Makes the engine of a run: it has the same functions as the bare one, without what is written about them.
+fn lean() -> Engine {
+    let mut engine = Engine::new_raw();
+    engine.set_max_strings_interned(STRINGS_INTERNED_MAX);
+    // Of rhai's own functions those on numbers of other sizes than a script's, and on rows of bytes, are looked for one by one.
+    let mut rare = Module::new();
+    ArithmeticPackage::init(&mut rare);
+    LogicPackage::init(&mut rare);
+    BasicIteratorPackage::init(&mut rare);
+    BasicTimePackage::init(&mut rare);
+    BasicBlobPackage::init(&mut rare);
+    BitFieldPackage::init(&mut rare);
+    DebuggingPackage::init(&mut rare);
+    engine.register_global_module(rare.into());
+    let mut common = Module::new();
+    LanguageCorePackage::init(&mut common);
+    BasicStringPackage::init(&mut common);
+    BasicFnPackage::init(&mut common);
+    BasicMathPackage::init(&mut common);
+    BasicArrayPackage::init(&mut common);
+    BasicMapPackage::init(&mut common);
+    MoreStringPackage::init(&mut common);
+    common.register_lazy_functions();
+    engine.register_global_module(common.into());
+    let mut ours = prim::functions();
+    prim::enter(&mut ours, exported_manifest!(memory::functions));
+    engine.register_global_module(ours.into());
+    set_up(&mut engine);
+    engine
+}
+
+fn set_up(engine: &mut Engine) {
     engine
         // A closure inside a function sees `host` and `args` only because the optimizer puts the constants there.
         .set_optimization_level(rhai::OptimizationLevel::Simple)
@@ -313,7 +353,6 @@ pub fn bare() -> Engine {
     // Never entered, but registered it makes rhai keep a call stack: a refusal at a settling shows who asked.
     #[expect(deprecated, reason = "the marker for an interface that may change; this release is pinned")]
     engine.register_debugger(|_, debugger| debugger, |_, _, _, _, _| Ok(DebuggerCommand::Continue));
-    engine
 }
 
 /// Finds modules: by path, in the user's directory, in the standard library. Each is read once a run.
@@ -352,5 +391,24 @@ impl ModuleResolver for Resolver {
         let module: Shared<Module> = module.into();
         self.done.borrow_mut().insert(script.name, module.clone());
         Ok(module)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run must not lack a function that `topo doc` and `topo check` know.
+    #[test]
+    fn a_run_has_all_functions_that_are_written_about() {
+        let functions = |engine: &Engine| {
+            let function =
+                |info: rhai::FuncInfo| Some((info.metadata.name.to_string(), info.metadata.param_types.clone()));
+            let mut functions = engine.collect_fn_metadata(None, function, true);
+            functions.sort();
+            functions.dedup();
+            functions
+        };
+        assert_eq!(functions(&lean()), functions(&bare()));
     }
 }

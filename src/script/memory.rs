@@ -43,7 +43,7 @@ fn room_for(ctx: &NativeCallContext, len: i64, item_bytes: usize) -> Result<usiz
 }
 
 /// rhai's functions that make something of a given length.
-#[export_module]
+#[export_module(manifest)]
 #[expect(unreachable_pub, reason = "`#[export_module]` takes public functions, wherever they stand")]
 #[expect(clippy::unwrap_used, reason = "`#[export_module]` writes it for each `&mut`: rhai has checked the type")]
 pub(super) mod functions {

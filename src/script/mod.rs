@@ -15,5 +15,5 @@ mod vocabulary;
 pub use check::{Defined, bare_compile, check};
 pub use engine::{Caller, Mark, Session, Variable, bare};
 pub use failure::Failure;
-pub use sources::{Dirs, Script, Texts, Workflow, module_names, workflows};
+pub use sources::{Dirs, Script, Texts, Workflow, has_workflows_below, module_names, workflows};
 pub use vocabulary::{Callable, Choice, KEYWORDS, VALUES, Vocabulary};

@@ -105,6 +105,11 @@ pub fn workflows(dirs: &Dirs) -> (BTreeMap<Vec<String>, Workflow>, Vec<Error>) {
     (found, errors)
 }
 
+/// Tells whether there is a folder of workflows by this name, whose commands are `NAME …`.
+pub fn has_workflows_below(dirs: &Dirs, name: &str) -> bool {
+    SCRIPTS.get_dir(name).is_some() || dirs.scripts.as_ref().is_some_and(|dir| dir.join(name).is_dir())
+}
+
 fn own_files(dir: &Path, depth: usize) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
