@@ -461,6 +461,7 @@ impl Lab {
     /// Ends the run and takes back all that it made; returns every failure met on the way.
     pub fn take_down(&mut self, steps: &Steps) -> Vec<Error> {
         self.pending.clear();
+        self.kernel.stop_making();
         let Some((dir, _)) = self.claimed.take() else {
             // A command may have left processes, though nothing was made.
             let mark = self.kernel.mark();

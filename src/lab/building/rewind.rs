@@ -95,6 +95,8 @@ impl Lab {
         for asked in self.pending.drain(..).rev() {
             asked.step.unplan(&mut self.model, why);
         }
+        // Namespaces that were made ahead for what is not made now.
+        self.kernel.stop_making();
         let mut errors: Vec<Error> = self.end_since(point).err().into_iter().collect();
         match self.parts() {
             Ok(parts) => {
@@ -171,6 +173,7 @@ impl Lab {
     pub fn take_down_lost(&mut self) -> Vec<Error> {
         self.claimed = None;
         self.pending.clear();
+        self.kernel.stop_making();
         let mut errors = self.undo_applied();
         let last = self.state.lock_all().and_then(|_all| match self.state.names()?.is_empty() {
             true => undo::retire_dir(&self.kernel, &self.state),

@@ -22,8 +22,8 @@ while True:
         heard = udp.recvfrom(2048)[0].decode().strip()
         since = time.monotonic()
     except OSError:
-        # Silence counts when it lasts.
-        if time.monotonic() - since > 0.5:
+        # Silence counts when it lasts: some commands in a row may take a moment.
+        if time.monotonic() - since > 2:
             heard = "nothing"
     if heard is not None and heard != known:
         known, changes = heard, changes + 1
