@@ -37,11 +37,10 @@ pub fn points() -> u64 {
     0
 }
 
-/// Tells whether a point is armed that kills: what is else done at once is then done one by one, so that the process can end in
-/// between as it can between any two of many.
-pub(crate) fn kills() -> bool {
+/// Tells whether a point is armed: what is else done at once is then done one by one, so that it can end between any two of them.
+pub(crate) fn is_armed() -> bool {
     #[cfg(debug_assertions)]
-    return counter::kills();
+    return counter::is_armed();
     #[cfg(not(debug_assertions))]
     false
 }
@@ -96,8 +95,8 @@ mod counter {
         COUNTS_FILES.load(SeqCst)
     }
 
-    pub(super) fn kills() -> bool {
-        KILLS.load(SeqCst) && ARMED.load(SeqCst) != 0
+    pub(super) fn is_armed() -> bool {
+        ARMED.load(SeqCst) != 0
     }
 
     pub(super) fn points() -> u64 {

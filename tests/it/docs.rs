@@ -235,6 +235,7 @@ fn links_in_the_pages_lead_somewhere() {
         "README.md",
         "CHANGELOG.md",
         "docs/architecture.md",
+        "docs/performance.md",
         "docs/reference.md",
         "docs/testing.md",
         "docs/topologies.md",
