@@ -545,14 +545,9 @@ fn fence(steps: &[Asked], kernel: &mut Kernel, model: &Model) -> net::Result<()>
         let bridge = entry.and_then(|entry| model.dev(entry.controller?));
         woken.extend(bridge.map(|bridge| ((bridge.carrier_rank(), bridge.dev.no), &bridge.dev)));
     }
-    for dev in woken.into_values() {
-        match kernel.queue(0, &dev.netns, net::link::touch_request(dev.index)) {
-            // One whose namespace has gone meanwhile has no carrier.
-            Err((_, error)) if !error.is_gone() => return Err(error),
-            _ => {}
-        }
-    }
-    kernel.flush().map_err(|(_, error)| error)?;
+    // One whose namespace has gone meanwhile has no carrier.
+    woken.retain(|_, dev| !kernel.netns(&dev.netns).is_err_and(|error| error.is_gone()));
+    kernel.send(woken.into_values().map(|dev| (&dev.netns, net::link::touch_request(dev.index))))?;
     let mut later: BTreeMap<u32, (&NetnsRef, Vec<IpAddr>)> = BTreeMap::new();
     for (at, ip) in steps.iter().filter_map(|asked| asked.step.works_later()) {
         later.entry(at.no).or_insert((at, Vec::new())).1.push(ip);

@@ -277,11 +277,10 @@ impl Kernel {
         };
         match &at.at {
             NetnsAt::Host => Ok(self.host.clone()),
-            NetnsAt::Named => match self.dir.entry(&at.name)? {
-                Entry::Netns(netns) => Ok(netns),
-                // Also a file on which a killed run had not mounted it yet.
-                _ => Err(net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT)),
-            },
+            // A file on which a killed run had not mounted it yet is none.
+            NetnsAt::Named => {
+                self.named(at)?.ok_or_else(|| net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT))
+            }
             NetnsAt::Path(path, id) => same(Netns::open(path)?, id),
             NetnsAt::Process(process, id) => same(Netns::of_pid(process.pid)?, id),
         }
@@ -352,45 +351,42 @@ impl Kernel {
 
     /// Returns the named namespace of `at` if it bears this lab's mark.
     pub fn ours(&self, at: &NetnsRef) -> net::Result<Option<Netns>> {
-        let Entry::Netns(netns) = self.dir.entry(&at.name)? else { return Ok(None) };
-        let mark = self.mark_in(&netns)?;
-        Ok((mark.as_deref() == Some(self.mark.as_str())).then_some(netns))
+        let Some(netns) = self.named(at)? else { return Ok(None) };
+        Ok(self.is_mark(self.mark_in(&netns)?.as_deref()).then_some(netns))
     }
 
     /// Does what `ours` does for many, and keeps them open as known to be ours. Returns what they are known by.
     pub(super) fn all_ours(&mut self, namespaces: &[&NetnsRef]) -> Vec<net::Result<Option<NetnsId>>> {
         let mut found = Vec::with_capacity(namespaces.len());
         for some in namespaces.chunks(self.open_max / 2) {
-            let entries: Vec<net::Result<Entry>> = some.iter().map(|at| self.dir.entry(&at.name)).collect();
-            let of = |entry: &net::Result<Entry>| match entry {
-                Ok(Entry::Netns(netns)) => Some(netns.clone()),
-                _ => None,
-            };
-            let open: Vec<Netns> = entries.iter().filter_map(of).collect();
-            let mut marks = match net::marks_of(&open) {
-                Ok(marks) => marks.into_iter(),
-                Err(error) => {
-                    found.extend(some.iter().map(|_| Err(error.clone())));
-                    continue;
-                }
-            };
+            let entries: Vec<net::Result<Option<Netns>>> = some.iter().map(|at| self.named(at)).collect();
+            let open: Vec<Netns> = entries.iter().flatten().flatten().cloned().collect();
+            let mut marks = net::marks_of(&open).into_iter();
             for (at, entry) in some.iter().zip(entries) {
-                let checked = match entry {
-                    Ok(Entry::Netns(netns)) => marks.next().unwrap_or(Ok(None)).map(|mark| {
-                        let ours = mark.as_deref() == Some(self.mark.as_str());
-                        ours.then(|| {
-                            let id = netns.id();
-                            self.keep_ours(at, netns);
-                            id
-                        })
-                    }),
-                    Ok(_) => Ok(None),
-                    Err(error) => Err(error),
-                };
-                found.push(checked);
+                let ours = entry.and_then(|entry| match entry {
+                    Some(netns) => Ok(self.is_mark(marks.next().unwrap_or(Ok(None))?.as_deref()).then_some(netns)),
+                    None => Ok(None),
+                });
+                found.push(ours.map(|ours| {
+                    let id = ours.as_ref().map(Netns::id);
+                    ours.into_iter().for_each(|netns| self.keep_ours(at, netns));
+                    id
+                }));
             }
         }
         found
+    }
+
+    /// Returns the namespace that is found under the name of `at`, whoever made it.
+    fn named(&self, at: &NetnsRef) -> net::Result<Option<Netns>> {
+        match self.dir.entry(&at.name)? {
+            Entry::Netns(netns) => Ok(Some(netns)),
+            _ => Ok(None),
+        }
+    }
+
+    fn is_mark(&self, mark: Option<&str>) -> bool {
+        mark == Some(self.mark.as_str())
     }
 
     /// Tells whether a namespace found under the name of `at` bears this lab's mark. One that is kept open as ours is not looked
@@ -399,7 +395,7 @@ impl Kernel {
         if self.open.get(&at.no).is_some_and(|open| open.ours && open.netns.id() == netns.id()) {
             return Ok(true);
         }
-        Ok(self.mark_in(netns)?.as_deref() == Some(self.mark.as_str()))
+        Ok(self.is_mark(self.mark_in(netns)?.as_deref()))
     }
 
     /// Returns the link of `dev` as the kernel has it, if it is still the one that this lab made or opened.

@@ -133,34 +133,36 @@ impl Bridge {
     }
 }
 
-/// Makes a bridge, which is down.
+/// Returns the request that makes a bridge, which is down.
 ///
 /// Like `ip link add NAME type bridge`. EEXIST if the name or number is taken.
-pub async fn add_bridge(rtnl: &Rtnl, link: &NewLink<'_>, options: &BridgeOptions) -> Result<()> {
-    rtnl.send(bridge_request(link, options)).await
-}
-
-/// Returns the request of `add_bridge`.
 pub fn bridge_request(link: &NewLink<'_>, options: &BridgeOptions) -> Request {
     let mut message = link.message();
     message.attributes.push(bridge_info(options));
     Request::new(format!("add bridge `{}`", link.name), RouteNetlinkMessage::NewLink(message), NEW)
 }
 
-/// Changes the options of a bridge.
+/// Sends the request of `bridge_request`.
+#[cfg(test)]
+pub(crate) async fn add_bridge(rtnl: &Rtnl, link: &NewLink<'_>, options: &BridgeOptions) -> Result<()> {
+    rtnl.send(bridge_request(link, options)).await
+}
+
+/// Returns the request that changes the options of a bridge.
 ///
 /// Like `ip link set NAME type bridge`. ERANGE for a time out of its range, which for `forward_delay_ms` depends on
 /// whether the spanning tree is on beforehand; EOPNOTSUPP for what the kernel lacks.
-pub async fn set_bridge(rtnl: &Rtnl, index: u32, options: &BridgeOptions) -> Result<()> {
-    rtnl.send(set_bridge_request(index, options)).await
-}
-
-/// Returns the request of `set_bridge`.
 pub fn set_bridge_request(index: u32, options: &BridgeOptions) -> Request {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message.attributes.push(bridge_info(options));
     Request::new(format!("set bridge {index}"), RouteNetlinkMessage::NewLink(message), 0)
+}
+
+/// Sends the request of `set_bridge_request`.
+#[cfg(test)]
+pub(crate) async fn set_bridge(rtnl: &Rtnl, index: u32, options: &BridgeOptions) -> Result<()> {
+    rtnl.send(set_bridge_request(index, options)).await
 }
 
 fn bridge_info(options: &BridgeOptions) -> LinkAttribute {

@@ -9,7 +9,7 @@ use netlink_packet_route::link::{
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::NEW;
-use super::{Bond, IpvlanMode, MacvlanMode, Netns, NewLink, Request, Result, Rtnl, Tunnel, VlanProtocol, Vxlan};
+use super::{Bond, IpvlanMode, MacvlanMode, Netns, NewLink, Request, Tunnel, VlanProtocol, Vxlan};
 
 /// The kind of a link, and what it is made with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,25 +147,14 @@ impl LinkKind {
     }
 }
 
-/// Makes a link in the namespace `netns`, with its name, number, address and MTU; it is down. `below` is the link that it is
-/// on top of, or whose addresses it uses; `rtnl` is a socket in the namespace of that one, or else in `netns`.
+/// Returns the request that makes a link in the namespace `netns`, with its name, number, address and MTU; it is down. `below` is the link that it is
+/// on top of, or whose addresses it uses; the request goes over a socket in the namespace of that one, or else in `netns`.
 /// An alias is not taken at birth (rtnl_create_link in net/core/rtnetlink.c): `change` gives it afterwards.
 ///
 /// Like `ip link add [link BELOW] NAME netns NETNS type KIND …`. EOPNOTSUPP if the kernel lacks the kind, EEXIST if the name or
 /// number is taken, or there is such a link already: one VLAN of that id on a link, one VXLAN of that number in a namespace.
 /// Of a macvlan, an ipvlan: EBUSY if the parent is a port of a bridge or has links of the other kind on top, EINVAL for an
 /// MTU above the parent's, a second link beside one in mode passthru, or a parent that has no Ethernet.
-pub async fn add_link(
-    rtnl: &Rtnl,
-    link: &NewLink<'_>,
-    netns: &Netns,
-    below: Option<u32>,
-    kind: &LinkKind,
-) -> Result<()> {
-    rtnl.send(link_request(link, netns, below, kind)).await
-}
-
-/// Returns the request of `add_link`.
 pub fn link_request(link: &NewLink<'_>, netns: &Netns, below: Option<u32>, kind: &LinkKind) -> Request {
     let mut message = link.message();
     if kind.shares_mac() || kind.has_no_mac() {
@@ -181,6 +170,18 @@ pub fn link_request(link: &NewLink<'_>, netns: &Netns, below: Option<u32>, kind:
     Request::new(doing, RouteNetlinkMessage::NewLink(message), NEW).keeping(netns)
 }
 
+/// Sends the request of `link_request`.
+#[cfg(test)]
+pub(crate) async fn add_link(
+    rtnl: &super::Rtnl,
+    link: &NewLink<'_>,
+    netns: &Netns,
+    below: Option<u32>,
+    kind: &LinkKind,
+) -> super::Result<()> {
+    rtnl.send(link_request(link, netns, below, kind)).await
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -190,7 +191,7 @@ mod tests {
 
     use super::*;
     use crate::net::testing::{block_on, judge, netns, netns_and_rtnl, pair};
-    use crate::net::{BondMode, Mac, Primary, TunnelMode, link};
+    use crate::net::{BondMode, Mac, Primary, Rtnl, TunnelMode, link};
 
     fn new(name: &str, index: u32) -> NewLink<'_> {
         NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: Some(1400) }

@@ -12,12 +12,16 @@ use netlink_packet_route::link::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::Serialize;
 
-pub use super::bridge::{
-    Bridge, BridgeOptions, Port, PortOptions, add_bridge, bridge_request, set_bridge, set_bridge_request, set_port,
-};
-pub use super::kind::{add_link, link_request};
+#[cfg(test)]
+pub(crate) use super::bridge::add_bridge;
+pub use super::bridge::{Bridge, BridgeOptions, Port, PortOptions, bridge_request, set_bridge_request, set_port};
+#[cfg(test)]
+pub(crate) use super::kind::add_link;
+pub use super::kind::link_request;
 use super::rtnl::{NEW, raw_attribute};
-pub use super::veth::{VethEnd, add_veth, veth_request};
+#[cfg(test)]
+pub(crate) use super::veth::add_veth;
+pub use super::veth::{VethEnd, veth_request};
 use super::{Error, Mac, Netns, Request, Result, Rtnl};
 
 /// The longest name of a link in bytes (IFNAMSIZ less its NUL); a longer one can only be an altname.
@@ -167,17 +171,18 @@ pub(super) fn alias_attribute(alias: &str) -> LinkAttribute {
     LinkAttribute::Other(raw_attribute(IFLA_IFALIAS, alias.as_bytes().to_vec()))
 }
 
-/// Gives a link a further name, of at most 127 bytes.
+/// Returns the request that gives a link a further name, of at most 127 bytes.
 ///
 /// Like `ip link property add altname NAME dev LINK`. EEXIST if the namespace has a link of that name.
-pub async fn add_altname(rtnl: &Rtnl, index: u32, name: &str) -> Result<()> {
-    rtnl.send(altname_request(index, name)).await
-}
-
-/// Returns the request of `add_altname`.
 pub fn altname_request(index: u32, name: &str) -> Request {
     let doing = format!("add altname `{name}` to link {index}");
     Request::new(doing, RouteNetlinkMessage::NewLinkProp(altname(index, name)), NEW | NLM_F_APPEND)
+}
+
+/// Sends the request of `altname_request`.
+#[cfg(test)]
+pub(crate) async fn add_altname(rtnl: &Rtnl, index: u32, name: &str) -> Result<()> {
+    rtnl.send(altname_request(index, name)).await
 }
 
 /// Takes a further name from a link.

@@ -40,11 +40,6 @@ impl Request {
         Request { passes, ..self }
     }
 
-    /// Returns what it does, for messages.
-    pub fn doing(&self) -> &str {
-        &self.doing
-    }
-
     /// Tells whether it makes a link.
     pub fn makes_link(&self) -> bool {
         self.flags & NEW == NEW && matches!(self.message, RouteNetlinkMessage::NewLink(_))
@@ -196,6 +191,23 @@ mod tests {
         let many: Vec<Request> = (0..3 * TOGETHER_MAX as u32).map(|at| bridge(&format!("c{at}"), 2000 + at)).collect();
         sender.send(&many).expect("made");
         assert_eq!(names(&netns).len(), 3 + many.len());
+    }
+
+    /// The answers to as many questions as go together fit into the receive buffer, long names and all.
+    #[test]
+    fn answers_of_many_are_not_lost() {
+        let netns = netns();
+        let mut sender = Sender::open(&netns).expect("a socket");
+        let name = |at: u32| format!("{at:->127}");
+        let mark = "m".repeat(255);
+        let alias = Change { alias: Some(&mark), ..Change::default() };
+        for at in 1000..1100 {
+            let names = [link::altname_request(at, &name(at)), link::altname_request(at, &name(at + 1000))];
+            sender.send(&[bridge(&format!("b{at}"), at), link::change_request(at, &alias)]).expect("made");
+            sender.send(&names).expect("named");
+        }
+        let questions: Vec<Request> = (1000..1100).map(link::touch_request).collect();
+        sender.send(&questions).expect("all are answered");
     }
 
     #[test]

@@ -198,20 +198,21 @@ impl Route {
     }
 }
 
-/// Adds a route.
+/// Returns the request that adds a route.
 ///
 /// Like `ip route add`. EEXIST if the table has one to the same destination with the same metric, ENETUNREACH ("Nexthop
 /// has invalid gateway") if no address of a link that is up covers the gateway, ENODEV if there is no such link,
 /// ENETDOWN if it is down, EINVAL if bits behind the prefix are set.
-pub async fn add(rtnl: &Rtnl, route: &Route) -> Result<()> {
-    rtnl.send(add_request(route)).await
-}
-
-/// Returns the request of `add`.
 pub fn add_request(route: &Route) -> Request {
     let mut message = route.message();
     message.header.scope = route.scope_for_add();
     Request::new(format!("add route {}", route.dst), RouteNetlinkMessage::NewRoute(message), NEW)
+}
+
+/// Sends the request of `add_request`.
+#[cfg(test)]
+pub(crate) async fn add(rtnl: &Rtnl, route: &Route) -> Result<()> {
+    rtnl.send(add_request(route)).await
 }
 
 /// Deletes the route of this destination, table, metric, kind and protocol through this gateway and link.

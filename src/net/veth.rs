@@ -6,7 +6,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 
 use super::rtnl::NEW;
-use super::{Error, Netns, NewLink, Request, Result, Rtnl};
+use super::{Error, Netns, NewLink, Request, Result};
 
 /// One end of a new veth pair.
 #[derive(Debug, Clone, Copy)]
@@ -21,17 +21,12 @@ pub struct VethEnd<'a> {
     pub up: bool,
 }
 
-/// Makes a veth pair, each end in its namespace with its name, number, address and MTU; 0.2 ms.
+/// Returns the request that makes a veth pair, each end in its namespace with its name, number, address and MTU; 0.2 ms.
 ///
-/// `rtnl` may be a socket in any namespace. Only `main` can be born up or into a bridge: for the peer the kernel refuses
+/// It may go over a socket in any namespace. Only `main` can be born up or into a bridge: for the peer the kernel refuses
 /// the one (ENOTCONN, after 16 ms of undoing) and ignores the other, so both are EINVAL here; call `change` afterwards.
 /// Like `ip link add NAME netns A type veth peer name NAME netns B`. EEXIST if a name or number is taken, EXFULL for
 /// the 1024th port of a bridge.
-pub async fn add_veth(rtnl: &Rtnl, main: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<()> {
-    rtnl.send(veth_request(main, peer)?).await
-}
-
-/// Returns the request of `add_veth`.
 pub fn veth_request(main: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<Request> {
     let doing = format!("add veth `{}` with peer `{}`", main.link.name, peer.link.name);
     if peer.up || peer.controller.is_some() {
@@ -45,6 +40,12 @@ pub fn veth_request(main: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<Request> {
     ]));
     let request = Request::new(doing, RouteNetlinkMessage::NewLink(message), NEW);
     Ok(request.keeping(main.netns).keeping(peer.netns))
+}
+
+/// Sends the request of `veth_request`.
+#[cfg(test)]
+pub(crate) async fn add_veth(rtnl: &super::Rtnl, main: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<()> {
+    rtnl.send(veth_request(main, peer)?).await
 }
 
 fn end_message(end: &VethEnd<'_>) -> LinkMessage {
@@ -69,7 +70,7 @@ mod tests {
 
     use super::*;
     use crate::net::testing::{block_on, judge, netns, netns_and_rtnl};
-    use crate::net::{Change, Mac, link};
+    use crate::net::{Change, Mac, Rtnl, link};
 
     fn end<'a>(netns: &'a Netns, name: &'a str, index: u32) -> VethEnd<'a> {
         let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: Some(1400) };

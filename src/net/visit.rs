@@ -27,7 +27,7 @@ impl Visitor {
         let home = Netns::of_pid(std::process::id())?;
         let (jobs, ordered) = mpsc::channel::<Job>();
         let work = move || {
-            // Signals are for those who wait for them. If it can't be, they come here as rarely as to any thread.
+            // Signals are for those who wait for them; where they can't be blocked, the thread is as any other.
             let _ = SigSet::all().thread_block();
             // One that could not come back ends: what it did next would be done in the wrong place.
             while ordered.recv().is_ok_and(|job| job(&home)) {}

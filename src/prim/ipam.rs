@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::handles::{self, NetnsHandle};
-use super::lease::{Lease, Leases, alloc, alloc_many};
+use super::lease::{Lease, alloc, alloc_many};
 use super::options::options;
 use super::units::{self, Count, DevOrName, FromScript};
 use super::value::{Ip, Net, without_host_bits};
@@ -23,7 +23,7 @@ pub(super) const GROUP: Group = Group {
     name: "ipam",
     about: "Addresses out of pools, which all labs of the machine share.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("lease", Lease), step_sort!("leases", Leases), step_sort!("pool", AddPool)],
+    steps: &[step_sort!("lease", Lease), step_sort!("pool", AddPool)],
     options: &[AllocOptions::SET, PoolOptions::SET],
 };
 

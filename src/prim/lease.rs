@@ -1,4 +1,4 @@
-//! Leases: an address, or many, that the journal knows before the store does.
+//! Leases: addresses that the journal knows before the store does.
 
 use std::cell::Cell;
 use std::net::IpAddr;
@@ -9,18 +9,19 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::AllocOptions;
 use crate::lab::ipam::{Ipam, NoPool, Range};
-use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, as_refusal, name};
+use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, as_refusal, name};
 use crate::net;
 use crate::step_identity;
 
-/// Leases an address. Its making waits for nothing but the journal: the address is kept by a lock until it is written there.
+/// Leases addresses. Its making waits for nothing but the journal: they are kept by a lock until it is written there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Lease {
     subnet: IpNetwork,
-    ip: IpAddr,
+    /// The addresses, in runs.
+    ips: Vec<Range>,
     owner: String,
-    /// Whether the lease was begun to be written; before that the pool is locked by this process. None for one that was read
-    /// from a journal, of which nobody knows.
+    /// Whether the leases were begun to be written; before that the pool is locked by this process. None for a step that was
+    /// read from a journal, of which nobody knows.
     #[serde(skip)]
     begun: Option<Rc<Cell<bool>>>,
 }
@@ -29,61 +30,11 @@ impl Step for Lease {
     step_identity!("lease");
 
     fn doing(&self) -> String {
-        format!("lease `{}` of the pool `{}`", self.ip, self.subnet)
-    }
-
-    fn like(&self) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn plan(&self, _model: &mut Model) -> Result<()> {
-        Ok(())
-    }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn apply(&self, _kernel: &mut Kernel) -> net::Result<()> {
-        // `alloc` holds the reservation, and commits it once this is in the journal.
-        net::fault::point(&self.doing())
-    }
-
-    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if self.begun.as_ref().is_some_and(|begun| !begun.get()) {
-            return Ok(());
-        }
-        let release = || {
-            let store = kernel.store()?;
-            match Ipam::new(store.as_ref()).release(self.subnet, self.ip, Some(&self.owner)) {
-                // Released, and another's by now.
-                Err(error) if error.kind() == Kind::Denied => Ok(false),
-                released => released,
-            }
+        let what = match self.ips.as_slice() {
+            [one] if one.count() == 1 => format!("`{one}`"),
+            runs => format!("{} addresses", runs.iter().map(|run| run.count()).sum::<u128>()),
         };
-        release().map(|_| ()).map_err(as_refusal)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        Vec::new()
-    }
-}
-
-/// Leases many addresses, as `Lease` does one.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Leases {
-    subnet: IpNetwork,
-    /// The addresses, in runs.
-    ips: Vec<Range>,
-    owner: String,
-    #[serde(skip)]
-    begun: Option<Rc<Cell<bool>>>,
-}
-
-impl Step for Leases {
-    step_identity!("leases");
-
-    fn doing(&self) -> String {
-        let count: u128 = self.ips.iter().map(|run| run.count()).sum();
-        format!("lease {count} addresses of the pool `{}`", self.subnet)
+        format!("lease {what} of the pool `{}`", self.subnet)
     }
 
     fn like(&self) -> Vec<String> {
@@ -97,7 +48,7 @@ impl Step for Leases {
     fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn apply(&self, _kernel: &mut Kernel) -> net::Result<()> {
-        // As with one.
+        // Whoever asks holds the reservation, and commits it once this is in the journal.
         net::fault::point(&self.doing())
     }
 
@@ -108,6 +59,7 @@ impl Step for Leases {
         let release = || {
             let store = kernel.store()?;
             let ips = self.ips.iter().flat_map(|run| run.ips());
+            // One that was released, and is another's by now, stays.
             Ipam::new(store.as_ref()).release_many(self.subnet, ips, &self.owner)
         };
         release().map(|_| ()).map_err(as_refusal)
@@ -136,7 +88,7 @@ pub(super) fn alloc(lab: &mut Lab, subnet: IpNetwork, options: AllocOptions, pla
     let reservation = Ipam::new(store.as_ref()).reserve(subnet, options.ip, &owner, NoPool::Make)?;
     let ip = reservation.ip();
     let begun = Rc::new(Cell::new(false));
-    lab.ask(Lease { subnet, ip, owner, begun: Some(begun.clone()) }, place)?;
+    lab.ask(Lease { subnet, ips: vec![Range::from(ip)], owner, begun: Some(begun.clone()) }, place)?;
     lab.settle()?;
     begun.set(true);
     reservation.commit()?;
@@ -163,7 +115,7 @@ pub(super) fn alloc_many(
     let batch = Ipam::new(store.as_ref()).reserve_many(subnet, count, &owner, NoPool::Make)?;
     let ips: Vec<IpAddr> = batch.ips().collect();
     let begun = Rc::new(Cell::new(false));
-    lab.ask(Leases { subnet, ips: Range::runs(&ips), owner, begun: Some(begun.clone()) }, place)?;
+    lab.ask(Lease { subnet, ips: Range::runs(&ips), owner, begun: Some(begun.clone()) }, place)?;
     lab.settle()?;
     begun.set(true);
     let committed = batch.commit().map(|_| ips);

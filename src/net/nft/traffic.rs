@@ -38,6 +38,12 @@ impl Site {
     /// Builds it; `bridge_nf` is net.bridge.bridge-nf-call-iptables of the host.
     pub(super) fn new(bridge_nf: bool) -> Site {
         let site = Site { far: netns(), host: netns(), web: netns(), mate: netns() };
+        // A router whose link-local address is tentative drops what it should forward (RFC 4862, 5.4).
+        for netns in [&site.far, &site.host, &site.web, &site.mate] {
+            for key in ["net.ipv6.conf.all.accept_dad", "net.ipv6.conf.default.accept_dad"] {
+                sysctl::write(netns, key, "0").expect(key);
+            }
+        }
         block_on(async {
             let rtnl = Rtnl::open(&site.host).expect("a socket");
             let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(1000), mtu: None };
