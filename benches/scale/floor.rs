@@ -3,10 +3,14 @@
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use super::netlink::*;
 use super::ways::{Job, PORTS_EACH, bridges, gateway, host_address, namespaces as namespaces_of};
@@ -20,12 +24,17 @@ struct Netns {
     socket: Socket,
 }
 
-/// Makes namespaces on a thread of its own, ahead of their use.
-fn namespaces(n: usize) -> mpsc::Receiver<io::Result<Netns>> {
+/// Makes namespaces on a thread of its own, ahead of their use; those of `routers` forward.
+fn namespaces(n: usize, routers: Range<usize>) -> mpsc::Receiver<io::Result<Netns>> {
     let (sender, receiver) = mpsc::sync_channel(64);
     thread::spawn(move || {
+        let mut proc = None;
         for i in 0..n {
-            if sender.send(namespace(i)).is_err() {
+            if routers.contains(&i) && i % PROC_RENEWED_AFTER == 1 {
+                proc = Some(private_proc());
+            }
+            let forwards = proc.as_ref().filter(|_| routers.contains(&i));
+            if sender.send(namespace(i, forwards)).is_err() {
                 return;
             }
         }
@@ -33,13 +42,43 @@ fn namespaces(n: usize) -> mpsc::Receiver<io::Result<Netns>> {
     receiver
 }
 
-fn namespace(i: usize) -> io::Result<Netns> {
+fn namespace(i: usize, forwards: Option<&io::Result<File>>) -> io::Result<Netns> {
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)?;
+    if let Some(proc) = forwards {
+        let proc = proc.as_ref().map_err(|error| io::Error::other(error.to_string()))?;
+        // Before there are devices, which get it from here.
+        for setting in ["sys/net/ipv4/ip_forward", "sys/net/ipv6/conf/all/forwarding"] {
+            let file = nix::fcntl::openat(proc, setting, OFlag::O_WRONLY, Mode::empty())?;
+            File::from(file).write_all(b"1")?;
+        }
+    }
     let path = path_of(i);
     OpenOptions::new().write(true).create_new(true).open(&path)?;
     let here = "/proc/thread-self/ns/net";
     nix::mount::mount(Some(here), path.as_str(), None::<&str>, nix::mount::MsFlags::MS_BIND, None::<&str>)?;
     Ok(Netns { file: File::open(here)?, socket: Socket::open()? })
+}
+
+/// So many namespaces are set by one instance of /proc, which keeps all that was looked up below it in one chain.
+const PROC_RENEWED_AFTER: usize = 100;
+
+/// Mounts an instance of /proc that has no place in any tree.
+fn private_proc() -> io::Result<File> {
+    let made = |done: libc::c_long| match libc::c_int::try_from(done) {
+        // SAFETY: the kernel has just made the descriptor, and nobody else has it.
+        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        _ => Err(io::Error::last_os_error()),
+    };
+    let none = std::ptr::null::<libc::c_void>();
+    const CREATE: libc::c_int = 6;
+    // SAFETY: the text ends with a zero and lives longer than the call.
+    let context = made(unsafe { libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), 0) })?;
+    // SAFETY: this command takes neither a key nor a value, and the descriptor is open.
+    if unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), CREATE, none, none, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above.
+    made(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 0, 0) }).map(File::from)
 }
 
 fn path_of(i: usize) -> String {
@@ -149,9 +188,19 @@ fn bridge_index(number: usize) -> u32 {
     FIRST_INDEX + u32::try_from(number).unwrap_or(0)
 }
 
+/// Ends the message of a bridge with whether it looks into multicast.
+fn snooping(messages: &mut Messages, on: u8) {
+    messages.nest(IFLA_LINKINFO, |messages| {
+        messages.put_text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |messages| {
+            messages.put(IFLA_BR_MCAST_SNOOPING, &[on]);
+        });
+    });
+    messages.end();
+}
+
 /// Builds a star: bridges here, with `n` hosts on them.
 fn star(n: usize) -> io::Result<()> {
-    let made = namespaces(n);
+    let made = namespaces(n, 0..0);
     let (host, here) = (Socket::open()?, File::open("/proc/thread-self/ns/net")?);
     let mut messages = Messages::default();
     for bridge in 0..bridges(n) {
@@ -159,12 +208,7 @@ fn star(n: usize) -> io::Result<()> {
         let [.., third, fourth] = index.to_be_bytes();
         messages.make(RTM_NEWLINK).link(index, 0).put_text(IFLA_IFNAME, &format!("sw{bridge}"));
         messages.put(IFLA_ADDRESS, &[2, 0xf1, 0, 0, third, fourth]);
-        messages.nest(IFLA_LINKINFO, |messages| {
-            messages.put_text(IFLA_INFO_KIND, "bridge").nest(IFLA_INFO_DATA, |messages| {
-                messages.put(IFLA_BR_MCAST_SNOOPING, &[0]);
-            });
-        });
-        messages.end();
+        snooping(&mut messages, 0);
         addr(&mut messages, index, gateway(bridge), 16);
         host.send(&mut messages)?;
     }
@@ -199,6 +243,8 @@ fn star(n: usize) -> io::Result<()> {
         let index = bridge_index(bridge);
         let [.., third, fourth] = index.to_be_bytes();
         link_local(&mut messages, index, [2, 0xf1, 0, 0, third, fourth]);
+        messages.begin(RTM_NEWLINK, 0).link(index, 0);
+        snooping(&mut messages, 1);
         up(&mut messages, index);
         host.send(&mut messages)?;
     }
@@ -213,7 +259,7 @@ fn star(n: usize) -> io::Result<()> {
 
 /// Builds a chain: `n` routers in a row between two hosts, each with a route to either host's network.
 fn chain(n: usize) -> io::Result<()> {
-    let made = namespaces(n + 2);
+    let made = namespaces(n + 2, 1..n + 1);
     let mut messages = Messages::default();
     let (left, right) = (FIRST_INDEX, FIRST_INDEX + 1);
     // Link k joins node k and node k + 1; the hosts are the first and the last node.
@@ -234,17 +280,15 @@ fn chain(n: usize) -> io::Result<()> {
             );
             link_local(&mut messages, left, mac(2 * number));
             addr(&mut messages, left, on_link(i - 1, 2), 24);
-            match i <= n {
-                true => forward(&mut messages, left),
-                false => route(&mut messages, [0; 4], 0, on_link(i - 1, 1)),
+            if i > n {
+                route(&mut messages, [0; 4], 0, on_link(i - 1, 1));
             }
             netns.socket.send(&mut messages)?;
             link_local(&mut messages, right, mac(2 * number + 1));
             up(&mut messages, right);
             addr(&mut messages, right, on_link(i - 1, 1), 24);
-            match i > 1 {
-                true => forward(&mut messages, right),
-                false => route(&mut messages, [0; 4], 0, on_link(0, 2)),
+            if i == 1 {
+                route(&mut messages, [0; 4], 0, on_link(0, 2));
             }
             if i > 2 {
                 route(&mut messages, on_link(0, 0), 24, on_link(i - 2, 1));
@@ -267,18 +311,4 @@ fn chain(n: usize) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// Lets a device forward.
-fn forward(messages: &mut Messages, index: u32) {
-    messages.begin(RTM_NEWLINK, 0).link(index, 0);
-    // IPV4_DEVCONF_FORWARDING is 1 (linux/ip.h).
-    messages.nest(IFLA_AF_SPEC, |messages| {
-        messages.nest(libc::AF_INET as u16, |messages| {
-            messages.nest(IFLA_INET_CONF, |messages| {
-                messages.put_u32(1, 1);
-            });
-        });
-    });
-    messages.end();
 }

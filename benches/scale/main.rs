@@ -211,8 +211,15 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Shows that the network works from its first to its last node; a chain as far as the hop limit lets it.
+/// Shows that it is the network that was asked for, in what the kernel has by default or not, and that it works from its first to its
+/// last node; a chain as far as the hop limit lets it.
 fn prove(job: Job, n: usize) {
+    ways::sh(match job {
+        Job::Star => "ip -j -d link show dev sw0 | grep -q '\"mcast_snooping\":1,'",
+        Job::Chain => {
+            "test \"$(ip netns exec h2 sysctl -n net.ipv4.ip_forward net.ipv6.conf.all.forwarding | xargs)\" = '1 1'"
+        }
+    });
     let to = match job {
         Job::Star => ways::text(ways::host_address(n.min(ways::PORTS_EACH) - 1)),
         Job::Chain => format!("10.{}.{}.2", n.min(60) / 256, n.min(60) % 256),

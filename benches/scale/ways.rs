@@ -117,7 +117,10 @@ fn commands(job: Job, n: usize) -> Vec<(Option<usize>, String)> {
                 commands.push((Some(i), format!("addr add {}/16 dev eth0", text(host_address(i - 1)))));
                 commands.push((Some(i), format!("route add default via {}", text(gateway(b)))));
             }
-            commands.extend((0..bridges(n)).map(|b| (None, format!("link set dev sw{b} up"))));
+            for b in 0..bridges(n) {
+                commands.push((None, format!("link set dev sw{b} type bridge mcast_snooping 1")));
+                commands.push((None, format!("link set dev sw{b} up")));
+            }
         }
         Job::Chain => {
             for i in 0..=last {
@@ -174,7 +177,7 @@ pub(crate) fn shell(job: Job, n: usize) -> String {
         };
     }
     for i in routers(job, n) {
-        let _ = writeln!(text, "ip netns exec h{i} sysctl -q net.ipv4.ip_forward=1");
+        let _ = writeln!(text, "ip netns exec h{i} sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
     }
     text
 }
@@ -199,7 +202,7 @@ pub(crate) fn batch(job: Job, n: usize) -> String {
         }
     }
     for i in routers(job, n) {
-        let _ = writeln!(text, "ip netns exec h{i} sysctl -q net.ipv4.ip_forward=1");
+        let _ = writeln!(text, "ip netns exec h{i} sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
     }
     text
 }

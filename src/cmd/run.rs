@@ -260,6 +260,8 @@ impl End<'_> {
             false => self.take_down(&name, fine, &mut code),
         };
         self.print_json(&name, up, failure.as_ref(), &checks);
+        // Like the engine: what a large lab holds in memory goes at once.
+        std::mem::forget(self.lab);
         code
     }
 

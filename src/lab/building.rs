@@ -108,7 +108,7 @@ impl Lab {
             self.take_name()?;
         }
         self.settle()?;
-        let mut inner = Lab::begin(origin, self.state.clone(), Box::new(|_| {}))?;
+        let mut inner = Lab::begin(origin, self.state.clone(), Listener::new(|_| {}))?;
         inner.model.know(&self.model);
         std::mem::swap(&mut inner.listener, &mut self.listener);
         inner.shows_failure = self.shows_failure;
@@ -238,7 +238,7 @@ impl Lab {
         }
         for (cable, text) in loops::find(&self.model) {
             if self.loops.insert(cable) {
-                (self.listener)(&Event::Warning(text));
+                self.listener.tell(&Event::Warning(text));
             }
         }
     }
@@ -338,7 +338,12 @@ impl Lab {
             undo::prepare_dir(&self.kernel, &self.state).map_err(|error| (first, error))?;
         }
         let done = apply_in_order(steps, &mut self.kernel, &mut self.listener);
-        self.kernel.stop_making();
+        let aside = self.kernel.finish_aside().map_err(|(at, source)| (at, refused(&steps[at], &source)));
+        let done = match (done, aside) {
+            (Err(first), Err(aside)) if aside.0 < first.0 => Err(aside),
+            (done, aside) => done.and(aside),
+        };
+        self.kernel.stop_beside();
         if done.is_err() {
             self.kernel.drop_waiting();
             return done;
@@ -415,9 +420,9 @@ impl Lab {
     pub fn note_check(&mut self, check: CheckResult) {
         if !check.ok && std::mem::take(&mut self.shows_failure) {
             let view = self.look_around().unwrap_or_default();
-            (self.listener)(&Event::AtFailure(view));
+            self.listener.tell(&Event::AtFailure(view));
         }
-        (self.listener)(&Event::Check(check.clone()));
+        self.listener.tell(&Event::Check(check.clone()));
         self.checks.push(check);
     }
 
@@ -428,7 +433,7 @@ impl Lab {
 
     /// Says something to whoever runs the script.
     pub fn say(&mut self, event: &Event) {
-        (self.listener)(event);
+        self.listener.tell(event);
     }
 
     /// Returns how many steps are applied.
@@ -454,14 +459,14 @@ impl Lab {
         let mark = self.kernel.mark();
         let mut errors: Vec<Error> = undo::end_marked(|known| known == mark).err().into_iter().collect();
         let listener = &mut self.listener;
-        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener(&asked.event(true))));
+        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener.tell_step(asked, true)));
         errors
     }
 
     /// Ends the run and takes back all that it made; returns every failure met on the way.
     pub fn take_down(&mut self, steps: &Steps) -> Vec<Error> {
         self.pending.clear();
-        self.kernel.stop_making();
+        self.kernel.stop_beside();
         let Some((dir, _)) = self.claimed.take() else {
             // A command may have left processes, though nothing was made.
             let mark = self.kernel.mark();
@@ -497,23 +502,30 @@ fn apply_in_order(
             waiting.into_iter().partition(|(_, finish)| asked.step.needs_finished(finish.netns.no));
         waiting = later;
         finish(now, kernel).map_err(blame)?;
-        listener(&asked.event(false));
-        match asked.step.requests(kernel) {
-            Ok(Some(requests)) => {
-                for (netns, request) in requests {
-                    kernel.queue(at, netns, request).map_err(blame)?;
-                }
-            }
-            made_otherwise => {
-                // What came before is made by then, or refused first.
-                kernel.flush().map_err(blame)?;
-                made_otherwise.and_then(|_| asked.step.apply(kernel)).map_err(|source| blame((at, source)))?;
-            }
-        }
+        listener.tell_step(asked, false);
+        apply(at, asked.step.as_ref(), kernel).map_err(blame)?;
         waiting.extend(asked.step.finish().map(|finish| (at, finish)));
     }
     finish(waiting, kernel).map_err(blame)?;
     kernel.flush().map_err(blame)
+}
+
+/// Applies one step, or has it applied with others or by another thread.
+fn apply(at: usize, step: &dyn Step, kernel: &mut Kernel) -> std::result::Result<(), (usize, net::Error)> {
+    let of_step = |source| (at, source);
+    if let Some(work) = step.aside(kernel).map_err(of_step)? {
+        kernel.put_aside(at, work);
+        return Ok(());
+    }
+    match step.requests(kernel) {
+        Ok(Some(requests)) => requests.into_iter().try_for_each(|(netns, request)| kernel.queue(at, netns, request)),
+        made_otherwise => {
+            // What came before is made by then, or refused first.
+            kernel.flush()?;
+            kernel.finish_aside()?;
+            made_otherwise.and_then(|_| step.apply(kernel)).map_err(of_step)
+        }
+    }
 }
 
 fn finish(finishes: Vec<(usize, Finish<'_>)>, kernel: &mut Kernel) -> std::result::Result<(), (usize, net::Error)> {

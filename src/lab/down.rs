@@ -73,7 +73,7 @@ fn undo_journal(
     dir.set_status(Status::Undoing)?;
     let mut kernel =
         Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
-    let mut each = |asked: &journal::Asked| listener(&asked.event(true));
+    let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::end_marked(|known| known == record.mark).err());
     errors.extend(undo::undo(&mut kernel, &asked, &mut each));
     if errors.is_empty() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::journal::Asked;
 use super::place::Place;
 use super::view::NetnsView;
 
@@ -53,4 +54,32 @@ pub struct CheckResult {
 }
 
 /// Takes what a lab has to say.
-pub type Listener = Box<dyn FnMut(&Event)>;
+pub struct Listener {
+    hear: Box<dyn FnMut(&Event)>,
+    steps: bool,
+}
+
+impl Listener {
+    /// Takes all of it by `hear`.
+    pub fn new(hear: impl FnMut(&Event) + 'static) -> Listener {
+        Listener { hear: Box::new(hear), steps: true }
+    }
+
+    /// Takes all but the steps, of which a large lab has so many that to put them into words takes time.
+    pub fn without_steps(self) -> Listener {
+        Listener { steps: false, ..self }
+    }
+
+    /// Says one thing.
+    pub fn tell(&mut self, event: &Event) {
+        (self.hear)(event);
+    }
+
+    /// Says that a step is applied, or taken back.
+    pub(super) fn tell_step(&mut self, asked: &Asked, undo: bool) {
+        if self.steps {
+            let (doing, like) = (asked.step.doing(), asked.step.like());
+            self.tell(&Event::Step { undo, doing, like, place: asked.place.clone() });
+        }
+    }
+}

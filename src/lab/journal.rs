@@ -1,14 +1,15 @@
 //! A lab's journal: one JSON line a step, written before the step is applied.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::error::{Error, Kind, Result};
-use super::event::Event;
 use super::place::Place;
 use super::step::{Step, Steps};
 
@@ -19,8 +20,8 @@ enum Line {
     /// A step that is about to be applied.
     Step {
         no: u64,
-        word: String,
-        data: Value,
+        word: Cow<'static, str>,
+        data: Box<RawValue>,
         #[serde(default)]
         at: Place,
     },
@@ -41,13 +42,6 @@ pub struct Asked {
     pub place: Place,
 }
 
-impl Asked {
-    /// Returns what is said of the step when it is applied, or taken back.
-    pub fn event(&self, undo: bool) -> Event {
-        Event::Step { undo, doing: self.step.doing(), like: self.step.like(), place: self.place.clone() }
-    }
-}
-
 /// The open journal of a lab.
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -65,33 +59,27 @@ impl Journal {
 
     /// Writes down `steps`, in one write.
     pub(super) fn write_ahead(&mut self, steps: &[Asked]) -> Result<()> {
-        let lines: Vec<Line> = steps
-            .iter()
-            .map(|asked| Line::Step {
-                no: asked.no,
-                word: asked.step.word().to_string(),
-                data: asked.step.data(),
-                at: asked.place.clone(),
-            })
-            .collect();
-        self.write(&lines)
+        self.write(steps.iter().map(|asked| {
+            let (word, at) = (asked.step.word().into(), asked.place.clone());
+            Ok(Line::Step { no: asked.no, word, data: asked.step.data()?, at })
+        }))
     }
 
     /// Writes down that all steps up to `upto` are applied.
     pub(super) fn done(&mut self, upto: u64) -> Result<()> {
-        self.write(&[Line::Done { upto }])
+        self.write([Ok(Line::Done { upto })])
     }
 
     /// Writes down that the steps from `from` on are no more.
     pub(super) fn undone(&mut self, from: u64) -> Result<()> {
-        self.write(&[Line::Undone { from }])
+        self.write([Ok(Line::Undone { from })])
     }
 
-    fn write(&mut self, lines: &[Line]) -> Result<()> {
+    fn write(&mut self, lines: impl IntoIterator<Item = serde_json::Result<Line>>) -> Result<()> {
         let doing = || format!("write the journal `{}`", self.path.display());
         let mut text = Vec::new();
         for line in lines {
-            serde_json::to_writer(&mut text, line)
+            line.and_then(|line| serde_json::to_writer(&mut text, &line))
                 .map_err(|source| Error::new(Kind::State, doing()).because(source))?;
             text.push(b'\n');
         }
@@ -110,7 +98,9 @@ pub(super) fn fields_of(path: &Path, wanted: &str) -> Vec<Value> {
     let mut found: Vec<(u64, Value)> = Vec::new();
     for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
         match serde_json::from_str(line) {
-            Ok(Line::Step { no, word, data, .. }) if word == wanted => found.push((no, data)),
+            Ok(Line::Step { no, word, data, .. }) if word == wanted => {
+                found.extend(serde_json::from_str(data.get()).map(|data| (no, data)));
+            }
             Ok(Line::Undone { from }) => found.retain(|(no, _)| *no < from),
             _ => {}
         }
@@ -140,7 +130,7 @@ pub(super) fn read(path: &Path, steps: &Steps) -> Result<Vec<Asked>> {
         };
         match serde_json::from_str(line).map_err(|source| damaged(source.to_string()))? {
             Line::Step { no, word, data, at } => {
-                let step = steps.read(&word, data).map_err(|error| damaged(error.to_string()))?;
+                let step = steps.read(&word, &data).map_err(|error| damaged(error.to_string()))?;
                 asked.push(Asked { no, step, place: at });
             }
             Line::Done { .. } => {}

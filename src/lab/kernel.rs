@@ -13,7 +13,7 @@ use super::name;
 use super::notes::Notes;
 use super::state::StateDir;
 use super::store::Store;
-use crate::net::{self, Entry, Load, Netns, NetnsDir, NetnsId, NetnsMaker, Request, Rtnl, Sender};
+use crate::net::{self, Beside, Entry, Load, Netns, NetnsDir, NetnsId, Request, Rtnl, Sender, Work};
 
 /// How many descriptors are left for all else.
 const DESCRIPTORS_ELSE: u64 = 300;
@@ -64,7 +64,9 @@ pub struct Kernel {
     /// Counts what is asked of `open`.
     clock: u64,
     waiting: Option<Waiting>,
-    maker: Option<NetnsMaker>,
+    beside: Option<Beside>,
+    /// The failure of the lowest step of those that were put aside.
+    aside_failed: Option<(usize, net::Error)>,
     expect_gone: Vec<DevRef>,
     exact: bool,
     /// What devices that were set down carried, by their numbers.
@@ -89,7 +91,8 @@ impl Kernel {
             open_max: open_max(USUAL_LIMIT),
             clock: 0,
             waiting: None,
-            maker: None,
+            beside: None,
+            aside_failed: None,
             expect_gone: Vec::new(),
             exact: false,
             loads: HashMap::new(),
@@ -257,6 +260,8 @@ impl Kernel {
 
     fn opened(&mut self, at: &NetnsRef) -> net::Result<&mut Open> {
         if !self.open.contains_key(&at.no) {
+            // It may be found by a name that it is only about to get.
+            self.wait_aside();
             let netns = self.find(at)?;
             self.keep(at, netns);
         }
@@ -328,20 +333,51 @@ impl Kernel {
 
     /// Begins to make one more namespace beside what this thread does.
     pub fn order_netns(&mut self) {
-        self.maker.get_or_insert_with(|| NetnsMaker::start(&self.mark)).order();
+        self.beside.get_or_insert_with(|| Beside::start(&self.mark)).order();
     }
 
     /// Returns a new namespace: the next one of those ordered, or one made now.
     pub fn new_netns(&mut self) -> net::Result<Netns> {
-        match &mut self.maker {
-            Some(maker) => maker.next(),
+        match &mut self.beside {
+            Some(beside) => beside.next(),
             None => Netns::create(&self.mark),
         }
     }
 
-    /// Stops making namespaces; those that nobody took are freed.
-    pub fn stop_making(&mut self) {
-        self.maker = None;
+    /// Has work of the step numbered `step` done beside what this thread does; where no thread is at it, it is done now. A failure is
+    /// told by `finish_aside`.
+    pub(super) fn put_aside(&mut self, step: usize, work: Work) {
+        // A crash test must meet its points in one order.
+        let done = match self.beside.as_mut().filter(|_| !net::fault::is_armed()) {
+            Some(beside) => beside.put(step, work),
+            None => work(),
+        };
+        self.note_aside(done.map_err(|error| (step, error)));
+    }
+
+    /// Waits until all is done that was put aside; returns the failure of the lowest step.
+    pub(super) fn finish_aside(&mut self) -> std::result::Result<(), (usize, net::Error)> {
+        self.wait_aside();
+        self.aside_failed.take().map_or(Ok(()), Err)
+    }
+
+    fn wait_aside(&mut self) {
+        let done = self.beside.as_mut().map_or(Ok(()), Beside::wait);
+        self.note_aside(done);
+    }
+
+    fn note_aside(&mut self, done: std::result::Result<(), (usize, net::Error)>) {
+        if let Err((step, error)) = done
+            && self.aside_failed.as_ref().is_none_or(|(lowest, _)| step < *lowest)
+        {
+            self.aside_failed = Some((step, error));
+        }
+    }
+
+    /// Ends what is done beside; namespaces that nobody took are freed.
+    pub fn stop_beside(&mut self) {
+        self.beside = None;
+        self.aside_failed = None;
     }
 
     /// Returns the owner mark that a namespace bears, whoever made it.

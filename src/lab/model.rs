@@ -1,7 +1,7 @@
 //! What a lab holds, as far as it was asked for: the namespaces and devices that a step can be checked against before
 //! the kernel is asked. It is a fold over the lab's steps: `Step::plan` enters one, `Step::unplan` takes it out again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -129,6 +129,8 @@ pub struct NetnsEntry {
     /// Whether `devs` holds what the kernel had in a namespace that is not ours.
     pub loaded: bool,
     next_index: u32,
+    /// The indexes that its devices have had.
+    indexes: HashSet<u32>,
 }
 
 /// A device that the lab knows.
@@ -278,7 +280,8 @@ impl Model {
         let next_index = if at.made { FIRST_INDEX } else { self.foreign_base };
         self.by_name.insert(at.name.clone(), at.no);
         let no = at.no;
-        self.netns.insert(no, NetnsEntry { at, devs: BTreeMap::new(), loaded: false, next_index });
+        let (devs, indexes) = (BTreeMap::new(), HashSet::new());
+        self.netns.insert(no, NetnsEntry { at, devs, loaded: false, next_index, indexes });
     }
 
     /// Takes a namespace out, with its devices and their other ends; handles to them are told `why`.
@@ -323,6 +326,7 @@ impl Model {
         self.next = self.next.max(entry.dev.no + 1);
         if let Some(netns) = self.netns.get_mut(&entry.dev.netns.no) {
             netns.devs.insert(entry.dev.name.clone(), entry.dev.no);
+            netns.indexes.insert(entry.dev.index);
             if entry.dev.made {
                 netns.next_index = netns.next_index.max(entry.dev.index + 1);
             }
@@ -378,6 +382,7 @@ impl Model {
         }
         if let Some(netns) = self.netns.get_mut(&to.netns.no) {
             netns.devs.insert(to.name, no);
+            netns.indexes.insert(to.index);
         }
     }
 
@@ -403,14 +408,8 @@ impl Model {
 
     /// Returns an index for a new device in the namespace `no`.
     pub fn next_index(&mut self, no: u32) -> u32 {
-        let taken: Vec<u32> = match self.netns.get(&no) {
-            Some(entry) if !entry.at.made => {
-                entry.devs.values().filter_map(|dev| self.devs.get(dev)).map(|dev| dev.dev.index).collect()
-            }
-            _ => Vec::new(),
-        };
         let Some(entry) = self.netns.get_mut(&no) else { return 0 };
-        while taken.contains(&entry.next_index) {
+        while entry.indexes.contains(&entry.next_index) {
             entry.next_index += 1;
         }
         let index = entry.next_index;

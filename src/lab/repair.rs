@@ -40,7 +40,7 @@ pub fn repair(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listen
                 return Ok(());
             }
             tables.extend(table);
-            listener(&asked.event(false));
+            listener.tell_step(asked, false);
             // What is left of it would stand in the way.
             let again = asked.step.undo(kernel).or_else(|source| if source.is_gone() { Ok(()) } else { Err(source) });
             let again = again.and_then(|()| asked.step.apply(kernel));

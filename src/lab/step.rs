@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::fmt::Debug;
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::error::{Error, Kind, Result};
 use super::kernel::Kernel;
 use super::model::{DevRef, Model, NetnsRef, TableRef};
-use crate::net::{self, Request};
+use crate::net::{self, Request, Work};
 
 /// One change of the kernel.
 ///
@@ -19,8 +19,8 @@ use crate::net::{self, Request};
 pub trait Step: Debug {
     /// Returns the word for this sort of step in the journal.
     fn word(&self) -> &'static str;
-    /// Returns the step's fields.
-    fn data(&self) -> Value;
+    /// Returns the step's fields, as JSON.
+    fn data(&self) -> serde_json::Result<Box<RawValue>>;
     /// Says what the step does, for messages: "add bridge `br0`".
     fn doing(&self) -> String;
     /// Returns the `ip`, `nft` or other commands that do the same.
@@ -46,12 +46,16 @@ pub trait Step: Debug {
     fn requests(&self, _kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
         Ok(None)
     }
-    /// Makes the change; for a step without `requests`.
+    /// Makes the change; for a step with neither `requests` nor `aside`.
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        match self.requests(kernel)? {
-            Some(requests) => kernel.send(requests),
-            None => Ok(()),
+        if let Some(requests) = self.requests(kernel)? {
+            return kernel.send(requests);
         }
+        self.aside(kernel)?.map_or(Ok(()), |work| work())
+    }
+    /// Returns the change as work that may be done at any time until the settling ends, by another thread: no other step can tell.
+    fn aside(&self, _kernel: &mut Kernel) -> net::Result<Option<Work>> {
+        Ok(None)
     }
     /// Tells whether the kernel makes the change in one operation: refused with "exists", nothing of it was made, and what
     /// is there is another's.
@@ -126,7 +130,7 @@ pub struct Finish<'a> {
 }
 
 /// Reads a step of one sort back from its fields.
-pub type ReadStep = fn(Value) -> serde_json::Result<Box<dyn Step>>;
+pub type ReadStep = fn(&RawValue) -> serde_json::Result<Box<dyn Step>>;
 
 /// The sorts of steps that there are, by their words: what a journal is read with.
 #[derive(Debug, Default, Clone)]
@@ -139,7 +143,7 @@ impl Steps {
     }
 
     /// Reads a step back.
-    pub fn read(&self, word: &str, data: Value) -> Result<Box<dyn Step>> {
+    pub fn read(&self, word: &str, data: &RawValue) -> Result<Box<dyn Step>> {
         let doing = || format!("read a step of sort `{}`", super::name::shown(word));
         let read = self.0.get(word).ok_or_else(|| {
             Error::new(Kind::State, doing())
@@ -157,8 +161,8 @@ macro_rules! step_identity {
         fn word(&self) -> &'static str {
             $word
         }
-        fn data(&self) -> serde_json::Value {
-            serde_json::to_value(self).unwrap_or_default()
+        fn data(&self) -> serde_json::Result<Box<serde_json::value::RawValue>> {
+            serde_json::value::to_raw_value(self)
         }
     };
 }
@@ -167,6 +171,6 @@ macro_rules! step_identity {
 #[macro_export]
 macro_rules! step_sort {
     ($word:literal, $type:ty) => {
-        ($word, |data| Ok(Box::new(serde_json::from_value::<$type>(data)?) as Box<dyn $crate::lab::Step>))
+        ($word, |data| Ok(Box::new(serde_json::from_str::<$type>(data.get())?) as Box<dyn $crate::lab::Step>))
     };
 }

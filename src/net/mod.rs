@@ -4,7 +4,7 @@
 //!
 //! | file | what |
 //! | --- | --- |
-//! | `netns`, `netns_dir` | namespaces, and their names under /run/netns; `visit`: the thread that goes into them |
+//! | `netns`, `netns_dir` | namespaces, and their names under /run/netns; `visit`: the thread that goes into them; `beside`: the one that makes them ahead |
 //! | `rtnl`, `request` | one rtnetlink socket in one namespace, timeouts, the kernel's own error text; and requests that are sent together |
 //! | `link`, `veth`, `kind` (`stacked`, `vxlan`, `bond`, `tunnel`), `tap`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
 //! | `bridge`, `port_vlan`, `fdb` | what `bridge` does |
@@ -22,6 +22,7 @@
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
 
 pub mod addr;
+mod beside;
 pub mod bond;
 mod bound;
 pub mod bounded_log;
@@ -87,6 +88,7 @@ mod worded;
 pub(crate) mod testing;
 
 pub use addr::{AddrOptions, Address};
+pub use beside::{Beside, Work};
 pub use bond::{Bond, BondMode, FailOverMac, LacpRate, Primary, XmitHashPolicy};
 pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};
 pub use carry::Load;
@@ -103,7 +105,7 @@ pub use kind::LinkKind;
 pub use link::{Change, Link, NewLink};
 pub use mac::{InvalidMac, Mac};
 pub use neigh::Neigh;
-pub use netns::{Netns, NetnsId, NetnsMaker, mark_of, marks_of};
+pub use netns::{Netns, NetnsId, mark_of, marks_of};
 pub use netns_dir::{Entry, NetnsDir};
 pub use path_mtu::{PathMtu, PathMtuReport, path_mtu};
 pub use ping_all::{PingAll, PingAllReport, PingHost, ping_all};

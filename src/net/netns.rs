@@ -5,15 +5,15 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde::{Deserialize, Serialize};
 
-use super::visit::visit;
+use super::request::{Request, Sender};
+use super::visit::{is_wandering, visit};
 use super::{Error, Result, fault, link, rtnl};
 
 /// `lo` is the first device of every namespace (LOOPBACK_IFINDEX in include/net/net_namespace.h).
@@ -133,7 +133,7 @@ impl Netns {
     ///
     /// Sockets made there stay in the namespace when the thread is gone. EPERM without CAP_SYS_ADMIN.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        if Netns::current()?.id() == self.id {
+        if !is_wandering() && Netns::current()?.id() == self.id {
             return Ok(work());
         }
         visit("enter a network namespace", self, work)
@@ -149,10 +149,10 @@ impl Netns {
     }
 }
 
-const CREATE: &str = "create a network namespace";
+pub(super) const CREATE: &str = "create a network namespace";
 
 /// Runs `work` on a thread of its own and waits for it.
-fn on_own_thread<T: Send>(doing: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+pub(super) fn on_own_thread<T: Send>(doing: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().spawn_scoped(scope, work).map_err(|error| Error::io(doing, error))?;
         thread.join().or_else(|panic| std::panic::resume_unwind(panic))
@@ -160,12 +160,16 @@ fn on_own_thread<T: Send>(doing: &str, work: impl FnOnce() -> T + Send) -> Resul
 }
 
 /// Moves the calling thread into a new namespace and returns that.
-fn unshare_here(mark: &str) -> Result<Netns> {
+pub(super) fn unshare_here(mark: &str) -> Result<Netns> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(CREATE, errno as i32))?;
     let netns = Netns::current()?;
-    let mut message = lo_up();
-    message.attributes.push(link::alias_attribute(mark));
-    let socket = rtnl::change_here("set `lo` of a new network namespace up", RouteNetlinkMessage::NewLink(message), 0)?;
+    let doing = "set `lo` of a new network namespace up";
+    let mut marked = LinkMessage::default();
+    marked.header.index = LO;
+    marked.attributes.push(link::alias_attribute(mark));
+    // The mark first: the kernel has nobody to tell of a new alias as long as the device is down.
+    let requests = [marked, lo_up()].map(|message| Request::new(doing, RouteNetlinkMessage::NewLink(message), 0));
+    let socket = Sender::send_here(doing, &requests)?;
     Ok(Netns { socket: Arc::new(Mutex::new(Some(socket))), ..netns })
 }
 
@@ -214,79 +218,13 @@ pub(super) fn is_netns(file: &File) -> bool {
     kind == libc::CLONE_NEWNET
 }
 
-/// How far a maker may be ahead of the caller; each namespace that waits holds two file descriptors of at most 1024.
-const AHEAD_MAX: usize = 128;
-
-/// Makes namespaces on one thread beside the caller, in order, ahead of their use but by no more than 128.
-///
-/// Dropping it stops the thread and frees what was not taken.
-#[derive(Debug)]
-pub struct NetnsMaker {
-    mark: String,
-    /// Both are None only while it is dropped.
-    orders: Option<mpsc::Sender<()>>,
-    made: Option<mpsc::Receiver<Result<Netns>>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl NetnsMaker {
-    /// Starts a maker that makes as many as are ordered, each with `mark` as the alias of its `lo`, which is up.
-    pub fn start(mark: &str) -> NetnsMaker {
-        let (give, made) = mpsc::sync_channel(AHEAD_MAX);
-        let (orders, ordered) = mpsc::channel();
-        let marked = mark.to_string();
-        let work = move || {
-            while let Ok(()) = ordered.recv() {
-                let netns = unshare_here(&marked);
-                let failed = netns.is_err();
-                // Nobody listens any more once the maker was dropped.
-                if give.send(netns).is_err() || failed {
-                    return;
-                }
-            }
-        };
-        // Without a thread `next` makes them one by one, and has the error to tell.
-        let thread = std::thread::Builder::new().spawn(work).ok();
-        NetnsMaker { mark: mark.to_string(), orders: Some(orders), made: Some(made), thread }
-    }
-
-    /// Orders one more.
-    pub fn order(&self) {
-        // Where the thread has ended `next` does without it.
-        let _ = self.orders.as_ref().map(|orders| orders.send(()));
-    }
-
-    /// Returns the next namespace, waiting for it if need be; there must be an order for it. Fails as `Netns::create`.
-    #[expect(clippy::should_implement_trait, reason = "an iterator that never ends and fails reads worse")]
-    pub fn next(&mut self) -> Result<Netns> {
-        // Counted here and not where they are made: a fault test must meet its points in one order.
-        fault::point(CREATE)?;
-        match self.made.as_ref().and_then(|made| made.recv().ok()) {
-            Some(netns) => netns,
-            None => on_own_thread(CREATE, || unshare_here(&self.mark))?,
-        }
-    }
-}
-
-impl Drop for NetnsMaker {
-    fn drop(&mut self) {
-        // First, so that the thread does not wait for somebody to take the next one.
-        self.made = None;
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            // It can't have panicked, and if it had there would be nothing left to do about it.
-            let _ = thread.join();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
     use crate::net::testing::{block_on, in_own_process, judge, netns};
-    use crate::net::{Change, Rtnl, link};
+    use crate::net::{Beside, Change, Rtnl, link};
 
     #[test]
     fn a_new_one_has_its_mark_and_lo_up() {
@@ -343,27 +281,6 @@ mod tests {
         assert_eq!(Netns::current().expect("ours").id(), before);
     }
 
-    #[test]
-    fn a_maker_makes_them_ahead() {
-        let mut maker = NetnsMaker::start("m");
-        (0..5).for_each(|_| maker.order());
-        let mut ids: Vec<NetnsId> = (0..5).map(|_| maker.next().expect("a namespace").id()).collect();
-        ids.sort();
-        ids.dedup();
-        assert_eq!(ids.len(), 5);
-        // Dropped with many under way.
-        let maker = NetnsMaker::start("m");
-        (0..2 * AHEAD_MAX).for_each(|_| maker.order());
-    }
-
-    /// A mark that is too long fails each; the thread ends at the first.
-    #[test]
-    fn a_maker_that_fails_says_why() {
-        let mut maker = NetnsMaker::start(&"m".repeat(256));
-        (0..2).for_each(|_| maker.order());
-        (0..2).for_each(|_| assert_eq!(maker.next().expect_err("too long").errno(), libc::ERANGE));
-    }
-
     fn fds_and_threads() -> (usize, usize) {
         let count = |path: &str| std::fs::read_dir(path).expect(path).count();
         (count("/proc/self/fd"), count("/proc/self/task"))
@@ -379,9 +296,9 @@ mod tests {
                 let netns = Netns::create("m").expect("a namespace");
                 netns.inside(|| ()).expect("entered");
             }
-            let mut maker = NetnsMaker::start("m");
-            (0..50).for_each(|_| maker.order());
-            drop((maker.next(), maker));
+            let mut beside = Beside::start("m");
+            (0..50).for_each(|_| beside.order());
+            drop((beside.next(), beside));
             // A thread that was joined may still be listed for a moment.
             let deadline = Instant::now() + Duration::from_secs(5);
             while fds_and_threads() != before && Instant::now() < deadline {

@@ -1,9 +1,12 @@
 //! Named namespaces, kept as `ip netns` keeps them: files under /run/netns on which namespaces are mounted. A file of ours
 //! bears its owner's mark as its content, from the moment that it appears.
 
+use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -79,14 +82,16 @@ impl NetnsDir {
         let doing = format!("look at netns `{name}`");
         let path = self.checked(&doing, name)?;
         let failed = |error| Error::io(doing.clone(), error);
-        // Opened only if it is a file in the end: opening a FIFO would wait for its other end.
-        match fs::metadata(&path) {
-            Ok(meta) if meta.is_file() => {}
-            Ok(_) => return Ok(Entry::Other),
-            // A symbolic link to nothing is there all the same.
-            Err(_) if fs::symlink_metadata(&path).is_ok() => return Ok(Entry::Other),
+        let is_file = match fs::symlink_metadata(&path) {
+            // One to nothing is there all the same.
+            Ok(meta) if meta.is_symlink() => fs::metadata(&path).is_ok_and(|meta| meta.is_file()),
+            Ok(meta) => meta.is_file(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Entry::Absent),
             Err(error) => return Err(failed(error)),
+        };
+        // Opened only if it is a file in the end: opening a FIFO would wait for its other end.
+        if !is_file {
+            return Ok(Entry::Other);
         }
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Entry::Absent),
@@ -128,9 +133,15 @@ impl NetnsDir {
     /// Prepares the directory, and keeps the lock on it, so that nobody retires it meanwhile.
     fn prepared(&self, doing: &str) -> Result<(File, bool)> {
         let (lock, made) = self.locked(doing)?;
+        let (lock, mounted) = self.shared(doing, lock)?;
+        Ok((lock, made || mounted))
+    }
+
+    /// Makes the directory that `lock` is on a shared mount, if it is none; returns whether it was none.
+    fn shared(&self, doing: &str, lock: File) -> Result<(File, bool)> {
         let none = None::<&str>;
         if mount(none, &self.dir, none, MsFlags::MS_SHARED | MsFlags::MS_REC, none) != Err(nix::Error::EINVAL) {
-            return Ok((lock, made));
+            return Ok((lock, false));
         }
         // EINVAL: no mount point yet.
         fault::point(doing)?;
@@ -221,7 +232,8 @@ impl NetnsDir {
         let path = self.checked(&doing, name)?;
         // Prepared once more: another process may have retired it by now. On a directory that is no mount the name would
         // be mounted twice as soon as somebody prepares it, and could not be removed.
-        let _lock = self.prepared(&doing)?;
+        let (lock, _) = self.locked(&doing)?;
+        let _lock = if is_mount_point(&self.dir) { lock } else { self.shared(&doing, lock)?.0 };
         fault::point(&doing)?;
         place(&self.dir, &path, mark).map_err(|error| Error::io(doing.clone(), error))?;
         let source = PathBuf::from(format!("/proc/self/fd/{}", netns.fd().as_raw_fd()));
@@ -257,6 +269,17 @@ impl NetnsDir {
         }
         Ok(self.path(name))
     }
+}
+
+/// Tells whether something is mounted on a directory (statx(2), STATX_ATTR_MOUNT_ROOT, Linux 5.8); no where the kernel can't say.
+fn is_mount_point(dir: &Path) -> bool {
+    let Ok(path) = CString::new(dir.as_os_str().as_bytes()) else { return false };
+    let mut found = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path ends with a zero, and the kernel writes no more than the structure.
+    let done = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), 0, libc::STATX_BASIC_STATS, found.as_mut_ptr()) };
+    // SAFETY: all zeros are a value of it, whatever the kernel wrote.
+    let found = unsafe { found.assume_init() };
+    done == 0 && found.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0
 }
 
 /// Makes a file with its content in one step: whoever sees it sees whose it is.

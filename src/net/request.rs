@@ -1,6 +1,7 @@
 //! Requests of rtnetlink that are sent together: in one message to the kernel, which has carried them out, one after the other,
 //! by the time the call returns (net/netlink/af_netlink.c, netlink_rcv_skb).
 
+use std::cell::RefCell;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage};
@@ -12,6 +13,11 @@ use super::{Error, Netns, Result, fault};
 
 /// The most requests that are sent together: their answers must fit into the receive buffer.
 const TOGETHER_MAX: usize = 32;
+
+thread_local! {
+    /// Room for answers, one for all sockets: to clear it for each exchange took as long as the exchange.
+    static ANSWER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// One request of rtnetlink, ready to be sent.
 #[derive(Debug, Clone)]
@@ -74,8 +80,20 @@ impl Sender {
             None if netns.id() == Netns::current()?.id() => new_socket(0).map_err(failed)?,
             None => netns.inside(|| new_socket(0))?.map_err(failed)?,
         };
+        Ok(Sender::over(socket))
+    }
+
+    fn over(socket: OwnedFd) -> Sender {
         // Numbers that whoever had the socket before did not use.
-        Ok(Sender { socket, sequence: 1 << 16 })
+        Sender { socket, sequence: 1 << 16 }
+    }
+
+    /// Sends requests in the namespace that the calling thread is in, and returns the socket for more. Passes no point of a crash
+    /// test.
+    pub(super) fn send_here(doing: &str, requests: &[Request]) -> Result<OwnedFd> {
+        let mut sender = Sender::over(new_socket(0).map_err(|error| Error::io(doing, error))?);
+        sender.exchange(requests).map_err(|(_, error)| error)?;
+        Ok(sender.socket)
     }
 
     /// Sends `requests` in order, and returns the first refusal with the number of its request. The kernel goes on behind one.
@@ -84,18 +102,20 @@ impl Sender {
     pub fn send(&mut self, requests: &[Request]) -> std::result::Result<(), (usize, Error)> {
         let together = if fault::is_armed() { 1 } else { TOGETHER_MAX };
         for (number, chunk) in requests.chunks(together).enumerate() {
-            self.send_chunk(chunk).map_err(|(at, error)| (number * together + at, error))?;
+            let passed =
+                chunk.iter().enumerate().try_for_each(|(at, request)| request.pass_point().map_err(|e| (at, e)));
+            let sent = passed.and_then(|()| self.exchange(chunk));
+            sent.map_err(|(at, error)| (number * together + at, error))?;
         }
         Ok(())
     }
 
-    fn send_chunk(&mut self, requests: &[Request]) -> std::result::Result<(), (usize, Error)> {
+    /// Sends so many requests that their answers fit into the receive buffer, and reads these.
+    fn exchange(&mut self, requests: &[Request]) -> std::result::Result<(), (usize, Error)> {
+        let Some(last) = requests.len().checked_sub(1) else { return Ok(()) };
         let first = self.sequence;
         let mut bytes = Vec::with_capacity(256 * requests.len());
-        let mut refused: Option<(usize, Error)> = None;
-        let last = requests.len() - 1;
         for (at, request) in requests.iter().enumerate() {
-            request.pass_point().map_err(|error| (at, error))?;
             let mut message = NetlinkMessage::from(request.message.clone());
             message.header.sequence_number = first.wrapping_add(at as u32);
             // An error is always answered; that all is done, by the last one.
@@ -108,20 +128,23 @@ impl Sender {
         self.sequence = first.wrapping_add(requests.len() as u32);
         let failed = |at: usize, errno: nix::Error| (at, Error::new(&*requests[at].doing, errno as i32));
         send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(|errno| failed(0, errno))?;
-        let mut answer = vec![0; ANSWER_MAX];
-        loop {
-            let length = receive(&self.socket, &mut answer).map_err(|errno| failed(last, errno))?;
-            let (ended, refusal) = self.read(&answer[..length], first, requests, last);
-            // Answers come in the order of their requests.
-            if let Some(refusal) = refusal
-                && refused.as_ref().is_none_or(|(at, _)| *at > refusal.0)
-            {
-                refused = Some(refusal);
+        ANSWER.with_borrow_mut(|answer| {
+            answer.resize(ANSWER_MAX, 0);
+            let mut refused: Option<(usize, Error)> = None;
+            loop {
+                let length = receive(&self.socket, answer).map_err(|errno| failed(last, errno))?;
+                let (ended, refusal) = self.read(&answer[..length], first, requests, last);
+                // Answers come in the order of their requests.
+                if let Some(refusal) = refusal
+                    && refused.as_ref().is_none_or(|(at, _)| *at > refusal.0)
+                {
+                    refused = Some(refusal);
+                }
+                if ended {
+                    return refused.map_or(Ok(()), Err);
+                }
             }
-            if ended {
-                return refused.map_or(Ok(()), Err);
-            }
-        }
+        })
     }
 
     /// Reads the answers in one datagram: tells whether the last of all is among them, and the first refusal.

@@ -1,6 +1,7 @@
 //! The thread that goes into namespaces for others. It is kept for the next one who has something to do there: to start a thread
 //! takes the kernel longer than most of what is done inside.
 
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use nix::sched::{CloneFlags, setns};
@@ -37,8 +38,28 @@ impl Visitor {
     }
 }
 
+thread_local! {
+    /// Whether the thread is at home nowhere, and goes itself.
+    static WANDERS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Lets the calling thread go itself where it has something to do, and stay there: nothing that it does may depend on where it is.
+pub(super) fn wander() {
+    WANDERS.set(true);
+}
+
+/// Tells whether the calling thread goes itself.
+pub(super) fn is_wandering() -> bool {
+    WANDERS.get()
+}
+
 /// Runs `work` on a thread that is in `netns` meanwhile, and waits for it. A panic in it goes on here.
 pub(super) fn visit<T: Send>(doing: &str, netns: &Netns, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let enter = || setns(netns.fd(), CloneFlags::CLONE_NEWNET);
+    if is_wandering() {
+        enter().map_err(|errno| Error::new(doing, errno as i32))?;
+        return Ok(work());
+    }
     let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).take();
     let visitor = match idle.filter(|visitor| visitor.process == std::process::id()) {
         Some(visitor) => visitor,
@@ -46,7 +67,7 @@ pub(super) fn visit<T: Send>(doing: &str, netns: &Netns, work: impl FnOnce() -> 
     };
     let (give, done) = mpsc::sync_channel(1);
     let job = move |home: &Netns| {
-        let entered = setns(netns.fd(), CloneFlags::CLONE_NEWNET);
+        let entered = enter();
         let outcome = entered.map(|()| std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)));
         let back = setns(home.fd(), CloneFlags::CLONE_NEWNET).is_ok();
         // Somebody listens: `visit` does not return before.

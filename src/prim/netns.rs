@@ -60,11 +60,12 @@ impl Step for AddNetns {
         model.remove_netns(self.at.no, why);
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+    /// The name is given aside: what is made in the namespace doesn't go by it.
+    fn aside(&self, kernel: &mut Kernel) -> net::Result<Option<net::Work>> {
         let netns = kernel.new_netns()?;
-        kernel.dir().bind(&self.at.name, &netns, kernel.mark())?;
-        kernel.keep_ours(&self.at, netns);
-        Ok(())
+        kernel.keep_ours(&self.at, netns.clone());
+        let (dir, name, mark) = (kernel.dir().clone(), self.at.name.clone(), kernel.mark().to_string());
+        Ok(Some(Box::new(move || dir.bind(&name, &netns, &mark))))
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {

@@ -32,6 +32,9 @@ struct SetSysctl {
     along: Vec<(String, String)>,
 }
 
+/// The settings by which a namespace forwards.
+const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+
 impl SetSysctl {
     /// Returns the steps of other labs that hold the same setting of the host at the same value.
     fn twins(&self, kernel: &Kernel) -> Vec<SetSysctl> {
@@ -88,6 +91,16 @@ impl Step for SetSysctl {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Forwarding is set aside in a namespace of the lab's own: its devices come to the same whether they were there before or not,
+    /// and nothing else in a settling goes by it (inet_forward_change, addrconf_fixup_forwarding).
+    fn aside(&self, kernel: &mut Kernel) -> net::Result<Option<net::Work>> {
+        if !self.netns.made || !FORWARDING.contains(&self.key.as_str()) {
+            return Ok(None);
+        }
+        let (netns, key, value) = (kernel.netns(&self.netns)?, self.key.clone(), self.value.clone());
+        Ok(Some(Box::new(move || net::sysctl::write(&netns, &key, &value))))
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {

@@ -145,7 +145,7 @@ impl Step for AddVeth {
             netns: &main_netns,
             link: NewLink { name: &main_name, index: main_index, mac: main_mac, mtu: self.mtu },
             controller: main.bridge.as_ref().map(|bridge| bridge.index),
-            up: self.up,
+            up: false,
         };
         let peer_end = VethEnd {
             netns: &peer_netns,
@@ -157,21 +157,23 @@ impl Step for AddVeth {
         // Kernels before 6.14 refuse a name or number that is taken where they are asked, wherever the link shall be born.
         let mut requests = vec![(here, net::link::veth_request(&main_end, &peer_end)?)];
         let local = |end: &End| link_local_request(&end.dev).filter(|_| end.bridge.is_none());
-        // The main end is up already: before its carrier comes, with which the kernel makes an address of its own.
-        requests.extend(local(main).map(|request| (here, request)));
-        // The peer can't be born up or in a bridge: it gets both now, with its mark.
-        let mark = Change { alias: Some(kernel.mark()), ..Change::default() };
-        let controller = peer.bridge.as_ref().map(|bridge| Some(bridge.index));
-        let change = Change { up: self.up.then_some(true), controller, ..mark };
-        requests.extend(local(peer).map(|request| (there, request)));
-        requests.push((there, net::link::change_request(peer_index, &change)));
-        requests.extend(full_name_request(&peer.dev).map(|request| (there, request)));
+        // The mark before it comes up: of what is up the kernel tells everybody each change. Its address before the carrier comes,
+        // with which the kernel would make one.
+        for (end, at) in [(main, here), (peer, there)] {
+            // The peer can't be born in a bridge.
+            let bridge = end.bridge.as_ref().filter(|_| std::ptr::eq(end, peer));
+            let mark = Change { alias: Some(kernel.mark()), ..Change::default() };
+            let change = Change { controller: bridge.map(|bridge| Some(bridge.index)), ..mark };
+            requests.push((at, net::link::change_request(end.dev.index, &change)));
+            requests.extend(full_name_request(&end.dev).map(|request| (at, request)));
+            requests.extend(local(end).map(|request| (at, request)));
+            if self.up {
+                let up = Change { up: Some(true), ..Change::default() };
+                requests.push((at, net::link::change_request(end.dev.index, &up)));
+            }
+        }
         if self.up {
             requests.push((there, net::link::touch_request(peer_index)));
-        }
-        requests.push((here, net::link::change_request(main_index, &mark)));
-        requests.extend(full_name_request(&main.dev).map(|request| (here, request)));
-        if self.up {
             requests.push((here, net::link::touch_request(main_index)));
         }
         Ok(Some(requests))

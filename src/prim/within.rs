@@ -71,7 +71,7 @@ fn tie(lab: &mut Lab, netns: &NetnsHandle) -> Result<Option<Tie>> {
 fn keeping() -> (Listener, Rc<RefCell<Vec<Event>>>) {
     let events: Rc<RefCell<Vec<Event>>> = Rc::default();
     let kept = events.clone();
-    (Box::new(move |event| kept.borrow_mut().push(event.clone())), events)
+    (Listener::new(move |event| kept.borrow_mut().push(event.clone())), events)
 }
 
 /// Forgets the devices of others that are no more, so that their names are free again.

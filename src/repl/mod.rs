@@ -57,10 +57,10 @@ pub fn listener() -> (Listener, Rc<Cell<bool>>) {
     let (mut shows, _) = terminal::listener(Style { json: false, trace: true });
     let listener = move |event: &Event| {
         if switch.get() || !matches!(event, Event::Step { .. }) {
-            shows(event);
+            shows.tell(event);
         }
     };
-    (Box::new(listener), trace)
+    (Listener::new(listener), trace)
 }
 
 /// Holds a session on the terminal, or on what is piped in, and returns its exit code.

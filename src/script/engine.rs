@@ -22,9 +22,6 @@ use crate::prim::{self, Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError, 
 const CALL_LEVELS_MAX: usize = 64;
 const EXPR_DEPTH_MAX: usize = 128;
 
-/// How many short strings rhai keeps one copy of.
-const STRINGS_INTERNED_MAX: usize = 256;
-
 /// A script engine with a lab to build.
 pub struct Session {
     lab: LabHandle,
@@ -313,7 +310,8 @@ pub fn bare() -> Engine {
 /// Makes the engine of a run: it has the same functions as the bare one, without what is written about them.
 fn lean() -> Engine {
     let mut engine = Engine::new_raw();
-    engine.set_max_strings_interned(STRINGS_INTERNED_MAX);
+    // To keep one copy of equal strings, rhai looks through all that it has each time that it has too many.
+    engine.set_max_strings_interned(0);
     // Of rhai's own functions those on numbers of other sizes than a script's, and on rows of bytes, are looked for one by one.
     let mut rare = Module::new();
     ArithmeticPackage::init(&mut rare);

@@ -128,7 +128,8 @@ pub fn listener(style: Style) -> (Listener, Rc<RefCell<Said>>) {
         Event::Check(_) if style.json => {}
         Event::Check(check) => data(&check_line(check)),
     };
-    (Box::new(listen), said)
+    let listener = Listener::new(listen);
+    (if style.trace { listener } else { listener.without_steps() }, said)
 }
 
 fn as_objects(titles: &[String], rows: &[Vec<Value>]) -> Value {

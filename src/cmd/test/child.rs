@@ -294,7 +294,7 @@ fn listener(seen: &Rc<RefCell<Seen>>) -> crate::lab::Listener {
         let more = if cut < text.len() { "…" } else { "" };
         say(&Message::Output(format!("{}{more}\n", &text[..cut])));
     };
-    Box::new(move |event| match event {
+    let listener = crate::lab::Listener::new(move |event| match event {
         Event::Print(text) | Event::Debug(text) => output(text),
         Event::Warning(text) => output(&format!("warning: {text}")),
         Event::Table(titles, rows) => {
@@ -306,7 +306,8 @@ fn listener(seen: &Rc<RefCell<Seen>>) -> crate::lab::Listener {
         Event::ExpectFailure(reason) => seen.borrow_mut().expected = Some(reason.clone()),
         Event::TimeLimit(time) => say(&Message::TimeLimit(*time)),
         Event::Result(_) | Event::Step { .. } => {}
-    })
+    });
+    listener.without_steps()
 }
 
 /// Returns a check that doesn't hold as a failure at its line.

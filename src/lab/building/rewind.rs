@@ -96,7 +96,7 @@ impl Lab {
             asked.step.unplan(&mut self.model, why);
         }
         // Namespaces that were made ahead for what is not made now.
-        self.kernel.stop_making();
+        self.kernel.stop_beside();
         let mut errors: Vec<Error> = self.end_since(point).err().into_iter().collect();
         match self.parts() {
             Ok(parts) => {
@@ -109,7 +109,7 @@ impl Lab {
         }
         let undone = self.applied.split_off(point.applied.min(self.applied.len()));
         let listener = &mut self.listener;
-        errors.extend(undo::undo(&mut self.kernel, &undone, &mut |asked| listener(&asked.event(true))));
+        errors.extend(undo::undo(&mut self.kernel, &undone, &mut |asked| listener.tell_step(asked, true)));
         if let (Some((_, journal)), Some(first), true) = (&mut self.claimed, undone.first(), errors.is_empty()) {
             errors.extend(journal.undone(first.no).err());
         }
@@ -173,7 +173,7 @@ impl Lab {
     pub fn take_down_lost(&mut self) -> Vec<Error> {
         self.claimed = None;
         self.pending.clear();
-        self.kernel.stop_making();
+        self.kernel.stop_beside();
         let mut errors = self.undo_applied();
         let last = self.state.lock_all().and_then(|_all| match self.state.names()?.is_empty() {
             true => undo::retire_dir(&self.kernel, &self.state),
