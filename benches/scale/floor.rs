@@ -213,7 +213,6 @@ fn star(n: usize) -> io::Result<()> {
         host.send(&mut messages)?;
     }
     let first_port = bridge_index(bridges(n));
-    let mut inside = Vec::with_capacity(n);
     for i in 0..n {
         let netns = made.recv().map_err(io::Error::other)??;
         let number = u32::try_from(i).map_err(io::Error::other)? + 1;
@@ -236,8 +235,11 @@ fn star(n: usize) -> io::Result<()> {
         up(&mut messages, eth0);
         addr(&mut messages, eth0, host_address(i), 16);
         route(&mut messages, [0; 4], 0, gateway(bridge));
+        // Now and not at the end, when the kernel is busy with what follows the bridge's coming up.
+        fence(&mut messages, eth0);
         netns.socket.send(&mut messages)?;
-        inside.push(netns.socket);
+        fence(&mut messages, port);
+        host.send(&mut messages)?;
     }
     for bridge in 0..bridges(n) {
         let index = bridge_index(bridge);
@@ -248,11 +250,9 @@ fn star(n: usize) -> io::Result<()> {
         up(&mut messages, index);
         host.send(&mut messages)?;
     }
-    for (number, socket) in (0..).zip(&inside) {
-        fence(&mut messages, first_port + number);
+    for bridge in 0..bridges(n) {
+        fence(&mut messages, bridge_index(bridge));
         host.send(&mut messages)?;
-        fence(&mut messages, FIRST_INDEX);
-        socket.send(&mut messages)?;
     }
     Ok(())
 }

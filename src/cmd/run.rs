@@ -171,7 +171,11 @@ fn execute(
         parent: None,
         tied_to: None,
     };
-    let lab = Lab::begin(origin, state, listener)?;
+    let mut lab = Lab::begin(origin, state, listener)?;
+    // Made while the engine is, where the script is likely to want some.
+    if script.text.contains("netns(") {
+        lab.expect_netns();
+    }
     let handle = LabHandle::new(lab, &script.name);
     // The process ends soon after its script: the kernel frees an engine at once, which would take a part of the run.
     let mut session = ManuallyDrop::new(Session::new(&handle, &context.dirs, script_args(header, matches)));

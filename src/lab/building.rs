@@ -32,6 +32,9 @@ pub use rewind::Checkpoint;
 /// How many names are tried for a lab that nobody named.
 const CLAIMS_MAX: usize = 100;
 
+/// How many namespaces are begun before the first is asked for: as many as can be made meanwhile.
+const EXPECTED: usize = 2;
+
 /// What a new lab is told about the run that makes it.
 #[derive(Debug, Clone)]
 pub struct Origin {
@@ -193,6 +196,11 @@ impl Lab {
     /// Returns what the lab holds, pending steps included.
     pub fn model(&mut self) -> &mut Model {
         &mut self.model
+    }
+
+    /// Begins to make some namespaces, which the script is likely to ask for, while it is read.
+    pub fn expect_netns(&mut self) {
+        (0..EXPECTED).for_each(|_| self.kernel.expect_netns());
     }
 
     /// Returns the kernel with everything settled that was asked for: the only way to look at it.
@@ -513,11 +521,11 @@ fn apply_in_order(
 /// Applies one step, or has it applied with others or by another thread.
 fn apply(at: usize, step: &dyn Step, kernel: &mut Kernel) -> std::result::Result<(), (usize, net::Error)> {
     let of_step = |source| (at, source);
-    if let Some(work) = step.aside(kernel).map_err(of_step)? {
-        kernel.put_aside(at, work);
-        return Ok(());
-    }
+    let aside = step.aside(kernel).map_err(of_step)?;
+    let is_aside = aside.is_some();
+    aside.into_iter().for_each(|work| kernel.put_aside(at, work));
     match step.requests(kernel) {
+        Ok(None) if is_aside => Ok(()),
         Ok(Some(requests)) => requests.into_iter().try_for_each(|(netns, request)| kernel.queue(at, netns, request)),
         made_otherwise => {
             // What came before is made by then, or refused first.

@@ -13,7 +13,7 @@ use super::name;
 use super::notes::Notes;
 use super::state::StateDir;
 use super::store::Store;
-use crate::net::{self, Beside, Entry, Load, Netns, NetnsDir, NetnsId, Request, Rtnl, Sender, Work};
+use crate::net::{self, Beside, Entry, Load, Netns, NetnsDir, NetnsId, New, Request, Rtnl, Sender, Work};
 
 /// How many descriptors are left for all else.
 const DESCRIPTORS_ELSE: u64 = 300;
@@ -39,6 +39,8 @@ struct Open {
     sender: Option<Sender>,
     /// Whether it is known to bear the lab's mark.
     ours: bool,
+    /// Whether its `lo` is still to be set up.
+    lo_is_down: bool,
     /// When it was last asked for.
     used: u64,
 }
@@ -65,6 +67,8 @@ pub struct Kernel {
     clock: u64,
     waiting: Option<Waiting>,
     beside: Option<Beside>,
+    /// How many namespaces were begun that nobody has asked for.
+    expected: usize,
     /// The failure of the lowest step of those that were put aside.
     aside_failed: Option<(usize, net::Error)>,
     expect_gone: Vec<DevRef>,
@@ -92,6 +96,7 @@ impl Kernel {
             clock: 0,
             waiting: None,
             beside: None,
+            expected: 0,
             aside_failed: None,
             expect_gone: Vec::new(),
             exact: false,
@@ -138,6 +143,8 @@ impl Kernel {
 
     /// Changes the owner mark, once the lab's name is settled and before anything is made.
     pub fn set_mark(&mut self, mark: &str) {
+        // What was begun bears the old one.
+        self.stop_beside();
         self.mark = mark.to_string();
     }
 
@@ -299,13 +306,27 @@ impl Kernel {
         }
     }
 
+    /// Keeps a namespace that was just made open under its number.
+    pub fn keep_new(&mut self, at: &NetnsRef, new: &New) {
+        self.keep_ours(at, new.netns.clone());
+        if let Some(open) = self.open.get_mut(&at.no) {
+            open.lo_is_down = !new.up;
+        }
+    }
+
+    /// Tells whether the `lo` of a new namespace is still to be set up, which is then the caller's to do.
+    pub fn take_lo_is_down(&mut self, at: &NetnsRef) -> bool {
+        self.open.get_mut(&at.no).is_some_and(|open| std::mem::take(&mut open.lo_is_down))
+    }
+
     /// Keeps a namespace open under its number.
     pub fn keep(&mut self, at: &NetnsRef, netns: Netns) {
         if self.open.len() >= self.open_max {
             self.close_some();
         }
         self.clock += 1;
-        self.open.insert(at.no, Open { netns, rtnl: None, sender: None, ours: false, used: self.clock });
+        self.open
+            .insert(at.no, Open { netns, rtnl: None, sender: None, ours: false, lo_is_down: false, used: self.clock });
     }
 
     /// Closes the quarter of the namespaces that were not asked for the longest.
@@ -331,16 +352,29 @@ impl Kernel {
         });
     }
 
-    /// Begins to make one more namespace beside what this thread does.
-    pub fn order_netns(&mut self) {
+    /// Begins to make one more namespace beside what this thread does, unless one was begun that nobody had asked for.
+    pub(super) fn order_netns(&mut self) {
+        match self.expected.checked_sub(1) {
+            Some(left) => self.expected = left,
+            None => self.begin_netns(),
+        }
+    }
+
+    /// Begins to make a namespace that is likely to be asked for.
+    pub(super) fn expect_netns(&mut self) {
+        self.expected += 1;
+        self.begin_netns();
+    }
+
+    fn begin_netns(&mut self) {
         self.beside.get_or_insert_with(|| Beside::start(&self.mark)).order();
     }
 
-    /// Returns a new namespace: the next one of those ordered, or one made now.
-    pub fn new_netns(&mut self) -> net::Result<Netns> {
+    /// Returns a new namespace: the next one of those begun, or one made now.
+    pub fn new_netns(&mut self) -> net::Result<New> {
         match &mut self.beside {
             Some(beside) => beside.next(),
-            None => Netns::create(&self.mark),
+            None => Ok(New { netns: Netns::create(&self.mark)?, up: true }),
         }
     }
 
@@ -378,6 +412,7 @@ impl Kernel {
     pub fn stop_beside(&mut self) {
         self.beside = None;
         self.aside_failed = None;
+        self.expected = 0;
     }
 
     /// Returns the owner mark that a namespace bears, whoever made it.

@@ -42,18 +42,18 @@ pub trait Step: Debug {
     fn hides_what_follows(&self) -> bool {
         false
     }
-    /// Returns the change as requests, where it is nothing but these: they are sent along with those of the steps beside it.
+    /// Returns the change as requests, where it is nothing but these and what is done aside: they are sent along with those of the
+    /// steps beside it.
     fn requests(&self, _kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
         Ok(None)
     }
     /// Makes the change; for a step with neither `requests` nor `aside`.
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if let Some(requests) = self.requests(kernel)? {
-            return kernel.send(requests);
-        }
-        self.aside(kernel)?.map_or(Ok(()), |work| work())
+        self.aside(kernel)?.map_or(Ok(()), |work| work())?;
+        self.requests(kernel)?.map_or(Ok(()), |requests| kernel.send(requests))
     }
-    /// Returns the change as work that may be done at any time until the settling ends, by another thread: no other step can tell.
+    /// Returns the change, or what of it comes before its requests, as work that may be done at any time until the settling ends, by
+    /// another thread: no other step can tell.
     fn aside(&self, _kernel: &mut Kernel) -> net::Result<Option<Work>> {
         Ok(None)
     }

@@ -1,5 +1,7 @@
-//! One thread beside the caller's: it makes namespaces ahead of their use, and does between them what can be done at any time.
+//! One thread beside the caller's: it makes namespaces ahead of their use, and does what can be done at any time as long as nobody
+//! waits for one.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
@@ -12,6 +14,15 @@ const AHEAD_MAX: usize = 128;
 
 /// Work that is done on whichever thread, in whichever namespace that is.
 pub type Work = Box<dyn FnOnce() -> Result<()> + Send>;
+
+/// A namespace that was made.
+#[derive(Debug)]
+pub struct New {
+    /// The namespace, whose `lo` bears the mark.
+    pub netns: Netns,
+    /// Whether its `lo` is up; where somebody waited for it, that is left to them.
+    pub up: bool,
+}
 
 /// What the thread is told.
 enum Order {
@@ -30,7 +41,7 @@ pub struct Beside {
     mark: String,
     /// Both are None only while it is dropped.
     orders: Option<Sender<Order>>,
-    made: Option<Receiver<Result<Netns>>>,
+    made: Option<Receiver<Result<New>>>,
     done: Receiver<(usize, Result<()>)>,
     /// How much it was told to do that it has not been heard of.
     outstanding: usize,
@@ -38,7 +49,7 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Starts the thread; the `lo` of what it makes is up and has `mark` as its alias.
+    /// Starts the thread; the `lo` of what it makes has `mark` as its alias.
     pub fn start(mark: &str) -> Beside {
         let (orders, ordered) = channel();
         let (give, made) = channel();
@@ -56,7 +67,7 @@ impl Beside {
 
     /// Returns the next namespace, waiting for it if need be; there must be an order for it. Fails as `Netns::create`.
     #[expect(clippy::should_implement_trait, reason = "an iterator that never ends and fails reads worse")]
-    pub fn next(&mut self) -> Result<Netns> {
+    pub fn next(&mut self) -> Result<New> {
         // Counted here and not where they are made: a fault test must meet its points in one order.
         fault::point(CREATE)?;
         match self.made.as_ref().and_then(|made| made.recv().ok()) {
@@ -64,7 +75,7 @@ impl Beside {
                 self.tell(Order::Taken);
                 netns
             }
-            None => on_own_thread(CREATE, || unshare_here(&self.mark))?,
+            None => on_own_thread(CREATE, || make(&self.mark, true))?,
         }
     }
 
@@ -115,32 +126,39 @@ impl Drop for Beside {
     }
 }
 
-/// What the thread does: first what it is told to do, then namespaces.
-fn work(mark: &str, ordered: &Receiver<Order>, give: Sender<Result<Netns>>, tell: &Sender<(usize, Result<()>)>) {
+fn make(mark: &str, up: bool) -> Result<New> {
+    Ok(New { netns: unshare_here(mark, up)?, up })
+}
+
+/// What the thread does.
+fn work(mark: &str, ordered: &Receiver<Order>, give: Sender<Result<New>>, tell: &Sender<(usize, Result<()>)>) {
     wander();
     let (mut to_make, mut ahead) = (0_usize, 0_usize);
+    let mut to_do: VecDeque<(usize, Work)> = VecDeque::new();
     let mut give = Some(give);
     loop {
-        let can_make = to_make > 0 && ahead < AHEAD_MAX && give.is_some();
-        let order = match can_make {
+        let can_make = to_make > 0 && give.is_some() && (ahead == 0 || ahead < AHEAD_MAX && to_do.is_empty());
+        let order = match can_make || !to_do.is_empty() {
             true => ordered.try_recv(),
             false => ordered.recv().map_err(|_| TryRecvError::Disconnected),
         };
         match order {
             Ok(Order::Make) => to_make += 1,
             Ok(Order::Taken) => ahead = ahead.saturating_sub(1),
-            Ok(Order::Do(number, work)) => {
-                // Somebody listens as long as they order.
-                let _ = tell.send((number, work()));
-            }
-            Err(TryRecvError::Empty) => {
-                let netns = unshare_here(mark);
-                let failed = netns.is_err();
+            Ok(Order::Do(number, work)) => to_do.push_back((number, work)),
+            Err(TryRecvError::Empty) if can_make => {
+                let new = make(mark, ahead > 0);
+                let failed = new.is_err();
                 (to_make, ahead) = (to_make - 1, ahead + 1);
                 // One that fails is the last: whoever wants the next makes it, and has an error of their own.
-                give = give.filter(|give| give.send(netns).is_ok() && !failed);
+                give = give.filter(|give| give.send(new).is_ok() && !failed);
             }
-            Err(TryRecvError::Disconnected) => return,
+            // What there is to do is done even if nobody wants to know of it.
+            Err(nothing_new) => match to_do.pop_front() {
+                Some((number, work)) => drop(tell.send((number, work()))),
+                None if nothing_new == TryRecvError::Disconnected => return,
+                None => {}
+            },
         }
     }
 }
@@ -157,7 +175,7 @@ mod tests {
     fn namespaces_are_made_ahead() {
         let mut beside = Beside::start("m");
         (0..5).for_each(|_| beside.order());
-        let mut ids: Vec<NetnsId> = (0..5).map(|_| beside.next().expect("a namespace").id()).collect();
+        let mut ids: Vec<NetnsId> = (0..5).map(|_| beside.next().expect("a namespace").netns.id()).collect();
         ids.sort();
         ids.dedup();
         assert_eq!(ids.len(), 5);

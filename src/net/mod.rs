@@ -88,7 +88,7 @@ mod worded;
 pub(crate) mod testing;
 
 pub use addr::{AddrOptions, Address};
-pub use beside::{Beside, Work};
+pub use beside::{Beside, New, Work};
 pub use bond::{Bond, BondMode, FailOverMac, LacpRate, Primary, XmitHashPolicy};
 pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};
 pub use carry::Load;
@@ -105,7 +105,7 @@ pub use kind::LinkKind;
 pub use link::{Change, Link, NewLink};
 pub use mac::{InvalidMac, Mac};
 pub use neigh::Neigh;
-pub use netns::{Netns, NetnsId, mark_of, marks_of};
+pub use netns::{Netns, NetnsId, lo_up_request, mark_of, marks_of};
 pub use netns_dir::{Entry, NetnsDir};
 pub use path_mtu::{PathMtu, PathMtuReport, path_mtu};
 pub use ping_all::{PingAll, PingAllReport, PingHost, ping_all};

@@ -145,11 +145,13 @@ impl Netns {
     /// /proc/sys/user/max_net_namespaces, ERANGE for a mark of more than 255 bytes.
     pub fn create(mark: &str) -> Result<Netns> {
         fault::point(CREATE)?;
-        on_own_thread(CREATE, || unshare_here(mark))?
+        on_own_thread(CREATE, || unshare_here(mark, true))?
     }
 }
 
 pub(super) const CREATE: &str = "create a network namespace";
+
+const LO_UP: &str = "set link `lo` up";
 
 /// Runs `work` on a thread of its own and waits for it.
 pub(super) fn on_own_thread<T: Send>(doing: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
@@ -159,8 +161,8 @@ pub(super) fn on_own_thread<T: Send>(doing: &str, work: impl FnOnce() -> T + Sen
     })
 }
 
-/// Moves the calling thread into a new namespace and returns that.
-pub(super) fn unshare_here(mark: &str) -> Result<Netns> {
+/// Moves the calling thread into a new namespace and returns that; its `lo` is up if it shall be.
+pub(super) fn unshare_here(mark: &str, up: bool) -> Result<Netns> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(CREATE, errno as i32))?;
     let netns = Netns::current()?;
     let doing = "set `lo` of a new network namespace up";
@@ -168,18 +170,23 @@ pub(super) fn unshare_here(mark: &str) -> Result<Netns> {
     marked.header.index = LO;
     marked.attributes.push(link::alias_attribute(mark));
     // The mark first: the kernel has nobody to tell of a new alias as long as the device is down.
-    let requests = [marked, lo_up()].map(|message| Request::new(doing, RouteNetlinkMessage::NewLink(message), 0));
+    let mut requests = vec![Request::new(doing, RouteNetlinkMessage::NewLink(marked), 0)];
+    requests.extend(up.then(lo_up_request));
     let socket = Sender::send_here(doing, &requests)?;
     Ok(Netns { socket: Arc::new(Mutex::new(Some(socket))), ..netns })
+}
+
+/// Returns the request that sets `lo` up in a namespace that was made without; a part of its making.
+pub fn lo_up_request() -> Request {
+    Request::new(LO_UP, RouteNetlinkMessage::NewLink(lo_up()), 0).as_part()
 }
 
 /// Sets `lo` up in the namespace of the calling thread.
 ///
 /// Like `ip link set lo up`.
 pub(super) fn set_lo_up() -> Result<()> {
-    let doing = "set link `lo` up";
-    fault::point(doing)?;
-    rtnl::change_here(doing, RouteNetlinkMessage::NewLink(lo_up()), 0).map(drop)
+    fault::point(LO_UP)?;
+    rtnl::change_here(LO_UP, RouteNetlinkMessage::NewLink(lo_up()), 0).map(drop)
 }
 
 fn lo_up() -> LinkMessage {

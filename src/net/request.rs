@@ -26,13 +26,15 @@ pub struct Request {
     message: RouteNetlinkMessage,
     flags: u16,
     passes: fn(&Error) -> bool,
+    /// Whether it is a change of its own, before which a crash test may strike.
+    point: bool,
     /// The namespaces that the message names by their descriptors.
     keeps: Vec<Netns>,
 }
 
 impl Request {
     pub(super) fn new(doing: impl Into<String>, message: RouteNetlinkMessage, flags: u16) -> Request {
-        Request { doing: doing.into(), message, flags, passes: |_| false, keeps: Vec::new() }
+        Request { doing: doing.into(), message, flags, passes: |_| false, point: true, keeps: Vec::new() }
     }
 
     /// Keeps `netns` open until the request is sent.
@@ -46,6 +48,11 @@ impl Request {
         Request { passes, ..self }
     }
 
+    /// Counts it as a part of the change before it, to which it belongs whether that has done it already or not.
+    pub(super) fn as_part(self) -> Request {
+        Request { point: false, ..self }
+    }
+
     /// Tells whether it makes a link.
     pub fn makes_link(&self) -> bool {
         self.flags & NEW == NEW && matches!(self.message, RouteNetlinkMessage::NewLink(_))
@@ -55,6 +62,7 @@ impl Request {
     fn pass_point(&self) -> Result<()> {
         match self.message {
             RouteNetlinkMessage::GetLink(_) => Ok(()),
+            _ if !self.point => Ok(()),
             _ => fault::point(&self.doing),
         }
     }

@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::Group;
 use super::context::{RhaiResultOf, ask, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
-use crate::lab::{self, DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Result, Step, name};
+use crate::lab::{
+    self, DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Requests, Result, Step, name,
+};
 use crate::net::{self, Entry, Netns};
 use crate::{step_identity, step_sort};
 
@@ -62,10 +64,15 @@ impl Step for AddNetns {
 
     /// The name is given aside: what is made in the namespace doesn't go by it.
     fn aside(&self, kernel: &mut Kernel) -> net::Result<Option<net::Work>> {
-        let netns = kernel.new_netns()?;
-        kernel.keep_ours(&self.at, netns.clone());
+        let new = kernel.new_netns()?;
+        kernel.keep_new(&self.at, &new);
+        let netns = new.netns;
         let (dir, name, mark) = (kernel.dir().clone(), self.at.name.clone(), kernel.mark().to_string());
         Ok(Some(Box::new(move || dir.bind(&name, &netns, &mark))))
+    }
+
+    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+        Ok(kernel.take_lo_is_down(&self.at).then(|| vec![(&self.at, net::lo_up_request())]))
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
