@@ -171,13 +171,19 @@ pub(crate) fn build(job: Job, n: usize) -> io::Result<()> {
 
 /// Lets go of everything; the kernel goes on with it.
 pub(crate) fn remove(job: Job, n: usize) -> io::Result<()> {
+    let (host, mut messages) = (Socket::open()?, Messages::default());
+    let bridges = 0..if job == Job::Star { bridges(n) } else { 0 };
+    // Each port that leaves a bridge that is up makes the kernel look at all the others.
+    for bridge in bridges.clone() {
+        messages.begin(RTM_NEWLINK, 0).change_flags(bridge_index(bridge), 0, UP).end();
+        host.send(&mut messages)?;
+    }
     for i in 0..namespaces_of(job, n) {
         let path = CString::new(path_of(i)).map_err(io::Error::other)?;
         nix::mount::umount2(path.as_c_str(), nix::mount::MntFlags::MNT_DETACH)?;
         std::fs::remove_file(path_of(i))?;
     }
-    let (host, mut messages) = (Socket::open()?, Messages::default());
-    for bridge in 0..if job == Job::Star { bridges(n) } else { 0 } {
+    for bridge in bridges {
         messages.begin(RTM_DELLINK, 0).link(bridge_index(bridge), 0).end();
         host.send(&mut messages)?;
     }

@@ -55,12 +55,17 @@ impl Messages {
         self.begin(kind, NEW)
     }
 
-    /// Appends a header of a link.
+    /// Appends a header of a link, with flags that it gets.
     pub(crate) fn link(&mut self, index: u32, flags: u32) -> &mut Messages {
+        self.change_flags(index, flags, flags)
+    }
+
+    /// Appends a header of a link, with what those of its flags become that are to change.
+    pub(crate) fn change_flags(&mut self, index: u32, flags: u32, change: u32) -> &mut Messages {
         self.bytes.extend([0; 4]);
         self.bytes.extend(index.to_ne_bytes());
         self.bytes.extend(flags.to_ne_bytes());
-        self.bytes.extend(flags.to_ne_bytes());
+        self.bytes.extend(change.to_ne_bytes());
         self
     }
 

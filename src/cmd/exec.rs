@@ -7,7 +7,7 @@ use std::process::Command;
 use super::context::Context;
 use super::inside;
 use super::output::Trouble;
-use crate::lab::{self, Error, Kernel, Kind, LabDir, NetnsRef, Result, StateDir, name};
+use crate::lab::{self, Error, Kernel, Kind, LabDir, Model, NetnsRef, Result, StateDir, name};
 use crate::net;
 use crate::prim;
 
@@ -25,7 +25,7 @@ pub(super) struct Args {
 /// Runs `topo exec`.
 pub(super) fn exec(args: Args, context: &Context) -> std::result::Result<u8, Trouble> {
     let state = context.state()?;
-    let (dir, netns) = find(&state, &args.netns)?;
+    let (dir, netns, model) = find(&state, &args.netns)?;
     let record = dir.record()?;
     if let Some(holder) = record.holder.filter(|_| context.inside.is_none()) {
         return Ok(inside::relay(dir.name(), holder, context)?);
@@ -42,7 +42,7 @@ pub(super) fn exec(args: Args, context: &Context) -> std::result::Result<u8, Tro
             .hint(format!("`topo down {}` removes the rest", dir.name()))
             .into());
     }
-    let etc = lab::etc_of(&dir, &netns, &prim::steps())?;
+    let etc = lab::etc_of(&dir, &model, &netns)?;
     let netns = kernel.netns(&netns).map_err(failed)?;
     let (error, code) = replace_with(&netns, &etc, args.command);
     Trouble::from(error).report();
@@ -64,18 +64,21 @@ fn replace_with(netns: &net::Netns, etc: &[net::EtcFile], words: Vec<OsString>) 
     }
 }
 
-/// Finds the lab and the namespace that `[LAB/]NETNS` names.
-fn find(state: &StateDir, wanted: &str) -> Result<(LabDir, NetnsRef)> {
+/// Finds the lab and the namespace that `[LAB/]NETNS` names, and what else the lab holds.
+fn find(state: &StateDir, wanted: &str) -> Result<(LabDir, NetnsRef, Model)> {
+    let named = |model: &Model, name: &str| {
+        let found = model.all_netns().map(|entry| &entry.at).find(|at| at.name == name);
+        found.cloned()
+    };
     let doing = format!("find netns `{}`", name::shown(wanted));
     if let Some((lab, netns)) = wanted.split_once('/') {
         let dir = state.find(lab)?;
-        let all = lab::netns_of(&dir, &prim::steps())?;
-        let names: Vec<String> = all.iter().map(|at| at.name.clone()).collect();
-        let found = all.into_iter().find(|at| at.name == netns);
+        let model = lab::model_of(&dir, &prim::steps())?;
+        let names: Vec<&str> = model.all_netns().map(|entry| entry.at.name.as_str()).collect();
         let missing = || Error::new(Kind::Missing, doing.clone()).because(format!("lab `{lab}` has no such netns"));
-        return match found {
-            Some(at) => Ok((dir, at)),
-            None => Err(match name::nearest(netns, names.iter().map(String::as_str)) {
+        return match named(&model, netns) {
+            Some(at) => Ok((dir, at, model)),
+            None => Err(match name::nearest(netns, names.iter().copied()) {
                 Some(near) => missing().hint(format!("did you mean `{lab}/{near}`?")),
                 None => missing().hint(format!("it has: {}", names.join(", "))),
             }),
@@ -84,8 +87,8 @@ fn find(state: &StateDir, wanted: &str) -> Result<(LabDir, NetnsRef)> {
     let mut found = Vec::new();
     for lab in state.names()? {
         let dir = state.find(&lab)?;
-        let at = lab::netns_of(&dir, &prim::steps())?.into_iter().find(|at| at.name == wanted);
-        found.extend(at.map(|at| (dir, at)));
+        let model = lab::model_of(&dir, &prim::steps())?;
+        found.extend(named(&model, wanted).map(|at| (dir, at, model)));
     }
     match found.len() {
         1 => Ok(found.remove(0)),
@@ -93,7 +96,7 @@ fn find(state: &StateDir, wanted: &str) -> Result<(LabDir, NetnsRef)> {
             .because("no lab has a netns of this name")
             .hint("`topo ls` lists the labs, `topo show LAB` what one holds")),
         _ => {
-            let labs: Vec<String> = found.iter().map(|(dir, _)| format!("`{}/{wanted}`", dir.name())).collect();
+            let labs: Vec<String> = found.iter().map(|(dir, ..)| format!("`{}/{wanted}`", dir.name())).collect();
             Err(Error::invalid(doing).because("several labs have one").hint(format!("say which: {}", labs.join(", "))))
         }
     }

@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use super::error::{Error, Result};
 use super::model::{Model, NetnsAt, NetnsRef};
 use super::state::LabDir;
-use super::step::Steps;
-use super::view;
 use crate::net::EtcFile;
 
 /// Where the files of `ip netns exec` are.
@@ -48,10 +46,9 @@ pub(super) fn files_for(model: &Model, dir: &Path, at: &NetnsRef) -> Result<Vec<
     Ok(files)
 }
 
-/// Returns what a command in a namespace of a lab that is up sees otherwise.
-pub fn etc_of(dir: &LabDir, at: &NetnsRef, steps: &Steps) -> Result<Vec<EtcFile>> {
-    let (model, _) = view::fold(dir, steps)?;
-    files_for(&model, dir.path(), at)
+/// Returns what a command in a namespace of a lab that is up, and holds `model`, sees otherwise.
+pub fn etc_of(dir: &LabDir, model: &Model, at: &NetnsRef) -> Result<Vec<EtcFile>> {
+    files_for(model, dir.path(), at)
 }
 
 /// Returns where the name servers of a namespace stand.

@@ -54,7 +54,7 @@ pub use state::{LabDir, LabKind, Record, Scratch, StateDir, Status, Tie, boot_id
 pub use step::{Finish, ReadStep, Requests, Step, Steps};
 pub use store::{LocalStore, Store};
 pub use traces::Traces;
-pub use view::{DevView, LabView, NetnsView, Summary, netns_of, summary, view};
+pub use view::{DevView, LabView, NetnsView, Summary, model_of, summary, view};
 
 /// The protocol number that routes, rules, addresses and neighbours of ours bear: one that rt_protos of iproute2 doesn't name.
 pub const OWNER_PROTOCOL: u8 = 84;

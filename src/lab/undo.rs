@@ -1,18 +1,21 @@
 //! Undo: steps backwards, tolerant of what is gone, to the end in spite of failures.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::PROCESS_MARK;
 use super::error::{Error, Result};
 use super::journal::Asked;
 use super::kernel::Kernel;
-use super::model::{NetnsRef, TableRef};
+use super::model::{DevRef, NetnsRef, TableRef};
 use super::state::StateDir;
-use crate::net::{self, NetnsId};
+use crate::net::{self, Change, NetnsId};
 
 /// How long processes in a lab's namespaces have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// A bridge of more ports is set down before they go.
+const LARGE_BRIDGE: usize = 16;
 
 /// Takes back `steps`, the last one first, and returns every failure; `each` is told before a step is taken back.
 ///
@@ -49,6 +52,7 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
             occupied.insert(at.no);
         });
     }
+    errors.extend(set_bridges_down(kernel, steps));
     let made: BTreeSet<u32> = steps.iter().flat_map(|asked| asked.step.makes_devs()).map(|dev| dev.no).collect();
     let tables: BTreeSet<TableRef> = steps.iter().filter_map(|asked| asked.step.makes_table()).collect();
     for asked in steps.iter().rev() {
@@ -84,6 +88,36 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
     let_go(kernel, &mut unnamed);
     errors.extend(kernel.wait_gone().iter().map(|source| Error::kernel("wait until the links are gone", source)));
     errors
+}
+
+/// Sets large bridges down that are about to go with their ports: each port that leaves one that is up makes the kernel look at all
+/// the others.
+fn set_bridges_down(kernel: &mut Kernel, steps: &[Asked]) -> Vec<Error> {
+    let mut ports: BTreeMap<u32, usize> = BTreeMap::new();
+    for bridge in steps.iter().flat_map(|asked| asked.step.wakes()) {
+        *ports.entry(bridge.no).or_default() += 1;
+    }
+    let mut errors = Vec::new();
+    for asked in steps {
+        let devs = asked.step.makes_devs();
+        for dev in devs.iter().filter(|dev| ports.get(&dev.no).is_some_and(|ports| *ports > LARGE_BRIDGE)) {
+            match set_down(kernel, dev) {
+                Err(source) if !source.is_gone() => {
+                    errors.push(Error::kernel(format!("set {} down", dev.shown()), &source).at(&asked.place));
+                }
+                _ => {}
+            }
+        }
+    }
+    errors
+}
+
+fn set_down(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
+    if kernel.link(dev)?.is_none() {
+        return Ok(());
+    }
+    let down = Change { up: Some(false), ..Change::default() };
+    kernel.send([(&dev.netns, net::link::change_request(dev.index, &down))])
 }
 
 /// Lets go of namespaces whose names are taken away, so that the kernel can free them.

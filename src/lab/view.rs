@@ -151,10 +151,9 @@ fn enter_foreign(model: &mut Model, step: &dyn Step) {
     }
 }
 
-/// Returns the namespaces that the lab made, in the order of their making, and the host.
-pub fn netns_of(dir: &LabDir, steps: &Steps) -> Result<Vec<NetnsRef>> {
-    let (model, _) = fold(dir, steps)?;
-    Ok(model.all_netns().map(|entry| entry.at.clone()).collect())
+/// Returns what a lab that is up holds, as its journal has it.
+pub fn model_of(dir: &LabDir, steps: &Steps) -> Result<Model> {
+    fold(dir, steps).map(|(model, _)| model)
 }
 
 impl Lab {

@@ -178,7 +178,7 @@ pub(super) fn unshare_here(mark: &str, up: bool) -> Result<Netns> {
 
 /// Returns the request that sets `lo` up in a namespace that was made without; a part of its making.
 pub fn lo_up_request() -> Request {
-    Request::new(LO_UP, RouteNetlinkMessage::NewLink(lo_up()), 0).as_part()
+    Request::new(LO_UP, RouteNetlinkMessage::NewLink(lo_up()), 0).without_point()
 }
 
 /// Sets `lo` up in the namespace of the calling thread.

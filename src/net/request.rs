@@ -49,7 +49,7 @@ impl Request {
     }
 
     /// Counts it as a part of the change before it, to which it belongs whether that has done it already or not.
-    pub(super) fn as_part(self) -> Request {
+    pub(super) fn without_point(self) -> Request {
         Request { point: false, ..self }
     }
 

@@ -227,6 +227,13 @@ fn a_down_that_was_cut_short_is_finished() {
     cut_down_short(&every_step(), 20);
 }
 
+/// The same with a large bridge, which goes down before its ports leave it.
+#[test]
+fn a_down_of_a_large_bridge_that_was_cut_short_is_finished() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/unwind/many-ports.rhai");
+    cut_down_short(&Case::file(script), 4);
+}
+
 /// Cuts the `down` of a case short at each of its points, of which there are more than `least`.
 fn cut_down_short(case: &Case, least: u32) {
     case.play(|stage| {
