@@ -77,6 +77,24 @@ fn a_refusal_shows_the_line_that_asked() {
     });
 }
 
+/// What another thread does for a step is refused at the step's line too, and what came after it is taken back.
+#[test]
+fn a_name_that_is_refused_shows_the_line_that_asked() {
+    // Room for three names.
+    let full =
+        "mkdir -p /run/netns && mount -t tmpfs -o nr_inodes=4 tmpfs /run/netns && mount --make-shared /run/netns";
+    in_used_world(full, |w, before| {
+        let script = r#"
+            for name in ["a", "b", "c"] { netns(name); }
+            let d = netns("d");
+            for name in ["e", "f"] { veth(netns(name)["eth0"], d[name]); }
+        "#;
+        let ran = run_file(w, "full.rhai", script).fails(1);
+        assert!(ran.err().contains("add netns `d`") && ran.err().contains("full.rhai:3:"), "{}", ran.err());
+        w.assert_clean(before);
+    });
+}
+
 /// A refusal in a module shows the place in the module and the place that called it.
 #[test]
 fn a_refusal_in_a_module_shows_who_called() {
