@@ -7,7 +7,7 @@ use std::process::Command;
 use super::context::Context;
 use super::inside;
 use super::output::Trouble;
-use crate::lab::{self, Error, Kernel, Kind, LabDir, Model, NetnsRef, Result, StateDir, name};
+use crate::lab::{self, Error, Kernel, Kind, LabDir, Names, NetnsRef, Result, StateDir, name};
 use crate::net;
 use crate::prim;
 
@@ -25,7 +25,7 @@ pub(super) struct Args {
 /// Runs `topo exec`.
 pub(super) fn exec(args: Args, context: &Context) -> std::result::Result<u8, Trouble> {
     let state = context.state()?;
-    let (dir, netns, model) = find(&state, &args.netns)?;
+    let (dir, netns, mut names) = find(&state, &args.netns)?;
     let record = dir.record()?;
     if let Some(holder) = record.holder.filter(|_| context.inside.is_none()) {
         return Ok(inside::relay(dir.name(), holder, context)?);
@@ -42,7 +42,8 @@ pub(super) fn exec(args: Args, context: &Context) -> std::result::Result<u8, Tro
             .hint(format!("`topo down {}` removes the rest", dir.name()))
             .into());
     }
-    let etc = lab::etc_of(&dir, &model, &netns)?;
+    names.keep(&dir);
+    let etc = names.etc_of(&dir, &netns)?;
     let netns = kernel.netns(&netns).map_err(failed)?;
     let (error, code) = replace_with(&netns, &etc, args.command);
     Trouble::from(error).report();
@@ -64,31 +65,30 @@ fn replace_with(netns: &net::Netns, etc: &[net::EtcFile], words: Vec<OsString>) 
     }
 }
 
-/// Finds the lab and the namespace that `[LAB/]NETNS` names, and what else the lab holds.
-fn find(state: &StateDir, wanted: &str) -> Result<(LabDir, NetnsRef, Model)> {
-    let named = |model: &Model, name: &str| {
-        let found = model.all_netns().map(|entry| &entry.at).find(|at| at.name == name);
-        found.cloned()
-    };
+/// Finds the lab and the namespace that `[LAB/]NETNS` names, and what else the lab has.
+fn find(state: &StateDir, wanted: &str) -> Result<(LabDir, NetnsRef, Names)> {
     let doing = format!("find netns `{}`", name::shown(wanted));
+    let steps = prim::steps();
     if let Some((lab, netns)) = wanted.split_once('/') {
         let dir = state.find(lab)?;
-        let model = lab::model_of(&dir, &prim::steps())?;
-        let names: Vec<&str> = model.all_netns().map(|entry| entry.at.name.as_str()).collect();
-        let missing = || Error::new(Kind::Missing, doing.clone()).because(format!("lab `{lab}` has no such netns"));
-        return match named(&model, netns) {
-            Some(at) => Ok((dir, at, model)),
-            None => Err(match name::nearest(netns, names.iter().copied()) {
-                Some(near) => missing().hint(format!("did you mean `{lab}/{near}`?")),
-                None => missing().hint(format!("it has: {}", names.join(", "))),
-            }),
-        };
+        let names = Names::of(&dir, &steps)?;
+        if let Some(at) = names.find(netns) {
+            return Ok((dir, at.clone(), names));
+        }
+        let all: Vec<&str> = names.netns.iter().map(|at| at.name.as_str()).collect();
+        let missing = Error::new(Kind::Missing, doing).because(format!("lab `{lab}` has no such netns"));
+        return Err(match name::nearest(netns, all.iter().copied()) {
+            Some(near) => missing.hint(format!("did you mean `{lab}/{near}`?")),
+            None => missing.hint(format!("it has: {}", all.join(", "))),
+        });
     }
     let mut found = Vec::new();
     for lab in state.names()? {
         let dir = state.find(&lab)?;
-        let model = lab::model_of(&dir, &prim::steps())?;
-        found.extend(named(&model, wanted).map(|at| (dir, at, model)));
+        let names = Names::of(&dir, &steps)?;
+        if let Some(at) = names.find(wanted).cloned() {
+            found.push((dir, at, names));
+        }
     }
     match found.len() {
         1 => Ok(found.remove(0)),

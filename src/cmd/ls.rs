@@ -22,10 +22,11 @@ pub(super) struct Args {
 /// Runs `topo ls`.
 pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
     let state = context.state()?;
+    let steps = prim::steps();
     let mut summaries = Vec::new();
     let mut errors = Vec::new();
     for name in state.names()? {
-        match state.find(&name).and_then(|dir| lab::summary(&state, &dir, &prim::steps())) {
+        match state.find(&name).and_then(|dir| lab::summary(&state, &dir, &steps)) {
             Ok(summary) if args.all || summary.kind != LabKind::Endpoint => summaries.push(summary),
             Ok(_) => {}
             // One that is just being made, or has just gone.

@@ -25,10 +25,19 @@ impl StateDir {
             let wish = if Some(&record.name) == main.as_ref() { wish } else { &record.name };
             names.insert(record.name.clone(), self.free_name(wish)?);
         }
+        // In the directory of the whole, which takes it along.
+        for (_, record) in &found {
+            if let (Some(name), Some(whole)) = (names.get(&record.name), &record.parent) {
+                from.note_part(name, whole)?;
+            }
+        }
         for (dir, record) in found {
             let name = names.get(&record.name).cloned().unwrap_or_else(|| record.name.clone());
             let parent = record.parent.as_ref().map(|parent| names.get(parent).unwrap_or(parent).clone());
             let holder = record.holder;
+            for word in from.shared_by(&record.name) {
+                self.note_shared(&name, &word)?;
+            }
             dir.write_record(&Record { name: name.clone(), parent, status: Status::Up, ..record })?;
             move_to(dir.path(), self.lab_dir(&name).path())?;
             if let Some(holder) = holder {

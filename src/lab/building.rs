@@ -255,7 +255,13 @@ impl Lab {
     fn settle_first(&mut self, count: usize) -> Result<()> {
         let prepared = self.prepare(count);
         let ready = prepared.as_ref().map_or_else(|(at, _)| *at, |()| count);
-        if let Some((_, journal)) = &mut self.claimed {
+        if let Some((dir, journal)) = &mut self.claimed {
+            let shared = self.pending[..ready].iter().filter(|asked| asked.step.is_shared());
+            let words: BTreeSet<&str> = shared.map(|asked| asked.step.word()).collect();
+            if !words.is_empty() {
+                let _all = self.state.lock_all()?;
+                words.into_iter().try_for_each(|word| self.state.note_shared(dir.name(), word))?;
+            }
             journal.write_ahead(&self.pending[..ready])?;
         }
         let applied = self.apply(ready);
@@ -394,7 +400,7 @@ impl Lab {
     pub fn etc_for(&mut self, at: &NetnsRef) -> Result<Vec<net::EtcFile>> {
         self.settle()?;
         let dir = self.kernel.lab_dir().map_err(|source| Error::kernel("look for the lab's directory", &source))?;
-        etc::files_for(&self.model, &dir, at)
+        etc::files_for(|| etc::nodes(&self.model), self.model.resolver(at.no).is_some(), &dir, at)
     }
 
     /// Takes back the last step that was applied, for whoever has just asked for it and found that what it made is not what it

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 use super::model::{Model, NetnsAt, NetnsRef};
-use super::state::LabDir;
 use crate::net::EtcFile;
 
 /// Where the files of `ip netns exec` are.
@@ -23,18 +22,23 @@ const HOSTS: &str = "/etc/hosts";
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Returns what a command in a namespace sees otherwise, for a lab whose directory is `dir`; the file of names is brought up to
-/// date.
-pub(super) fn files_for(model: &Model, dir: &Path, at: &NetnsRef) -> Result<Vec<EtcFile>> {
+/// date with the lines about the lab's nodes. `has_resolver` tells whether the namespace has name servers of its own.
+pub(super) fn files_for(
+    nodes: impl FnOnce() -> String,
+    has_resolver: bool,
+    dir: &Path,
+    at: &NetnsRef,
+) -> Result<Vec<EtcFile>> {
     if at.no == 0 {
         return Ok(Vec::new());
     }
     let mut files = if at.at == NetnsAt::Named { of_netns(&at.name) } else { Vec::new() };
-    if model.resolver(at.no).is_some() {
+    if has_resolver {
         files.retain(|file| file.at != Path::new(RESOLV_CONF));
         files.push(EtcFile { shown: resolver_file(dir, at.no), at: RESOLV_CONF.into() });
     }
     if files.iter().all(|file| file.at != Path::new(HOSTS)) && Path::new(HOSTS).exists() {
-        let nodes = names(model);
+        let nodes = nodes();
         if !nodes.is_empty() {
             let shown = dir.join("etc/hosts");
             let own = fs::read_to_string(HOSTS).unwrap_or_default();
@@ -44,11 +48,6 @@ pub(super) fn files_for(model: &Model, dir: &Path, at: &NetnsRef) -> Result<Vec<
         }
     }
     Ok(files)
-}
-
-/// Returns what a command in a namespace of a lab that is up, and holds `model`, sees otherwise.
-pub fn etc_of(dir: &LabDir, model: &Model, at: &NetnsRef) -> Result<Vec<EtcFile>> {
-    files_for(model, dir.path(), at)
 }
 
 /// Returns where the name servers of a namespace stand.
@@ -65,7 +64,7 @@ fn of_netns(name: &str) -> Vec<EtcFile> {
 }
 
 /// Returns a line for each address that the lab gave to a namespace: the address and the namespace's name.
-fn names(model: &Model) -> String {
+pub(super) fn nodes(model: &Model) -> String {
     let mut seen: BTreeSet<(u32, IpAddr)> = BTreeSet::new();
     let mut text = String::new();
     for dev in model.all_devs().filter(|dev| dev.dev.netns.no != 0 && dev.dev.netns.name != "localhost") {

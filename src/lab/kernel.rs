@@ -122,10 +122,10 @@ impl Kernel {
         !made || self.exact
     }
 
-    /// Returns the fields of the steps of one sort that other labs on this host have: what they hold in common with this one
-    /// must not end before the last of them does.
-    pub fn steps_of_others(&self, word: &str) -> Vec<serde_json::Value> {
-        self.state.as_ref().map_or_else(Vec::new, |state| state.steps_of_others(&self.mark, word))
+    /// Finds a step of the sort `word` of another lab on this host that is `wanted`, by its fields: what it holds in common with
+    /// this lab must not end before the last of them does.
+    pub fn find_step_of_others<T>(&self, word: &str, wanted: impl FnMut(serde_json::Value) -> Option<T>) -> Option<T> {
+        self.state.as_ref()?.find_step_of_others(&self.mark, word, wanted)
     }
 
     /// Opens the store; for the kernel of a lab.

@@ -14,6 +14,7 @@ mod etc;
 mod event;
 mod files;
 mod gc;
+mod index;
 pub mod ipam;
 mod journal;
 mod kernel;
@@ -21,6 +22,7 @@ mod leases;
 mod loops;
 mod model;
 pub mod name;
+mod names;
 mod notes;
 mod place;
 mod processes;
@@ -36,7 +38,6 @@ mod view;
 pub use building::{Checkpoint, Lab, Moment, Origin};
 pub use down::down;
 pub use error::{Error, Kind, Result, as_refusal};
-pub use etc::etc_of;
 pub use event::{CheckResult, Event, Listener};
 pub use gc::{Collected, gc};
 pub use ipam::Ipam;
@@ -46,6 +47,7 @@ pub use leases::audit;
 pub use model::{
     DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Switch, TableRef, shown_dev,
 };
+pub use names::Names;
 pub use place::{Place, Spot};
 pub use processes::{LogView, ProcessFiles, ProcessView, Watched, logs_of, watch_logs};
 pub use repair::{drift, repair};
@@ -54,7 +56,7 @@ pub use state::{LabDir, LabKind, Record, Scratch, StateDir, Status, Tie, boot_id
 pub use step::{Finish, ReadStep, Requests, Step, Steps};
 pub use store::{LocalStore, Store};
 pub use traces::Traces;
-pub use view::{DevView, LabView, NetnsView, Summary, model_of, summary, view};
+pub use view::{DevView, LabView, NetnsView, Summary, summary, view};
 
 /// The protocol number that routes, rules, addresses and neighbours of ours bear: one that rt_protos of iproute2 doesn't name.
 pub const OWNER_PROTOCOL: u8 = 84;

@@ -1,12 +1,15 @@
 //! The state directory: one directory a lab with its record, its journal and its lock.
 //!
 //! ```text
-//! <root>/lock                 held for moments, while a lab is claimed or removed
-//! <root>/labs/NAME/lab.json   the lab's record
-//! <root>/labs/NAME/journal    its steps, written ahead
-//! <root>/labs/NAME/lock       held as long as a process builds the lab, changes it or takes it down
-//! <root>/labs/NAME/etc/        what commands in its namespaces see of /etc
-//! <root>/labs/NAME/processes/  the records and logs of the processes that run beside the script
+//! <root>/lock                   held for moments, while a lab is claimed or removed
+//! <root>/labs/NAME/lab.json     the lab's record
+//! <root>/labs/NAME/journal      its steps, written ahead
+//! <root>/labs/NAME/lock         held as long as a process builds the lab, changes it or takes it down
+//! <root>/labs/NAME/names        its namespaces, as its journal has them, for commands that enter one
+//! <root>/labs/NAME/etc/         what commands in its namespaces see of /etc
+//! <root>/labs/NAME/processes/   the records and logs of the processes that run beside the script
+//! <root>/labs/NAME/parts/       which labs are parts of it (`index`)
+//! <root>/shared/                which labs hold something in common with others (`index`)
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -169,22 +172,6 @@ impl StateDir {
         Ok(record.status == Status::Up && record.boot_id == boot_id()? && !self.has_ended(record))
     }
 
-    /// Returns the fields of the steps of one sort that the other labs on the same host have in their journals: those that
-    /// are in the sandbox that this process is in, or in none.
-    pub fn steps_of_others(&self, mark: &str, word: &str) -> Vec<serde_json::Value> {
-        let here = self.inside.map(|inside| inside.holder);
-        let boot_id = boot_id().unwrap_or_default();
-        let mut found = Vec::new();
-        for name in self.names().unwrap_or_default() {
-            let dir = self.lab_dir(&name);
-            let shares = |record: &Record| record.mark != mark && record.holder == here && record.boot_id == boot_id;
-            if dir.record().is_ok_and(|record| shares(&record)) {
-                found.extend(super::journal::fields_of(&dir.journal(), word));
-            }
-        }
-        found
-    }
-
     /// Returns the part of an owner mark that all labs of this state directory share.
     pub fn mark_prefix(&self) -> String {
         format!("topo:{}:", name::short_hash(self.root.as_os_str().as_encoded_bytes()))
@@ -240,13 +227,6 @@ impl StateDir {
         Ok(names)
     }
 
-    /// Returns the names of the labs that are parts of the lab `name`, sorted; one whose record can't be read is nobody's part.
-    pub fn children(&self, name: &str) -> Result<Vec<String>> {
-        let mut names = self.names()?;
-        names.retain(|child| self.lab_dir(child).record().is_ok_and(|record| record.parent.as_deref() == Some(name)));
-        Ok(names)
-    }
-
     /// Returns a lab's directory; `missing` with the nearest name if there is none.
     pub fn find(&self, name: &str) -> Result<LabDir> {
         name::check("lab", name)?;
@@ -276,10 +256,12 @@ impl StateDir {
             Err(source) if source.kind() == ErrorKind::AlreadyExists => return Err(self.taken(&dir, doing())),
             Err(source) => return Err(Error::file(doing(), &source)),
         }
-        let done = dir.take_lock().and_then(|()| dir.write_record(record));
+        let part = record.parent.as_ref().map_or(Ok(()), |whole| self.note_part(&record.name, whole));
+        let done = part.and_then(|()| dir.take_lock()).and_then(|()| dir.write_record(record));
         if let Err(error) = done {
             // Nothing was made yet: the directory alone would stand in the way of the next run.
             let _ = std::fs::remove_dir_all(&dir.path);
+            let _ = self.forget_entries(&record.name, Some(record));
             return Err(error);
         }
         Ok(dir)
@@ -360,7 +342,7 @@ impl StateDir {
                 std::fs::remove_dir_all(entry.path()).map_err(failed)?;
             }
         }
-        Ok(())
+        self.sweep_entries()
     }
 
     /// Locks the state directory, for as long as the file lives.
@@ -504,8 +486,10 @@ impl LabDir {
             last()?;
         }
         // Renamed first: a process killed in the middle leaves no lab that is half there.
+        let record = self.record().ok();
         let away = self.path.with_file_name(format!("{REMOVED}{}-{}", self.name, std::process::id()));
         files::point().and_then(|()| std::fs::rename(&self.path, &away)).map_err(failed)?;
+        state.forget_entries(&self.name, record.as_ref())?;
         std::fs::remove_dir_all(&away).map_err(failed)
     }
 }

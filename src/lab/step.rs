@@ -66,6 +66,10 @@ pub trait Step: Debug {
     fn works_later(&self) -> Option<(&NetnsRef, IpAddr)> {
         None
     }
+    /// Tells whether other labs may hold the change too, so that each looks for the steps of the others: a setting of the host.
+    fn is_shared(&self) -> bool {
+        false
+    }
     /// Tells whether the change can't be taken back: a removal.
     fn is_removal(&self) -> bool {
         false

@@ -7,6 +7,7 @@ use super::error::{Error, Kind, Result};
 use super::journal;
 use super::kernel::Kernel;
 use super::model::{DevEntry, Model, NetnsRef};
+use super::names::Names;
 use super::processes::{ProcessView, view_process};
 use super::state::{LabDir, LabKind, Record, StateDir, Status};
 use super::step::{Step, Steps};
@@ -99,11 +100,11 @@ pub struct DevView {
 /// Returns the lab in one line, from its record and journal alone.
 pub fn summary(state: &StateDir, dir: &LabDir, steps: &Steps) -> Result<Summary> {
     let record = dir.record()?;
-    let (model, _) = fold(dir, steps)?;
-    Ok(summarize(state, dir, &record, &model))
+    let names = Names::of(dir, steps)?;
+    Ok(summarize(state, dir, &record, &names))
 }
 
-fn summarize(state: &StateDir, dir: &LabDir, record: &Record, model: &Model) -> Summary {
+fn summarize(state: &StateDir, dir: &LabDir, record: &Record, names: &Names) -> Summary {
     let ended = state.has_ended(record);
     let word = match record.status {
         _ if ended => "dead",
@@ -116,8 +117,8 @@ fn summarize(state: &StateDir, dir: &LabDir, record: &Record, model: &Model) -> 
         name: record.name.clone(),
         kind: record.kind,
         state: word,
-        netns: model.all_netns().filter(|entry| entry.at.made).count(),
-        devs: model.all_devs().filter(|entry| entry.dev.made).count(),
+        netns: names.netns_made,
+        devs: names.devs_made,
         sandbox: record.holder.is_some(),
         created: record.created,
         script: record.script.clone(),
@@ -151,11 +152,6 @@ fn enter_foreign(model: &mut Model, step: &dyn Step) {
     }
 }
 
-/// Returns what a lab that is up holds, as its journal has it.
-pub fn model_of(dir: &LabDir, steps: &Steps) -> Result<Model> {
-    fold(dir, steps).map(|(model, _)| model)
-}
-
 impl Lab {
     /// Returns what is in a namespace, as the kernel has it now.
     pub fn look_into(&mut self, at: &NetnsRef) -> Result<NetnsView> {
@@ -186,7 +182,7 @@ pub fn view(state: &StateDir, name: &str, steps: &Steps) -> Result<LabView> {
     let namespaces = namespaces_of(&model).iter().map(|at| view_netns(&mut kernel, &model, at, ended)).collect();
     let processes = model.all_processes().map(|process| view_process(&dir.processes(), process)).collect();
     let steps = asked.iter().flat_map(|asked| asked.step.like()).collect();
-    Ok(LabView { summary: summarize(state, &dir, &record, &model), namespaces, processes, steps })
+    Ok(LabView { summary: summarize(state, &dir, &record, &Names::in_model(&model)), namespaces, processes, steps })
 }
 
 fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: bool) -> NetnsView {

@@ -36,17 +36,15 @@ struct SetSysctl {
 const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
 
 impl SetSysctl {
-    /// Returns the steps of other labs that hold the same setting of the host at the same value.
-    fn twins(&self, kernel: &Kernel) -> Vec<SetSysctl> {
-        if self.netns.at != NetnsAt::Host {
-            return Vec::new();
+    /// Returns a step of another lab that holds the same setting of the host at the same value.
+    fn twin(&self, kernel: &Kernel) -> Option<SetSysctl> {
+        if !self.is_shared() {
+            return None;
         }
-        let steps =
-            kernel.steps_of_others(self.word()).into_iter().filter_map(|data| serde_json::from_value(data).ok());
-        let twin = |other: &SetSysctl| {
-            other.netns.at == NetnsAt::Host && other.key == self.key && same(&other.value, &self.value)
-        };
-        steps.filter(twin).collect()
+        kernel.find_step_of_others(self.word(), |data| {
+            let other: SetSysctl = serde_json::from_value(data).ok()?;
+            (other.is_shared() && other.key == self.key && same(&other.value, &self.value)).then_some(other)
+        })
     }
 }
 
@@ -68,6 +66,10 @@ impl Step for SetSysctl {
 
     fn unplan(&self, _model: &mut Model, _why: &str) {}
 
+    fn is_shared(&self) -> bool {
+        self.netns.at == NetnsAt::Host
+    }
+
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         if !kernel.must_remember(self.netns.made) {
             return Ok(());
@@ -78,7 +80,7 @@ impl Step for SetSysctl {
             opened => opened?,
         };
         match net::sysctl::read(&netns, &self.key) {
-            Ok(now) => match self.twins(kernel).into_iter().next() {
+            Ok(now) => match self.twin(kernel) {
                 // Another lab has set it already: whichever of the two goes last sets back what was before both.
                 Some(twin) if same(&now, &self.value) => (self.before, self.along) = (twin.before, twin.along),
                 _ => {
@@ -118,7 +120,7 @@ impl Step for SetSysctl {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let Some(before) = &self.before else { return Ok(()) };
-        if !self.twins(kernel).is_empty() {
+        if self.twin(kernel).is_some() {
             return Ok(());
         }
         let netns = kernel.netns(&self.netns)?;

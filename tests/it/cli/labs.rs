@@ -251,6 +251,37 @@ fn taken_down_without_the_script() {
     });
 }
 
+/// What is kept of a lab's names is neither trusted when the lab has changed since, nor missed when it is damaged.
+#[test]
+fn commands_in_a_netns_that_was_added_later() {
+    as_root(|w| {
+        w.write("pair.rhai", PAIR);
+        w.topo(&["run", "pair.rhai"]).ok();
+        let kept = w.state().join("labs/pair/names");
+        let hosts = |netns: &str| w.topo(&["exec", netns, "cat", "/etc/hosts"]).ok().out().to_owned();
+        assert!(hosts("h1").contains("10.0.0.2\th2"));
+        let before = std::fs::read(&kept).expect("the names are kept");
+        assert!(hosts("h2").contains("10.0.0.1\th1"));
+        assert_eq!(std::fs::read(&kept).expect("they stay"), before);
+        w.topo(&["ls"]).ok().says("up     2      2");
+        let more =
+            r#"let h9 = netns("h9"); veth(h9["eth0"], netns_get("h1")["eth9"]); h9["eth0"].addr("10.9.0.9/24");"#;
+        w.topo_stdin(more, &["repl", "pair"]).ok();
+        assert!(hosts("h9").contains("10.9.0.9\th9"));
+        assert!(hosts("h1").contains("10.9.0.9\th9"));
+        w.topo(&["ls"]).ok().says("up     3      4");
+
+        for damaged in ["", "{", "{}", "\u{0}"] {
+            std::fs::write(&kept, damaged).expect("damaged");
+            assert!(hosts("pair/h9").contains("10.9.0.9\th9"), "{damaged:?}");
+        }
+        // Where nothing can be kept, all works the same.
+        std::fs::remove_file(&kept).and_then(|()| std::fs::create_dir(&kept)).expect("an obstacle");
+        assert!(hosts("h2").contains("10.9.0.9\th9"));
+        w.topo(&["down", "pair"]).ok();
+    });
+}
+
 #[test]
 fn commands_in_a_netns() {
     as_root(|w| {

@@ -1,0 +1,221 @@
+//! What labs have to do with each other, kept so that the others need not be looked through for it.
+//!
+//! ```text
+//! <root>/labs/NAME/parts/PART   the lab PART is a part of the lab NAME
+//! <root>/shared/WORD/NAME       the lab NAME has a step of the sort WORD about what labs hold in common
+//! ```
+//!
+//! An entry is an empty file: made before what it stands for, and removed after it. So there may be one too many, and its lab's own
+//! record or journal tells; there is never one too few. Both are done under the lock of the state directory, since a directory goes
+//! with its last entry.
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::error::{Error, Kind, Result};
+use super::files;
+use super::journal;
+use super::name;
+use super::state::{Record, StateDir, boot_id};
+
+impl StateDir {
+    fn parts_of(&self, name: &str) -> PathBuf {
+        self.root().join("labs").join(name).join("parts")
+    }
+
+    fn shared(&self) -> PathBuf {
+        self.root().join("shared")
+    }
+
+    /// Notes that a lab is a part of another one, before it is there.
+    pub(super) fn note_part(&self, name: &str, whole: &str) -> Result<()> {
+        enter(&self.parts_of(whole), name).map_err(|source| {
+            let doing = format!("make lab `{name}`, a part of lab `{whole}`");
+            match source.kind() {
+                ErrorKind::NotFound => Error::new(Kind::Gone, doing).because(format!("lab `{whole}` is gone")),
+                _ => Error::file(doing, &source),
+            }
+        })
+    }
+
+    /// Notes that a lab has a step of the sort `word` about what labs hold in common, before its journal says so.
+    pub(super) fn note_shared(&self, name: &str, word: &str) -> Result<()> {
+        let dir = self.shared();
+        let made = make_dir(&dir).and_then(|()| enter(&dir.join(word), name));
+        made.map_err(|source| Error::file(format!("note what lab `{name}` shares with others"), &source))
+    }
+
+    /// Returns the sorts of the steps of a lab that are about what labs hold in common.
+    pub(super) fn shared_by(&self, name: &str) -> Vec<String> {
+        let mut words = entries(&self.shared()).unwrap_or_default();
+        words.retain(|word| self.shared().join(word).join(name).exists());
+        words
+    }
+
+    /// Removes what was noted of a lab, which is no more; `record` is what it was, if that is known.
+    pub(super) fn forget_entries(&self, name: &str, record: Option<&Record>) -> Result<()> {
+        let wholes = match record {
+            Some(record) => record.parent.iter().cloned().collect(),
+            // It may have been a part of any.
+            None => self.names()?,
+        };
+        let of_words = self.shared_by(name).into_iter().map(|word| self.shared().join(word));
+        let mut dirs = of_words.chain(wholes.iter().map(|whole| self.parts_of(whole)));
+        dirs.try_for_each(|dir| self.leave(&dir, name))
+            .map_err(|source| Error::file(format!("remove what was noted of lab `{name}`"), &source))
+    }
+
+    /// Removes an entry from a directory, which goes with its last one.
+    fn leave(&self, dir: &Path, entry: &str) -> io::Result<()> {
+        match std::fs::remove_file(dir.join(entry)) {
+            // It was never made, or went with the lab that it was a part of.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        }
+        // One with something in it stays.
+        if std::fs::remove_dir(dir).is_ok() {
+            let _ = std::fs::remove_dir(self.shared());
+        }
+        Ok(())
+    }
+
+    /// Removes what killed processes left noted of labs that are no more. For whoever has the lock of the state directory.
+    pub(super) fn sweep_entries(&self) -> Result<()> {
+        let names = self.names()?;
+        let failed = |source: io::Error| Error::file(format!("tidy `{}`", self.root().display()), &source);
+        let words = entries(&self.shared()).map_err(failed)?;
+        let of_words = words.iter().map(|word| self.shared().join(word));
+        for dir in of_words.chain(names.iter().map(|name| self.parts_of(name))) {
+            let mut dead = entries(&dir).map_err(failed)?;
+            dead.retain(|name| names.binary_search(name).is_err());
+            dead.iter().try_for_each(|name| self.leave(&dir, name)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the names of the labs that are parts of the lab `name`, sorted; one whose record can't be read is nobody's part.
+    pub fn children(&self, name: &str) -> Result<Vec<String>> {
+        let dir = self.parts_of(name);
+        let mut names =
+            entries(&dir).map_err(|source| Error::file(format!("list the parts of lab `{name}`"), &source))?;
+        names.retain(|part| self.lab_dir(part).record().is_ok_and(|record| record.parent.as_deref() == Some(name)));
+        names.sort();
+        Ok(names)
+    }
+
+    /// Finds among the steps of the sort `word` that other labs on the same host hold in common with the lab that bears `mark` the
+    /// first that is `wanted`, by its fields. On the same host are those in the sandbox that this process is in, or in none.
+    pub fn find_step_of_others<T>(
+        &self,
+        mark: &str,
+        word: &str,
+        mut wanted: impl FnMut(Value) -> Option<T>,
+    ) -> Option<T> {
+        let here = self.inside().map(|inside| inside.holder);
+        let boot_id = boot_id().unwrap_or_default();
+        let shares = |record: &Record| record.mark != mark && record.holder == here && record.boot_id == boot_id;
+        entries(&self.shared().join(word)).unwrap_or_default().iter().find_map(|name| {
+            let dir = self.lab_dir(name);
+            dir.record().is_ok_and(|record| shares(&record)).then_some(())?;
+            journal::fields_of(&dir.journal(), word).into_iter().find_map(&mut wanted)
+        })
+    }
+}
+
+/// Makes an entry in a directory, which is made for its first one.
+fn enter(dir: &Path, entry: &str) -> io::Result<()> {
+    files::point()?;
+    make_dir(dir)?;
+    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join(entry)).map(|_| ())
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+/// Returns the names in a directory; none where there is no such directory.
+fn entries(dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    let read = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(names),
+        read => read?,
+    };
+    for entry in read {
+        names.extend(entry?.file_name().into_string().ok().filter(|name| name::check("lab", name).is_ok()));
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::{LabKind, Status};
+    use crate::net::ProcessId;
+
+    fn record(name: &str, parent: Option<&str>) -> Record {
+        Record {
+            name: name.into(),
+            status: Status::Up,
+            boot_id: boot_id().expect("the boot"),
+            creator: ProcessId { pid: 1, start: 1 },
+            script: "-e".into(),
+            created: 0,
+            mark: format!("topo:x:{name}"),
+            holder: None,
+            kind: LabKind::Lab,
+            parent: parent.map(Into::into),
+            tied_to: None,
+        }
+    }
+
+    fn empty() -> (tempfile::TempDir, StateDir) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let state =
+            StateDir::open(&dir.path().join("state"), &dir.path().join("store"), None).expect("a state directory");
+        (dir, state)
+    }
+
+    #[test]
+    fn parts_are_found_and_forgotten() {
+        let (_dir, state) = empty();
+        let whole = state.claim(&record("net", None)).expect("a lab");
+        let parts = ["b", "a"].map(|name| state.claim(&record(name, Some("net"))).expect("a part"));
+        state.claim(&record("else", None)).expect("another lab");
+        assert_eq!(state.children("net").expect("a list"), ["a", "b"]);
+        // An entry alone says nothing: of a lab that is not there, or is no part.
+        state.note_part("c", "net").expect("noted");
+        state.note_part("else", "net").expect("noted");
+        assert_eq!(state.children("net").expect("a list"), ["a", "b"]);
+        let [b, _a] = parts;
+        b.remove(&state).expect("removed");
+        assert_eq!(entries(&state.parts_of("net")).expect("a list").len(), 3);
+        assert_eq!(state.children("net").expect("a list"), ["a"]);
+        whole.remove(&state).expect("removed");
+        assert!(state.children("net").expect("a list").is_empty());
+        let error = state.claim(&record("d", Some("net"))).expect_err("no such lab");
+        assert_eq!(error.to_string(), "make lab `d`, a part of lab `net`: lab `net` is gone");
+        assert_eq!(state.names().expect("a list"), ["a", "else"]);
+    }
+
+    #[test]
+    fn what_is_shared_is_forgotten_with_the_lab() {
+        let (_dir, state) = empty();
+        let lab = state.claim(&record("one", None)).expect("a lab");
+        for name in ["one", "dead"] {
+            state.note_shared(name, "sysctl").expect("noted");
+            assert_eq!(state.shared_by(name), ["sysctl"]);
+        }
+        state.sweep().expect("swept");
+        assert_eq!(state.shared_by("one"), ["sysctl"]);
+        assert!(state.shared_by("dead").is_empty());
+        lab.remove(&state).expect("removed");
+        assert!(state.shared_by("one").is_empty());
+    }
+}
