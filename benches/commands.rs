@@ -6,6 +6,12 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement prints, and stops where it can't be made")]
 
+#[path = "common/freed.rs"]
+mod freed;
+#[path = "common/installed.rs"]
+mod installed;
+
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -32,16 +38,16 @@ fn main() {
         Some("measure-exec") => measure_exec(n, rounds),
         Some("measure-others") => measure_others(others, rounds),
         _ => {
+            let this = installed::install();
             for part in ["measure-exec", "measure-others"] {
-                in_namespaces(&[part, &n.to_string(), &format!("others={others}"), &format!("rounds={rounds}")]);
+                in_namespaces(&this, &[part, &n.to_string(), &format!("others={others}"), &format!("rounds={rounds}")]);
             }
         }
     }
 }
 
 /// Runs a part of this program in namespaces that are new.
-fn in_namespaces(words: &[&str]) {
-    let this = std::env::current_exe().expect("this program");
+fn in_namespaces(this: &Path, words: &[&str]) {
     let status = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"])
         .arg(this)
@@ -56,7 +62,7 @@ fn own_run() {
 }
 
 fn topo(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_topo"));
+    let mut command = Command::new(installed::TOPO);
     command.args(words).env("TOPO_STATE", "/run/topo");
     command
 }
@@ -135,6 +141,8 @@ fn measure_others(others: usize, rounds: usize) {
             times[1].push(time(topo(&["show", "small"])));
             times[2].push(time(topo(&["ls"])));
             times[3].push(time(topo(&["down", "small"])));
+            // What the kernel still has to do for it is not the next one's.
+            freed::wait(2 * count);
         }
         let medians = times.map(median);
         for (what, at) in [("run", 0), ("show LAB", 1), ("ls", 2), ("down LAB", 3)] {

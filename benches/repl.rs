@@ -6,6 +6,9 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement prints, and stops where it can't be made")]
 
+#[path = "common/installed.rs"]
+mod installed;
+
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +69,8 @@ fn main() {
     let vocabulary = time(|| drop(Vocabulary::collect(&Dirs::default())));
     println!("what there is to complete, once a session: {:.1} ms", vocabulary.as_secs_f64() * 1000.0);
 
-    let topo = env!("CARGO_BIN_EXE_topo");
+    installed::install();
+    let topo = installed::TOPO;
     let nothing = time(|| run("true"));
     let ours = time(|| run(&format!("{topo} repl </dev/null"))).saturating_sub(nothing);
     let python = time(|| run("/usr/bin/python3 -c pass")).saturating_sub(nothing);

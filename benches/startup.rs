@@ -4,7 +4,9 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement prints, and stops where it can't be made")]
 
-use std::path::Path;
+#[path = "common/installed.rs"]
+mod installed;
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,11 +26,11 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 fn main() {
     let state = std::env::temp_dir().join(format!("topo-bench-{}", std::process::id()));
-    let topo = Path::new(env!("CARGO_BIN_EXE_topo"));
+    installed::install();
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         floor.push(time(&mut Command::new("/bin/true")));
-        ours.push(time(Command::new(topo).args(["run", "-e", ""]).env("TOPO_STATE", &state)));
+        ours.push(time(Command::new(installed::TOPO).args(["run", "-e", ""]).env("TOPO_STATE", &state)));
     }
     std::fs::remove_dir_all(&state).expect("the state directory goes");
     let (ours, floor) = (median(ours), median(floor));

@@ -16,15 +16,19 @@
 )]
 
 mod floor;
+#[path = "../common/freed.rs"]
+mod freed;
+#[path = "../common/installed.rs"]
+mod installed;
 mod netlink;
 mod ways;
 
 use std::io::{BufRead, BufReader, Lines};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use ways::Job;
 
 /// By what a job can be done.
@@ -49,27 +53,28 @@ fn main() {
         ["remove", job, n] => return floor::remove(Job::of(job), as_number(n)).expect("the floor removes"),
         _ => {}
     }
+    let this = installed::install();
     let n: usize = words.iter().find_map(|word| word.parse().ok()).unwrap_or(100);
     let rounds = words.iter().find_map(|word| word.strip_prefix("rounds=")?.parse().ok()).unwrap_or(3);
     let asked = |word: &&str| words.iter().any(|given| given == word);
     let jobs: Vec<&str> = ["star", "chain"].into_iter().filter(asked).collect();
     let ways: Vec<&str> = WAYS.into_iter().filter(asked).collect();
     if asked(&"pair") {
-        return compare_pairs(n, rounds);
+        return compare_pairs(&this, n, rounds);
     }
     for job in if jobs.is_empty() { vec!["star", "chain"] } else { jobs } {
-        compare(job, n, if ways.is_empty() { &WAYS } else { &ways }, rounds);
+        compare(&this, job, n, if ways.is_empty() { &WAYS } else { &ways }, rounds);
     }
 }
 
 /// Measures the ways in turn, and prints the medians with their ratios to the first one's.
-fn compare(job: &str, n: usize, ways: &[&str], rounds: usize) {
+fn compare(this: &Path, job: &str, n: usize, ways: &[&str], rounds: usize) {
     let can = |way: &&str| *way != "mininet" || job == "star" && n <= ways::PORTS_EACH && ways::has_mininet();
     let ways: Vec<&str> = ways.iter().copied().filter(can).collect();
     let mut times: Vec<Vec<Times>> = vec![Vec::new(); ways.len()];
     for _ in 0..rounds {
         for (at, way) in ways.iter().enumerate() {
-            times[at].push(in_namespaces(way, job, n));
+            times[at].push(in_namespaces(this, way, job, n));
         }
     }
     println!("{job} of {n}: medians of {rounds}, ratios to {}", ways[0]);
@@ -96,14 +101,16 @@ fn median(times: &[Times]) -> Times {
 }
 
 /// Measures one build of a star alone and two side by side, by the floor program and by `topo`.
-fn compare_pairs(n: usize, rounds: usize) {
+fn compare_pairs(this: &Path, n: usize, rounds: usize) {
     println!("two stars of {n} side by side: medians of {rounds}, ratios to one alone");
     for way in ["floor", "topo"] {
         let (mut alone, mut beside) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
-            alone.push(in_namespaces(way, "star", n));
+            alone.push(in_namespaces(this, way, "star", n));
             let two = std::thread::scope(|scope| {
-                [0, 1].map(|_| scope.spawn(|| in_namespaces(way, "star", n))).map(|one| one.join().expect("no panic"))
+                [0, 1]
+                    .map(|_| scope.spawn(|| in_namespaces(this, way, "star", n)))
+                    .map(|one| one.join().expect("no panic"))
             });
             beside.extend(two);
         }
@@ -116,8 +123,7 @@ fn compare_pairs(n: usize, rounds: usize) {
 }
 
 /// Measures once, in namespaces that are new.
-fn in_namespaces(way: &str, job: &str, n: usize) -> Times {
-    let this = std::env::current_exe().expect("this program");
+fn in_namespaces(this: &Path, way: &str, job: &str, n: usize) -> Times {
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"])
         .arg(this)
@@ -162,7 +168,7 @@ fn measure(way: &str, job: Job, n: usize) -> Times {
         ("batch", _) => ways::sh(&ways::batch_removal(job, n)),
         _ => ways::sh(&ways::shell_removal(job, n)),
     }
-    wait_freed();
+    freed::wait(0);
     Times { build, removal: began.elapsed() }
 }
 
@@ -203,7 +209,7 @@ fn itself(words: &[&str]) {
 }
 
 fn topo(words: &[&str]) {
-    run(Command::new(env!("CARGO_BIN_EXE_topo")).args(words).env("TOPO_STATE", "/run/topo"));
+    run(Command::new(installed::TOPO).args(words).env("TOPO_STATE", "/run/topo"));
 }
 
 fn run(command: &mut Command) {
@@ -228,18 +234,4 @@ fn prove(job: Job, n: usize) {
         return;
     }
     ways::sh(&format!("ip netns exec h1 ping -c 1 -W 5 -q {to} >&2"));
-}
-
-/// Waits until no namespace is left but this one: as long as one is charged, no other one fits under the limit.
-fn wait_freed() {
-    std::fs::write("/proc/sys/user/max_net_namespaces", "2").expect("the limit of this user namespace");
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        let made = std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET)).join().expect("no panic");
-        match made {
-            Ok(()) => return,
-            Err(error) => assert!(Instant::now() < deadline, "namespaces stay: {error}"),
-        }
-        std::thread::sleep(Duration::from_micros(500));
-    }
 }

@@ -125,7 +125,7 @@ fn bad_header(script: &Script, error: &HeaderError) -> u8 {
 
 /// Returns a mistake in a script's header as a failure at its line.
 pub(super) fn header_failure(script: &Script, error: &HeaderError) -> Failure {
-    let spot = crate::lab::Spot { source: script.name.clone(), line: error.line, column: 1 };
+    let spot = crate::lab::Spot { source: script.name.as_str().into(), line: error.line, column: 1 };
     Failure {
         kind: "syntax".into(),
         message: format!("read the script's header: {}", error.message),

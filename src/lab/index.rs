@@ -33,7 +33,7 @@ impl StateDir {
 
     /// Notes that a lab is a part of another one, before it is there.
     pub(super) fn note_part(&self, name: &str, whole: &str) -> Result<()> {
-        enter(&self.parts_of(whole), name).map_err(|source| {
+        files::point().and_then(|()| enter(&self.parts_of(whole), name)).map_err(|source| {
             let doing = format!("make lab `{name}`, a part of lab `{whole}`");
             match source.kind() {
                 ErrorKind::NotFound => Error::new(Kind::Gone, doing).because(format!("lab `{whole}` is gone")),
@@ -45,7 +45,7 @@ impl StateDir {
     /// Notes that a lab has a step of the sort `word` about what labs hold in common, before its journal says so.
     pub(super) fn note_shared(&self, name: &str, word: &str) -> Result<()> {
         let dir = self.shared();
-        let made = make_dir(&dir).and_then(|()| enter(&dir.join(word), name));
+        let made = files::point().and_then(|()| make_dir(&dir)).and_then(|()| enter(&dir.join(word), name));
         made.map_err(|source| Error::file(format!("note what lab `{name}` shares with others"), &source))
     }
 
@@ -76,11 +76,16 @@ impl StateDir {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             removed => removed?,
         }
+        self.tidy(dir);
+        Ok(())
+    }
+
+    /// Removes a directory that is empty, and what is empty then.
+    fn tidy(&self, dir: &Path) {
         // One with something in it stays.
         if std::fs::remove_dir(dir).is_ok() {
             let _ = std::fs::remove_dir(self.shared());
         }
-        Ok(())
     }
 
     /// Removes what killed processes left noted of labs that are no more. For whoever has the lock of the state directory.
@@ -93,7 +98,10 @@ impl StateDir {
             let mut dead = entries(&dir).map_err(failed)?;
             dead.retain(|name| names.binary_search(name).is_err());
             dead.iter().try_for_each(|name| self.leave(&dir, name)).map_err(failed)?;
+            // One that was made, and then the process was killed.
+            self.tidy(&dir);
         }
+        self.tidy(&self.shared());
         Ok(())
     }
 
@@ -128,7 +136,6 @@ impl StateDir {
 
 /// Makes an entry in a directory, which is made for its first one.
 fn enter(dir: &Path, entry: &str) -> io::Result<()> {
-    files::point()?;
     make_dir(dir)?;
     OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join(entry)).map(|_| ())
 }
@@ -212,10 +219,12 @@ mod tests {
             state.note_shared(name, "sysctl").expect("noted");
             assert_eq!(state.shared_by(name), ["sysctl"]);
         }
+        std::fs::create_dir(state.shared().join("empty")).expect("a directory");
         state.sweep().expect("swept");
         assert_eq!(state.shared_by("one"), ["sysctl"]);
+        assert_eq!(entries(&state.shared()).expect("a list"), ["sysctl"]);
         assert!(state.shared_by("dead").is_empty());
         lab.remove(&state).expect("removed");
-        assert!(state.shared_by("one").is_empty());
+        assert!(!state.shared().exists());
     }
 }

@@ -13,6 +13,9 @@ use super::error::{Error, Kind, Result};
 use super::place::Place;
 use super::step::{Step, Steps};
 
+/// How much is written at a time, in bytes.
+const WRITE: usize = 64 << 10;
+
 /// A line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
@@ -57,7 +60,7 @@ impl Journal {
         Ok(Journal { file, path: path.to_path_buf() })
     }
 
-    /// Writes down `steps`, in one write.
+    /// Writes down `steps`.
     pub(super) fn write_ahead(&mut self, steps: &[Asked]) -> Result<()> {
         self.write(steps.iter().map(|asked| {
             let (word, at) = (asked.step.word().into(), asked.place.clone());
@@ -75,21 +78,33 @@ impl Journal {
         self.write([Ok(Line::Undone { from })])
     }
 
+    /// Writes lines in few writes; after an error the journal is as it was.
     fn write(&mut self, lines: impl IntoIterator<Item = serde_json::Result<Line>>) -> Result<()> {
         let doing = || format!("write the journal `{}`", self.path.display());
+        let before = self.file.metadata().map_err(|source| Error::file(doing(), &source))?.len();
         let mut text = Vec::new();
-        for line in lines {
+        let mut written = lines.into_iter().try_for_each(|line| {
             line.and_then(|line| serde_json::to_writer(&mut text, &line))
                 .map_err(|source| Error::new(Kind::State, doing()).because(source))?;
             text.push(b'\n');
-        }
-        let before = self.file.metadata().map_err(|source| Error::file(doing(), &source))?.len();
-        // No fsync: a lab's kernel objects die with the machine, so its journal has nothing to outlive.
-        self.file.write_all(&text).map_err(|source| {
+            if text.len() >= WRITE { self.put(&mut text) } else { Ok(()) }
+        });
+        written = written.and_then(|()| self.put(&mut text));
+        if written.is_err() {
             // On a full disk a part of it may have been written, which a later line must not follow.
             let _ = self.file.set_len(before);
-            Error::file(doing(), &source)
-        })
+        }
+        written
+    }
+
+    /// Writes `text` to the end, and empties it.
+    fn put(&self, text: &mut Vec<u8>) -> Result<()> {
+        // No fsync: a lab's kernel objects die with the machine, so its journal has nothing to outlive.
+        (&self.file)
+            .write_all(text)
+            .map_err(|source| Error::file(format!("write the journal `{}`", self.path.display()), &source))?;
+        text.clear();
+        Ok(())
     }
 }
 

@@ -208,7 +208,8 @@ impl DevEntry {
 #[derive(Debug, Clone)]
 pub struct Model {
     netns: BTreeMap<u32, NetnsEntry>,
-    devs: BTreeMap<u32, DevEntry>,
+    // Boxed: the nodes of the map are half empty, where the numbers only grow.
+    devs: BTreeMap<u32, Box<DevEntry>>,
     by_name: BTreeMap<String, u32>,
     graves: BTreeMap<u32, String>,
     tables: BTreeSet<TableRef>,
@@ -318,7 +319,7 @@ impl Model {
 
     /// Returns all devices that the lab knows, in the order of their making.
     pub fn all_devs(&self) -> impl Iterator<Item = &DevEntry> {
-        self.devs.values()
+        self.devs.values().map(Box::as_ref)
     }
 
     /// Enters a device.
@@ -331,7 +332,7 @@ impl Model {
                 netns.next_index = netns.next_index.max(entry.dev.index + 1);
             }
         }
-        self.devs.insert(entry.dev.no, entry);
+        self.devs.insert(entry.dev.no, Box::new(entry));
     }
 
     /// Takes a device out, with the other end of a veth and all devices on top; handles to them are told `why`.
@@ -355,22 +356,22 @@ impl Model {
 
     /// Returns a device by its number.
     pub fn dev(&self, no: u32) -> Option<&DevEntry> {
-        self.devs.get(&no)
+        self.devs.get(&no).map(Box::as_ref)
     }
 
     /// Returns a device by its number, to change it.
     pub fn dev_mut(&mut self, no: u32) -> Option<&mut DevEntry> {
-        self.devs.get_mut(&no)
+        self.devs.get_mut(&no).map(Box::as_mut)
     }
 
     /// Returns a device by its namespace and the user's name.
     pub fn dev_named(&self, netns: u32, name: &str) -> Option<&DevEntry> {
-        self.netns.get(&netns).and_then(|entry| entry.devs.get(name)).and_then(|no| self.devs.get(no))
+        self.netns.get(&netns).and_then(|entry| entry.devs.get(name)).and_then(|no| self.dev(*no))
     }
 
     /// Returns a device by its namespace and index.
     pub fn dev_at(&self, netns: u32, index: u32) -> Option<&DevEntry> {
-        self.devs.values().find(|dev| dev.dev.netns.no == netns && dev.dev.index == index)
+        self.all_devs().find(|dev| dev.dev.netns.no == netns && dev.dev.index == index)
     }
 
     /// Moves a device into another namespace, under another name or index.
@@ -506,7 +507,7 @@ impl Model {
                 continue;
             }
             let netns = NetnsRef { made: false, ..dev.netns.clone() };
-            self.add_dev(DevEntry { dev: DevRef { netns, made: false, ..dev.clone() }, ..entry.clone() });
+            self.add_dev(DevEntry { dev: DevRef { netns, made: false, ..dev.clone() }, ..entry.as_ref().clone() });
         }
         self.next = self.next.max(other.next);
     }
@@ -518,7 +519,7 @@ impl Model {
 
     /// Checks that a device is still there, for a handle that was made for it; `name` is what the handle calls it.
     pub fn living_dev(&self, no: u32, name: &str) -> Result<&DevEntry> {
-        self.devs.get(&no).ok_or_else(|| self.gone(no, format!("use device {name}")))
+        self.dev(no).ok_or_else(|| self.gone(no, format!("use device {name}")))
     }
 
     fn gone(&self, no: u32, doing: String) -> Error {

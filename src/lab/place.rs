@@ -1,6 +1,7 @@
 //! Where in a script something was asked for.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spot {
     /// The source's name: a path, `stdlib/lan.rhai`, or `-e`.
-    pub source: String,
+    pub source: Arc<str>,
     /// The line, counted from 1.
     pub line: usize,
     /// The column, counted from 1.

@@ -158,13 +158,16 @@ fn check_here(wanted: &Wanted, known: &mut KnownFree) -> std::result::Result<(),
     match first_taken(*proto, *at, ports.clone(), known)? {
         None => Ok(()),
         Some((port, held)) => {
-            let owner = held.as_ref().and_then(|held| owner_of(held.inode));
-            Err(PortRefusal::InUse(PortInUse { proto: *proto, port, at: held.map(|held| held.at), owner }))
+            // One may be on its way out: with a process that has just been forked, and runs another program by now.
+            let owned = held.iter().find_map(|held| owner_of(held.inode).map(|owner| (held.at, owner)));
+            let at = owned.as_ref().map(|(at, _)| *at).or_else(|| held.first().map(|held| held.at));
+            Err(PortRefusal::InUse(PortInUse { proto: *proto, port, at, owner: owned.map(|(_, owner)| owner) }))
         }
     }
 }
 
-type Taken = Option<(u16, Option<Held>)>;
+/// A port that is in use, with the sockets that have it, as far as the kernel's tables show them.
+type Taken = Option<(u16, Vec<Held>)>;
 
 /// Finds the first port that is in use, in the namespace of the calling thread.
 fn first_taken(
@@ -189,12 +192,12 @@ fn first_taken(
             _ => Table::read(proto)?,
         };
         let (held, ended): (Vec<Held>, Vec<Held>) = table.in_the_way(at, port).partition(|held| held.inode != 0);
-        if let Some(held) = held.first() {
-            return Ok(Some((port, Some(*held))));
+        if !held.is_empty() {
+            return Ok(Some((port, held)));
         }
         // Bound, but neither listening nor connected, a TCP socket is in no table; or it is closed by now.
         if ended.is_empty() && !is_free(proto, at, port)? {
-            return Ok(Some((port, None)));
+            return Ok(Some((port, held)));
         }
         known = Some(table);
     }

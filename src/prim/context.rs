@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
 
@@ -15,7 +16,7 @@ pub type RhaiResultOf<T> = std::result::Result<T, Box<EvalAltResult>>;
 #[derive(Clone)]
 pub struct LabHandle {
     labs: Rc<RefCell<Vec<Lab>>>,
-    script: Rc<RefCell<Rc<str>>>,
+    script: Rc<RefCell<Arc<str>>>,
 }
 
 impl LabHandle {
@@ -116,19 +117,20 @@ pub fn rhai_error(error: Error, position: Position) -> Box<EvalAltResult> {
 
 /// Returns where in the script a call stands, and who called that.
 pub fn place_of(ctx: &NativeCallContext) -> Place {
-    let script = lab_of(ctx).map_or_else(|_| Rc::from(""), |lab| lab.script.borrow().clone());
-    let mut spots = Vec::new();
+    let script = lab_of(ctx).map_or_else(|_| Arc::from(""), |lab| lab.script.borrow().clone());
+    let frames = ctx.debugger().map_or(&[][..], |debugger| debugger.call_stack());
+    // Each step keeps its place: no more room than it needs.
+    let mut spots: Vec<Spot> = Vec::with_capacity(1 + frames.len());
     let mut push = |source: &str, position: Position| {
         let (Some(line), Some(column)) = (position.line(), position.position()) else { return };
-        let spot = Spot { source: source.to_string(), line, column };
-        if spots.last() != Some(&spot) {
-            spots.push(spot);
+        if spots.last().is_none_or(|last| (&*last.source, last.line, last.column) != (source, line, column)) {
+            let source = if *source == *script { script.clone() } else { source.into() };
+            spots.push(Spot { source, line, column });
         }
     };
     push(ctx.call_source().unwrap_or(&script), ctx.call_position());
     // A frame's position is where it was called; its source is where its own body stands, so the caller's source is
     // the frame's before it.
-    let frames = ctx.debugger().map_or(&[][..], |debugger| debugger.call_stack());
     for depth in (0..frames.len()).rev() {
         let source = match depth {
             0 => &*script,

@@ -156,7 +156,7 @@ impl<'a> Checker<'a> {
 
     fn place(&self, position: Position) -> Place {
         match (position.line(), position.position()) {
-            (Some(line), Some(column)) => Place(vec![Spot { source: self.script.name.clone(), line, column }]),
+            (Some(line), Some(column)) => Place(vec![Spot { source: self.script.name.as_str().into(), line, column }]),
             _ => Place::default(),
         }
     }

@@ -242,7 +242,7 @@ impl Caller<'_> {
 
     /// Returns a place without the call behind the script's last line.
     pub fn in_script(&self, place: &Place) -> Place {
-        let ours = |spot: &&Spot| spot.source != self.script.name || spot.line <= self.lines;
+        let ours = |spot: &&Spot| *spot.source != *self.script.name || spot.line <= self.lines;
         Place(place.0.iter().filter(ours).cloned().collect())
     }
 }
@@ -312,26 +312,11 @@ fn lean() -> Engine {
     let mut engine = Engine::new_raw();
     // To keep one copy of equal strings, rhai looks through all that it has each time that it has too many.
     engine.set_max_strings_interned(0);
-    // Of rhai's own functions those on numbers of other sizes than a script's, and on rows of bytes, are looked for one by one.
-    let mut rare = Module::new();
-    ArithmeticPackage::init(&mut rare);
-    LogicPackage::init(&mut rare);
-    BasicIteratorPackage::init(&mut rare);
-    BasicTimePackage::init(&mut rare);
-    BasicBlobPackage::init(&mut rare);
-    BitFieldPackage::init(&mut rare);
-    DebuggingPackage::init(&mut rare);
-    engine.register_global_module(rare.into());
-    let mut common = Module::new();
-    LanguageCorePackage::init(&mut common);
-    BasicStringPackage::init(&mut common);
-    BasicFnPackage::init(&mut common);
-    BasicMathPackage::init(&mut common);
-    BasicArrayPackage::init(&mut common);
-    BasicMapPackage::init(&mut common);
-    MoreStringPackage::init(&mut common);
-    common.register_lazy_functions();
-    engine.register_global_module(common.into());
+    let mut standard = Module::new();
+    StandardPackage::init(&mut standard);
+    DebuggingPackage::init(&mut standard);
+    standard.register_lazy_functions();
+    engine.register_global_module(standard.into());
     let mut ours = prim::functions();
     prim::enter(&mut ours, exported_manifest!(memory::functions));
     engine.register_global_module(ours.into());

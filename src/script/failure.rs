@@ -74,7 +74,7 @@ impl Failure {
         let before = &script.text[..at];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
-        let place = Place(vec![Spot { source: script.name.clone(), line, column }]);
+        let place = Place(vec![Spot { source: script.name.as_str().into(), line, column }]);
         let hint = Some("a comment that begins with `/*` ends with `*/`".into());
         Some(Failure { hint, ..Failure::plain("syntax", "comment is not terminated".into(), place) })
     }
@@ -119,7 +119,7 @@ impl Failure {
                 0 => AnnotationKind::Primary.span(span),
                 _ => AnnotationKind::Context.span(span).label("called from here"),
             };
-            group = group.element(Snippet::source(text.as_str()).path(spot.source.as_str()).annotation(annotation));
+            group = group.element(Snippet::source(text.as_str()).path(&*spot.source).annotation(annotation));
         }
         if sources.is_empty() && !shown.is_empty() {
             let place = Place(shown.iter().copied().cloned().collect());
@@ -149,7 +149,7 @@ impl Failure {
 fn descend<'e>(error: &'e EvalAltResult, source: &str, spots: &mut Vec<Spot>) -> &'e EvalAltResult {
     let mut note = |position: Position| {
         if let (Some(line), Some(column)) = (position.line(), position.position()) {
-            spots.push(Spot { source: source.to_string(), line, column });
+            spots.push(Spot { source: source.into(), line, column });
         }
     };
     match error {

@@ -228,13 +228,14 @@ impl Round<'_> {
     /// Compares what a marked line failed with to what its mark says.
     fn disagrees(&self, mark: &Mark, failed: Option<&Failure>, texts: &Texts) -> Option<Trouble> {
         let file = &self.request.file;
-        let place = crate::lab::Place(vec![crate::lab::Spot { source: file.clone(), line: mark.line, column: 1 }]);
+        let place =
+            crate::lab::Place(vec![crate::lab::Spot { source: file.as_str().into(), line: mark.line, column: 1 }]);
         let wanted = format!("it should fail with `{}: {}`", mark.kind, mark.text);
         let message = match failed {
             None => "the line doesn't fail".to_string(),
             Some(failure) => {
                 let hint = failure.hint.as_deref().unwrap_or_default();
-                let here = |spot: &crate::lab::Spot| spot.source == *file && spot.line == mark.line;
+                let here = |spot: &crate::lab::Spot| *spot.source == **file && spot.line == mark.line;
                 let but = if failure.kind != mark.kind {
                     format!("the line fails with an error of kind `{}`", failure.kind)
                 } else if !failure.message.contains(&mark.text) && !hint.contains(&mark.text) {
@@ -314,7 +315,7 @@ fn listener(seen: &Rc<RefCell<Seen>>) -> crate::lab::Listener {
 fn failure_of(check: &CheckResult, file: &str, lines: usize) -> Failure {
     let measured = check.measured.as_deref().filter(|text| !text.is_empty()).unwrap_or("it is false");
     let mut place = check.place.clone();
-    place.0.retain(|spot| spot.source != file || spot.line <= lines);
+    place.0.retain(|spot| *spot.source != *file || spot.line <= lines);
     let message = format!("check \"{}\": {measured}", check.sentence);
     Failure { kind: "failed".into(), message, hint: None, place, also: Vec::new() }
 }

@@ -141,7 +141,7 @@ fn read(path: &Path) -> Result<Option<File>> {
 }
 
 fn wrong(script: &Script, line: usize, message: String, hint: &str) -> Failure {
-    let spot = crate::lab::Spot { source: script.name.clone(), line, column: 1 };
+    let spot = crate::lab::Spot { source: script.name.as_str().into(), line, column: 1 };
     let place = crate::lab::Place(vec![spot]);
     Failure { kind: "syntax".into(), message, hint: Some(hint.into()), place, also: Vec::new() }
 }

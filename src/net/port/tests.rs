@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrStorage, sendmsg, socketpair,
 };
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::*;
 use crate::net::testing::{block_on, netns, netns_and_rtnl};
@@ -39,6 +39,17 @@ fn ours(proto: Proto, address: &str) -> String {
     let comm = fs::read_to_string("/proc/self/comm").expect("our name");
     let port = address.rsplit(':').next().expect("a port");
     format!("{proto} port {port} is in use at `{address}` by `{}` (process {})", comm.trim_end(), std::process::id())
+}
+
+/// Sends a socket on its way from one process to another: it is in nobody's hands then, until what is returned goes.
+fn on_its_way(socket: Socket) -> OwnedFd {
+    let (one, other) =
+        socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC).expect("a pair");
+    let fds = [socket.as_raw_fd()];
+    let passed = [ControlMessage::ScmRights(&fds)];
+    let text = [std::io::IoSlice::new(b"x")];
+    sendmsg::<SockaddrStorage>(one.as_raw_fd(), &text, &passed, MsgFlags::empty(), None).expect("sent");
+    other
 }
 
 #[test]
@@ -114,6 +125,17 @@ fn a_socket_that_reuses_addresses_does_not_hide() {
     }
 }
 
+/// Of several sockets at a port one is named that a process has, whichever comes first in the kernel's table.
+#[test]
+fn of_several_sockets_one_with_an_owner_is_named() {
+    let netns = netns();
+    for (passing, stays) in [("127.0.0.1:80", "127.0.0.2:80"), ("127.0.0.2:80", "127.0.0.1:80")] {
+        let _passing = on_its_way(listening(&netns, passing));
+        let _stays = listening(&netns, stays);
+        assert_eq!(checked(&netns, Proto::Tcp, None, 80), ours(Proto::Tcp, stays));
+    }
+}
+
 /// The server closes first, so its port has the connection in TIME_WAIT: bind(2) refuses it then, unless both sockets have
 /// SO_REUSEADDR, and for no reason that concerns a server.
 #[test]
@@ -155,18 +177,10 @@ fn a_connection_that_has_ended_leaves_the_port_free() {
 fn where_the_owner_cannot_be_found_it_says_so() {
     const NOBODY: &str = "by the kernel, or by a process that can't be looked at";
     let netns = netns();
-    // On its way from one process to another, a socket is in nobody's hands.
-    let listener = listening(&netns, "0.0.0.0:80");
-    let (one, other) =
-        socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC).expect("a pair");
-    let fds = [listener.as_raw_fd()];
-    let passed = [ControlMessage::ScmRights(&fds)];
-    let text = [std::io::IoSlice::new(b"x")];
-    sendmsg::<SockaddrStorage>(one.as_raw_fd(), &text, &passed, MsgFlags::empty(), None).expect("sent");
-    drop(listener);
+    let passing = on_its_way(listening(&netns, "0.0.0.0:80"));
     let said = checked(&netns, Proto::Tcp, None, 80);
     assert_eq!(said, format!("TCP port 80 is in use at `0.0.0.0:80` {NOBODY}"));
-    drop(other);
+    drop(passing);
     assert_eq!(checked(&netns, Proto::Tcp, None, 80), "free");
     // One that is bound and does not listen is in no table.
     let _bound = bound(&netns, Proto::Tcp, "127.0.0.1:80");
