@@ -6,6 +6,9 @@
 //! installed are measured unless said. Needs util-linux, iproute2 and procps; Mininet is Debian's `mininet` with `bridge-utils`. Each
 //! measurement has a user, network, mount and pid namespace of its own.
 //!
+//! `… -- [N] memory` tells by how much the memory of `topo` grows for each host of a star, from 10 to N, and how many threads it has,
+//! with 1024 open files as the hard limit.
+//!
 //! `… -- [N] pair` runs two builds of a star side by side, by the floor program and by `topo`: each ratio is to one alone.
 
 #![expect(
@@ -29,6 +32,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::mount::{MsFlags, mount};
+use nix::sys::resource::{Resource, UsageWho, getrusage, setrlimit};
 use ways::Job;
 
 /// By what a job can be done.
@@ -49,6 +53,7 @@ fn main() {
             let times = measure(way, Job::of(job), as_number(n));
             return println!("{} {}", times.build.as_micros(), times.removal.as_micros());
         }
+        ["weigh", n] => return weigh(as_number(n)),
         ["build", job, n] => return floor::build(Job::of(job), as_number(n)).expect("the floor builds"),
         ["remove", job, n] => return floor::remove(Job::of(job), as_number(n)).expect("the floor removes"),
         _ => {}
@@ -59,6 +64,9 @@ fn main() {
     let asked = |word: &&str| words.iter().any(|given| given == word);
     let jobs: Vec<&str> = ["star", "chain"].into_iter().filter(asked).collect();
     let ways: Vec<&str> = WAYS.into_iter().filter(asked).collect();
+    if asked(&"memory") {
+        return compare_memory(&this, n);
+    }
     if asked(&"pair") {
         return compare_pairs(&this, n, rounds);
     }
@@ -122,34 +130,66 @@ fn compare_pairs(this: &Path, n: usize, rounds: usize) {
     }
 }
 
+/// Prints by how much memory grows for each host.
+fn compare_memory(this: &Path, n: usize) {
+    const FEW: usize = 10;
+    let weighed = |n: usize| two_numbers(this, &["weigh", &n.to_string()]);
+    let ((few, few_threads), (many, many_threads)) = (weighed(FEW), weighed(n));
+    let each = many.saturating_sub(few) as f64 / n.saturating_sub(FEW).max(1) as f64;
+    println!(
+        "star of {FEW}: {few} KiB, {few_threads} threads; of {n}: {many} KiB, {many_threads} threads; {each:.1} KiB for each host"
+    );
+}
+
+/// Builds a star by `topo`, and prints how much memory that took at most, in KiB, and how many threads there were.
+fn weigh(n: usize) {
+    own_dirs();
+    setrlimit(Resource::RLIMIT_NOFILE, 1024, 1024).expect("a limit of open files");
+    std::fs::write("/tmp/job.rhai", ways::script(Job::Star, n)).expect("the script is written");
+    let mut child = topo(&["run", "/tmp/job.rhai"]).stderr(Stdio::null()).spawn().expect("topo starts");
+    let tasks = format!("/proc/{}/task", child.id());
+    let mut threads = 0;
+    while child.try_wait().expect("its end").is_none() {
+        threads = threads.max(std::fs::read_dir(&tasks).map_or(0, Iterator::count));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(child.wait().expect("its end").success(), "topo builds");
+    println!("{} {threads}", getrusage(UsageWho::RUSAGE_CHILDREN).expect("its use").max_rss());
+    run(&mut topo(&["down", "job"]));
+}
+
 /// Measures once, in namespaces that are new.
 fn in_namespaces(this: &Path, way: &str, job: &str, n: usize) -> Times {
+    let (build, removal) = two_numbers(this, &["measure", way, job, &n.to_string()]);
+    Times { build: Duration::from_micros(build), removal: Duration::from_micros(removal) }
+}
+
+/// Runs this program in namespaces that are new, and returns the two numbers that it prints.
+fn two_numbers(this: &Path, words: &[&str]) -> (u64, u64) {
     let output = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"])
         .arg(this)
-        .args(["measure", way, job, &n.to_string()])
+        .args(words)
         .output()
         .expect("unshare starts");
     let said = String::from_utf8_lossy(&output.stdout);
-    let mut numbers = said.split_whitespace().filter_map(|word| word.parse().ok()).map(Duration::from_micros);
-    match (numbers.next(), numbers.next()) {
-        (Some(build), Some(removal)) => Times { build, removal },
-        _ => panic!("{way}, {job} of {n}: {said}{}", String::from_utf8_lossy(&output.stderr)),
+    let numbers: Vec<u64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    match numbers.as_slice() {
+        [one, other] => (*one, *other),
+        _ => panic!("{words:?}: {said}{}", String::from_utf8_lossy(&output.stderr)),
     }
 }
 
 /// Builds and removes, here.
 fn measure(way: &str, job: Job, n: usize) -> Times {
-    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a /run of our own");
-    mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a /tmp of our own");
-    std::fs::create_dir("/run/netns").expect("/run/netns");
+    own_dirs();
     let began = Instant::now();
     let mut mininet = None;
     match way {
         "floor" => itself(&["build", job.word(), &n.to_string()]),
         "topo" => {
             std::fs::write("/tmp/job.rhai", ways::script(job, n)).expect("the script is written");
-            topo(&["run", "/tmp/job.rhai"]);
+            run(&mut topo(&["run", "/tmp/job.rhai"]));
         }
         "batch" => ways::sh(&ways::batch(job, n)),
         "mininet" => mininet = Some(Mininet::build(n)),
@@ -164,7 +204,7 @@ fn measure(way: &str, job: Job, n: usize) -> Times {
     match (way, mininet) {
         (_, Some(mininet)) => mininet.remove(),
         ("floor", _) => itself(&["remove", job.word(), &n.to_string()]),
-        ("topo", _) => topo(&["down", "job"]),
+        ("topo", _) => run(&mut topo(&["down", "job"])),
         ("batch", _) => ways::sh(&ways::batch_removal(job, n)),
         _ => ways::sh(&ways::shell_removal(job, n)),
     }
@@ -208,8 +248,16 @@ fn itself(words: &[&str]) {
     run(Command::new(std::env::current_exe().expect("this program")).args(words));
 }
 
-fn topo(words: &[&str]) {
-    run(Command::new(installed::TOPO).args(words).env("TOPO_STATE", "/run/topo"));
+fn topo(words: &[&str]) -> Command {
+    let mut command = Command::new(installed::TOPO);
+    command.args(words).env("TOPO_STATE", "/run/topo");
+    command
+}
+
+fn own_dirs() {
+    mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a /run of our own");
+    mount(Some("tmpfs"), "/tmp", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a /tmp of our own");
+    std::fs::create_dir("/run/netns").expect("/run/netns");
 }
 
 fn run(command: &mut Command) {

@@ -2,7 +2,7 @@
 //! waits for one.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 
 use super::netns::{CREATE, on_own_thread, unshare_here};
@@ -82,15 +82,12 @@ impl Beside {
     /// Has `work` done, soon; `wait` tells how it went, under its number.
     pub fn put(&mut self, number: usize, work: Work) -> Result<()> {
         match self.orders.as_ref().map(|orders| orders.send(Order::Do(number, work))) {
-            Some(Ok(())) => {
+            // Without a thread, the caller does it.
+            Some(Err(SendError(Order::Do(_, work)))) => work(),
+            _ => {
                 self.outstanding += 1;
                 Ok(())
             }
-            Some(Err(refused)) => match refused.0 {
-                Order::Do(_, work) => work(),
-                Order::Make | Order::Taken => Ok(()),
-            },
-            None => Ok(()),
         }
     }
 

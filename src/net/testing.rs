@@ -30,7 +30,7 @@ pub(crate) fn netns_and_rtnl() -> (Netns, Rtnl) {
 pub(crate) async fn pair(rtnl: &Rtnl, main: (&Netns, &str, u32), peer: (&Netns, &str, u32)) {
     let [main, peer] = [main, peer].map(|(netns, name, index)| {
         let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: None };
-        VethEnd { netns, link, controller: None, up: false }
+        VethEnd { netns, link, controller: None }
     });
     link::add_veth(rtnl, &main, &peer).await.expect("a veth pair");
 }

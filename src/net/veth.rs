@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 
 use super::rtnl::NEW;
 use super::{Error, Netns, NewLink, Request, Result};
@@ -17,20 +17,18 @@ pub struct VethEnd<'a> {
     pub link: NewLink<'a>,
     /// The bridge, in the same namespace, that it is born a port of. The main end only.
     pub controller: Option<u32>,
-    /// Whether it is born up. The main end only.
-    pub up: bool,
 }
 
 /// Returns the request that makes a veth pair, each end in its namespace with its name, number, address and MTU; 0.2 ms.
 ///
-/// It may go over a socket in any namespace. Only `main` can be born up or into a bridge: for the peer the kernel refuses
-/// the one (ENOTCONN, after 16 ms of undoing) and ignores the other, so both are EINVAL here; call `change` afterwards.
+/// It may go over a socket in any namespace. Both ends are born down. Only `main` can be born into a bridge: for the peer the
+/// kernel ignores it, so it is EINVAL here; call `change` afterwards.
 /// Like `ip link add NAME netns A type veth peer name NAME netns B`. EEXIST if a name or number is taken, EXFULL for
 /// the 1024th port of a bridge.
 pub fn veth_request(main: &VethEnd<'_>, peer: &VethEnd<'_>) -> Result<Request> {
     let doing = format!("add veth `{}` with peer `{}`", main.link.name, peer.link.name);
-    if peer.up || peer.controller.is_some() {
-        let text = "the peer end of a veth pair can't be born up or into a bridge";
+    if peer.controller.is_some() {
+        let text = "the peer end of a veth pair can't be born into a bridge";
         return Err(Error::new(doing, libc::EINVAL).saying(text));
     }
     let mut message = end_message(main);
@@ -57,10 +55,6 @@ fn end_message(end: &VethEnd<'_>) -> LinkMessage {
         LinkAttribute::NumRxQueues(1),
     ]);
     message.attributes.extend(end.controller.map(LinkAttribute::Controller));
-    if end.up {
-        message.header.flags = LinkFlags::Up;
-        message.header.change_mask = LinkFlags::Up;
-    }
     message
 }
 
@@ -74,7 +68,7 @@ mod tests {
 
     fn end<'a>(netns: &'a Netns, name: &'a str, index: u32) -> VethEnd<'a> {
         let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: Some(1400) };
-        VethEnd { netns, link, controller: None, up: false }
+        VethEnd { netns, link, controller: None }
     }
 
     /// a(eth0 #1001) -- b(eth0 #1002), made from a third namespace.
@@ -83,13 +77,12 @@ mod tests {
         block_on(async {
             let (_third, rtnl) = netns_and_rtnl();
             let (a, b) = (netns(), netns());
-            let main = VethEnd { up: true, ..end(&a, "eth0", 1001) };
-            add_veth(&rtnl, &main, &end(&b, "eth0", 1002)).await.expect("a pair");
+            add_veth(&rtnl, &end(&a, "eth0", 1001), &end(&b, "eth0", 1002)).await.expect("a pair");
             assert_eq!(link::list(&rtnl).await.expect("links").len(), 1, "only lo in the third");
-            for (netns, index, other, up) in [(&a, 1001, 1002, true), (&b, 1002, 1001, false)] {
+            for (netns, index, other) in [(&a, 1001, 1002), (&b, 1002, 1001)] {
                 let rtnl = Rtnl::open(netns).expect("a socket");
                 let link = link::find(&rtnl, "eth0").await.expect("a link").expect("eth0");
-                assert_eq!((link.index, link.mtu, link.up), (index, 1400, up));
+                assert_eq!((link.index, link.mtu, link.up), (index, 1400, false));
                 assert_eq!(link.mac, Some(Mac::local(u64::from(index))));
                 assert_eq!((link.kind.as_deref(), link.link), (Some("veth"), Some(other)));
                 assert!(link.link_netnsid.is_some());
@@ -101,7 +94,7 @@ mod tests {
         });
     }
 
-    /// h(eth0) -- br0: the bridge's end is born a port of it, and up.
+    /// h(eth0) -- br0: the bridge's end is born a port of it.
     #[test]
     fn the_main_end_is_born_into_its_bridge() {
         block_on(async {
@@ -109,13 +102,15 @@ mod tests {
             let host = netns();
             let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(0), mtu: None };
             link::add_bridge(&rtnl, &bridge, &Default::default()).await.expect("a bridge");
-            let main = VethEnd { up: true, controller: Some(1000), ..end(&switch, "p1", 1001) };
+            let main = VethEnd { controller: Some(1000), ..end(&switch, "p1", 1001) };
             add_veth(&rtnl, &main, &end(&host, "eth0", 1002)).await.expect("a pair");
+            let up = Change { up: Some(true), ..Change::default() };
+            link::change(&rtnl, 1001, &up).await.expect("up");
             let port = link::get(&rtnl, 1001).await.expect("a link").expect("p1");
             assert_eq!((port.controller, port.up, port.carrier), (Some(1000), true, false));
             assert_ne!(port.state, "up");
             let inside = Rtnl::open(&host).expect("a socket");
-            link::change(&inside, 1002, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+            link::change(&inside, 1002, &up).await.expect("up");
             let port = link::get(&rtnl, 1001).await.expect("a link").expect("p1");
             assert_eq!((port.carrier, port.state.as_str()), (true, "up"));
         });
@@ -126,8 +121,8 @@ mod tests {
         block_on(async {
             let (a, rtnl) = netns_and_rtnl();
             let b = netns();
-            let born_up = VethEnd { up: true, ..end(&b, "eth0", 1002) };
-            let error = add_veth(&rtnl, &end(&a, "eth0", 1001), &born_up).await.expect_err("a peer can't be up");
+            let port = VethEnd { controller: Some(1000), ..end(&b, "eth0", 1002) };
+            let error = add_veth(&rtnl, &end(&a, "eth0", 1001), &port).await.expect_err("a peer can't be a port");
             assert_eq!(error.errno(), libc::EINVAL);
             add_veth(&rtnl, &end(&a, "eth0", 1001), &end(&b, "eth0", 1002)).await.expect("a pair");
             let error = add_veth(&rtnl, &end(&a, "eth1", 1003), &end(&b, "eth0", 1004)).await.expect_err("taken");

@@ -145,13 +145,11 @@ impl Step for AddVeth {
             netns: &main_netns,
             link: NewLink { name: &main_name, index: main_index, mac: main_mac, mtu: self.mtu },
             controller: main.bridge.as_ref().map(|bridge| bridge.index),
-            up: false,
         };
         let peer_end = VethEnd {
             netns: &peer_netns,
             link: NewLink { name: &peer_name, index: peer_index, mac: peer_mac, mtu: self.mtu },
             controller: None,
-            up: false,
         };
         let (here, there) = (&main.dev.netns, &peer.dev.netns);
         // Kernels before 6.14 refuse a name or number that is taken where they are asked, wherever the link shall be born.
