@@ -270,7 +270,13 @@ impl Lab {
             (Ok(()), Ok(())) => (count, None),
         };
         let Some(mut error) = refused else {
-            self.applied.extend(self.pending.drain(..count));
+            if self.applied.is_empty() {
+                // Mostly all of it at once: it needs no second room.
+                let left = self.pending.split_off(count);
+                self.applied = std::mem::replace(&mut self.pending, left);
+            } else {
+                self.applied.extend(self.pending.drain(..count));
+            }
             return self.note_done();
         };
         if let Some(refused) = self.pending.get(upto) {

@@ -124,9 +124,7 @@ impl Resolver {
 pub struct NetnsEntry {
     /// How steps refer to it.
     pub at: NetnsRef,
-    /// Its devices, by the user's name.
-    pub devs: BTreeMap<String, u32>,
-    /// Whether `devs` holds what the kernel had in a namespace that is not ours.
+    /// Whether its devices are known too that the kernel had in a namespace that is not ours.
     pub loaded: bool,
     next_index: u32,
     /// The indexes that its devices have had.
@@ -155,7 +153,7 @@ pub struct DevEntry {
     /// How many ports it has, if it is a bridge.
     pub ports: usize,
     /// How this lab shapes what leaves it.
-    pub shape: Option<Shape>,
+    pub shape: Option<Box<Shape>>,
     /// What it is set to, if it is a bridge.
     pub switch: Switch,
     /// Whether the lab put it into VLANs of its bridge.
@@ -211,6 +209,8 @@ pub struct Model {
     // Boxed: the nodes of the map are half empty, where the numbers only grow.
     devs: BTreeMap<u32, Box<DevEntry>>,
     by_name: BTreeMap<String, u32>,
+    /// Devices by their namespace and the user's name: in one tree, since most namespaces have one or two.
+    by_place: BTreeMap<(u32, String), u32>,
     graves: BTreeMap<u32, String>,
     tables: BTreeSet<TableRef>,
     processes: BTreeMap<u32, ProcessRef>,
@@ -234,6 +234,7 @@ impl Model {
             netns: BTreeMap::new(),
             devs: BTreeMap::new(),
             by_name: BTreeMap::new(),
+            by_place: BTreeMap::new(),
             graves: BTreeMap::new(),
             tables: BTreeSet::new(),
             processes: BTreeMap::new(),
@@ -281,8 +282,7 @@ impl Model {
         let next_index = if at.made { FIRST_INDEX } else { self.foreign_base };
         self.by_name.insert(at.name.clone(), at.no);
         let no = at.no;
-        let (devs, indexes) = (BTreeMap::new(), HashSet::new());
-        self.netns.insert(no, NetnsEntry { at, devs, loaded: false, next_index, indexes });
+        self.netns.insert(no, NetnsEntry { at, loaded: false, next_index, indexes: HashSet::new() });
     }
 
     /// Takes a namespace out, with its devices and their other ends; handles to them are told `why`.
@@ -292,9 +292,8 @@ impl Model {
         self.graves.insert(no, why.to_string());
         self.tables.retain(|table| table.netns != no);
         self.resolvers.remove(&no);
-        for dev in entry.devs.into_values() {
-            self.remove_dev(dev, why);
-        }
+        let devs: Vec<u32> = self.devs_in(no).map(|(_, dev)| dev).collect();
+        devs.into_iter().for_each(|dev| self.remove_dev(dev, why));
     }
 
     /// Returns a namespace by its number.
@@ -326,7 +325,7 @@ impl Model {
     pub fn add_dev(&mut self, entry: DevEntry) {
         self.next = self.next.max(entry.dev.no + 1);
         if let Some(netns) = self.netns.get_mut(&entry.dev.netns.no) {
-            netns.devs.insert(entry.dev.name.clone(), entry.dev.no);
+            self.by_place.insert((entry.dev.netns.no, entry.dev.name.clone()), entry.dev.no);
             netns.indexes.insert(entry.dev.index);
             if entry.dev.made {
                 netns.next_index = netns.next_index.max(entry.dev.index + 1);
@@ -338,9 +337,7 @@ impl Model {
     /// Takes a device out, with the other end of a veth and all devices on top; handles to them are told `why`.
     pub fn remove_dev(&mut self, no: u32, why: &str) {
         let Some(entry) = self.devs.remove(&no) else { return };
-        if let Some(netns) = self.netns.get_mut(&entry.dev.netns.no) {
-            netns.devs.remove(&entry.dev.name);
-        }
+        self.by_place.remove(&(entry.dev.netns.no, entry.dev.name));
         self.graves.insert(no, why.to_string());
         if let Some(bridge) = entry.controller.and_then(|no| self.devs.get_mut(&no)) {
             bridge.ports = bridge.ports.saturating_sub(1);
@@ -366,7 +363,13 @@ impl Model {
 
     /// Returns a device by its namespace and the user's name.
     pub fn dev_named(&self, netns: u32, name: &str) -> Option<&DevEntry> {
-        self.netns.get(&netns).and_then(|entry| entry.devs.get(name)).and_then(|no| self.dev(*no))
+        self.by_place.get(&(netns, name.to_string())).and_then(|no| self.dev(*no))
+    }
+
+    /// Returns the devices of a namespace, by the user's names and their numbers, in the order of the names.
+    pub fn devs_in(&self, netns: u32) -> impl Iterator<Item = (&str, u32)> {
+        let all = self.by_place.range((netns, String::new())..);
+        all.take_while(move |((at, _), _)| *at == netns).map(|((_, name), no)| (name.as_str(), *no))
     }
 
     /// Returns a device by its namespace and index.
@@ -378,11 +381,9 @@ impl Model {
     pub fn relocate_dev(&mut self, no: u32, to: DevRef) {
         let Some(entry) = self.devs.get_mut(&no) else { return };
         let from = std::mem::replace(&mut entry.dev, to.clone());
-        if let Some(netns) = self.netns.get_mut(&from.netns.no) {
-            netns.devs.remove(&from.name);
-        }
+        self.by_place.remove(&(from.netns.no, from.name));
         if let Some(netns) = self.netns.get_mut(&to.netns.no) {
-            netns.devs.insert(to.name, no);
+            self.by_place.insert((to.netns.no, to.name), no);
             netns.indexes.insert(to.index);
         }
     }

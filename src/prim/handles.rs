@@ -77,11 +77,10 @@ impl Dev {
             return Ok(entry);
         }
         let netns = self.netns.living(lab)?;
-        let names: Vec<String> =
-            lab.model().netns(netns.no).map(|entry| entry.devs.keys().cloned().collect()).unwrap_or_default();
+        let names: Vec<&str> = lab.model().devs_in(netns.no).map(|(name, _)| name).collect();
         let error =
             Error::new(Kind::Missing, format!("find device {}", self.shown())).because("there is no such device");
-        Err(match name::nearest(&self.name, names.iter().map(String::as_str)) {
+        Err(match name::nearest(&self.name, names.iter().copied()) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None if names.is_empty() => error.hint(format!("netns `{}` has no devices yet", netns.name)),
             None => error.hint(format!("it has: {}", names.join(", "))),

@@ -252,13 +252,13 @@ fn loses_at_far_end(kernel: &mut Kernel, far_end: Option<&DevRef>) -> net::Resul
 
 fn note(model: &mut Model, dev: &DevRef, shape: Option<Shape>) {
     if let Some(entry) = model.dev_mut(dev.no) {
-        entry.shape = shape;
+        entry.shape = shape.map(Box::new);
     }
 }
 
 fn ask(lab: &mut Lab, entry: &DevEntry, shape: Option<Shape>, place: Place) -> Result<()> {
     let far_end = far_end(lab.model(), entry);
-    lab.ask(ShapeDev { dev: entry.dev.clone(), shape, before: entry.shape, far_end }, place)
+    lab.ask(ShapeDev { dev: entry.dev.clone(), shape, before: entry.shape.as_deref().copied(), far_end }, place)
 }
 
 /// Returns the other end of a cable that the lab has made.
@@ -391,7 +391,7 @@ pub mod functions {
                 _ => return Ok(Dynamic::UNIT),
             };
             // What was left to us is not shown.
-            let asked = entry.shape.unwrap_or(now);
+            let asked = entry.shape.as_deref().copied().unwrap_or(now);
             let loss = lost.unwrap_or(now.loss);
             let now = Shape { burst_bytes: asked.burst_bytes, limit_packets: asked.limit_packets, loss, ..now };
             Ok(shown(&now).into())

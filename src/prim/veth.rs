@@ -49,7 +49,7 @@ pub(super) const BRIDGE_PORTS_MAX: usize = 1023;
 struct End {
     dev: DevRef,
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    bridge: Option<DevRef>,
+    bridge: Option<Box<DevRef>>,
 }
 
 /// Adds a veth pair.
@@ -196,7 +196,7 @@ impl Step for AddVeth {
 
     // Its ends are seen to along with the rest.
     fn wakes(&self) -> Vec<&DevRef> {
-        self.ends.iter().filter_map(|end| end.bridge.as_ref()).collect()
+        self.ends.iter().filter_map(|end| end.bridge.as_deref()).collect()
     }
 
     // Somebody else's bridge has its address seen to when the port goes, which can't be left to the kernel.
@@ -350,14 +350,15 @@ fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::l
         Named::New(netns, name) => End { dev: new_dev(lab, netns.clone(), name.clone(), mac), bridge: None },
         Named::Port(bridge) => {
             let name = port_name(lab, bridge, other);
-            End { dev: new_dev(lab, bridge.netns.clone(), name, mac), bridge: Some(bridge.clone()) }
+            End { dev: new_dev(lab, bridge.netns.clone(), name, mac), bridge: Some(Box::new(bridge.clone())) }
         }
     };
     let mac = |mac: Option<DevMac>| mac.map(|mac| mac.0);
     let ends = [make(&a, &b, mac(options.mac)), make(&b, &a, mac(options.peer_mac))];
     let devs = [ends[0].dev.clone(), ends[1].dev.clone()];
     let mtu = options.mtu.map(|mtu| mtu.0);
-    let ports = port::of_new(lab, ends.iter().filter_map(|end| Some((&end.dev, end.bridge.as_ref()?))), &options.port)?;
+    let ports =
+        port::of_new(lab, ends.iter().filter_map(|end| Some((&end.dev, end.bridge.as_deref()?))), &options.port)?;
     lab.ask(AddVeth { ends, mtu, up: options.up.unwrap_or(true) }, place.clone())?;
     ports.into_iter().try_for_each(|step| lab.ask(step, place.clone()))?;
     Ok(devs)

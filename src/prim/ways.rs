@@ -78,7 +78,7 @@ impl Ways {
 
     fn dev_of_lab(&self, lab: &mut Lab, to: IpAddr) -> Option<String> {
         let model = lab.model();
-        let mut devs = model.netns(self.netns.no)?.devs.values().filter_map(|no| model.dev(*no));
+        let mut devs = model.devs_in(self.netns.no).filter_map(|(_, no)| model.dev(no));
         let near = devs.find(|entry| entry.addresses.iter().any(|net| net.contains(to) && net.ip() != to))?;
         Some(name::kernel_name(&near.dev.name))
     }
