@@ -1,6 +1,7 @@
 //! What a lab holds, as far as it was asked for: the namespaces and devices that a step can be checked against before
 //! the kernel is asked. It is a fold over the lab's steps: `Step::plan` enters one, `Step::unplan` takes it out again.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -137,7 +138,7 @@ pub struct DevEntry {
     /// How steps refer to it.
     pub dev: DevRef,
     /// Its kind, in the kernel's word: `veth`, `bridge`, or empty for a physical one or `lo`.
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// The other end of a veth.
     pub peer: Option<u32>,
     /// The device that it is on top of.
@@ -173,7 +174,7 @@ pub struct Switch {
 
 impl DevEntry {
     /// Makes the entry of a device of which nothing more is known than its kind.
-    pub fn new(dev: DevRef, kind: &str) -> DevEntry {
+    pub fn new(dev: DevRef, kind: impl Into<Cow<'static, str>>) -> DevEntry {
         DevEntry {
             dev,
             kind: kind.into(),
@@ -194,7 +195,7 @@ impl DevEntry {
     /// Returns when its carrier is seen to, among those of one settling: a bridge's follows from those of its ports, and that of a
     /// device on top from the one below.
     pub(super) fn carrier_rank(&self) -> u8 {
-        match self.kind.as_str() {
+        match &*self.kind {
             _ if self.parent.is_some() => 2,
             "bridge" | "bond" => 1,
             _ => 0,

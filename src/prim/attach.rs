@@ -309,7 +309,7 @@ pub(super) fn controller_of(lab: &mut Lab, dev: &Dev, doing: &str) -> Result<Dev
 /// Checks that a device can become a port of something in the namespace of its own.
 pub(super) fn check_free_port(lab: &mut Lab, port: &DevEntry, doing: &str) -> Result<()> {
     let Some(controller) = port.controller else { return Ok(()) };
-    let what = lab.model().dev(controller).map_or("bridge".to_string(), |dev| dev.kind.clone());
+    let what = lab.model().dev(controller).map_or("bridge".to_string(), |dev| dev.kind.to_string());
     Err(Error::new(Kind::Exists, doing)
         .because(format!("{} is a port of a {what} already", port.dev.shown()))
         .hint("`detach` it first"))
@@ -322,7 +322,7 @@ pub(super) fn check_bondable(lab: &mut Lab, port: &DevEntry, netns: &NetnsRef, d
         return Err(Error::invalid(doing).because(format!("{shown} is in another namespace than the bond")));
     }
     check_free_port(lab, port, doing)?;
-    if matches!(port.kind.as_str(), "bond" | "vrf") || port.dev.name == "lo" {
+    if matches!(&*port.kind, "bond" | "vrf") || port.dev.name == "lo" {
         return Err(Error::invalid(doing).because(format!("{shown} can't be a part of a bond")));
     }
     check_not_needed(lab, &port.dev, doing)

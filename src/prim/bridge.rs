@@ -198,7 +198,7 @@ fn attach_port(lab: &mut Lab, bridge: &Dev, dev: &Dev, options: Map, place: Plac
     let port = dev.existing(lab)?;
     if br.dev.netns.no != port.dev.netns.no {
         let error = Error::invalid(doing).because("they are in two namespaces");
-        return Err(match br.kind.as_str() {
+        return Err(match &*br.kind {
             "bridge" => {
                 error.hint("`veth(h[\"eth0\"], bridge)` lays a cable from one namespace to a bridge in another")
             }
@@ -214,7 +214,7 @@ fn attach_port(lab: &mut Lab, bridge: &Dev, dev: &Dev, options: Map, place: Plac
         if settings != PortSettings::default() || given.carry.is_some() {
             return Err(Error::invalid(doing).because("only ports of a bridge have options"));
         }
-        match br.kind.as_str() {
+        match &*br.kind {
             "bond" => attach::check_bondable(lab, &port, &br.dev.netns, &doing)?,
             _ => attach::check_not_needed(lab, &port.dev, &doing)?,
         }
@@ -222,7 +222,7 @@ fn attach_port(lab: &mut Lab, bridge: &Dev, dev: &Dev, options: Map, place: Plac
     }
     // A VLAN's frames are taken out before the bridge gets the others.
     let takes_all =
-        |other: &&DevEntry| other.parent == Some(port.dev.no) && matches!(other.kind.as_str(), "macvlan" | "ipvlan");
+        |other: &&DevEntry| other.parent == Some(port.dev.no) && matches!(&*other.kind, "macvlan" | "ipvlan");
     if let Some(other) = lab.model().all_devs().find(takes_all) {
         return Err(Error::invalid(doing)
             .because(format!("{} is on top of it, which a port has no room for", other.dev.shown()))

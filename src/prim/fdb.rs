@@ -173,7 +173,7 @@ pub mod functions {
                 (Some(_), Some(_)) => return wrong("`dst` and `via` are the same: give one of them".into()),
                 (dst, via) => dst.or(via),
             };
-            match (entry.kind.as_str(), dst) {
+            match (&*entry.kind, dst) {
                 ("vxlan", Some(dst)) if dst.is_unspecified() => return wrong(format!("{dst} is no host's address")),
                 ("vxlan", Some(_)) if options.vlan.is_some() => return wrong("a VXLAN's table has no VLANs".into()),
                 ("vxlan", Some(_)) => {}

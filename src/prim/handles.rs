@@ -180,5 +180,5 @@ fn foreign(lab: &mut Lab, netns: &NetnsRef, link: &net::Link) -> DevEntry {
     let bridge = link.bridge.as_ref().map(|bridge| &bridge.options);
     let is_on = |option: fn(&net::BridgeOptions) -> Option<bool>| bridge.and_then(option) == Some(true);
     let switch = Switch { stp: is_on(|bridge| bridge.stp), vlan_filtering: is_on(|bridge| bridge.vlan_filtering) };
-    DevEntry { switch, ..DevEntry::new(dev, link.kind.as_deref().unwrap_or_default()) }
+    DevEntry { switch, ..DevEntry::new(dev, link.kind.clone().unwrap_or_default()) }
 }

@@ -242,7 +242,7 @@ fn check_twins(model: &Model, step: &AddLink) -> Result<()> {
         "ipvlan" => &["macvlan"],
         _ => return Ok(()),
     };
-    let Some(other) = on_it.find(|dev| others.contains(&dev.kind.as_str())) else { return Ok(()) };
+    let Some(other) = on_it.find(|dev| others.contains(&&*dev.kind)) else { return Ok(()) };
     Err(Error::invalid(step.doing()).because(format!(
         "{} is on it, and a device has {kind}s or {}s on top, not both",
         other.dev.shown(),
