@@ -14,7 +14,7 @@ use super::options::options;
 use super::ruleset::{self, AddRules, LabTable};
 use super::units::{self, DevOrName, Subnet};
 use crate::lab::{Error, Lab, Place, Result};
-use crate::net::nft::{Action, Match, Peer, Rule, Through};
+use crate::net::nft::{Action, ChainKind, CtState, Hook, Match, Peer, Rule, Through};
 
 pub(super) const GROUP: Group = Group {
     name: "masquerade",
@@ -48,6 +48,9 @@ options! {
     }
 }
 
+/// The priority of the chain that drops what can't be translated: just before the chains of filters.
+const BEFORE_FILTERS: i32 = -1;
+
 struct Translation {
     from: IpNetwork,
     action: Action,
@@ -74,7 +77,12 @@ fn translate(lab: &mut Lab, netns: &NetnsHandle, what: String, wanted: Translati
     table.ask(lab, place)?;
     let mut step = AddRules::new(lab, table.clone(), what);
     step.chains.push(table.postrouting());
-    step.rules.push(("postrouting".into(), Rule { counter: true, ..Rule::new(matches, wanted.action) }));
+    step.rules.push(("postrouting".into(), Rule { counter: true, ..Rule::new(matches.clone(), wanted.action) }));
+    // The kernel translates packets of connections alone: one that belongs to none would leave with its inner source
+    // (net/netfilter/nf_nat_core.c, nf_nat_inet_fn). A chain for it alone: no rule that accepts comes before it.
+    step.chains.push(table.base_chain("untranslated", ChainKind::Filter, Hook::Forward, BEFORE_FILTERS));
+    let invalid = [matches, vec![Match::CtState(vec![CtState::Invalid])]].concat();
+    step.rules.push(("untranslated".into(), Rule { counter: true, ..Rule::new(invalid, Action::Drop) }));
     lab.ask(step, place.clone())?;
     let peer = || Peer::Net(wanted.from);
     ask_let_through(lab, &at, vec![Through::From(peer()), Through::Replies(peer())], place)
@@ -89,9 +97,10 @@ fn network(doing: &str, value: Dynamic) -> Result<IpNetwork> {
 #[export_module(manifest)]
 pub mod functions {
     /// Makes what comes from a network and leaves a namespace bear the address of the device by which it leaves. Where another's
-    /// firewall on the host drops what it forwards, this is let through there, until the lab goes.
+    /// firewall on the host drops what it forwards, this is let through there, until the lab goes. The kernel can't translate a
+    /// packet that belongs to no connection, so that one is dropped.
     ///
-    /// Like `nft add rule … ip saddr SUBNET oifname != DEV masquerade`.
+    /// Like `nft add rule … ip saddr SUBNET oifname != DEV masquerade`, and `… ct state invalid drop` in a chain at `forward`.
     ///
     /// Fails with `invalid` for what is no network, and with `unsupported` where the kernel has no nf_tables.
     ///

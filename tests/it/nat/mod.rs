@@ -17,6 +17,7 @@
 //! | `firewalls.rs` | other firewalls on the host: D9 |
 //! | `flows.rs` | flows that never pause: D10 |
 //! | `repair.rs` | rules that others remove: D13 |
+//! | `stray.rs` | packets of no connection: D14 |
 //! | `router.rs` | the same primitives in a router of a plain lab |
 
 mod firewalls;
@@ -28,6 +29,7 @@ mod repair;
 mod router;
 mod rules;
 mod servers;
+mod stray;
 
 use std::cell::RefCell;
 

@@ -22,7 +22,7 @@ pub(super) const LOST: &str = "lost";
 pub(super) const REFUSED: &str = "refused";
 
 /// The system's Python, which starts faster than one of a version manager.
-const PYTHON: &str = "PATH=/usr/bin:/usr/sbin:$PATH exec python3 -I -S";
+pub(super) const PYTHON: &str = "PATH=/usr/bin:/usr/sbin:$PATH exec python3 -I -S";
 
 /// Returns what a command begins with that runs in `netns`, or on the host.
 fn enter(netns: &str) -> String {
@@ -53,7 +53,7 @@ impl Site {
     }
 
     /// Writes a program once: one that was just started may not have read it yet.
-    fn program(&self, name: &str, text: &str) -> PathBuf {
+    pub(super) fn program(&self, name: &str, text: &str) -> PathBuf {
         let path = self.w.dir().join(name);
         if path.exists() { path } else { self.w.write(name, text) }
     }
