@@ -233,7 +233,7 @@ fn fill(view: &mut NetnsView, dump: &net::Dump, kernel: &Kernel, model: &Model, 
             addresses: dump
                 .addresses
                 .iter()
-                .filter(|address| address.index == link.index && address.scope != "link")
+                .filter(|address| address.index == link.index && !address.is_automatic(link.mac))
                 .map(|address| address.net.to_string())
                 .collect(),
             controller: link.controller.and_then(user_name),

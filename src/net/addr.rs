@@ -10,7 +10,10 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::Serialize;
 
 use super::rtnl::NEW;
-use super::{Error, Request, Result, Rtnl};
+use super::{Error, Mac, Request, Result, Rtnl};
+
+/// Who gives a link its link-local address: the kernel (IFAPROT_KERNEL_LL of linux/if_addr.h).
+pub const BY_KERNEL: u8 = 3;
 
 /// An address of a link as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,6 +34,16 @@ pub struct Address {
     pub tentative: bool,
     /// The label of an IPv4 address, the link's name by default.
     pub label: Option<String>,
+}
+
+impl Address {
+    /// Tells whether this is the link-local address that every link gets by itself; `mac` is the link's.
+    pub fn is_automatic(&self, mac: Option<Mac>) -> bool {
+        let IpAddr::V6(ip) = self.net.ip() else { return false };
+        // A kernel before Linux 5.18 doesn't say that it gave the address.
+        let by_mac = || mac.is_some_and(|mac| mac.link_local() == ip);
+        ip.is_unicast_link_local() && (self.protocol == BY_KERNEL || by_mac())
+    }
 }
 
 /// What may be said about a new address.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -46,16 +46,41 @@ pub struct FdbEntry {
 
 /// Adds an entry that stays: to the link's own table where it has a `dst`, else to that of its bridge.
 ///
-/// Like `bridge fdb append MAC dev LINK dst IP`, and `bridge fdb add MAC dev LINK master static`. EEXIST if the address is in the
-/// table, unless it stands for several (a group's, or all zeros), which may be behind many hosts; EINVAL if the link has
-/// no table.
+/// Like `bridge fdb append MAC dev LINK dst IP`, and `bridge fdb add MAC dev LINK master static`. EEXIST if somebody has added the
+/// address, unless it stands for several (a group's, or all zeros), which may be behind many hosts; what was learnt gives way.
+/// EINVAL if the link has no table.
 pub async fn add(rtnl: &Rtnl, index: u32, fdb: &Fdb) -> Result<()> {
     let mut message = message(index, fdb);
     message.header.state = if fdb.dst.is_some() { NeighbourState::Permanent } else { NeighbourState::Noarp };
     let several = fdb.mac.0[0] & 1 == 1 || fdb.mac == Mac([0; 6]);
     let flags = NLM_F_CREATE | if several && fdb.dst.is_some() { NLM_F_APPEND } else { NLM_F_EXCL };
     let doing = format!("add {} to the forwarding table of link {index}", fdb.mac);
-    rtnl.change(&doing, RouteNetlinkMessage::NewNeighbour(message), flags).await
+    let new = RouteNetlinkMessage::NewNeighbour(message);
+    match rtnl.change(&doing, new.clone(), flags).await {
+        Err(error) if error.is_exists() && is_learnt(rtnl, index, fdb).await? => {
+            rtnl.change(&doing, new, NLM_F_CREATE | NLM_F_REPLACE).await
+        }
+        done => done,
+    }
+}
+
+/// Tells whether the table has the address by learning alone: behind the same link, or another port of the same bridge.
+async fn is_learnt(rtnl: &Rtnl, index: u32, fdb: &Fdb) -> Result<bool> {
+    let links = super::link::list(rtnl).await?;
+    let bridge_of = |index| links.iter().find(|link| link.index == index).and_then(|link| link.controller);
+    let bridge = if fdb.dst.is_none() { bridge_of(index) } else { None };
+    let answers = rtnl.query("list forwarding tables", dump()).await?;
+    let external = |message: &NeighbourMessage| message.header.flags.contains(NeighbourFlags::ExtLearned);
+    let in_the_way = answers.into_iter().filter_map(|answer| {
+        let by_others = matches!(&answer, RouteNetlinkMessage::NewNeighbour(message) if external(message));
+        let known = read(answer)?;
+        let same_table = match bridge {
+            Some(bridge) => known.of_bridge && bridge_of(known.index) == Some(bridge),
+            None => !known.of_bridge && known.index == index,
+        };
+        (same_table && known.fdb.mac == fdb.mac && known.fdb.vlan == fdb.vlan).then_some((known, by_others))
+    });
+    Ok(in_the_way.into_iter().all(|(known, by_others)| known.state == "learned" && !by_others))
 }
 
 /// Deletes an entry.
@@ -86,10 +111,15 @@ fn message(index: u32, fdb: &Fdb) -> NeighbourMessage {
 ///
 /// Like `bridge fdb show`.
 pub async fn list(rtnl: &Rtnl) -> Result<Vec<FdbEntry>> {
+    let answers = rtnl.query("list forwarding tables", dump()).await?;
+    Ok(answers.into_iter().filter_map(read).collect())
+}
+
+/// Returns the request for all entries.
+fn dump() -> RouteNetlinkMessage {
     let mut message = NeighbourMessage::default();
     message.header.family = AddressFamily::Bridge;
-    let answers = rtnl.query("list forwarding tables", RouteNetlinkMessage::GetNeighbour(message)).await?;
-    Ok(answers.into_iter().filter_map(read).collect())
+    RouteNetlinkMessage::GetNeighbour(message)
 }
 
 fn read(message: RouteNetlinkMessage) -> Option<FdbEntry> {

@@ -126,6 +126,7 @@ pub use supervise::{Ended, ProcessRecord, Supervised};
 pub use tap::{NewTap, Tap, add_tap};
 pub use tc::Shape;
 pub use tcp::{Tcp, TcpReport, tcp};
+pub use text::{TABLES, proto_word, protocol_name, range_text, table_name};
 pub use throughput::{Throughput, ThroughputReport, throughput};
 pub use trace::{Hop, Trace, TraceReport, trace};
 pub use tunnel::{Tunnel, TunnelMode};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -33,10 +33,10 @@ pub struct Neigh {
     pub proxy: bool,
 }
 
-/// Adds a permanent neighbour.
+/// Adds a permanent neighbour. One of that address which the kernel found out by itself, or asks for, gives way.
 ///
-/// Like `ip neighbour add IP lladdr MAC dev LINK`. EEXIST if the kernel knows one of that address, also if it found it
-/// out by itself; ENODEV if there is no such link.
+/// Like `ip neighbour add IP lladdr MAC dev LINK`. EEXIST if somebody has added one of that address; ENODEV if there is no such
+/// link.
 pub async fn add(rtnl: &Rtnl, index: u32, ip: IpAddr, mac: Mac, protocol: u8) -> Result<()> {
     let mut message = message(index, ip);
     message.header.state = NeighbourState::Permanent;
@@ -45,7 +45,34 @@ pub async fn add(rtnl: &Rtnl, index: u32, ip: IpAddr, mac: Mac, protocol: u8) ->
         message.attributes.push(NeighbourAttribute::Protocol(RouteProtocol::from(protocol)));
     }
     let doing = format!("add neighbour {ip} to link {index}");
-    rtnl.change(&doing, RouteNetlinkMessage::NewNeighbour(message), NEW).await
+    let new = RouteNetlinkMessage::NewNeighbour(message);
+    match rtnl.change(&doing, new.clone(), NEW).await {
+        Err(error) if error.is_exists() && is_learnt(rtnl, index, ip).await? => {
+            rtnl.change(&doing, new, NLM_F_CREATE | NLM_F_REPLACE).await
+        }
+        done => done,
+    }
+}
+
+/// Tells whether the kernel has the neighbour by its own finding out, or has no such neighbour any more. What somebody added names
+/// who did, or stays.
+async fn is_learnt(rtnl: &Rtnl, index: u32, ip: IpAddr) -> Result<bool> {
+    let mut ask = NeighbourMessage::default();
+    ask.header.family = family(ip);
+    let answers = rtnl.query("list neighbours", RouteNetlinkMessage::GetNeighbour(ask)).await?;
+    let here = |message: &&NeighbourMessage| {
+        let is_its = |one: &NeighbourAttribute| *one == NeighbourAttribute::Destination(ip.into());
+        message.header.ifindex == index && message.attributes.iter().any(is_its)
+    };
+    let found = answers.iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewNeighbour(message) => Some(message),
+        _ => None,
+    });
+    Ok(found.filter(here).all(|message| {
+        let stays = matches!(message.header.state, NeighbourState::Permanent | NeighbourState::Noarp);
+        let by = |one: &NeighbourAttribute| matches!(one, NeighbourAttribute::Protocol(by) if u8::from(*by) != 0);
+        !stays && !message.header.flags.contains(NeighbourFlags::ExtLearned) && !message.attributes.iter().any(by)
+    }))
 }
 
 /// Deletes a neighbour.
@@ -147,6 +174,37 @@ mod tests {
             assert!(
                 add(&rtnl, 4711, [10, 0, 0, 2].into(), Mac::local(2), 0).await.expect_err("no such link").is_gone()
             );
+        });
+    }
+
+    /// An entry of a cache that is taken for one that somebody made: what the kernel found out, or failed to, gives way; what was
+    /// added stays.
+    #[test]
+    fn what_was_learnt_gives_way() {
+        block_on(async {
+            let (a, rtnl) = netns_and_rtnl();
+            let b = netns();
+            pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
+            link::change(&rtnl, 1001, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+            let mac = Mac::local(2);
+            for (no, what) in ["nud stale", "nud reachable", "nud failed", "nud incomplete"].into_iter().enumerate() {
+                for ip in [format!("10.0.0.{}", no + 2), format!("fd00::{}", no + 2)] {
+                    let lladdr =
+                        if what.contains("nud s") || what.contains("nud r") { "lladdr 02:00:00:00:00:99" } else { "" };
+                    judge(&a, &format!("ip neighbour add {ip} {lladdr} dev eth0 {what}")).await;
+                    add(&rtnl, 1001, ip.parse().expect("an address"), mac, 77).await.expect(what);
+                    let seen = judge(&a, &format!("ip -j neighbour show {ip}")).await;
+                    assert_eq!(
+                        (&seen[0]["lladdr"], &seen[0]["state"][0]),
+                        (&mac.to_string().into(), &"PERMANENT".into())
+                    );
+                }
+            }
+            for what in ["nud permanent", "nud noarp", "nud stale protocol zebra", "nud stale extern_learn"] {
+                judge(&a, &format!("ip neighbour replace 10.0.1.1 lladdr 02:00:00:00:00:99 dev eth0 {what}")).await;
+                assert!(add(&rtnl, 1001, [10, 0, 1, 1].into(), mac, 77).await.expect_err(what).is_exists(), "{what}");
+                judge(&a, "ip neighbour delete 10.0.1.1 dev eth0").await;
+            }
         });
     }
 

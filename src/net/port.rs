@@ -1,6 +1,6 @@
 //! Ports: whether one is free in a namespace, and who has it if it is not.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -121,6 +121,12 @@ pub fn check_free(netns: &Netns, wanted: &[Wanted]) -> std::result::Result<(), P
         let mut known = KnownFree::of(wanted);
         wanted.iter().try_for_each(|wanted| check_here(wanted, &mut known))
     })?
+}
+
+/// Checks that a namespace has these addresses, as far as bind(2) can tell. Nothing stays bound. Blocks the calling thread.
+pub fn check_addresses(netns: &Netns, ips: &BTreeSet<IpAddr>) -> std::result::Result<(), PortRefusal> {
+    // Port 0 is whichever is free.
+    netns.inside(|| ips.iter().try_for_each(|ip| is_free(Proto::Udp, Some(*ip), 0).map(|_| ())))?
 }
 
 /// From how many ports of a protocol on the kernel is asked for all that are bound: for few a bind(2) each is quicker.

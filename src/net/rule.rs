@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use netlink_packet_route::route::RouteProtocol;
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange, RuleUidRange};
+use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::NEW;
@@ -67,6 +67,18 @@ pub struct Rule {
     pub oif: Option<String>,
     /// The mark that packets bear.
     pub fwmark: Option<u32>,
+    /// The number of the transport protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proto: Option<u8>,
+    /// The source ports, both ends included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sport: Option<(u16, u16)>,
+    /// The destination ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dport: Option<(u16, u16)>,
+    /// The users whose sockets send the packets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<(u32, u32)>,
     /// The table to ask, for `ToTable`.
     pub table: u32,
     /// Its place, the lowest first; without one `add` lets the kernel put it before all others but the first.
@@ -100,6 +112,11 @@ impl Rule {
         attributes.extend(self.iif.clone().map(RuleAttribute::Iifname));
         attributes.extend(self.oif.clone().map(RuleAttribute::Oifname));
         attributes.extend(self.fwmark.map(RuleAttribute::FwMark));
+        let ports = |(start, end)| RulePortRange { start, end };
+        attributes.extend(self.proto.map(|proto| RuleAttribute::IpProtocol(IpProtocol::from(i32::from(proto)))));
+        attributes.extend(self.sport.map(|range| RuleAttribute::SourcePortRange(ports(range))));
+        attributes.extend(self.dport.map(|range| RuleAttribute::DestinationPortRange(ports(range))));
+        attributes.extend(self.uid.map(|(start, end)| RuleAttribute::UidRange(RuleUidRange { start, end })));
         attributes.extend(self.priority.map(RuleAttribute::Priority));
         if self.protocol != 0 {
             attributes.push(RuleAttribute::Protocol(RouteProtocol::from(self.protocol)));
@@ -114,6 +131,7 @@ impl Rule {
             && everything(&self.from) == everything(&known.from)
             && everything(&self.to) == everything(&known.to)
             && (&self.iif, &self.oif, self.fwmark) == (&known.iif, &known.oif, known.fwmark)
+            && (self.proto, self.sport, self.dport, self.uid) == (known.proto, known.sport, known.dport, known.uid)
             && (self.table, self.kind, self.protocol) == (known.table, known.kind, known.protocol)
             && self.priority.is_none_or(|priority| known.priority == Some(priority))
     }
@@ -193,6 +211,10 @@ fn read(doing: &str, message: RuleMessage) -> Result<Rule> {
             RuleAttribute::Iifname(name) => rule.iif = Some(name),
             RuleAttribute::Oifname(name) => rule.oif = Some(name),
             RuleAttribute::FwMark(mark) => rule.fwmark = Some(mark),
+            RuleAttribute::IpProtocol(proto) => rule.proto = u8::try_from(i32::from(proto)).ok(),
+            RuleAttribute::SourcePortRange(range) => rule.sport = Some((range.start, range.end)),
+            RuleAttribute::DestinationPortRange(range) => rule.dport = Some((range.start, range.end)),
+            RuleAttribute::UidRange(range) => rule.uid = Some((range.start, range.end)),
             RuleAttribute::Table(table) => rule.table = table,
             RuleAttribute::Priority(priority) => rule.priority = Some(priority),
             RuleAttribute::Protocol(protocol) => rule.protocol = u8::from(protocol),
@@ -229,6 +251,10 @@ mod tests {
                     iif: Some("eth0".to_string()),
                     oif: Some("eth1".to_string()),
                     fwmark: Some(0x17),
+                    proto: Some(17),
+                    sport: Some((1, 9)),
+                    dport: Some((53, 53)),
+                    uid: Some((1000, 1999)),
                     table,
                     priority: Some(1000 + no as u32),
                     kind,
@@ -253,6 +279,11 @@ mod tests {
                 (&seen[0]["table"], &seen[0]["fwmark"], &seen[0]["protocol"]),
                 (&json!("100000"), &json!("0x17"), &json!("77"))
             );
+            assert_eq!(
+                (&seen[0]["ipproto"], &seen[0]["sport_start"], &seen[0]["sport_end"], &seen[0]["dport"]),
+                (&json!("udp"), &json!(1), &json!(9), &json!(53))
+            );
+            assert_eq!((&seen[0]["uid_start"], &seen[0]["uid_end"]), (&json!(1000), &json!(1999)));
             for rule in &rules {
                 delete(&rtnl, rule).await.unwrap_or_else(|error| panic!("{rule:?}: {error}"));
                 assert!(delete(&rtnl, rule).await.expect_err("gone").is_gone());

@@ -223,7 +223,7 @@ pub mod functions {
 
     /// Returns the addresses of a device, as maps with `address`, `ip`, `prefix`, `version` and `scope`.
     ///
-    /// Link-local IPv6 addresses, which the kernel makes by itself, are left out.
+    /// The IPv6 link-local address that the kernel makes by itself is left out; one that was given is there.
     ///
     /// Like `ip addr show dev DEV`.
     ///
@@ -241,8 +241,11 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let entry = dev.existing(lab)?;
             let doing = format!("list the addresses of {}", dev.shown());
-            let addresses = handles::look(lab, &entry.dev.netns, &doing, net::addr::list)?;
-            let here = addresses.iter().filter(|address| address.index == entry.dev.index && address.scope != "link");
+            let index = entry.dev.index;
+            let both = async |rtnl: &net::Rtnl| Ok((net::addr::list(rtnl).await?, net::link::get(rtnl, index).await?));
+            let (addresses, link) = handles::look(lab, &entry.dev.netns, &doing, both)?;
+            let mac = link.and_then(|link| link.mac);
+            let here = addresses.iter().filter(|address| address.index == index && !address.is_automatic(mac));
             Ok(here
                 .map(|address| {
                     Dynamic::from_map(Map::from_iter([

@@ -362,7 +362,7 @@ pub(super) fn add_link_local(kernel: &mut Kernel, dev: &DevRef) -> net::Result<(
 /// Returns the request of `add_link_local`, where there is one.
 pub(super) fn link_local_request(dev: &DevRef) -> Option<Request> {
     let mac = dev.mac.filter(|_| dev.made)?;
-    let options = net::AddrOptions { protocol: OWNER_PROTOCOL, nodad: true, peer: None };
+    let options = net::AddrOptions { protocol: net::addr::BY_KERNEL, nodad: true, peer: None };
     // Without IPv6, in the kernel or on the device, there is nothing to be ready for.
     let passes = |error: &net::Error| {
         error.is_exists() || error.is_unsupported() || error.is_denied() || error.errno() == libc::EINVAL

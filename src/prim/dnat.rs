@@ -41,7 +41,7 @@ options! {
         to: Target,
         /// The port there, or as many as are published; the same as published unless given here or in `to`.
         to_port: Ports,
-        /// The address at which it is published; all of the namespace's unless given.
+        /// The address at which it is published, which the namespace has; all of its addresses unless given.
         host_ip: Host,
         /// The device behind which the target is; found by its address unless given.
         dev: DevOrName,

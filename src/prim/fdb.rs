@@ -38,6 +38,8 @@ options! {
         port: UdpPort,
         /// The VLAN in which the address is; of a bridge's port.
         vlan: VlanId,
+        /// Whether the entry is in the table of the bridge that the device is a port of; true unless given, of a VXLAN false.
+        master: bool,
     }
 }
 
@@ -72,7 +74,7 @@ impl Step for AddFdb {
         let vlan = number("vlan", self.fdb.vlan.map(u32::from));
         vec![match self.fdb.dst {
             Some(dst) => format!("{bridge} fdb append {} dev {short} dst {dst}{vni}{port}", self.fdb.mac),
-            None => format!("{bridge} fdb add {} dev {short} master static{vlan}", self.fdb.mac),
+            None => format!("{bridge} fdb replace {} dev {short} master static{vlan}", self.fdb.mac),
         }]
     }
 
@@ -146,10 +148,13 @@ pub mod functions {
     /// port that this is called on. Of a VXLAN, `00:00:00:00:00:00` stands for all addresses that it doesn't know and for
     /// broadcasts, and may be behind several hosts, which all get them.
     ///
-    /// Like `bridge fdb append MAC dev DEV dst IP`, or `bridge fdb add MAC dev DEV master static` for a port.
+    /// A VXLAN that is a port of a bridge has an address twice: `dst` says behind which host, `master: true` tells the bridge to send
+    /// what is for it to the VXLAN. What was learnt gives way to what is added.
     ///
-    /// Fails with `invalid` for a device that is neither a VXLAN nor a bridge's port, for a VXLAN without `dst`, and with `exists` where
-    /// the address is in the table.
+    /// Like `bridge fdb append MAC dev DEV dst IP`, or `bridge fdb replace MAC dev DEV master static` for a port.
+    ///
+    /// Fails with `invalid` for a device that is neither a VXLAN nor a bridge's port, for a VXLAN with neither `dst` nor `master`, and
+    /// with `exists` where somebody has added the address.
     ///
     /// ```rhai
     /// let a = netns("a");
@@ -159,6 +164,9 @@ pub mod functions {
     /// vx.fdb("00:00:00:00:00:00", #{ dst: "192.0.2.2" });
     /// vx.fdb("02:00:00:00:00:09", #{ dst: "192.0.2.2" });
     /// assert(vx.fdb().some(|e| e.mac == "02:00:00:00:00:09" && e.dst == ip("192.0.2.2")));
+    /// a.bridge("br0").attach(vx, #{ learning: false });
+    /// vx.fdb("02:00:00:00:00:09", #{ master: true });
+    /// assert(vx.fdb().some(|e| e.mac == "02:00:00:00:00:09" && e.master));
     /// ```
     #[rhai_fn(name = "fdb", return_raw)]
     pub fn fdb_with(ctx: NativeCallContext, dev: Dev, mac: Dynamic, options: Map) -> RhaiResultOf<Dev> {
@@ -173,18 +181,32 @@ pub mod functions {
                 (Some(_), Some(_)) => return wrong("`dst` and `via` are the same: give one of them".into()),
                 (dst, via) => dst.or(via),
             };
-            match (&*entry.kind, dst) {
+            // A VXLAN that is a port of a bridge has two tables: its own, and its place in the bridge's.
+            let kind = if options.master == Some(true) { "" } else { &*entry.kind };
+            match (kind, dst) {
+                ("", Some(_)) => {
+                    return wrong("`dst` is for a VXLAN's own table, and `master` for its bridge's".into());
+                }
                 ("vxlan", Some(dst)) if dst.is_unspecified() => return wrong(format!("{dst} is no host's address")),
                 ("vxlan", Some(_)) if options.vlan.is_some() => return wrong("a VXLAN's table has no VLANs".into()),
                 ("vxlan", Some(_)) => {}
-                ("vxlan", None) => return wrong("a VXLAN needs to know the host, `dst`".into()),
+                ("vxlan", None) => {
+                    let error = Error::invalid(&*doing).because("a VXLAN needs to know the host, `dst`");
+                    return Err(
+                        error.hint("`master: true` adds it to the table of the bridge that the VXLAN is a port of")
+                    );
+                }
+                _ if options.master == Some(false) => {
+                    return wrong(format!("only a VXLAN has a table of its own, and {} is none", dev.shown()));
+                }
                 (_, Some(_)) => return wrong(format!("`dst` is for a VXLAN, and {} is none", dev.shown())),
                 _ if options.vni.is_some() || options.port.is_some() => {
                     return wrong(format!("`vni` and `port` are for a VXLAN, and {} is none", dev.shown()));
                 }
                 // A device of others may be a port of theirs, which the kernel knows.
                 _ if entry.dev.made && entry.controller.is_none() => {
-                    return wrong(format!("{} is neither a VXLAN nor a port of a bridge", dev.shown()));
+                    let what = if kind.is_empty() { "not" } else { "neither a VXLAN nor" };
+                    return wrong(format!("{} is {what} a port of a bridge", dev.shown()));
                 }
                 _ if mac.0[0] & 1 == 1 || mac == Mac([0; 6]) => {
                     return wrong(format!("{mac} is no device's address"));
@@ -210,7 +232,8 @@ pub mod functions {
     }
 
     /// Returns what a VXLAN, a port of a bridge or a bridge has in its forwarding table, as maps with `mac`, `dev`, `dst`, `vni`, `port`,
-    /// `vlan` and `state`: `learned`, `static`, or `permanent`. What an entry has not is `()`.
+    /// `vlan`, `master` and `state`: `learned`, `static`, or `permanent`. `master` is whether the entry is in the bridge's table. What an
+    /// entry has not is `()`.
     ///
     /// Like `bridge fdb show dev DEV`, or `bridge fdb show br BRIDGE`.
     ///
@@ -243,6 +266,7 @@ pub mod functions {
                         ("vni".into(), number(one.fdb.vni)),
                         ("port".into(), number(one.fdb.port.map(u32::from))),
                         ("vlan".into(), number(one.fdb.vlan.map(u32::from))),
+                        ("master".into(), one.of_bridge.into()),
                         ("state".into(), one.state.into()),
                     ]))
                 })

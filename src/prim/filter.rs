@@ -11,10 +11,12 @@ use super::handles::{Dev, NetnsHandle};
 use super::options::options;
 use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
-use super::units::{DevOrName, FromScript, Subnet};
+use super::units::{DevOrName, FromScript, Mark, Subnet};
 use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
 use crate::net;
-use crate::net::nft::{self, Action, Base, Batch, Chain, CtState, Hook, L4Proto, Match, Peer, Policy, Rule, Through};
+use crate::net::nft::{
+    self, Action, Base, Batch, Chain, ChainKind, CtState, Hook, L4Proto, Match, Peer, Policy, Rule, Through,
+};
 use crate::{step_identity, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -53,6 +55,11 @@ options! {
         not_out: DevOrName,
         /// What its connection is: a list of `new`, `established`, `related`, `invalid`, or `dnat` alone: to a published port.
         state: States,
+        /// The firewall mark that they get, with the verdict `mark`.
+        mark: Mark,
+        /// Whether TCP connections on the way `forward` announce segments that fit the path's MTU, or the most bytes of one; with
+        /// `accept`. False unless given.
+        clamp_mss: ClampMss,
     }
 }
 
@@ -66,7 +73,7 @@ options! {
 
 /// A protocol to filter by.
 #[derive(Debug, Clone, Copy)]
-pub struct FilterProto(L4Proto);
+pub struct FilterProto(pub L4Proto);
 
 impl FromScript for FilterProto {
     const WHAT: &'static str = r#""tcp", "udp", "sctp", "icmp", "icmpv6" or a protocol's number"#;
@@ -82,6 +89,23 @@ impl FromScript for FilterProto {
             "icmpv6" => Ok(FilterProto(L4Proto::Icmpv6)),
             _ => Proto::from_script(value).map(|proto| FilterProto(proto.0)),
         }
+    }
+}
+
+/// What the largest segment of a connection is limited to.
+#[derive(Debug, Clone, Copy)]
+pub struct ClampMss(Option<Option<u16>>);
+
+impl FromScript for ClampMss {
+    // 536 bytes is what every host takes (RFC 9293, 3.7.1).
+    const WHAT: &'static str = "true, false or a number of bytes from 536 to 65495";
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        if let Ok(on) = value.as_bool() {
+            return Ok(ClampMss(on.then_some(None)));
+        }
+        let bytes = value.as_int().ok().filter(|bytes| (536..=65_495).contains(bytes)).ok_or_else(String::new)?;
+        Ok(ClampMss(Some(u16::try_from(bytes).ok())))
     }
 }
 
@@ -116,14 +140,18 @@ impl FromScript for States {
     }
 }
 
-fn hook_of(doing: &str, text: &str) -> Result<Hook> {
+fn hook_of(doing: &str, text: &str, marks: bool) -> Result<Hook> {
     match text {
+        "prerouting" if marks => Ok(Hook::Prerouting),
+        "input" | "forward" if marks => Err(Error::invalid(doing)
+            .because(format!("the route is chosen before the way `{text}`, and a mark comes too late for it"))
+            .hint("mark what comes in on the way `prerouting`, and what the netns sends on the way `output`")),
         "input" => Ok(Hook::Input),
         "forward" => Ok(Hook::Forward),
         "output" => Ok(Hook::Output),
         _ => Err(Error::invalid(doing)
             .because(format!("there is no way `{}` through a netns", name::shown(text)))
-            .hint("it is `input`, `forward` or `output`")),
+            .hint(if marks { "it is `prerouting` or `output`" } else { "it is `input`, `forward` or `output`" })),
     }
 }
 
@@ -134,9 +162,23 @@ fn action_of(doing: &str, text: &str) -> Result<Action> {
         "reject" => Ok(Action::Reject),
         _ => Err(Error::invalid(doing)
             .because(format!("there is no verdict `{}`", name::shown(text)))
-            .hint("it is `accept`, `drop` or `reject`")),
+            .hint("it is `accept`, `drop`, `reject` or `mark`")),
     }
 }
+
+/// Returns the chain that limits segments: before those that filter, so that what they decide on has been through it.
+fn clamp_chain(table: &LabTable) -> Chain {
+    table.base_chain("clamp_mss", ChainKind::Filter, Hook::Forward, MANGLE)
+}
+
+/// Returns the chain that marks at a hook; at `output` it is of the kind that has the route looked up again.
+fn mark_chain(table: &LabTable, hook: Hook) -> Chain {
+    let kind = if hook == Hook::Output { ChainKind::Route } else { ChainKind::Filter };
+    table.base_chain(&format!("mark_{hook}"), kind, hook, MANGLE)
+}
+
+/// NF_IP_PRI_MANGLE of linux/netfilter_ipv4.h: behind connection tracking, before the translation of destinations.
+const MANGLE: i32 = -150;
 
 fn matches_of(lab: &mut Lab, at: &NetnsRef, hook: Hook, doing: &str, options: FilterOptions) -> Result<Vec<Match>> {
     let mut matches = Vec::new();
@@ -164,12 +206,10 @@ fn matches_of(lab: &mut Lab, at: &NetnsRef, hook: Hook, doing: &str, options: Fi
         (&options.not_out, true, false),
     ] {
         let Some(dev) = dev else { continue };
-        let wrong = if comes_in { Hook::Output } else { Hook::Input };
-        if hook == wrong {
-            let (what, way) = if comes_in { ("in", "output") } else { ("out", "input") };
-            return Err(
-                Error::invalid(doing).because(format!("what goes the way `{way}` does not go {what} by a device"))
-            );
+        let lacks = if comes_in { hook == Hook::Output } else { matches!(hook, Hook::Input | Hook::Prerouting) };
+        if lacks {
+            let which = if comes_in { "incoming" } else { "outgoing" };
+            return Err(Error::invalid(doing).because(format!("packets in `{hook}` have no {which} device")));
         }
         let name = ruleset::dev_name(lab, at, dev)?;
         matches.push(if comes_in { Match::InDev { name, not } } else { Match::OutDev { name, not } });
@@ -254,14 +294,39 @@ impl Step for SetPolicy {
 fn add(lab: &mut Lab, netns: &NetnsHandle, way: &str, verdict: &str, options: Map, place: &Place) -> Result<()> {
     let at = netns.living(lab)?;
     let doing = format!("{} what goes the way `{}`", name::shown(verdict), name::shown(way));
-    let (hook, action) = (hook_of(&doing, way)?, action_of(&doing, verdict)?);
+    let wrong = |because: &str| Err(Error::invalid(doing.clone()).because(because));
+    let marks = verdict == "mark";
+    let hook = hook_of(&doing, way, marks)?;
     let options = FilterOptions::parse(options)?;
+    let action = match (marks, options.mark) {
+        (true, Some(mark)) => Action::SetMark(mark.0),
+        (true, None) => return wrong("it needs `mark`, the number that packets are marked with"),
+        (false, Some(_)) => return wrong("`mark` is what the verdict `mark` sets"),
+        (false, None) => action_of(&doing, verdict)?,
+    };
+    let clamp = options.clamp_mss.and_then(|clamp| clamp.0);
+    let proto = options.proto.map(|proto| proto.0);
+    if clamp.is_some() && (hook != Hook::Forward || action != Action::Accept) {
+        return wrong("`clamp_mss` is for what is accepted on the way `forward`");
+    }
+    if clamp.is_some() && proto.is_some_and(|proto| proto != L4Proto::Tcp) {
+        return wrong("`clamp_mss` is for TCP, and `proto` is another one");
+    }
     let matches = matches_of(lab, &at, hook, &doing, options)?;
     let table = LabTable::of(lab, &at)?;
     table.ask(lab, place)?;
     let mut step = AddRules::new(lab, table.clone(), doing);
-    step.chains.push(table.filter_chain(hook));
-    step.rules.push((way.to_string(), Rule { counter: true, ..Rule::new(matches, action) }));
+    let chain = if marks { mark_chain(&table, hook) } else { table.filter_chain(hook) };
+    let mut rules = vec![(chain, matches.clone(), action)];
+    if let Some(bytes) = clamp {
+        let tcp = [Match::L4Proto(L4Proto::Tcp), Match::TcpSyn];
+        let matches = matches.into_iter().filter(|wanted| *wanted != tcp[0]).chain(tcp.clone()).collect();
+        rules.push((clamp_chain(&table), matches, Action::ClampMss(bytes)));
+    }
+    for (chain, matches, action) in rules {
+        step.rules.push((chain.name.clone(), Rule { counter: true, ..Rule::new(matches, action) }));
+        step.chains.push(chain);
+    }
     lab.ask(step, place.clone())
 }
 
@@ -287,7 +352,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
             let doing = format!("set the policy of `{}`", name::shown(way));
-            let hook = hook_of(&doing, way)?;
+            let hook = hook_of(&doing, way, false)?;
             let policy = match policy {
                 "accept" => Policy::Accept,
                 "drop" => Policy::Drop,
@@ -307,6 +372,23 @@ pub mod functions {
 
     /// Adds a rule on a way through a namespace: what meets all conditions is accepted, dropped or rejected. Rules count in the
     /// order of their making.
+    ///
+    /// With the verdict `mark`, packets get the firewall mark `mark` before their route is chosen, and go on: on the way `prerouting` what
+    /// comes in, on the way `output` what the namespace sends, which keeps the source address that it has by then. `rule` with
+    /// `fwmark` sends them another way. With `clamp_mss`, TCP
+    /// connections through the namespace use segments that fit, also where a router drops what is too large and says nothing.
+    ///
+    /// Like `nft add rule … tcp dport 25 meta mark set 7`, or `… tcp flags syn / syn,rst tcp option maxseg size set rt mtu`.
+    ///
+    /// Fails with `invalid` for another way or verdict, or conditions that can't be met there.
+    ///
+    /// ```rhai
+    /// let r = netns("r1");
+    /// r.filter("forward", "accept", #{ proto: "tcp", clamp_mss: true });
+    /// r.filter("output", "mark", #{ proto: "tcp", port: 25, mark: 7 });
+    /// r.rule(#{ fwmark: 7, table: 102 });
+    /// assert(r.filters().some(|f| f.rule.contains("tcp dport 25") && f.rule.contains("meta mark set")));
+    /// ```
     #[rhai_fn(name = "filter", return_raw)]
     pub fn filter(
         ctx: NativeCallContext,

@@ -1,6 +1,6 @@
 //! Published ports in the kernel: elements of maps in a lab's table, and the rules that look into them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -140,9 +140,16 @@ impl AddMappings {
         elements
     }
 
-    /// Checks that no process has the ports of steps in one namespace; those of a repair have been its own already.
+    /// Checks that the namespace has the addresses of steps in it, and no process their ports; those of a repair have been its own
+    /// already. Nothing runs in a namespace that the same settling makes.
     pub(super) fn check_free(netns: &Netns, steps: &[&AddMappings]) -> net::Result<()> {
-        let steps: Vec<&AddMappings> = steps.iter().copied().filter(|step| step.group != 0 && !step.is_fresh).collect();
+        let (fresh, steps): (Vec<&AddMappings>, Vec<&AddMappings>) =
+            steps.iter().copied().filter(|step| step.group != 0).partition(|step| step.is_fresh);
+        let at: BTreeSet<IpAddr> =
+            fresh.iter().flat_map(|step| step.mappings.iter().filter_map(|mapping| mapping.host_ip)).collect();
+        if let Some(first) = fresh.first().filter(|_| !at.is_empty()) {
+            port::check_addresses(netns, &at).map_err(|refusal| first.refused(refusal))?;
+        }
         let wanted = |mapping: &Mapping| port::Wanted {
             proto: match mapping.proto {
                 L4Proto::Udp => port::Proto::Udp,
@@ -154,14 +161,18 @@ impl AddMappings {
         };
         let wanted: Vec<port::Wanted> = steps.iter().flat_map(|step| step.mappings.iter().map(wanted)).collect();
         let Some(first) = steps.first().filter(|_| !wanted.is_empty()) else { return Ok(()) };
-        let refused = |errno: i32, text: String| net::Error::new(first.doing(), errno).saying(text);
-        port::check_free(netns, &wanted).map_err(|refusal| match refusal {
+        port::check_free(netns, &wanted).map_err(|refusal| first.refused(refusal))
+    }
+
+    fn refused(&self, refusal: port::PortRefusal) -> net::Error {
+        let refused = |errno: i32, text: String| net::Error::new(self.doing(), errno).saying(text);
+        match refusal {
             port::PortRefusal::InUse(in_use) => refused(libc::EEXIST, in_use.to_string()),
             port::PortRefusal::NotHere(ip) => {
-                refused(libc::EADDRNOTAVAIL, format!("`{ip}` is no address of {}", or_host(&first.table.netns)))
+                refused(libc::EADDRNOTAVAIL, format!("`{ip}` is no address of {}", or_host(&self.table.netns)))
             }
             port::PortRefusal::Kernel(error) => error,
-        })
+        }
     }
 
     /// Keeps other labs from publishing ports meanwhile, in a namespace that this lab shares with them.

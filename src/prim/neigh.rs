@@ -66,7 +66,7 @@ impl Step for AddNeigh {
 
     fn like(&self) -> Vec<String> {
         vec![format!(
-            "{} neigh add {} lladdr {} nud permanent dev {}",
+            "{} neigh replace {} lladdr {} nud permanent dev {}",
             ip(&self.dev.netns),
             self.ip,
             self.mac,
@@ -97,6 +97,10 @@ impl Step for AddNeigh {
         true
     }
 
+    fn advice(&self, refusal: &net::Error) -> Option<String> {
+        refusal.is_exists().then(|| "something else has fixed this neighbour: `ip neigh show nud all` tells it".into())
+    }
+
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         if kernel.link(&self.dev)?.is_none() {
             return Ok(());
@@ -120,11 +124,12 @@ impl Step for AddNeigh {
 /// What a script can call.
 #[export_module(manifest)]
 pub mod functions {
-    /// Adds a neighbour that stays: the namespace reaches `ip` at this hardware address without asking.
+    /// Adds a neighbour that stays: the namespace reaches `ip` at this hardware address without asking. What the kernel has found
+    /// out about `ip` by itself gives way.
     ///
-    /// Like `ip neigh add IP lladdr MAC nud permanent dev DEV`.
+    /// Like `ip neigh replace IP lladdr MAC nud permanent dev DEV`.
     ///
-    /// Fails with `invalid` where `dev` or `mac` is not given, and with `exists` where there is such a neighbour.
+    /// Fails with `invalid` where `dev` or `mac` is not given, and with `exists` where somebody has added this neighbour.
     ///
     /// ```rhai
     /// let h = netns("h1");

@@ -29,13 +29,13 @@ pub(super) const GROUP: Group = Group {
 options! {
     /// Options of `route`.
     pub struct RouteOptions of "route" {
-        /// The gateway.
+        /// The gateway; for IPv4 it may be an IPv6 address.
         via: IpAddr,
         /// The device that it leaves by; found by the gateway unless given.
         dev: DevOrName,
         /// Its metric; the kernel's own unless given (0 for IPv4, 1024 for IPv6).
         metric: Metric,
-        /// The routing table; 254, the main one, unless given.
+        /// The routing table; `"main"`, 254, unless given.
         table: Table,
         /// The source address of packets that the namespace itself sends.
         src: IpAddr,
@@ -178,13 +178,26 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, dst: Dynamic, options: Map, place: Pl
     for map in options.hops.clone().map_or(Vec::new(), |hops| hops.0) {
         hops.push(HopOptions::parse(map)?);
     }
-    let gateway = options.via.or_else(|| hops.iter().find_map(|hop| hop.via));
-    let mut route = Route::new(destination(dst, gateway, &doing)?);
+    let ways = || std::iter::once((options.via, &options.dev)).chain(hops.iter().map(|hop| (hop.via, &hop.dev)));
+    let gateways: Vec<IpAddr> = ways().filter_map(|(via, _)| via).collect();
+    // An IPv6 gateway can be that of IPv4 packets, so an address of IPv4 decides.
+    let family = options.src.or_else(|| gateways.iter().copied().min_by_key(IpAddr::is_ipv6));
+    let mut route = Route::new(destination(dst, family, &doing)?);
     let wrong = |because: String| Err(Error::invalid(doing.clone()).because(because));
-    for address in [options.via, options.src].into_iter().flatten().chain(hops.iter().filter_map(|hop| hop.via)) {
-        if address.is_ipv4() != route.dst.is_ipv4() {
-            return wrong(format!("`{address}` is of another family than `{}`", route.dst));
-        }
+    // The kernel takes an IPv6 gateway for IPv4 (RFC 8950), and none the other way (ip6_route_info_create: no RTA_VIA).
+    let of_another = |address: &IpAddr, is_gateway: bool| match route.dst {
+        IpNetwork::V4(_) => address.is_ipv6() && !is_gateway,
+        IpNetwork::V6(_) => address.is_ipv4(),
+    };
+    let foreign = gateways.iter().find(|via| of_another(via, true));
+    if let Some(address) = foreign.or(options.src.as_ref().filter(|src| of_another(src, false))) {
+        return wrong(format!("`{address}` is of another family than `{}`", route.dst));
+    }
+    let nowhere = |(via, dev): &(Option<IpAddr>, &Option<DevOrName>)| {
+        dev.is_none() && matches!(via, Some(IpAddr::V6(via)) if via.is_unicast_link_local())
+    };
+    if let Some((Some(via), _)) = ways().find(nowhere) {
+        return wrong(format!("the link-local address `{via}` is on every link: say which one by `dev`"));
     }
     let kinds = [
         (options.blackhole, RouteKind::Blackhole, "blackhole"),
@@ -227,15 +240,45 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, dst: Dynamic, options: Map, place: Pl
     lab.ask(AddRoute { netns: at, route, devs }, place)
 }
 
-fn as_map(route: &Route, dev: Option<String>) -> Map {
+/// Returns a number for a script: by its name, where it has one.
+pub(super) fn named(name: Option<&'static str>, number: u32) -> Dynamic {
+    name.map_or_else(|| i64::from(number).into(), Dynamic::from)
+}
+
+/// Returns the name of a routing table, or its number.
+pub(super) fn table(number: u32) -> Dynamic {
+    named(net::table_name(number), number)
+}
+
+/// Returns the name of who made a route, or the number.
+fn protocol(number: u8) -> Dynamic {
+    named(if number == OWNER_PROTOCOL { Some("topo") } else { net::protocol_name(number) }, number.into())
+}
+
+/// Returns the next hops as maps that `route` takes as `hops`.
+fn next_hops(route: &Route, name: &mut dyn FnMut(u32) -> Option<String>) -> Array {
+    let only = NextHop { via: route.via, dev: route.dev, weight: 1 };
+    let one = if route.hops.is_empty() && route.kind == RouteKind::Unicast { Some(only) } else { None };
+    let mut as_map = |hop: &NextHop| {
+        let via = hop.via.map_or(Dynamic::UNIT, |via| Dynamic::from(Ip(via)));
+        let dev = hop.dev.and_then(&mut *name).map_or(Dynamic::UNIT, Dynamic::from);
+        let weight = i64::from(hop.weight.max(1)).into();
+        Dynamic::from_map(Map::from_iter([("via".into(), via), ("dev".into(), dev), ("weight".into(), weight)]))
+    };
+    route.hops.iter().chain(&one).map(&mut as_map).collect()
+}
+
+fn as_map(route: &Route, name: &mut dyn FnMut(u32) -> Option<String>) -> Map {
+    let dev = route.dev.and_then(&mut *name);
     let mut map = Map::new();
     let mut put = |key: &str, value: Dynamic| {
         map.insert(key.into(), value);
     };
     put("dst", Dynamic::from(Net(route.dst)));
     put("kind", route.kind.word().into());
-    put("table", i64::from(route.table).into());
-    put("protocol", i64::from(route.protocol).into());
+    put("table", table(route.table));
+    put("protocol", protocol(route.protocol));
+    put("hops", next_hops(route, name).into());
     put("metric", route.metric.map_or(0, i64::from).into());
     put("via", route.via.map_or(Dynamic::UNIT, |via| Dynamic::from(Ip(via))));
     put("dev", dev.map_or(Dynamic::UNIT, Dynamic::from));
@@ -249,6 +292,9 @@ pub mod functions {
     /// Adds a route to a namespace: `dst` is a network, an address alone, or `"default"`.
     ///
     /// Like `ip route add DST via GATEWAY dev DEV metric N table T src IP`.
+    ///
+    /// An IPv4 route may have an IPv6 gateway (RFC 8950), as between routers without IPv4 addresses on their links; `default` is
+    /// then of the family of `src`, or IPv6, and `"0.0.0.0/0"` is IPv4's.
     ///
     /// Fails with `invalid` where the destination has host bits, families are mixed or no way is given, with `exists` where
     /// there is such a route, and with the kernel's reason where it refuses: a gateway that is not reached directly.
@@ -272,7 +318,11 @@ pub mod functions {
     }
 
     /// Returns the routes of a namespace, those of the local table left out, as maps with `dst`, `kind`, `via`, `dev`, `metric`,
-    /// `table`, `src` and `protocol`.
+    /// `table`, `src`, `protocol` and `hops`.
+    ///
+    /// `hops` has all next hops, one or several, each with `via`, `dev` and `weight`; `via` and `dev` are `()` where there are
+    /// several. `table` is `"main"` or `"default"`, or else the table's number. `protocol` is who added the route: `"kernel"`,
+    /// `"topo"`, `"boot"` (`ip route`), `"bird"` or another name of rtnetlink(7), or else a number.
     ///
     /// Like `ip route show table all`, for both families.
     ///
@@ -282,7 +332,8 @@ pub mod functions {
     /// let h = netns("h1");
     /// veth(h["eth0"], "up0");
     /// h["eth0"].addr("10.0.0.1/24");
-    /// assert(h.routes().some(|r| r.dst == net("10.0.0.0/24") && r.dev == "eth0"));
+    /// let r = h.routes().find(|r| r.dst == net("10.0.0.0/24"));
+    /// assert(r.dev == "eth0" && r.hops[0].dev == "eth0" && r.table == "main" && r.protocol == "kernel");
     /// ```
     #[rhai_fn(return_raw)]
     pub fn routes(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
@@ -294,8 +345,8 @@ pub mod functions {
             let shown = routes.iter().filter(|route| route.table != net::route::LOCAL);
             Ok(shown
                 .map(|route| {
-                    let dev = route.dev.and_then(|index| handles::name_at(lab, &at, &links, index));
-                    Dynamic::from_map(as_map(route, dev))
+                    let mut name = |index| handles::name_at(lab, &at, &links, index);
+                    Dynamic::from_map(as_map(route, &mut name))
                 })
                 .collect())
         })

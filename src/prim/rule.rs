@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
+use super::filter::FilterProto;
 use super::handles::{self, NetnsHandle};
 use super::options::options;
-use super::units::{DevOrName, Mark, Metric, Subnet, Table};
+use super::ports::Ports;
+use super::route;
+use super::units::{DevOrName, FromScript, Mark, Metric, Subnet, Table};
 use super::value::Net;
 use super::veth::ip;
 use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Place, Result, Step, name};
@@ -36,7 +39,15 @@ options! {
         oif: DevOrName,
         /// The firewall mark that packets bear.
         fwmark: Mark,
-        /// The routing table in which they are looked up; 254, the main one, unless given.
+        /// The protocol that packets are of: a word such as `tcp`, `udp`, `icmp`, or a number.
+        proto: FilterProto,
+        /// The source port, or a range of them.
+        sport: Ports,
+        /// The destination port, or a range of them.
+        dport: Ports,
+        /// The user whose process sends them, or a range of users.
+        uid: Uids,
+        /// The routing table in which they are looked up; `"main"`, 254, unless given.
         table: Table,
         /// The lower, the sooner it is looked at; the kernel takes the next free one below unless given.
         priority: Metric,
@@ -48,6 +59,28 @@ options! {
         prohibit: bool,
         /// Whether it is for IPv6; as `from` and `to` say unless given, else false.
         ipv6: bool,
+    }
+}
+
+/// Users by their numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Uids((u32, u32));
+
+impl FromScript for Uids {
+    const WHAT: &'static str = r#"the number of a user, or a range such as "1000-1999""#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number < u32::MAX);
+        if let Ok(one) = value.as_int() {
+            return number(&one.to_string()).map(|one| Uids((one, one))).ok_or_else(String::new);
+        }
+        let text = value.into_string().map_err(|_| String::new())?;
+        let (from, to) = text.split_once('-').unwrap_or((&text, &text));
+        match (number(from), number(to)) {
+            (Some(from), Some(to)) if from <= to => Ok(Uids((from, to))),
+            (Some(_), Some(_)) => Err("the range is the wrong way round".into()),
+            _ => Err(String::new()),
+        }
     }
 }
 
@@ -145,6 +178,14 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, options: Map, place: Place) -> Result
         ([kind], None) => *kind,
         _ => return wrong("it says more than one thing to do with the packets"),
     };
+    let proto = options.proto.map(|proto| proto.0.number());
+    // What the kernel looks for has no ports then, and no packet matches.
+    let has_ports =
+        proto.is_none_or(|proto| [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_SCTP].contains(&proto.into()));
+    if !has_ports && (options.sport.is_some() || options.dport.is_some()) {
+        return wrong("a port is given, and the protocol has none");
+    }
+    let ports = |ports: Option<Ports>| ports.map(|Ports(range)| (range.from, range.to));
     let rule = Rule {
         v6,
         from: options.from.map(|subnet| subnet.0),
@@ -152,6 +193,10 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, options: Map, place: Place) -> Result
         iif: dev_name(lab, netns, options.iif)?,
         oif: dev_name(lab, netns, options.oif)?,
         fwmark: options.fwmark.map(|mark| mark.0),
+        proto,
+        sport: ports(options.sport),
+        dport: ports(options.dport),
+        uid: options.uid.map(|uids| uids.0),
         table: options.table.map_or(254, |table| table.0),
         priority: options.priority.map(|priority| priority.0),
         kind,
@@ -165,13 +210,17 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, options: Map, place: Place) -> Result
 pub mod functions {
     /// Adds a policy rule to a namespace.
     ///
-    /// Like `ip rule add from NET to NET iif DEV fwmark N table T priority P`.
+    /// Ports and users say which way a service or a user's programs go; a mark that `filter` sets does so for what it matches.
+    ///
+    /// Like `ip rule add from NET to NET iif DEV fwmark N ipproto tcp dport 25 uidrange 1000-1999 table T priority P`.
     ///
     /// Fails with `invalid` where families are mixed, and with `exists` where there is such a rule.
     ///
     /// ```rhai
     /// let r = netns("r1");
     /// r.rule(#{ from: "10.0.0.0/24", table: 100, priority: 500 });
+    /// r.rule(#{ proto: "tcp", dport: 25, table: 102 });
+    /// assert(r.rules().some(|rule| rule.dport == "25" && rule.proto == "tcp"));
     /// assert(r.rules().some(|rule| rule.table == 100 && rule.priority == 500));
     /// ```
     #[rhai_fn(return_raw)]
@@ -181,14 +230,16 @@ pub mod functions {
         Ok(netns)
     }
 
-    /// Returns the policy rules of a namespace, as maps with `priority`, `from`, `to`, `iif`, `oif`, `fwmark`, `table` and `version`.
+    /// Returns the policy rules of a namespace, as maps with `priority`, `from`, `to`, `iif`, `oif`, `fwmark`, `proto`,
+    /// `sport`, `dport`, `uid`, `kind`, `table` and `version`. What a rule doesn't ask for is `()`; `kind` is `"lookup"`, `"blackhole"`,
+    /// `"unreachable"` or `"prohibit"`.
     ///
     /// Like `ip rule show`, for both families.
     ///
     /// Fails with `gone` where the namespace was removed.
     ///
     /// ```rhai
-    /// assert(netns("r1").rules().some(|rule| rule.table == 254));
+    /// assert(netns("r1").rules().some(|rule| rule.table == "main"));
     /// ```
     #[rhai_fn(return_raw)]
     pub fn rules(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
@@ -205,7 +256,12 @@ pub mod functions {
                     ("iif".into(), text(&rule.iif)),
                     ("oif".into(), text(&rule.oif)),
                     ("fwmark".into(), rule.fwmark.map_or(Dynamic::UNIT, |mark| i64::from(mark).into())),
-                    ("table".into(), i64::from(rule.table).into()),
+                    ("proto".into(), rule.proto.map_or(Dynamic::UNIT, |proto| net::proto_word(proto).into())),
+                    ("sport".into(), rule.sport.map_or(Dynamic::UNIT, |range| net::range_text(range).into())),
+                    ("dport".into(), rule.dport.map_or(Dynamic::UNIT, |range| net::range_text(range).into())),
+                    ("uid".into(), rule.uid.map_or(Dynamic::UNIT, |range| net::range_text(range).into())),
+                    ("kind".into(), rule.kind.word().into()),
+                    ("table".into(), route::table(rule.table)),
                     ("version".into(), if rule.v6 { 6_i64 } else { 4 }.into()),
                 ]))
             };

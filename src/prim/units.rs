@@ -9,7 +9,7 @@ use rhai::Dynamic;
 use super::handles::{Dev, NetnsHandle};
 use super::value::{self, Ip, Net};
 use crate::lab::{Error, Result};
-use crate::net::Mac;
+use crate::net::{self, Mac};
 
 /// A type that an option or an argument can have.
 pub trait FromScript: Sized {
@@ -54,10 +54,22 @@ number! {
     /// An MTU in bytes: what the kernel takes for a veth (linux/if_ether.h ETH_MIN_MTU, ETH_MAX_MTU).
     Mtu(u32), 68..=65535, "a number of bytes from 68 to 65535"
 }
-number! {
-    /// A routing table.
-    Table(u32), 1..=4_294_967_295, "a table number from 1 to 4294967295"
+/// A routing table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table(pub u32);
+
+impl FromScript for Table {
+    const WHAT: &'static str = r#"a table number from 1 to 4294967295, or "main", "default" or "local""#;
+
+    fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        if let Ok(text) = value.clone().into_string() {
+            let known = net::TABLES.into_iter().find(|(_, name)| *name == text);
+            return known.map(|(number, _)| Table(number)).ok_or_else(String::new);
+        }
+        whole(&value, 1, i64::from(u32::MAX)).map(|number| Table(number as u32))
+    }
 }
+
 number! {
     /// A route's metric, or a rule's priority: the lower, the sooner.
     Metric(u32), 0..=4_294_967_295, "a number from 0 to 4294967295"

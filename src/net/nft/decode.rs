@@ -82,6 +82,8 @@ struct Load {
     /// How many 32-bit registers it takes.
     words: u32,
     mask: Option<Vec<u8>>,
+    /// The value itself, of one that a rule sets.
+    value: Option<Vec<u8>>,
 }
 
 /// How values are written.
@@ -95,6 +97,7 @@ enum Kind {
     Ip(IpVersion),
     CtState,
     CtStatus,
+    TcpFlags,
     AddrType,
     /// A number in the host's byte order.
     Number,
@@ -111,7 +114,7 @@ impl Reader {
 
     fn load(&mut self, register: u32, text: String, kind: Kind, length: u32) {
         let words = length.div_ceil(4).max(1);
-        self.loads.insert(place(register), Load { text, kind, words, mask: None });
+        self.loads.insert(place(register), Load { text, kind, words, mask: None, value: None });
     }
 
     /// Reads one expression; none if it is not one that is known here.
@@ -144,8 +147,9 @@ impl Reader {
             match attribute {
                 Meta::DestinationRegister(register) => self.load((*register).into(), text.into(), kind, length),
                 Meta::SourceRegister(register) => {
-                    let value = self.take((*register).into())?.text;
-                    self.say(format!("{text} set {value}"));
+                    let load = self.take((*register).into())?;
+                    let value = load.value.filter(|_| kind == Kind::Mark).map(|bytes| write_value(kind, &bytes, None));
+                    self.say(format!("{text} set {}", value.unwrap_or(load.text)));
                 }
                 _ => {}
             }
@@ -204,15 +208,16 @@ impl Reader {
 
     fn transport_field(&mut self, offset: u32, length: u32) -> Option<(String, Kind)> {
         let header = self.proto.and_then(L4Proto::header_with_ports);
-        let field = match (offset, length) {
-            (0, 2) => "sport",
-            (2, 2) => "dport",
+        let (field, kind) = match (offset, length) {
+            (0, 2) => ("sport", Kind::Port),
+            (2, 2) => ("dport", Kind::Port),
+            (expr::TCP_FLAGS, 1) if header == Some("tcp") => ("flags", Kind::TcpFlags),
             _ => return None,
         };
         if header.is_some() {
             self.leave_out(Header::Transport);
         }
-        Some((format!("{} {field}", header.unwrap_or("th")), Kind::Port))
+        Some((format!("{} {field}", header.unwrap_or("th")), kind))
     }
 
     fn leave_out(&mut self, header: Header) {
@@ -268,6 +273,10 @@ impl Reader {
             _ => None,
         };
         let from = (operator == Operator::GreatherThanEqual).then(|| (load.text.clone(), written.clone()));
+        if let (Some(mask), Kind::TcpFlags, Operator::Equal) = (&load.mask, load.kind, operator) {
+            self.say(format!("{} {written} / {}", load.text, write_value(load.kind, mask, None)));
+            return Some(());
+        }
         let masked = match (&load.mask, load.kind) {
             (Some(mask), kind) if !matches!(kind, Kind::Ip(_)) => format!(" & {}", write_value(kind, mask, None)),
             _ => String::new(),
@@ -353,7 +362,9 @@ impl Reader {
                         16 => write_value(Kind::Ip(IpVersion::V6), bytes, None),
                         _ => hex(bytes),
                     };
-                    self.load(register.map_or(0, Register::into), text, Kind::Value, bytes.len() as u32);
+                    let register = register.map_or(0, Register::into);
+                    self.load(register, text, Kind::Value, bytes.len() as u32);
+                    self.loads.entry(place(register)).and_modify(|load| load.value = Some(bytes.clone()));
                 }
                 _ => {}
             }
@@ -382,6 +393,15 @@ impl Reader {
             "masq" => self.say("masquerade".into()),
             "redir" => self.say("redirect".into()),
             "nat" => self.nat(attributes)?,
+            // Of what a route says, the largest segment alone is known; its bytes are turned before it is written.
+            "rt" if number(attributes, 2) == Some(3) => {
+                self.load(number(attributes, 1)?, "rt mtu".into(), Kind::Value, 2);
+            }
+            "byteorder" => {}
+            "exthdr" if bytes(attributes, expr::NFTA_EXTHDR_TYPE)? == [expr::OPTION_MAXSEG] => {
+                let value = self.take(number(attributes, expr::NFTA_EXTHDR_SREG)?)?.text;
+                self.say(format!("tcp option maxseg size set {value}"));
+            }
             "notrack" => self.say("notrack".into()),
             "match" | "target" => {
                 let xt = self::name(&bytes(attributes, expr::NFTA_MATCH_NAME)?);
@@ -514,9 +534,18 @@ fn write_value(kind: Kind, value: &[u8], mask: Option<&[u8]>) -> String {
         },
         Kind::Ip(version) => write_network(version, value, mask).unwrap_or_else(|| hex(value)),
         Kind::CtState | Kind::CtStatus => bit_words(kind, value),
+        Kind::TcpFlags => {
+            let set = |(_, bit): &(&str, u8)| value.first().is_some_and(|byte| byte & bit != 0);
+            let words: Vec<&str> = TCP_FLAGS.into_iter().filter(set).map(|(word, _)| word).collect();
+            words.join(",")
+        }
         Kind::Bytes | Kind::Value => hex(value),
     }
 }
+
+/// The flags of TCP in the order in which `nft` writes them (RFC 9293, 3.1).
+const TCP_FLAGS: [(&str, u8); 8] =
+    [("fin", 1), ("syn", 2), ("rst", 4), ("psh", 8), ("ack", 16), ("urg", 32), ("ecn", 64), ("cwr", 128)];
 
 /// Writes an address: with a mask a network, and also if only its first bytes are looked at.
 fn write_network(version: IpVersion, value: &[u8], mask: Option<&[u8]>) -> Option<String> {

@@ -72,6 +72,14 @@ impl Writer {
                 let load = expr::fib(expr::FIB_DADDR | expr::FIB_IIF, expr::FIB_OIF);
                 self.exprs.extend([load, expr::cmp(Operator::NotEqual, &[0; 4])]);
             }
+            Match::TcpSyn => {
+                if self.l4_proto != Some(L4Proto::Tcp) {
+                    return Err("only TCP has a SYN".into());
+                }
+                let flags = expr::payload(Header::Transport, expr::TCP_FLAGS, 1, REG);
+                let keep = expr::bitwise(&[expr::TCP_SYN | expr::TCP_RST], &[0]);
+                self.exprs.extend([flags, keep, expr::cmp(Operator::Equal, &[expr::TCP_SYN])]);
+            }
             Match::MarkBits(bits) => {
                 let bits = bits.to_ne_bytes();
                 let keep = expr::bitwise(&bits, &[0; 4]);
@@ -170,6 +178,16 @@ impl Writer {
             Action::SetMarkBits(bits) => {
                 let or = expr::bitwise(&(!bits).to_ne_bytes(), &bits.to_ne_bytes());
                 self.exprs.extend([expr::meta(MetaKey::Mark), or, expr::set_meta(MetaKey::Mark)]);
+            }
+            Action::SetMark(mark) => {
+                self.exprs.extend([expr::immediate(mark.to_ne_bytes().to_vec()), expr::set_meta(MetaKey::Mark)]);
+            }
+            Action::ClampMss(Some(bytes)) => {
+                self.exprs.extend([expr::immediate(bytes.to_be_bytes().to_vec()), expr::set_max_segment()]);
+            }
+            Action::ClampMss(None) => {
+                self.exprs.extend(expr::path_max_segment());
+                self.exprs.push(expr::set_max_segment());
             }
             Action::DnatByMap { family, key, map } => self.dnat_by_map(*family, *key, map, set_number(map))?,
         }

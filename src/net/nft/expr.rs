@@ -167,6 +167,45 @@ pub(super) fn nat(kind: u32, family: u8, port: Option<Register>) -> Expr {
     other("nat", attributes)
 }
 
+/// Where a TCP header has its flags, and two of them (RFC 9293, 3.1).
+pub(super) const TCP_FLAGS: u32 = 13;
+pub(super) const TCP_SYN: u8 = 2;
+pub(super) const TCP_RST: u8 = 4;
+
+pub(super) const NFTA_EXTHDR_TYPE: u16 = 2;
+pub(super) const NFTA_EXTHDR_SREG: u16 = 7;
+/// The TCP option of the largest segment (RFC 9293, 3.2).
+pub(super) const OPTION_MAXSEG: u8 = 2;
+
+/// Sets the largest segment that a TCP option announces to the register, unless it is less already (nft_exthdr_tcp_set_eval()).
+pub(super) fn set_max_segment() -> Expr {
+    const NFTA_EXTHDR_OFFSET: u16 = 3;
+    const NFTA_EXTHDR_LEN: u16 = 4;
+    const NFTA_EXTHDR_OP: u16 = 6;
+    const TCPOPT: u32 = 1;
+    other(
+        "exthdr",
+        vec![
+            (NFTA_EXTHDR_SREG, be(REG.into())),
+            (NFTA_EXTHDR_TYPE, vec![OPTION_MAXSEG]),
+            (NFTA_EXTHDR_OFFSET, be(2)),
+            (NFTA_EXTHDR_LEN, be(2)),
+            (NFTA_EXTHDR_OP, be(TCPOPT)),
+        ],
+    )
+}
+
+/// Loads the largest segment that fits the MTU of the packet's route and of the way back, in the network's byte order.
+pub(super) fn path_max_segment() -> [Expr; 2] {
+    const NFTA_RT_DREG: u16 = 1;
+    const NFTA_RT_KEY: u16 = 2;
+    const NFT_RT_TCPMSS: u32 = 3;
+    let load = other("rt", vec![(NFTA_RT_DREG, be(REG.into())), (NFTA_RT_KEY, be(NFT_RT_TCPMSS))]);
+    // `enum nft_byteorder_attributes`: source, destination, NFT_BYTEORDER_HTON, bytes, bytes of each number.
+    let turn = [REG.into(), REG.into(), 1, 2, 2].into_iter().zip(1..).map(|(value, kind)| (kind, be(value)));
+    [load, other("byteorder", turn.collect())]
+}
+
 pub(super) const NFTA_REJECT_TYPE: u16 = 1;
 pub(super) const NFTA_REJECT_ICMP_CODE: u16 = 2;
 

@@ -98,6 +98,8 @@ pub enum Match {
     /// Its destination is reached by the device that it came in by: it goes back out there. Valid in the hooks prerouting,
     /// input and forward, since Linux 5.17. Like `fib daddr . iif oif != 0`.
     DaddrReachedByIn,
+    /// It is a TCP segment that begins a connection, or the answer to it. With `L4Proto`. Like `tcp flags syn / syn,rst`.
+    TcpSyn,
     /// All of these bits of its mark are set. Like `meta mark & 0x00000100 == 0x00000100`.
     MarkBits(u32),
 }
@@ -125,6 +127,11 @@ pub enum Action {
     },
     /// These bits of its mark are set and the others kept. Like `meta mark set meta mark | 0x00000100`.
     SetMarkBits(u32),
+    /// Its mark is this one. Like `meta mark set 0x00000007`.
+    SetMark(u32),
+    /// The largest segment that it announces is at most so many bytes, or what the path's MTU leaves. For TCP segments with SYN.
+    /// Like `tcp option maxseg size set rt mtu`.
+    ClampMss(Option<u16>),
     /// It gets the destination, address and port, that a map has for it; if the map has none, the next rule decides. In
     /// chains of kind nat at prerouting and output. Like `dnat ip to meta l4proto . th dport map @MAP`.
     DnatByMap {

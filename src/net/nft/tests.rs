@@ -130,6 +130,18 @@ fn rules() -> Vec<(Rule, &'static str)> {
         (rule(vec![Match::DaddrReachedByIn], Accept), "fib daddr . iif oif != 0 accept"),
         (rule(vec![Match::MarkBits(0x100)], Accept), "meta mark & 0x00000100 == 0x00000100 accept"),
         (rule(vec![], SetMarkBits(0x8000_0001)), "meta mark set meta mark | 0x80000001"),
+        (rule(vec![], Action::SetMark(7)), "meta mark set 0x00000007"),
+        (
+            rule(vec![Match::L4Proto(L4Proto::Tcp), Match::TcpSyn], Action::ClampMss(None)),
+            "tcp flags syn / syn,rst tcp option maxseg size set rt mtu",
+        ),
+        (
+            rule(
+                vec![src("10.0.0.0/8", false), Match::L4Proto(L4Proto::Tcp), Match::DstPort(80.into()), Match::TcpSyn],
+                Action::ClampMss(Some(1200)),
+            ),
+            "ip saddr 10.0.0.0/8 tcp dport 80 tcp flags syn / syn,rst tcp option maxseg size set 1200",
+        ),
         (rule(vec![], Reject), "reject"),
         (
             Rule { counter: true, comment: Some("a note: 1/2 ü".into()), ..rule(vec![in_dev("x", false)], Drop) },

@@ -31,7 +31,8 @@ impl Rule {
                 by_action || self.matches.iter().any(|other| other.addresses() == Some(*version))
             }
             Match::L4Proto(_) => {
-                self.matches.iter().any(|other| matches!(other, Match::SrcPort(_) | Match::DstPort(_)))
+                let of_header = |m: &Match| matches!(m, Match::SrcPort(_) | Match::DstPort(_) | Match::TcpSyn);
+                self.matches.iter().any(of_header)
             }
             _ => false,
         }
@@ -59,6 +60,7 @@ impl Rule {
             Match::CtStatusDnat => "ct status dnat".into(),
             Match::DaddrLocal => "fib daddr type local".into(),
             Match::DaddrReachedByIn => "fib daddr . iif oif != 0".into(),
+            Match::TcpSyn => "tcp flags syn / syn,rst".into(),
             Match::MarkBits(bits) => format!("meta mark & {bits:#010x} == {bits:#010x}"),
         }
     }
@@ -85,6 +87,9 @@ impl fmt::Display for Action {
             Action::Masquerade => f.write_str("masquerade"),
             Action::Snat { to } => write!(f, "snat {} to {to}", IpVersion::of(*to).word()),
             Action::SetMarkBits(bits) => write!(f, "meta mark set meta mark | {bits:#010x}"),
+            Action::SetMark(mark) => write!(f, "meta mark set {mark:#010x}"),
+            Action::ClampMss(None) => f.write_str("tcp option maxseg size set rt mtu"),
+            Action::ClampMss(Some(bytes)) => write!(f, "tcp option maxseg size set {bytes}"),
             Action::DnatByMap { family, key, map } => {
                 let ip = family.word();
                 let address = match key {
