@@ -12,6 +12,9 @@ use crate::net;
 use crate::prim;
 
 /// Runs a command in a namespace of a lab, with this terminal. `host` is the namespace in which the lab's script ran.
+///
+/// The command has this shell's environment, working directory and open files. Its signals are the default ones and its umask is 022:
+/// `topo exec NETNS nohup COMMAND` ignores SIGHUP, `nohup topo exec` does not.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The namespace; the lab may be left out where only one has a namespace of that name
@@ -56,7 +59,8 @@ fn replace_with(netns: &net::Netns, etc: &[net::EtcFile], words: Vec<OsString>) 
     let words = if words.is_empty() { shell() } else { words };
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
-    net::command_in(netns, &mut command);
+    // A descriptor of the caller's is meant for the command: `topo exec h1 diff <(…) <(…)`.
+    net::command_in(netns, &mut command, net::OpenFiles::Callers);
     let source = net::see(etc, &mut command).err().unwrap_or_else(|| command.exec());
     let error = Error::file(format!("run `{}`", name::shown(&words[0].to_string_lossy())), &source);
     match source.kind() {

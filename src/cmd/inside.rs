@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use super::context::{Context, this_program};
 use super::output::Trouble;
 use crate::lab::{self, Error, Inside, Kind, Private, Result};
-use crate::net::{self, ProcessId};
+use crate::net::{self, Foreground, ProcessId};
 use crate::prim;
 
 /// The word of the process that holds a sandbox.
@@ -45,16 +45,26 @@ pub(super) fn begin(mut words: Vec<OsString>) -> std::result::Result<(Option<Ins
 /// Goes into a sandbox and runs the program with `words` there; returns its exit code.
 fn go_in(lab: &str, inside: Inside, words: &[OsString], state: Option<&Path>) -> Result<u8> {
     let program = this_program()?;
+    // Looked at before: inside, our group has no number.
+    let foreground = wants_terminal(words).then(net::Foreground::ours).flatten();
     lab::enter(lab, inside.holder)?;
     let mut command = Command::new(program);
+    if foreground.is_some() {
+        net::in_foreground(&mut command);
+    }
     // Inside, an ordinary user is root, and the default would be root's directory.
     command.envs(state.map(|root| ("TOPO_STATE", root)));
     command.arg(INSIDE).arg(inside.to_word()).args(words);
-    wait_for(command, None)
+    wait_for(command, None, foreground)
+}
+
+/// Tells whether a command line runs shells, or what else gives the terminal on and takes it back.
+fn wants_terminal(words: &[OsString]) -> bool {
+    words.first().is_some_and(|word| word == "exec" || word == "repl")
 }
 
 /// Runs a command that gets the signals that we get, and returns its exit code.
-fn wait_for(mut command: Command, stdin: Option<&str>) -> Result<u8> {
+fn wait_for(mut command: Command, stdin: Option<&str>, foreground: Option<Foreground>) -> Result<u8> {
     let failed = |source: std::io::Error| Error::file("run in the sandbox", &source);
     if stdin.is_some() {
         command.stdin(Stdio::piped());
@@ -64,8 +74,8 @@ fn wait_for(mut command: Command, stdin: Option<&str>) -> Result<u8> {
         // A run that ends before it has read all has said why.
         let _ = pipe.write_all(text.as_bytes());
     }
-    let status =
-        net::signal::wait_passing_on(&mut child).map_err(|source| Error::kernel("run in the sandbox", &source))?;
+    let status = net::signal::wait_passing_on(&mut child, foreground)
+        .map_err(|source| Error::kernel("run in the sandbox", &source))?;
     let signalled = || std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
     Ok(status.code().or_else(signalled).and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }
@@ -84,7 +94,7 @@ pub(super) fn run_in_new(context: &Context, stdin: Option<&str>) -> Result<u8> {
     let sandbox = Private::start(&program, &[HOLDER])?;
     let mut command = command_in(&program, sandbox.holder())?;
     command.args(&context.words[1..]).env("TOPO_STATE", state.root());
-    let code = wait_for(command, stdin)?;
+    let code = wait_for(command, stdin, None)?;
     sandbox.end(&state)?;
     Ok(code)
 }

@@ -28,6 +28,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use context::Context;
 use output::Trouble;
 
+use crate::net;
 use crate::script::{Workflow, has_workflows_below};
 
 /// Builds, checks and takes down real Linux networks from a script.
@@ -131,6 +132,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run_words(words: Vec<OsString>) -> u8 {
+    net::signal::begin();
     if let Some(code) = serve::begin(&words) {
         return code;
     }

@@ -17,6 +17,7 @@
 //! | `throughput`, `ping_all` | how much goes through, and between whom |
 //! | `sysctl` (`private_proc`), `icmp`, `process`, `port` (`bound`), `run` | what else is done inside a namespace |
 //! | `descriptors` | how many files may be open |
+//! | `fresh` | what a command begins with: signals, umask, open files; `foreground`: who has the terminal |
 //! | `etc` | files of /etc that one command sees otherwise |
 //! | `supervise`, `bounded_log`, `cgroup` | processes that run beside the script: their parents, their output, their end |
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
@@ -38,6 +39,8 @@ mod error;
 mod etc;
 pub mod fault;
 pub mod fdb;
+mod foreground;
+mod fresh;
 pub mod http;
 mod http_request;
 pub mod icmp;
@@ -99,6 +102,8 @@ pub use echoes::EchoWay;
 pub use error::{Error, Result, io_text};
 pub use etc::{EtcFile, see};
 pub use fdb::{Fdb, FdbEntry};
+pub use foreground::Foreground;
+pub use fresh::OpenFiles;
 pub use http::{Http, HttpReport, http};
 pub use icmp::{Ping, PingReport, ping};
 pub use kind::LinkKind;
@@ -117,7 +122,7 @@ pub use request::{Request, Sender};
 pub use route::{NextHop, Route, RouteKind};
 pub use rtnl::Rtnl;
 pub use rule::{Rule, RuleKind};
-pub use run::{Output, Run, command_in, run};
+pub use run::{Output, Run, as_any_command, command_in, in_foreground, run};
 pub use sees::{Sees, SeesReport, sees};
 pub use server::{Server, Service, serve};
 pub use socket::{Outcome, Way, in_words};

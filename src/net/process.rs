@@ -303,13 +303,13 @@ mod tests {
 
     use super::*;
     use crate::net::testing::netns;
-    use crate::net::{Netns, command_in};
+    use crate::net::{Netns, OpenFiles, command_in};
 
     /// Starts a shell script in `netns` that says a line when it is ready.
     fn start(netns: &Netns, script: &str) -> (Child, ProcessId) {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdout(Stdio::piped());
-        command_in(netns, &mut command);
+        command_in(netns, &mut command, OpenFiles::None);
         let mut child = command.spawn().expect("a shell");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use futures_util::future::{Either, join3, select};
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::setsid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 
-use super::descriptors::inherit_limit;
-use super::{Error, EtcFile, Netns, Result};
+use super::fresh::{self, OpenFiles};
+use super::{Error, EtcFile, Netns, Result, foreground};
 
 /// How long to listen on when the command has ended but somebody whom it started keeps its output open.
 const AFTER_THE_END: Duration = Duration::from_millis(100);
@@ -76,11 +76,14 @@ pub async fn run(run: &Run<'_>) -> Result<Output> {
     if let Some(cwd) = run.cwd {
         command.current_dir(cwd);
     }
-    command_in(run.netns, &mut command);
+    command_in(run.netns, &mut command, OpenFiles::None);
     super::see(run.etc, &mut command).map_err(failed)?;
     // Ctrl-C at a terminal is for the caller, who then ends the command: else the command's end could be met first, and be taken
-    // for its result, and what it left running would end by any later Ctrl-C (`a_command_does_not_get_the_terminals_ctrl_c`).
-    command.process_group(0);
+    // for its result, and what it left running would end by any later Ctrl-C (`a_command_does_not_get_the_terminals_ctrl_c`). In a
+    // session of its own the command has no terminal: one that asks for a password there fails, and is not stopped by SIGTTIN for ever.
+    //
+    // SAFETY: setsid(2) may be called between fork and exec (signal-safety(7)).
+    unsafe { command.pre_exec(|| Ok(setsid().map(|_| ())?)) };
     let mut command = tokio::process::Command::from(command);
     let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
     attend(&mut child, run).await.map_err(failed)
@@ -140,24 +143,33 @@ fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
-/// Makes `command` start inside `netns`, with no signal blocked.
-pub fn command_in(netns: &Netns, command: &mut std::process::Command) {
+/// Makes `command` start inside `netns`, with what any command begins with (`fresh`).
+pub fn command_in(netns: &Netns, command: &mut std::process::Command, files: OpenFiles) {
     let netns = netns.clone();
-    let enter = move || {
-        setns(netns.fd(), CloneFlags::CLONE_NEWNET)?;
-        // The caller may have blocked those that it waits for; a command that never dies of Ctrl-C is no good.
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-        inherit_limit()?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are system calls, a look at
-    // what was written once, and an assignment of plain memory, without allocation or locks (signal-safety(7)).
+    let enter = move || Ok(setns(netns.fd(), CloneFlags::CLONE_NEWNET)?);
+    // SAFETY: setns(2) is a system call.
     unsafe { command.pre_exec(enter) };
+    as_any_command(command, files);
+}
+
+/// Makes `command` begin with default signal dispositions, no blocked signal, umask 022 and the caller's limit of open files.
+pub fn as_any_command(command: &mut std::process::Command, files: OpenFiles) {
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are system calls, signal(3), a look at
+    // what was written once, and an assignment of plain memory, without allocation or locks (signal-safety(7)).
+    unsafe { command.pre_exec(move || Ok(fresh::begin(files)?)) };
+}
+
+/// Makes `command` lead a process group of its own, in the terminal's foreground.
+pub fn in_foreground(command: &mut std::process::Command) {
+    // SAFETY: these are system calls, without allocation or locks (signal-safety(7)).
+    unsafe { command.pre_exec(|| Ok(foreground::lead()?)) };
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
+
+    use nix::sys::signal::SigSet;
 
     use super::*;
     use crate::net::process::in_netns;

@@ -7,7 +7,7 @@ use std::sync::{LazyLock, OnceLock};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use tokio::sync::Notify;
 
-use super::{Error, Result};
+use super::{Error, Foreground, Result};
 
 static CAUGHT: AtomicI32 = AtomicI32::new(0);
 /// The first signal that is more than a Ctrl-C.
@@ -15,7 +15,16 @@ static ENDING: AtomicI32 = AtomicI32::new(0);
 static HOOK: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
 static WAKE: LazyLock<Notify> = LazyLock::new(Notify::new);
 
-/// Catches SIGINT, SIGTERM and SIGHUP from now on, on a thread that waits for them.
+/// Undoes what the caller may have set and what this program can't work with: a blocked signal, and SIGCHLD ignored, with which nobody
+/// can wait for a child (wait(2)). To be called first of all.
+pub fn begin() {
+    // SAFETY: no handler is installed.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+    let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+}
+
+/// Catches SIGINT, SIGTERM and SIGHUP from now on, on a thread that waits for them; but what the caller ignores stays ignored, as
+/// `nohup` and a shell's `&` mean it.
 ///
 /// The first one is kept for `caught`; later ones change nothing, so that an undo runs to its end. Must be called while
 /// the process has one thread: threads made later inherit the blocked mask. Like `trap … INT TERM HUP` of a shell.
@@ -38,10 +47,11 @@ pub fn catch() -> Result<()> {
     Ok(())
 }
 
-/// Waits for a child to end, and passes SIGINT, SIGTERM and SIGHUP on to it.
+/// Waits for a child to end, and passes SIGINT, SIGTERM and SIGHUP on to it. With `foreground`, which the child then has, it stops and
+/// goes on with the child.
 ///
 /// Without a thread: a process that has entered a pid namespace can't have a second one (clone(2), CLONE_THREAD).
-pub fn wait_passing_on(child: &mut Child) -> Result<ExitStatus> {
+pub fn wait_passing_on(child: &mut Child, foreground: Option<Foreground>) -> Result<ExitStatus> {
     let doing = "wait for a process";
     let mut signals = block(doing)?;
     signals.add(Signal::SIGCHLD);
@@ -51,7 +61,13 @@ pub fn wait_passing_on(child: &mut Child) -> Result<ExitStatus> {
     loop {
         // Looked at after the signals are blocked: an end before that sent its SIGCHLD to nobody.
         if let Some(status) = child.try_wait().map_err(|error| Error::io(doing, error))? {
+            if let Some(foreground) = foreground {
+                foreground.take_back(child.id());
+            }
             return Ok(status);
+        }
+        if let Some(foreground) = foreground {
+            foreground.stop_with(pid);
         }
         match signals.wait() {
             Ok(Signal::SIGCHLD) | Err(_) => {}
@@ -65,11 +81,22 @@ pub fn wait_passing_on(child: &mut Child) -> Result<ExitStatus> {
 fn block(doing: &str) -> Result<SigSet> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
+        if !is_ignored(signal) {
+            signals.add(signal);
+        }
     }
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&signals), None)
         .map_err(|errno| Error::new(doing, errno as i32))?;
     Ok(signals)
+}
+
+/// Tells whether a signal is ignored. Blocked it would come all the same: the kernel drops what is ignored only where it is not blocked.
+fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: without a new action the call only writes the present one into the memory given, which zeroes are fit for.
+    unsafe {
+        let mut now = std::mem::zeroed::<libc::sigaction>();
+        libc::sigaction(signal as i32, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+    }
 }
 
 /// Returns the name of a signal: `SIGTERM`.

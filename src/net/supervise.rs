@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setpgid, setsid};
@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bounded_log::LogWriter;
 use super::cgroup::Cgroup;
+use super::fresh::{self, OpenFiles};
 use super::{Error, EtcFile, Netns, ProcessId, Result, fault, process};
 
 /// How long the processes have between SIGTERM and SIGKILL when the supervisor is told to end; less than whoever ends a lab's
@@ -138,7 +139,7 @@ pub fn start(netns: &Netns, what: &Supervised, mark: (&str, &str), words: &[&str
     let mut command = Command::new("/proc/self/exe");
     command.arg0("topo").args(words).env(mark.0, mark.1);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    super::command_in(netns, &mut command);
+    super::command_in(netns, &mut command, OpenFiles::None);
     let mut child = command.spawn().map_err(failed)?;
     let mut text = Vec::new();
     let talked = match (child.stdin.take(), child.stdout.take()) {
@@ -461,7 +462,8 @@ fn spawn(what: &Supervised, output: OwnedFd) -> Result<ProcessId> {
             nix::unistd::write(group, b"0")?;
         }
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+        // This process has blocked the signals that it waits for.
+        fresh::begin(OpenFiles::None)?;
         Ok(())
     };
     super::see(&what.etc, &mut command).map_err(failed)?;

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, fork, getegid, geteuid, setsid};
 
-use super::{Error, ProcessId, Result};
+use super::{Error, ProcessId, Result, fresh};
 
 /// The namespaces that a sandbox has of its own.
 const OWN: CloneFlags = CloneFlags::CLONE_NEWUSER
@@ -139,6 +139,7 @@ pub fn hold() -> u8 {
 }
 
 fn try_hold() -> Result<()> {
+    fresh::be_nobodys().map_err(failed("close what the caller has open"))?;
     unshare(OWN).map_err(failed("make a user namespace"))?;
     say(&[word::UNSHARED])?;
     if hear()? != Some(word::MAPPED) {

@@ -139,6 +139,9 @@ pub mod functions {
     ///
     /// `code` is 128 and the signal's number where a signal ended it. What it leaves running ends with the lab.
     ///
+    /// It has the environment and the working directory of `topo`, and nothing else of its caller: no open files, no ignored or blocked
+    /// signals, umask 022. It has no terminal: a program that asks for a password there fails at once.
+    ///
     /// Like `ip netns exec NETNS sh -c 'COMMAND'`, without its own view of `/sys`.
     ///
     /// Fails with `missing` where there is no such program, and with `timeout` after the `deadline`.

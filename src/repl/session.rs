@@ -405,9 +405,15 @@ impl Session {
         } else {
             command.args(["-c", line.trim()]);
         }
-        net::command_in(&netns, &mut command);
-        let status =
-            command.status().map_err(|source| Error::file(format!("run a shell in netns `{wanted}`"), &source))?;
+        net::command_in(&netns, &mut command, net::OpenFiles::None);
+        let foreground = net::Foreground::ours();
+        let failed = |source| Error::file(format!("run a shell in netns `{wanted}`"), &source);
+        let mut child = command.spawn().map_err(failed)?;
+        let status = child.wait().map_err(failed)?;
+        // A shell that was killed had no time to.
+        if let Some(foreground) = foreground {
+            foreground.take_back(child.id());
+        }
         // Ctrl-C was for the command.
         net::signal::forget_interrupt();
         if let Some(code) = status.code().filter(|code| *code != 0) {

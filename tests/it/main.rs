@@ -8,6 +8,7 @@
 )]
 
 mod bad_state;
+mod callers;
 mod carry;
 mod ci_files;
 mod cli;

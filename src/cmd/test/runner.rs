@@ -129,6 +129,8 @@ fn start(program: &Path, sandbox: &Private, state: &Path, request: &Request) -> 
     let mut command = inside::command_in(program, sandbox.holder())?;
     command.arg(child::WORD).env("TOPO_STATE", state);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // It stops at SIGINT, even where the runner itself was started with that ignored.
+    net::as_any_command(&mut command, net::OpenFiles::None);
     // Ctrl-C at a terminal is for the runner, which then ends the tests.
     command.process_group(0);
     let mut child = command.spawn().map_err(failed)?;

@@ -5,12 +5,14 @@
 //! | `screen.rs` | `Screen`: types keys, and reads the screen |
 //! | `typing.rs` | what helps while a line is typed: completion, hints, several lines, the history; sizes and sorts of terminals |
 //! | `statements.rs` | statements, each wholly done or wholly taken back; `:undo`, `:save` |
+//! | `foreground.rs` | who has the terminal: shells, sandboxes, Ctrl-Z |
 //! | `ending.rs` | how sessions end, and what becomes of their labs; several at once |
 //! | `piped.rs` | transcripts of what is piped in |
 //! | `commands.rs` | transcripts of what begins with a colon |
 
 mod commands;
 mod ending;
+mod foreground;
 mod piped;
 mod screen;
 mod statements;
@@ -21,7 +23,8 @@ use std::time::{Duration, Instant};
 use crate::stage::in_used_world;
 use crate::unwind_networks::dump::Dump;
 use crate::world::{Snapshot, World};
-use screen::{CTRL_D, Screen};
+use screen::CTRL_D;
+pub(crate) use screen::Screen;
 
 /// How long the kernel may take for what it does behind our back.
 const LATE: Duration = Duration::from_secs(5);
@@ -43,7 +46,7 @@ fn assert_same(w: &World, before: &Dump) {
 
 impl Screen {
     /// Leaves a session that has made something, which goes with it.
-    fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.keys(CTRL_D);
         self.shows("[y/N]");
         self.keys("n\r");

@@ -51,6 +51,21 @@ impl Screen {
         screen
     }
 
+    /// Starts `topo repl ARGS` with another environment, and waits for the prompt.
+    pub(crate) fn open_with(world: &World, env: &[(&str, &str)], args: &[&str]) -> Screen {
+        let mut screen = Screen::start(world, &Desk { env, ..Desk::USUAL }, args);
+        screen.prompt();
+        screen
+    }
+
+    /// Runs a shell script at a usual terminal.
+    pub(crate) fn at_shell(world: &World, script: &str) -> Screen {
+        let Desk { rows, columns, env } = Desk::USUAL;
+        let tty = Tty::open(rows, columns);
+        let running = world.start_run_at(&tty, env, script);
+        Screen { running, tty, shown: vt100::Parser::new(size(rows), size(columns), 0), bytes: Vec::new() }
+    }
+
     /// Starts `topo repl ARGS`, and returns at once.
     pub(crate) fn start(world: &World, desk: &Desk<'_>, args: &[&str]) -> Screen {
         let tty = Tty::open(desk.rows, desk.columns);

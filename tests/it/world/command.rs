@@ -334,6 +334,10 @@ impl Enter {
             checked(libc::setns(self.world, self.namespaces))?;
             checked(libc::chdir(self.directory.as_ptr()))?;
             libc::umask(0o022);
+            // However the tests were started: `nohup` and a shell's `&` have them ignore signals, and each of their children too.
+            for signal in 1..=libc::SIGRTMAX() {
+                libc::signal(signal, libc::SIG_DFL);
+            }
 
             // A process never changes its own pid namespace, only that of its children. The child made here gets our own
             // parent as its parent (CLONE_PARENT), so the test process can wait for it, and we are done.

@@ -192,6 +192,11 @@ impl World {
         self.start_at(tty, self.login, self.program(), args, env)
     }
 
+    /// Starts a shell script (`sh -c`) at a terminal, and returns at once.
+    pub(crate) fn start_run_at(&self, tty: &Tty, env: &[(&str, &str)], script: &str) -> Running {
+        self.start_at(tty, self.login, Path::new("sh"), &["-c", script], env)
+    }
+
     /// Runs a shell script (`sh -ec`), as the user in an unprivileged world.
     pub(crate) fn run(&self, script: &str) -> Ran {
         self.start(self.login, Path::new("sh"), &["-ec", script], &[], None).wait()
