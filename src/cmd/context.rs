@@ -46,6 +46,8 @@ impl Context {
 
     /// Opens the state directory: `TOPO_STATE`, `/run/toposcript` for root, else one in the user's runtime directory.
     pub(super) fn state(&self) -> Result<StateDir> {
+        // Before the first file is opened that may be one too many.
+        crate::net::raise_limit();
         let root = match variable_path("TOPO_STATE") {
             Some(path) if path.is_absolute() => path,
             Some(path) => {

@@ -13,6 +13,9 @@ pub(super) struct Args {
     /// Take all labs down; container networks stay, which `topo network rm` removes
     #[arg(long, conflicts_with = "labs")]
     all: bool,
+    /// Take down a damaged lab as far as possible, say what is left, and forget it
+    #[arg(long)]
+    force: bool,
     /// Print each step that is taken back
     #[arg(long)]
     trace: bool,
@@ -31,7 +34,7 @@ pub(super) fn down(args: &Args, context: &Context) -> Result<u8, Trouble> {
     }
     let mut errors = Vec::new();
     for name in &names {
-        let failed = down_one(&state, name, args.trace);
+        let failed = down_one(&state, name, args);
         if failed.is_empty() {
             talk(&format!("lab `{name}` is down\n"));
         }
@@ -49,13 +52,14 @@ fn all_labs(state: &StateDir) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-fn down_one(state: &StateDir, name: &str, trace: bool) -> Vec<Error> {
+fn down_one(state: &StateDir, name: &str, args: &Args) -> Vec<Error> {
     let sandboxed = state.find(name).and_then(|dir| dir.record()).is_ok_and(|record| record.holder.is_some());
     if !sandboxed && !lab::can_build_here() {
         // A name that is not there is the better thing to say.
         let missing = state.find(name).err();
         return vec![missing.unwrap_or_else(|| inside::not_allowed(&format!("take down lab `{name}`")))];
     }
-    let (mut listener, _) = terminal::listener(Style { json: false, trace });
-    lab::down(state, name, &prim::steps(), &mut listener)
+    let (mut listener, _) = terminal::listener(Style { json: false, trace: args.trace });
+    let down = if args.force { lab::down_by_force } else { lab::down };
+    down(state, name, &prim::steps(), &mut listener)
 }

@@ -47,7 +47,11 @@ pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
 }
 
 fn row(summary: &Summary) -> Vec<String> {
-    let state = if summary.sandbox { format!("{} (sandbox)", summary.state) } else { summary.state.to_string() };
+    let state = match summary.state {
+        "gone" => "gone (restarted)".to_string(),
+        state if summary.sandbox => format!("{state} (sandbox)"),
+        state => state.to_string(),
+    };
     vec![
         summary.name.clone(),
         summary.kind.word().to_string(),

@@ -332,9 +332,7 @@ impl Lab {
             parent: self.origin.parent.clone(),
             tied_to: self.origin.tied_to.clone(),
         };
-        let dir = self.state.claim(&record)?;
-        let journal = Journal::open(&dir.journal())?;
-        Ok((dir, journal))
+        self.state.claim(&record)
     }
 
     fn creator(&self) -> Result<ProcessId> {
@@ -381,7 +379,7 @@ impl Lab {
         // Its undo would take what is there, another lab's or this one's own, for what it had made.
         let nothing_made = kind == Kind::Exists && self.pending[from].step.is_one_operation();
         let first = if nothing_made { from + 1 } else { from };
-        let errors = undo::undo(&mut self.kernel, &self.pending[first..ready], &mut |_| {});
+        let errors = undo::undo(&mut self.kernel, &self.pending[first..ready], 0, &mut |_| {});
         match (&mut self.claimed, self.pending.get(from)) {
             (Some((_, journal)), Some(asked)) => match journal.undone(asked.no) {
                 Ok(()) => errors,
@@ -413,7 +411,7 @@ impl Lab {
     /// was to be. Returns what went wrong on the way.
     pub fn take_back_last(&mut self, why: &str) -> Vec<Error> {
         let Some(asked) = self.applied.pop() else { return Vec::new() };
-        let mut errors = undo::undo(&mut self.kernel, std::slice::from_ref(&asked), &mut |_| {});
+        let mut errors = undo::undo(&mut self.kernel, std::slice::from_ref(&asked), undo::ALL_DONE, &mut |_| {});
         if !errors.is_empty() {
             // The journal has it too: the end of the lab tries again.
             self.applied.push(asked);
@@ -479,7 +477,8 @@ impl Lab {
         let mark = self.kernel.mark();
         let mut errors: Vec<Error> = undo::end_marked(|known| known == mark).err().into_iter().collect();
         let listener = &mut self.listener;
-        errors.extend(undo::undo(&mut self.kernel, &self.applied, &mut |asked| listener.tell_step(asked, true)));
+        let mut each = |asked: &Asked| listener.tell_step(asked, true);
+        errors.extend(undo::undo(&mut self.kernel, &self.applied, undo::ALL_DONE, &mut each));
         errors
     }
 
@@ -493,12 +492,17 @@ impl Lab {
             let left = if self.acts > 0 { undo::end_marked(|known| known == mark) } else { Ok(()) };
             return left.err().into_iter().collect();
         };
-        let mut errors: Vec<Error> = dir.set_status(Status::Undoing).err().into_iter().collect();
+        let noted = dir.note_undoing();
+        let (unnoted, mut errors) = match noted {
+            Ok(unnoted) => (unnoted, Vec::new()),
+            Err(error) => (None, vec![error]),
+        };
         let listener = &mut self.listener;
         errors.extend(down::down_children(&self.state, &self.origin.name, steps, listener));
         errors.extend(self.undo_applied());
-        if errors.is_empty() {
-            errors.extend(dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).err());
+        match errors.is_empty() {
+            true => errors.extend(dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).err()),
+            false => errors.extend(unnoted),
         }
         errors
     }

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use super::error::{Error, Kind};
 use super::event::Listener;
+use super::gc;
 use super::journal;
 use super::kernel::Kernel;
 use super::leases::release_dead;
-use super::state::{self, LabDir, Record, StateDir, Status};
+use super::left;
+use super::state::{self, LabDir, LabKind, Record, StateDir, Status};
 use super::step::Steps;
 use super::undo;
 use crate::net;
@@ -23,6 +25,75 @@ pub fn down(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener
         Ok((dir, record)) => down_locked(state, dir, &record, steps, listener),
         Err(error) => vec![error],
     }
+}
+
+/// Takes down what can still be found of the lab `name`, by the sound part of its record and journal and by its mark, and
+/// forgets it. Returns what is wrong with its files, what was left, and every failure; only after a failure it stays listed.
+pub fn down_by_force(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Vec<Error> {
+    let opened = state.find(name).and_then(|mut dir| dir.lock(state).map(|()| dir));
+    opened.and_then(|dir| force(state, dir, steps, listener)).unwrap_or_else(|error| vec![error])
+}
+
+fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) -> Result<Vec<Error>, Error> {
+    let (record, mut damages) = match dir.record() {
+        Ok(record) if record.holder.is_some() || record.is_of_earlier_boot()? => {
+            return Ok(down_locked(state, dir, &record, steps, listener));
+        }
+        Ok(record) => (record, Vec::new()),
+        Err(error) => {
+            (likely_record(state, &dir)?, vec![error.hint("the lab is taken down by its journal and its mark")])
+        }
+    };
+    let here = state.inside().map(|inside| inside.holder);
+    if let Some(holder) = record.holder.filter(|holder| Some(*holder) != here && holder.is_alive()) {
+        end_sandbox(holder)?;
+        state.drop_store_of(holder)?;
+    }
+    let mut errors = Vec::new();
+    for child in state.children(dir.name())? {
+        errors.extend(down_by_force(state, &child, steps, listener));
+    }
+    let (list, unread) = journal::salvage(&dir, &record, steps);
+    damages.extend(unread);
+    let mut kernel =
+        Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+    errors.extend(undo::end_marked(|known| known == record.mark).err());
+    let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
+    errors.extend(undo::undo(&mut kernel, &list.asked, list.done, &mut each));
+    if !damages.is_empty() {
+        errors.extend(gc::remove_marked(state, &record.mark).err());
+    }
+    let (left, failed): (Vec<Error>, Vec<Error>) = errors.into_iter().partition(left::is_left);
+    damages.extend(left);
+    if failed.is_empty() {
+        let name = dir.name().to_string();
+        dir.remove_after(state, || undo::retire_dir(&kernel, state))?;
+        damages.extend(release_dead(state, |lab| lab == name).err());
+    }
+    damages.extend(failed);
+    Ok(damages)
+}
+
+/// Returns the record of a lab whose own is damaged, as far as it can be told.
+fn likely_record(state: &StateDir, dir: &LabDir) -> Result<Record, Error> {
+    let (name, mark) = (dir.name().to_string(), state.mark(dir.name()));
+    if let Some(record) = dir.damaged_record() {
+        return Ok(Record { name, mark, ..record });
+    }
+    let creator = net::ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
+    Ok(Record {
+        name,
+        status: Status::Undoing,
+        boot_id: state::boot_id()?,
+        creator,
+        script: String::new(),
+        created: 0,
+        mark,
+        holder: None,
+        kind: LabKind::default(),
+        parent: None,
+        tied_to: None,
+    })
 }
 
 pub(super) fn down_locked(
@@ -68,16 +139,17 @@ fn undo_journal(
     listener: &mut Listener,
 ) -> Result<Vec<Error>, Error> {
     // Read before anything is changed: a damaged journal leaves the lab as it is.
-    let asked = journal::read(&dir.journal(), steps)?;
+    let list = journal::read(&dir, record, steps)?;
     let mut errors = down_children(state, dir.name(), steps, listener);
-    dir.set_status(Status::Undoing)?;
+    let unnoted = dir.note_undoing()?;
     let mut kernel =
         Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::end_marked(|known| known == record.mark).err());
-    errors.extend(undo::undo(&mut kernel, &asked, &mut each));
-    if errors.is_empty() {
-        dir.remove_after(state, || undo::retire_dir(&kernel, state))?;
+    errors.extend(undo::undo(&mut kernel, &list.asked, list.done, &mut each));
+    match errors.is_empty() {
+        true => dir.remove_after(state, || undo::retire_dir(&kernel, state))?,
+        false => errors.extend(unnoted),
     }
     Ok(errors)
 }

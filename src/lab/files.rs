@@ -2,14 +2,15 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Kind, Result};
 use crate::net;
 
 /// What is said of a file that can't be understood.
-pub(super) const DAMAGED: &str = "the file is damaged; nothing was changed";
+pub(super) const DAMAGED: &str = "the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is \
+                                  about (`topo down --force LAB`) and delete it";
 
 /// Opens the directory `root` and makes `below` in it, both with mode 0700, if they aren't there; returns its full path.
 ///
@@ -41,7 +42,11 @@ pub(super) fn me() -> u32 {
 
 /// Opens a file that is only ever locked, and makes it if it isn't there.
 pub(super) fn open_lock(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)
+    match OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path) {
+        // flock(2) asks for no right to write.
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => File::open(path).map_err(|_| error),
+        opened => opened,
+    }
 }
 
 /// Writes `text` to the file `temp`, which then takes the place of `path`; both are on one file system.
@@ -63,6 +68,29 @@ pub(super) fn replace_unsynced(temp: &Path, path: &Path, text: &[u8]) -> io::Res
         let _ = std::fs::remove_file(temp);
     }
     written
+}
+
+/// Tells whether an operation failed since there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// Tells whether an operation failed since nothing can be written now: there is no room, no descriptor, or no right to.
+pub(super) fn is_refused(error: &io::Error) -> bool {
+    is_full(error)
+        || matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied)
+        || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Writes `text` over the file `path`, whose length it must have: that needs no room. A power cut may leave a mixture.
+pub(super) fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
+    point()?;
+    let file = OpenOptions::new().write(true).open(path)?;
+    if file.metadata()?.len() != text.len() as u64 {
+        return Err(ErrorKind::StorageFull.into());
+    }
+    file.write_all_at(text, 0)?;
+    file.sync_all()
 }
 
 /// Passes a point of the crash tests, before a change of a file.

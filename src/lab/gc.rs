@@ -9,6 +9,7 @@ use super::down::{down_locked, end_sandbox};
 use super::error::{Error, Kind, Result};
 use super::event::Listener;
 use super::ipam::Held;
+use super::journal;
 use super::kernel::Kernel;
 use super::leases::{Freed, release_dead};
 use super::model::{NetnsAt, NetnsRef};
@@ -49,8 +50,9 @@ impl Collected {
 
 /// Removes what dead runs of this state directory left behind.
 pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Collected> {
-    state.sweep()?;
     let mut collected = Collected::default();
+    // On a file system that can't be written to the kernel's part is removed all the same.
+    collected.errors.extend(state.sweep().err());
     for name in state.names()? {
         match collect_lab(state, &name, steps, listener) {
             Ok(true) => collected.labs.push(name),
@@ -58,7 +60,7 @@ pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Co
             Err(errors) => collected.errors.extend(errors),
         }
     }
-    if let Err(error) = collect_marked(state, &mut collected) {
+    if let Err(error) = collect_marked(state, &mut collected, None) {
         collected.errors.push(error);
     }
     // The locks of the dead go last. A store that can't be opened is told of once.
@@ -67,6 +69,9 @@ pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Co
         Ok(Freed { leases, pools }) => (collected.leases, collected.pools) = (leases, pools),
         Err(error) => collected.errors.push(error),
     }
+    // What is damaged may not have been needed so far.
+    let known: BTreeSet<String> = collected.errors.iter().map(Error::to_string).collect();
+    collected.errors.extend(state.check_store().into_iter().filter(|error| !known.contains(&error.to_string())));
     Ok(collected)
 }
 
@@ -82,7 +87,10 @@ fn collect_lab(
         && !is_dead(state, &record).map_err(one)?
     {
         // Not even locked: that would keep its owner out.
-        return Ok(false);
+        return match journal::verify(&dir, &record) {
+            Err(error) if error.kind() == Kind::State => Err(one(error)),
+            _ => Ok(false),
+        };
     }
     end_orphaned(state, &dir).map_err(one)?;
     if !is_free(&mut dir, state).map_err(one)? {
@@ -122,7 +130,7 @@ fn is_free(dir: &mut LabDir, state: &StateDir) -> Result<bool> {
 }
 
 fn is_empty(dir: &LabDir) -> bool {
-    !dir.journal().exists() && !dir.journal().with_file_name("lab.json").exists()
+    !dir.has_record() && !journal::has_steps(&dir.journal())
 }
 
 /// Tells whether nobody wants the lab: its run or its removal was cut short, its sandbox ended, or the machine restarted.
@@ -169,8 +177,13 @@ fn has_ended(tie: &Tie) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes what bears a mark of this state directory for a lab that it doesn't know.
-fn collect_marked(state: &StateDir, collected: &mut Collected) -> Result<()> {
+/// Removes what has the mark of one lab.
+pub(super) fn remove_marked(state: &StateDir, mark: &str) -> Result<()> {
+    collect_marked(state, &mut Collected::default(), Some(mark))
+}
+
+/// Removes what bears a mark of this state directory for a lab that it doesn't know, or the mark `only`.
+fn collect_marked(state: &StateDir, collected: &mut Collected, only: Option<&str>) -> Result<()> {
     let prefix = state.mark_prefix();
     let failed = |source: net::Error| Error::kernel("look for what lost labs left", &source);
     let mut kernel = Kernel::open(&prefix).map_err(failed)?;
@@ -181,7 +194,10 @@ fn collect_marked(state: &StateDir, collected: &mut Collected) -> Result<()> {
     let names = kernel.dir().list().map_err(failed)?;
     // Asked for after what they own: a lab that began meanwhile is among them.
     let known: BTreeSet<String> = state.names()?.iter().map(|name| state.mark(name)).collect();
-    let orphan = |mark: &str| mark.starts_with(&prefix) && !known.contains(mark);
+    let orphan = |mark: &str| match only {
+        Some(only) => mark == only,
+        None => mark.starts_with(&prefix) && !known.contains(mark),
+    };
 
     undo::end_marked(orphan)?;
     // A group is named after its lab's mark and the number of its process.

@@ -105,12 +105,16 @@ impl StateDir {
         Ok(())
     }
 
-    /// Returns the names of the labs that are parts of the lab `name`, sorted; one whose record can't be read is nobody's part.
+    /// Returns the names of the labs that are parts of the lab `name`, sorted; one whose record is damaged is among them.
     pub fn children(&self, name: &str) -> Result<Vec<String>> {
         let dir = self.parts_of(name);
         let mut names =
             entries(&dir).map_err(|source| Error::file(format!("list the parts of lab `{name}`"), &source))?;
-        names.retain(|part| self.lab_dir(part).record().is_ok_and(|record| record.parent.as_deref() == Some(name)));
+        names.retain(|part| match self.lab_dir(part).record() {
+            Ok(record) => record.parent.as_deref() == Some(name),
+            // One that is not there any more, or not yet, is missing.
+            Err(error) => error.kind() == Kind::State,
+        });
         names.sort();
         Ok(names)
     }
@@ -128,8 +132,8 @@ impl StateDir {
         let shares = |record: &Record| record.mark != mark && record.holder == here && record.boot_id == boot_id;
         entries(&self.shared().join(word)).unwrap_or_default().iter().find_map(|name| {
             let dir = self.lab_dir(name);
-            dir.record().is_ok_and(|record| shares(&record)).then_some(())?;
-            journal::fields_of(&dir.journal(), word).into_iter().find_map(&mut wanted)
+            let record = dir.record().ok().filter(shares)?;
+            journal::fields_of(&dir, &record, word).into_iter().find_map(&mut wanted)
         })
     }
 }
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn parts_are_found_and_forgotten() {
         let (_dir, state) = empty();
-        let whole = state.claim(&record("net", None)).expect("a lab");
+        let (whole, _) = state.claim(&record("net", None)).expect("a lab");
         let parts = ["b", "a"].map(|name| state.claim(&record(name, Some("net"))).expect("a part"));
         state.claim(&record("else", None)).expect("another lab");
         assert_eq!(state.children("net").expect("a list"), ["a", "b"]);
@@ -200,7 +204,7 @@ mod tests {
         state.note_part("c", "net").expect("noted");
         state.note_part("else", "net").expect("noted");
         assert_eq!(state.children("net").expect("a list"), ["a", "b"]);
-        let [b, _a] = parts;
+        let [(b, _), _a] = parts;
         b.remove(&state).expect("removed");
         assert_eq!(entries(&state.parts_of("net")).expect("a list").len(), 3);
         assert_eq!(state.children("net").expect("a list"), ["a"]);
@@ -214,7 +218,7 @@ mod tests {
     #[test]
     fn what_is_shared_is_forgotten_with_the_lab() {
         let (_dir, state) = empty();
-        let lab = state.claim(&record("one", None)).expect("a lab");
+        let (lab, _) = state.claim(&record("one", None)).expect("a lab");
         for name in ["one", "dead"] {
             state.note_shared(name, "sysctl").expect("noted");
             assert_eq!(state.shared_by(name), ["sysctl"]);

@@ -1,8 +1,14 @@
-//! A lab's journal: one JSON line a step, written before the step is applied.
+//! A lab's journal: one line a step, written before the step is applied.
+//!
+//! Its first line has a fixed length and is written over in place: how many bytes the journal has, how many it may have while
+//! some are being written, up to which step all are applied, and a check sum over all lines. Each other line is a check sum and
+//! JSON. So a byte that was lost, added or changed is seen, while what a killed writer left is no damage: its steps were not
+//! applied yet.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::ErrorKind;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,10 +17,15 @@ use serde_json::value::RawValue;
 
 use super::error::{Error, Kind, Result};
 use super::place::Place;
+use super::state::{LabDir, Record};
 use super::step::{Step, Steps};
+use super::sum::{CHANGED, Sum};
 
 /// How much is written at a time, in bytes.
 const WRITE: usize = 64 << 10;
+
+/// How often a journal is read again that another process writes to.
+const READS_MAX: usize = 1000;
 
 /// A line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,8 +39,6 @@ enum Line {
         #[serde(default)]
         at: Place,
     },
-    /// All steps up to this number are applied.
-    Done { upto: u64 },
     /// The steps from this number on were taken back, or never applied.
     Undone { from: u64 },
 }
@@ -45,19 +54,84 @@ pub struct Asked {
     pub place: Place,
 }
 
+/// The first line of a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
+    /// What the check sums of this journal begin with, by which no other lab's is taken for it.
+    id: Sum,
+    /// How many bytes the journal has at least, this line included. What is behind them was being written, and not applied.
+    whole: u64,
+    /// How many bytes it has at most: more than `whole` only while some are being written.
+    writing: u64,
+    /// All steps up to this number are applied.
+    done: u64,
+    /// The check sum of the check sums of all lines.
+    lines: Sum,
+}
+
+impl Head {
+    /// How many bytes it has.
+    const LEN: usize = "journal id= whole= writing= done= lines= sum=\n".len() + 3 * 16 + 3 * Sum::LEN;
+
+    fn empty(id: Sum) -> Head {
+        Head { id, whole: Head::LEN as u64, writing: Head::LEN as u64, done: 0, lines: id }
+    }
+
+    fn text(&self) -> String {
+        let Head { id, whole, writing, done, lines } = self;
+        let text = format!("journal id={id} whole={whole:016} writing={writing:016} done={done:016} lines={lines}");
+        format!("{text} sum={}\n", Sum::of(text.as_bytes()))
+    }
+
+    /// Reads it from the beginning of a journal; only what `text` writes is one.
+    fn parse(journal: &[u8]) -> Option<Head> {
+        let line = journal.get(..Head::LEN)?;
+        let mut words = std::str::from_utf8(line).ok()?.split_whitespace().skip(1);
+        let mut word = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
+        let id = Sum::parse(word("id")?.as_bytes())?;
+        let whole = word("whole")?.parse().ok()?;
+        let writing = word("writing")?.parse().ok()?;
+        let done = word("done")?.parse().ok()?;
+        let lines = Sum::parse(word("lines")?.as_bytes())?;
+        let head = Head { id, whole, writing, done, lines };
+        (head.text().as_bytes() == line).then_some(head)
+    }
+}
+
 /// The open journal of a lab.
 #[derive(Debug)]
 pub(super) struct Journal {
     file: File,
     path: PathBuf,
+    head: Head,
 }
 
 impl Journal {
-    /// Opens the journal for writing at its end, and makes it if there is none.
-    pub(super) fn open(path: &Path) -> Result<Journal> {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.map_err(|source| Error::file(format!("open the journal `{}`", path.display()), &source))?;
-        Ok(Journal { file, path: path.to_path_buf() })
+    /// Makes the journal of a new lab.
+    pub(super) fn create(dir: &LabDir, record: &Record) -> Result<Journal> {
+        let path = dir.journal();
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(true).read(true).write(true).mode(0o600).open(&path);
+        let file = file.map_err(|source| Error::file(format!("make the journal `{}`", path.display()), &source))?;
+        let mut journal = Journal { file, path, head: Head::empty(id_of(record)) };
+        journal.note(journal.head)?;
+        Ok(journal)
+    }
+
+    /// Opens the journal of a lab to go on with it.
+    pub(super) fn open(dir: &LabDir, record: &Record) -> Result<Journal> {
+        let path = dir.journal();
+        let (_, Content { head, .. }) = load(dir, record)?;
+        let doing = || format!("open the journal `{}`", path.display());
+        let failed = |source: std::io::Error| Error::file(doing(), &source);
+        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
+        let mut journal = Journal { file, path: path.clone(), head };
+        if head.writing != head.whole {
+            // What a killed process was writing goes.
+            journal.file.set_len(head.whole).map_err(failed)?;
+            journal.note(Head { writing: head.whole, ..head })?;
+        }
+        Ok(journal)
     }
 
     /// Writes down `steps`.
@@ -70,87 +144,255 @@ impl Journal {
 
     /// Writes down that all steps up to `upto` are applied.
     pub(super) fn done(&mut self, upto: u64) -> Result<()> {
-        self.write([Ok(Line::Done { upto })])
+        self.note(Head { done: upto, ..self.head })
     }
 
     /// Writes down that the steps from `from` on are no more.
     pub(super) fn undone(&mut self, from: u64) -> Result<()> {
-        self.write([Ok(Line::Undone { from })])
+        self.write([Ok(Line::Undone { from })])?;
+        self.note(Head { done: self.head.done.min(from.saturating_sub(1)), ..self.head })
     }
 
     /// Writes lines in few writes; after an error the journal is as it was.
     fn write(&mut self, lines: impl IntoIterator<Item = serde_json::Result<Line>>) -> Result<()> {
-        let doing = || format!("write the journal `{}`", self.path.display());
-        let before = self.file.metadata().map_err(|source| Error::file(doing(), &source))?.len();
+        let before = self.head;
         let mut text = Vec::new();
+        let mut sum = before.lines;
         let mut written = lines.into_iter().try_for_each(|line| {
-            line.and_then(|line| serde_json::to_writer(&mut text, &line))
-                .map_err(|source| Error::new(Kind::State, doing()).because(source))?;
+            let json = line.and_then(|line| serde_json::to_vec(&line));
+            let json = json.map_err(|source| Error::new(Kind::State, self.doing()).because(source))?;
+            let of_line = before.id.and(&json).to_string();
+            sum = sum.and(of_line.as_bytes());
+            text.extend_from_slice(of_line.as_bytes());
+            text.push(b' ');
+            text.extend_from_slice(&json);
             text.push(b'\n');
-            if text.len() >= WRITE { self.put(&mut text) } else { Ok(()) }
+            if text.len() >= WRITE { self.put(&mut text, sum) } else { Ok(()) }
         });
-        written = written.and_then(|()| self.put(&mut text));
+        written = written.and_then(|()| if text.is_empty() { Ok(()) } else { self.put(&mut text, sum) });
         if written.is_err() {
-            // On a full disk a part of it may have been written, which a later line must not follow.
-            let _ = self.file.set_len(before);
+            // On a full disk a part of it may have been written.
+            let _ = self.file.set_len(before.whole);
+            let _ = self.note(before);
         }
         written
     }
 
-    /// Writes `text` to the end, and empties it.
-    fn put(&self, text: &mut Vec<u8>) -> Result<()> {
+    /// Writes `text` to the end, and empties it; `sum` is that of all lines then.
+    fn put(&mut self, text: &mut Vec<u8>, sum: Sum) -> Result<()> {
+        let end = self.head.whole + text.len() as u64;
+        self.note(Head { writing: end, ..self.head })?;
         // No fsync: a lab's kernel objects die with the machine, so its journal has nothing to outlive.
-        (&self.file)
-            .write_all(text)
-            .map_err(|source| Error::file(format!("write the journal `{}`", self.path.display()), &source))?;
+        let written = self.file.write_all_at(text, self.head.whole);
+        written.map_err(|source| Error::file(self.doing(), &source))?;
         text.clear();
+        self.note(Head { whole: end, writing: end, lines: sum, ..self.head })
+    }
+
+    /// Writes the first line. It stands in one block of the file, so a killed process leaves the old one or the new one.
+    fn note(&mut self, head: Head) -> Result<()> {
+        let written = self.file.write_all_at(head.text().as_bytes(), 0);
+        written.map_err(|source| Error::file(self.doing(), &source))?;
+        self.head = head;
         Ok(())
+    }
+
+    fn doing(&self) -> String {
+        format!("write the journal `{}`", self.path.display())
     }
 }
 
+/// Returns what the check sums of a lab's journal begin with.
+fn id_of(record: &Record) -> Sum {
+    let id = [record.created, u64::from(record.creator.pid), record.creator.start];
+    Sum::of(&id.map(u64::to_le_bytes).concat())
+}
+
+/// What a journal says.
+struct Content {
+    head: Head,
+    lines: Vec<Line>,
+}
+
+/// What is wrong with a journal: in which line, counted from 1, or in all of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Damage {
+    line: Option<usize>,
+    because: String,
+}
+
+impl Damage {
+    fn in_line(line: usize, because: impl Into<String>) -> Damage {
+        Damage { line: Some(line), because: because.into() }
+    }
+}
+
+/// Reads a line behind the first one, without its end, and its check sum; nothing where that does not fit.
+fn sum_of_line(line: &[u8], id: Sum) -> Option<(&[u8], &[u8])> {
+    let (sum, json) = line.split_at_checked(Sum::LEN)?;
+    let json = json.strip_prefix(b" ")?;
+    (id.and(json).to_string().as_bytes() == sum).then_some((sum, json))
+}
+
+/// Reads a whole journal, which must have the id `id`.
+fn parse(text: &[u8], id: Sum) -> std::result::Result<Content, Damage> {
+    let Some(head) = Head::parse(text) else { return Err(Damage::in_line(1, CHANGED)) };
+    if head.id != id {
+        return Err(Damage { line: None, because: "it is the journal of another lab".into() });
+    }
+    let (has, least, most) = (text.len() as u64, head.whole, head.writing);
+    if has < least || has > most {
+        return Err(Damage { line: None, because: format!("it has {has} bytes, and {least} were written") });
+    }
+    let mut lines = Vec::new();
+    let mut sum = id;
+    let whole = text.get(Head::LEN..usize::try_from(least).unwrap_or(0)).unwrap_or_default();
+    for (at, line) in whole.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let damaged = |because: String| Damage::in_line(at + 2, because);
+        let read = line.strip_suffix(b"\n").and_then(|line| sum_of_line(line, id));
+        let (of_line, json) = read.ok_or_else(|| damaged(CHANGED.into()))?;
+        sum = sum.and(of_line);
+        lines.push(serde_json::from_slice(json).map_err(|source| damaged(source.to_string()))?);
+    }
+    if sum != head.lines {
+        let because = "its lines are not those that were written, or not in their order".into();
+        return Err(Damage { line: None, because });
+    }
+    Ok(Content { head, lines })
+}
+
+/// Reads the journal of a lab; one that is damaged is an error that names it.
+fn load(dir: &LabDir, record: &Record) -> Result<(PathBuf, Content)> {
+    let path = dir.journal();
+    let id = id_of(record);
+    let mut text = read_file(dir, &path)?;
+    for _ in 0..READS_MAX {
+        match parse(&text, id) {
+            Ok(content) => return Ok((path, content)),
+            Err(damage) => {
+                let again = read_file(dir, &path)?;
+                if again == text {
+                    return Err(damaged(dir, &damage));
+                }
+                // A process is writing to it.
+                text = again;
+            }
+        }
+    }
+    Err(damaged(dir, &Damage { line: None, because: "it changes all the time".into() }))
+}
+
+fn read_file(dir: &LabDir, path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| match source.kind() {
+        // Not even a run that was killed early leaves a lab without one.
+        ErrorKind::NotFound if dir.path().is_dir() => {
+            damaged(dir, &Damage { line: None, because: "the file is missing".into() })
+        }
+        _ => Error::file(format!("read the journal `{}`", path.display()), &source),
+    })
+}
+
+fn damaged(dir: &LabDir, damage: &Damage) -> Error {
+    let path = dir.journal();
+    let doing = match damage.line {
+        Some(line) => format!("read the journal `{}`, line {line}", path.display()),
+        None => format!("read the journal `{}`", path.display()),
+    };
+    Error::new(Kind::State, doing).because(&damage.because).hint(dir.way_on())
+}
+
 /// Returns the fields of the steps of one sort in a journal; what can't be read is passed over: it is another lab's affair.
-pub(super) fn fields_of(path: &Path, wanted: &str) -> Vec<Value> {
+pub(super) fn fields_of(dir: &LabDir, record: &Record, wanted: &str) -> Vec<Value> {
+    let text = std::fs::read(dir.journal()).unwrap_or_default();
     let mut found: Vec<(u64, Value)> = Vec::new();
-    for line in std::fs::read_to_string(path).unwrap_or_default().lines() {
-        match serde_json::from_str(line) {
-            Ok(Line::Step { no, word, data, .. }) if word == wanted => {
+    for line in readable(&text, id_of(record)).0 {
+        match line {
+            Line::Step { no, word, data, .. } if word == wanted => {
                 found.extend(serde_json::from_str(data.get()).map(|data| (no, data)));
             }
-            Ok(Line::Undone { from }) => found.retain(|(no, _)| *no < from),
-            _ => {}
+            Line::Undone { from } => found.retain(|(no, _)| *no < from),
+            Line::Step { .. } => {}
         }
     }
     found.into_iter().map(|(_, data)| data).collect()
 }
 
-/// Reads the steps of a journal that were not taken back, in their order.
-///
-/// A last line without its newline is what a killed writer left: its step was never applied, so it is not one. Any other
-/// line that can't be read is an error, and the journal is left as it is.
-pub(super) fn read(path: &Path, steps: &Steps) -> Result<Vec<Asked>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(Error::file(format!("read the journal `{}`", path.display()), &source)),
-    };
-    let mut asked = Vec::new();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    for (number, line) in whole.lines().enumerate() {
-        let damaged = |because: String| {
-            Error::new(Kind::State, format!("read the journal `{}`, line {}", path.display(), number + 1))
-                .because(because)
-                .hint(
-                    "the file is damaged; nothing was changed. What the lab made bears its mark: `ip -d link` shows it",
-                )
-        };
-        match serde_json::from_str(line).map_err(|source| damaged(source.to_string()))? {
-            Line::Step { no, word, data, at } => {
-                let step = steps.read(&word, &data).map_err(|error| damaged(error.to_string()))?;
-                asked.push(Asked { no, step, place: at });
-            }
-            Line::Done { .. } => {}
-            Line::Undone { from } => asked.retain(|asked: &Asked| asked.no < from),
+/// Returns the lines whose own check sum fits, and the numbers of the others; the first line is not looked at.
+fn readable(text: &[u8], id: Sum) -> (Vec<Line>, Vec<usize>) {
+    let mut lines = Vec::new();
+    let mut bad = Vec::new();
+    for (at, line) in text.split(|byte| *byte == b'\n').enumerate().skip(1).filter(|(_, line)| !line.is_empty()) {
+        match sum_of_line(line, id).and_then(|(_, json)| serde_json::from_slice(json).ok()) {
+            Some(line) => lines.push(line),
+            None => bad.push(at + 1),
         }
     }
-    Ok(asked)
+    (lines, bad)
 }
+
+/// The steps of a journal.
+#[derive(Debug)]
+pub(super) struct Steplist {
+    /// Those that were not taken back, in their order.
+    pub(super) asked: Vec<Asked>,
+    /// All of them up to this number are applied; of the others nobody knows.
+    pub(super) done: u64,
+}
+
+/// Reads the steps of a journal that were not taken back, in their order.
+///
+/// One that lost, gained or changed a byte is an error, and is left as it is. What a killed process was writing was not applied
+/// yet, and is not among them.
+pub(super) fn read(dir: &LabDir, record: &Record, steps: &Steps) -> Result<Steplist> {
+    let (path, Content { head, lines }) = load(dir, record)?;
+    let mut asked = Vec::new();
+    for (at, line) in lines.into_iter().enumerate() {
+        enter(&mut asked, line, steps).map_err(|error| {
+            let doing = format!("read the journal `{}`, line {}", path.display(), at + 2);
+            let hint = error.hint_text().map(String::from);
+            let error = Error::new(Kind::State, doing).because(error);
+            match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
+        })?;
+    }
+    Ok(Steplist { asked, done: head.done })
+}
+
+/// Tells what is wrong with the journal of a lab, if anything is.
+pub(super) fn verify(dir: &LabDir, record: &Record) -> Result<()> {
+    load(dir, record).map(|_| ())
+}
+
+/// Reads what can be read of a journal that may be damaged, and returns what is wrong with it.
+pub(super) fn salvage(dir: &LabDir, record: &Record, steps: &Steps) -> (Steplist, Vec<Error>) {
+    let mut errors = match read(dir, record, steps) {
+        Ok(list) => return (list, Vec::new()),
+        Err(error) => vec![error.hint("what else the lab changed there stays: look for it yourself")],
+    };
+    let text = std::fs::read(dir.journal()).unwrap_or_default();
+    let head = Head::parse(&text);
+    let (lines, bad) = readable(&text, head.map_or_else(|| id_of(record), |head| head.id));
+    let mut asked = Vec::new();
+    errors.extend(lines.into_iter().filter_map(|line| enter(&mut asked, line, steps).err()));
+    // The first one is in the error itself.
+    errors.extend(bad.iter().skip(1).map(|line| damaged(dir, &Damage::in_line(*line, CHANGED))));
+    (Steplist { asked, done: head.map_or(0, |head| head.done) }, errors)
+}
+
+fn enter(asked: &mut Vec<Asked>, line: Line, steps: &Steps) -> Result<()> {
+    match line {
+        Line::Step { no, word, data, at } => asked.push(Asked { no, step: steps.read(&word, &data)?, place: at }),
+        Line::Undone { from } => asked.retain(|asked: &Asked| asked.no < from),
+    }
+    Ok(())
+}
+
+/// Tells whether a journal has more than its first line.
+pub(super) fn has_steps(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|meta| meta.len() > Head::LEN as u64)
+}
+
+#[cfg(test)]
+mod tests;

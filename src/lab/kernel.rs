@@ -1,6 +1,7 @@
 //! The lab's hands: open namespaces and sockets, by the numbers that steps use, on one runtime.
 
 use std::collections::{BTreeSet, HashMap};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -81,6 +82,9 @@ pub struct Kernel {
 impl Kernel {
     /// Opens the kernel as seen from the calling thread; what is made through it bears `mark`.
     pub fn open(mark: &str) -> net::Result<Kernel> {
+        // The runtime panics where it can't open what it needs.
+        let room = (0..3).map(|_| UnixStream::pair()).collect::<std::io::Result<Vec<_>>>();
+        drop(room.map_err(|error| net::Error::io("start the runtime", error))?);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

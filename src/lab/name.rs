@@ -58,7 +58,15 @@ pub fn short_hash(bytes: &[u8]) -> String {
 
 /// Hashes `bytes` by FNV-1a, the same on every machine and in every release: names and marks are made with it.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    fnv1a_on(FNV_BASIS, bytes)
+}
+
+/// The hash of no bytes.
+pub(super) const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Goes on with a hash.
+pub(super) fn fnv1a_on(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Returns the candidate nearest to `word`, if one is near enough to be meant.

@@ -12,6 +12,7 @@ use super::etc;
 use super::model::{Model, NetnsRef};
 use super::state::LabDir;
 use super::step::Steps;
+use super::sum;
 use super::view::fold;
 use crate::net::EtcFile;
 
@@ -65,7 +66,7 @@ impl Names {
         let journal = std::fs::metadata(dir.journal()).ok().map(Stamp::from);
         match Names::kept(&file_of(dir)) {
             Some(kept) if journal.as_ref() == Some(&kept.journal) => Ok(kept.names),
-            _ => fold(dir, steps).map(|(model, _)| Names { journal, ..Names::in_model(&model) }),
+            _ => fold(dir, &dir.record()?, steps).map(|(model, _)| Names { journal, ..Names::in_model(&model) }),
         }
     }
 
@@ -82,13 +83,15 @@ impl Names {
     }
 
     fn kept(path: &Path) -> Option<Kept<Names>> {
-        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+        let text = std::fs::read(path).ok()?;
+        sum::check_seal(&text).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     /// Keeps the names for the next who asks; if that can't be done, the journal is read again.
     pub fn keep(&mut self, dir: &LabDir) {
         let Some(journal) = self.journal.take() else { return };
-        let Ok(text) = serde_json::to_vec(&Kept { journal, names: self }) else { return };
+        let Ok(text) = sum::seal(&Kept { journal, names: self }) else { return };
         let path = file_of(dir);
         // Several may be at it at the same time, without a lock; what one that was killed left goes with the lab.
         let temp = path.with_extension(std::process::id().to_string());

@@ -146,7 +146,7 @@ pub struct LogView {
 /// `NAME`, of which the latest is meant.
 pub fn logs_of(state: &StateDir, lab: &str, wanted: Option<&str>, steps: &Steps) -> Result<Vec<LogView>> {
     let dir: LabDir = state.find(lab)?;
-    let (model, _) = view::fold(&dir, steps)?;
+    let (model, _) = view::fold(&dir, &dir.record()?, steps)?;
     let all: Vec<&ProcessRef> = model.all_processes().collect();
     let view = |process: &&ProcessRef| LogView {
         process: view_process(&dir.processes(), process),

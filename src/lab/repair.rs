@@ -77,7 +77,7 @@ fn visit(
     let record = dir.record()?;
     let mut kernel =
         Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
-    for asked in journal::read(&dir.journal(), steps)? {
+    for asked in journal::read(dir, &record, steps)?.asked {
         let held = match asked.step.is_held(&mut kernel) {
             Ok(held) => held,
             // In a namespace that has ended with all that was in it.

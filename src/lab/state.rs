@@ -12,7 +12,7 @@
 //! <root>/shared/                which labs hold something in common with others (`index`)
 //! ```
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -23,10 +23,12 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind, Result};
 use super::files::{self, open_lock};
+use super::journal::Journal;
 use super::model::NetnsRef;
 use super::name;
 use super::sandbox::Inside;
 use super::store::{LocalStore, Store};
+use super::sum;
 use crate::net::{Cgroup, ProcessId};
 
 /// How far a lab has come.
@@ -96,6 +98,13 @@ pub struct Record {
     pub tied_to: Option<Tie>,
 }
 
+impl Record {
+    /// Tells whether the machine was restarted since: nothing of the lab is in the kernel then.
+    pub fn is_of_earlier_boot(&self) -> Result<bool> {
+        Ok(self.boot_id != boot_id()?)
+    }
+}
+
 /// A namespace of somebody else, so noted that no later one is taken for it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Tie {
@@ -150,6 +159,15 @@ impl StateDir {
         if self.store.is_dir() { LocalStore::open(&self.store)?.tidy() } else { Ok(()) }
     }
 
+    /// Returns what is wrong with the values in the store.
+    pub(super) fn check_store(&self) -> Vec<Error> {
+        match LocalStore::open(&self.store) {
+            Ok(store) if self.store.is_dir() => store.check(),
+            // Whoever wanted something of it was told.
+            _ => Vec::new(),
+        }
+    }
+
     /// Removes the store of a sandbox that has ended.
     pub(super) fn drop_store_of(&self, holder: ProcessId) -> Result<()> {
         let store = sandbox_store(&self.root, holder);
@@ -169,7 +187,7 @@ impl StateDir {
 
     /// Tells whether a lab is up, in this boot of the machine.
     pub fn is_up(&self, record: &Record) -> Result<bool> {
-        Ok(record.status == Status::Up && record.boot_id == boot_id()? && !self.has_ended(record))
+        Ok(record.status == Status::Up && !record.is_of_earlier_boot()? && !self.has_ended(record))
     }
 
     /// Returns the part of an owner mark that all labs of this state directory share.
@@ -246,8 +264,9 @@ impl StateDir {
         LabDir { name: name.to_string(), path: self.root.join("labs").join(name), lock: None }
     }
 
-    /// Takes the name `record.name` for a new lab: makes its directory, locks it and writes its record.
-    pub fn claim(&self, record: &Record) -> Result<LabDir> {
+    /// Takes the name `record.name` for a new lab: makes its directory, locks it, and writes its journal, without a step yet, and
+    /// its record.
+    pub(super) fn claim(&self, record: &Record) -> Result<(LabDir, Journal)> {
         let doing = || format!("make lab `{}`", record.name);
         let _all = self.lock_all()?;
         let mut dir = self.lab_dir(&record.name);
@@ -257,14 +276,20 @@ impl StateDir {
             Err(source) => return Err(Error::file(doing(), &source)),
         }
         let part = record.parent.as_ref().map_or(Ok(()), |whole| self.note_part(&record.name, whole));
-        let done = part.and_then(|()| dir.take_lock()).and_then(|()| dir.write_record(record));
-        if let Err(error) = done {
-            // Nothing was made yet: the directory alone would stand in the way of the next run.
-            let _ = std::fs::remove_dir_all(&dir.path);
-            let _ = self.forget_entries(&record.name, Some(record));
-            return Err(error);
+        let done = part.and_then(|()| dir.take_lock()).and_then(|()| {
+            // The record comes last: a lab that has one has a journal too.
+            let journal = Journal::create(&dir, record)?;
+            dir.write_record(record).map(|()| journal)
+        });
+        match done {
+            Ok(journal) => Ok((dir, journal)),
+            Err(error) => {
+                // Nothing was made yet: the directory alone would stand in the way of the next run.
+                let _ = std::fs::remove_dir_all(&dir.path);
+                let _ = self.forget_entries(&record.name, Some(record));
+                Err(error)
+            }
         }
-        Ok(dir)
     }
 
     fn taken(&self, dir: &LabDir, doing: String) -> Error {
@@ -444,26 +469,63 @@ impl LabDir {
     }
 
     fn is_held(&self) -> bool {
-        let Ok(file) = OpenOptions::new().write(true).open(self.path.join("lock")) else { return false };
+        let Ok(file) = File::open(self.path.join("lock")) else { return false };
         matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
+    }
+
+    /// Says what to do about a record or journal that is damaged.
+    pub(super) fn way_on(&self) -> String {
+        let name = &self.name;
+        format!(
+            "the file is damaged; nothing was changed. `topo down --force {name}` takes down what can still be read or has the lab's \
+             mark"
+        )
+    }
+
+    /// Tells whether the lab has a record: nothing is made before.
+    pub(super) fn has_record(&self) -> bool {
+        self.path.join("lab.json").exists()
     }
 
     /// Reads the lab's record; a damaged one is an error that names the file.
     pub fn record(&self) -> Result<Record> {
         let path = self.path.join("lab.json");
         let doing = || format!("read the record `{}`", path.display());
-        let text = std::fs::read_to_string(&path).map_err(|source| Error::file(doing(), &source))?;
-        serde_json::from_str(&text)
-            .map_err(|source| Error::new(Kind::State, doing()).because(source).hint(files::DAMAGED))
+        let text = std::fs::read(&path).map_err(|source| Error::file(doing(), &source))?;
+        let damaged = |because: String| Error::new(Kind::State, doing()).because(because).hint(self.way_on());
+        let record = serde_json::from_slice(&text).map_err(|source| damaged(source.to_string()))?;
+        sum::check_seal(&text).map_err(|because| damaged(because.into()))?;
+        Ok(record)
+    }
+
+    /// Reads the lab's record although it may be damaged, as far as that goes.
+    pub(super) fn damaged_record(&self) -> Option<Record> {
+        serde_json::from_slice(&std::fs::read(self.path.join("lab.json")).ok()?).ok()
     }
 
     /// Writes the lab's record: to a file beside it, which then takes its place. For whoever has the lab's lock.
     pub fn write_record(&self, record: &Record) -> Result<()> {
-        let path = self.path.join("lab.json");
-        let doing = || format!("write the record `{}`", path.display());
-        let mut text = serde_json::to_vec(record).map_err(|source| Error::new(Kind::State, doing()).because(source))?;
-        text.push(b'\n');
-        files::replace(&self.path.join("lab.json.tmp"), &path, &text).map_err(|source| Error::file(doing(), &source))
+        self.replace_record(record).map_err(|source| self.unwritten(&source))
+    }
+
+    fn replace_record(&self, record: &Record) -> std::io::Result<()> {
+        let text = sum::seal(record).map_err(std::io::Error::other)?;
+        files::replace(&self.path.join("lab.json.tmp"), &self.path.join("lab.json"), &text)
+    }
+
+    fn unwritten(&self, source: &std::io::Error) -> Error {
+        Error::file(format!("write the record `{}`", self.path.join("lab.json").display()), source)
+    }
+
+    /// Notes in the lab's record that it is being taken down. Returns why that was not possible where the disk is full or can't be
+    /// written to: what the lab has in the kernel can be removed all the same.
+    pub(super) fn note_undoing(&self) -> Result<Option<Error>> {
+        let record = Record { status: Status::Undoing, ..self.record()? };
+        match self.replace_record(&record) {
+            Err(source) if files::is_refused(&source) => Ok(Some(self.unwritten(&source))),
+            Err(source) => Err(self.unwritten(&source)),
+            Ok(()) => Ok(None),
+        }
     }
 
     /// Changes the status in the lab's record.
@@ -488,9 +550,19 @@ impl LabDir {
         // Renamed first: a process killed in the middle leaves no lab that is half there.
         let record = self.record().ok();
         let away = self.path.with_file_name(format!("{REMOVED}{}-{}", self.name, std::process::id()));
-        files::point().and_then(|()| std::fs::rename(&self.path, &away)).map_err(failed)?;
+        let renamed = files::point().and_then(|()| std::fs::rename(&self.path, &away));
+        let gone = match renamed {
+            Ok(()) => away,
+            // A full disk may have no room for the longer name.
+            Err(error) if files::is_full(&error) => self.path.clone(),
+            Err(error) => {
+                let hint =
+                    "nothing of it is left in the kernel; the same command removes the rest once that can be written";
+                return Err(failed(error).hint(hint));
+            }
+        };
         state.forget_entries(&self.name, record.as_ref())?;
-        std::fs::remove_dir_all(&away).map_err(failed)
+        std::fs::remove_dir_all(&gone).map_err(failed)
     }
 }
 

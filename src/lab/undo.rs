@@ -7,9 +7,13 @@ use super::PROCESS_MARK;
 use super::error::{Error, Result};
 use super::journal::Asked;
 use super::kernel::Kernel;
+use super::left;
 use super::model::{DevRef, NetnsRef, TableRef};
 use super::state::StateDir;
 use crate::net::{self, Change, NetnsId};
+
+/// For `undo`: all steps are applied.
+pub(super) const ALL_DONE: u64 = u64::MAX;
 
 /// How long processes in a lab's namespaces have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
@@ -17,11 +21,12 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A bridge of more ports is set down before they go.
 const LARGE_BRIDGE: usize = 16;
 
-/// Takes back `steps`, the last one first, and returns every failure; `each` is told before a step is taken back.
+/// Takes back `steps`, the last one first, and returns every failure; `each` is told before a step is taken back. Those up to the
+/// number `done` are known to be applied: where their objects are there without the lab's mark, that is a failure too.
 ///
 /// What ends with a namespace or a device that goes anyway is not taken back one by one: the kernel frees it all at
 /// once, and this waits until it has.
-pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&Asked)) -> Vec<Error> {
+pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], done: u64, each: &mut dyn FnMut(&Asked)) -> Vec<Error> {
     let mut errors = Vec::new();
     let mut going = BTreeSet::new();
     let mut ids = BTreeSet::new();
@@ -84,6 +89,7 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], each: &mut dyn FnMut(&A
             }
             _ => {}
         }
+        errors.extend(left::errors_of(kernel, asked, asked.no <= done));
     }
     let_go(kernel, &mut unnamed);
     errors.extend(kernel.wait_gone().iter().map(|source| Error::kernel("wait until the links are gone", source)));

@@ -20,7 +20,8 @@ pub struct Summary {
     pub name: String,
     /// What it is for.
     pub kind: LabKind,
-    /// "up", "building", "undoing", or "dead" where the process that built it or its sandbox has ended.
+    /// "up", "building", "undoing", "dead" where the process that built it or its sandbox has ended, or "gone" where the machine
+    /// was restarted since.
     pub state: &'static str,
     /// How many namespaces it made.
     pub netns: usize,
@@ -107,6 +108,7 @@ pub fn summary(state: &StateDir, dir: &LabDir, steps: &Steps) -> Result<Summary>
 fn summarize(state: &StateDir, dir: &LabDir, record: &Record, names: &Names) -> Summary {
     let ended = state.has_ended(record);
     let word = match record.status {
+        _ if record.is_of_earlier_boot().unwrap_or(false) => "gone",
         _ if ended => "dead",
         Status::Up => "up",
         _ if !dir.is_locked(state) => "dead",
@@ -125,8 +127,8 @@ fn summarize(state: &StateDir, dir: &LabDir, record: &Record, names: &Names) -> 
     }
 }
 
-pub(super) fn fold(dir: &LabDir, steps: &Steps) -> Result<(Model, Vec<journal::Asked>)> {
-    let asked = journal::read(&dir.journal(), steps)?;
+pub(super) fn fold(dir: &LabDir, record: &Record, steps: &Steps) -> Result<(Model, Vec<journal::Asked>)> {
+    let asked = journal::read(dir, record, steps)?.asked;
     let mut model = Model::new(0);
     for asked in &asked {
         enter_foreign(&mut model, asked.step.as_ref());
@@ -156,13 +158,13 @@ impl Lab {
     /// Returns what is in a namespace, as the kernel has it now.
     pub fn look_into(&mut self, at: &NetnsRef) -> Result<NetnsView> {
         let (kernel, model) = self.settled()?;
-        Ok(view_netns(kernel, model, at, false))
+        Ok(view_netns(kernel, model, at, None))
     }
 
     /// Returns the namespaces in which the lab has something, as the kernel has them now.
     pub fn look_around(&mut self) -> Result<Vec<NetnsView>> {
         let (kernel, model) = self.settled()?;
-        Ok(namespaces_of(model).iter().map(|at| view_netns(kernel, model, at, false)).collect())
+        Ok(namespaces_of(model).iter().map(|at| view_netns(kernel, model, at, None)).collect())
     }
 }
 
@@ -176,20 +178,23 @@ fn namespaces_of(model: &Model) -> Vec<NetnsRef> {
 pub fn view(state: &StateDir, name: &str, steps: &Steps) -> Result<LabView> {
     let dir = state.find(name)?;
     let record = dir.record()?;
-    let (model, asked) = fold(&dir, steps)?;
+    let (model, asked) = fold(&dir, &record, steps)?;
     let mut kernel = Kernel::open(&record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
-    let ended = state.has_ended(&record);
+    let ended = match record.is_of_earlier_boot()? {
+        true => Some("the machine was restarted"),
+        false => state.has_ended(&record).then_some("its sandbox has ended"),
+    };
     let namespaces = namespaces_of(&model).iter().map(|at| view_netns(&mut kernel, &model, at, ended)).collect();
     let processes = model.all_processes().map(|process| view_process(&dir.processes(), process)).collect();
     let steps = asked.iter().flat_map(|asked| asked.step.like()).collect();
     Ok(LabView { summary: summarize(state, &dir, &record, &Names::in_model(&model)), namespaces, processes, steps })
 }
 
-fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: bool) -> NetnsView {
+fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: Option<&str>) -> NetnsView {
     let mut view = NetnsView { name: at.name.clone(), made: at.made, devs: Vec::new(), routes: Vec::new(), gone: None };
-    if ended {
+    if let Some(why) = ended {
         // A namespace of this name on the host would be another one.
-        view.gone = Some("its sandbox has ended".into());
+        view.gone = Some(why.into());
         return view;
     }
     let dump = kernel.rtnl(at).and_then(|rtnl| kernel.run(net::dump(&rtnl)));

@@ -38,11 +38,15 @@ struct AddAddr {
 impl AddAddr {
     /// Tells whether the device has the address, by a lab of ours.
     fn is_there(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        Ok(self.protocol_there(kernel)? == Some(OWNER_PROTOCOL))
+    }
+
+    /// Returns the protocol number of the address that the device has, which tells whose it is.
+    fn protocol_there(&self, kernel: &mut Kernel) -> net::Result<Option<u8>> {
         let rtnl = kernel.rtnl(&self.dev.netns)?;
         let addresses = kernel.run(net::addr::list(&rtnl))?;
-        Ok(addresses.iter().any(|address| {
-            address.index == self.dev.index && address.net == self.net && address.protocol == OWNER_PROTOCOL
-        }))
+        let found = addresses.iter().find(|address| address.index == self.dev.index && address.net == self.net);
+        Ok(found.map(|address| address.protocol))
     }
 }
 
@@ -111,13 +115,18 @@ impl Step for AddAddr {
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let Some(link) = kernel.link(&self.dev)? else { return Ok(()) };
         let rtnl = kernel.rtnl(&self.dev.netns)?;
+        let protocol = self.protocol_there(kernel)?;
+        let there = protocol == Some(OWNER_PROTOCOL);
+        if let Some(protocol) = protocol.filter(|_| !there) {
+            let (net, dev) = (self.net, self.dev.shown());
+            kernel.leave(format!("address `{net}` of {dev} has protocol {protocol} in place of {OWNER_PROTOCOL}"));
+        }
         if self.promote.as_deref() != Some("0") {
-            let there = self.is_there(kernel)?;
             return if there { kernel.run(net::addr::delete(&rtnl, self.dev.index, self.net)) } else { Ok(()) };
         }
         // With the first address of a network the kernel deletes all others of it, which may be somebody else's.
         let (netns, key) = (kernel.netns(&self.dev.netns)?, promote_key(&link.name));
-        if self.is_there(kernel)? {
+        if there {
             net::sysctl::write(&netns, &key, "1")?;
             kernel.run(net::addr::delete(&rtnl, self.dev.index, self.net))?;
         }

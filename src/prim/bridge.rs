@@ -16,7 +16,7 @@ use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::port::{self, AttachOptions};
 use super::units::{DevMac, Mtu, Priority, VlanIdOrNone};
-use super::veth::{check_free, delete_link, full_name_request, ip};
+use super::veth::{check_free, delete_made, full_name_request, ip};
 use crate::lab::{
     DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Place, Requests, Result, Step, Switch, name,
 };
@@ -153,7 +153,7 @@ impl Step for AddBridge {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        delete_link(kernel, &self.dev).map(|_| ())
+        delete_made(kernel, &self.dev)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

@@ -77,7 +77,14 @@ impl Step for AddNetns {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let ours = match kernel.dir().entry(&self.at.name)? {
-            Entry::Netns(netns) => kernel.is_ours(&self.at, &netns)?,
+            Entry::Netns(netns) => {
+                let ours = kernel.is_ours(&self.at, &netns)?;
+                if !ours {
+                    let mark = kernel.mark_in(&netns)?;
+                    kernel.leave_unmarked(&format!("netns `{}`", self.at.name), mark.as_deref());
+                }
+                ours
+            }
             Entry::Placeholder(mark) => mark == kernel.mark(),
             Entry::Absent | Entry::Other => false,
         };

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::dev_change::link_local_request;
 use super::handles::{self, Dev, NetnsHandle};
 use super::units::{self, DevMac, FromScript, Mtu};
-use super::veth::{check_free, delete_link, full_name_request, ip};
+use super::veth::{check_free, delete_made, full_name_request, ip};
 use crate::lab::{
     DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Place, Requests, Result, Step, name,
 };
@@ -197,7 +197,7 @@ impl Step for AddLink {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        delete_link(kernel, &self.dev).map(|_| ())
+        delete_made(kernel, &self.dev)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

@@ -55,6 +55,16 @@ impl LabTable {
         }))
     }
 
+    /// Notes a table that has the lab's name and not its mark, if there is one.
+    fn leave_changed(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let tables = nft::list_tables(&kernel.netns(&self.netns)?)?;
+        if let Some(table) = tables.iter().find(|table| table.family == FAMILY && table.name == self.name) {
+            let what = format!("table `{FAMILY} {}` in netns `{}`", self.name, self.netns.name);
+            kernel.leave_unmarked(&what, table.comment.as_deref());
+        }
+        Ok(())
+    }
+
     /// Returns a chain of the table that the kernel calls.
     pub(super) fn base_chain(&self, name: &str, kind: ChainKind, hook: Hook, priority: i32) -> Chain {
         let base = Some(Base { kind, hook, priority, policy: Policy::Accept });
@@ -153,7 +163,7 @@ impl Step for AddTable {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let Some(netns) = self.table.find(kernel)? else { return Ok(()) };
+        let Some(netns) = self.table.find(kernel)? else { return self.table.leave_changed(kernel) };
         let mut batch = Batch::new();
         batch.delete_table(FAMILY, &self.table.name);
         batch.commit(&netns)

@@ -11,7 +11,7 @@ use super::handles::Dev;
 use super::new_link;
 use super::options::options;
 use super::units::{DevMac, Id, Mtu};
-use super::veth::{check_free, delete_link, ip};
+use super::veth::{check_free, delete_made, ip};
 use crate::lab::{DevEntry, DevRef, Kernel, Lab, Model, NetnsRef, Place, Result, Step, name};
 use crate::net::{self, Change, Tap};
 use crate::{step_identity, step_sort};
@@ -123,7 +123,7 @@ impl Step for AddTap {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        delete_link(kernel, &self.dev).map(|_| ())
+        delete_made(kernel, &self.dev)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

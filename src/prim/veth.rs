@@ -178,10 +178,13 @@ impl Step for AddVeth {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let mut deleted = false;
         for end in &self.ends {
-            if delete_link(kernel, &end.dev)? {
-                break;
-            }
+            // With one end goes the other.
+            deleted = deleted || delete_link(kernel, &end.dev)?;
+        }
+        if !deleted {
+            self.ends.iter().try_for_each(|end| kernel.leave_changed(&end.dev))?;
         }
         self.ends.iter().filter_map(|end| end.bridge.as_ref()).try_for_each(|bridge| restore_mac(kernel, bridge))
     }
@@ -242,12 +245,17 @@ pub(super) fn full_name_request(dev: &DevRef) -> Option<Request> {
 }
 
 /// Deletes a device if it is still the one that the lab made; tells whether it was.
-pub(super) fn delete_link(kernel: &mut Kernel, dev: &DevRef) -> net::Result<bool> {
+fn delete_link(kernel: &mut Kernel, dev: &DevRef) -> net::Result<bool> {
     if kernel.link(dev)?.is_none() {
         return Ok(false);
     }
     let rtnl = kernel.rtnl(&dev.netns)?;
     kernel.run(net::link::delete(&rtnl, dev.index)).map(|()| true)
+}
+
+/// Deletes a device that the lab made, if it is there; one that others have changed is named and left.
+pub(super) fn delete_made(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
+    if delete_link(kernel, dev)? { Ok(()) } else { kernel.leave_changed(dev) }
 }
 
 /// Gives somebody else's bridge the hardware address back that it had: one that was never set is that of a port, and changes

@@ -15,6 +15,7 @@ mod cli;
 mod docs;
 mod flat;
 mod foreign;
+mod intact;
 mod nat;
 mod networks;
 mod ownership;

@@ -65,3 +65,14 @@ pub(crate) fn kill_at_each_point(w: &World, before: &Snapshot, statements: &str)
         w.assert_clean(before);
     }
 }
+
+/// Gives the machine another boot id, as a restart does.
+pub(crate) fn restart(w: &World) {
+    w.run("echo 00000000-0000-4000-8000-000000000001 >boot_id; mount --bind boot_id /proc/sys/kernel/random/boot_id")
+        .ok();
+}
+
+/// Gives the machine the boot id back that it had.
+pub(crate) fn end_restart(w: &World) {
+    w.run("umount /proc/sys/kernel/random/boot_id; rm boot_id").ok();
+}

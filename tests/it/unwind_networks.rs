@@ -276,8 +276,8 @@ fn n4_rm_by_force() {
 #[test]
 fn restore() {
     const EARLIER: &str = "!ip netns add earlier; ip netns exec earlier $topo ";
-    const RESTART: &str = "!ip netns del earlier; while ip -n c1 link show eth0 >/dev/null 2>&1; do :; done; sed -i 's/\"boot_id\":\"[^\"]*\"/\"boot_id\":\"an-earlier-one\"/' \
-                           state/labs/*/lab.json; $topo gc";
+    const RESTART: &str = "!ip netns del earlier; while ip -n c1 link show eth0 >/dev/null 2>&1; do :; done; echo another >boot_id; mount --bind boot_id \
+                           /proc/sys/kernel/random/boot_id; $topo gc";
     let create = format!("{EARLIER}{CREATE}; ip netns exec earlier $topo {CONNECT}");
     at_each_point(&Case {
         setup: &[&create, RESTART],

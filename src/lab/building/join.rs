@@ -24,9 +24,9 @@ impl Lab {
                 .because("it is not up: its run died, or the machine was restarted")
                 .hint(format!("`topo down {name}` or `topo gc` removes what is left of it")));
         }
-        let (mut model, applied) = view::fold(&dir, steps)?;
+        let (mut model, applied) = view::fold(&dir, &record, steps)?;
         model.spread(RandomState::new().hash_one(&record.mark));
-        let journal = Journal::open(&dir.journal())?;
+        let journal = Journal::open(&dir, &record)?;
         let kernel =
             Kernel::open_among(&state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
         Ok(Lab {

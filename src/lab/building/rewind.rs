@@ -7,6 +7,7 @@ use crate::lab::PROCESS_MARK;
 use crate::lab::down;
 use crate::lab::error::{Error, Result};
 use crate::lab::event::CheckResult;
+use crate::lab::journal::Asked;
 use crate::lab::model::TableRef;
 use crate::lab::processes::{ProcessFiles, Watched};
 use crate::lab::step::Steps;
@@ -109,7 +110,8 @@ impl Lab {
         }
         let undone = self.applied.split_off(point.applied.min(self.applied.len()));
         let listener = &mut self.listener;
-        errors.extend(undo::undo(&mut self.kernel, &undone, &mut |asked| listener.tell_step(asked, true)));
+        let mut each = |asked: &Asked| listener.tell_step(asked, true);
+        errors.extend(undo::undo(&mut self.kernel, &undone, undo::ALL_DONE, &mut each));
         if let (Some((_, journal)), Some(first), true) = (&mut self.claimed, undone.first(), errors.is_empty()) {
             errors.extend(journal.undone(first.no).err());
         }

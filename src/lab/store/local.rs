@@ -17,11 +17,14 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Guard, Key, Store};
 use crate::lab::error::{Error, Kind, Result};
 use crate::lab::files;
+use crate::lab::name;
+use crate::lab::sum;
 
 /// How long `lock` waits.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -84,9 +87,14 @@ impl LocalStore {
         if key.names().is_empty() {
             return Err(Error::invalid(doing()).because("a kind has no value of its own"));
         }
-        let mut text = serde_json::to_vec(value).map_err(|source| Error::new(Kind::State, doing()).because(source))?;
-        text.push(b'\n');
-        self.in_dir_of(&path, || files::replace_unsynced(&temp, &path, &text)).map_err(|source| {
+        let text = sum::seal(&Sealed { value }).map_err(|source| Error::new(Kind::State, doing()).because(source))?;
+        let replaced = self.in_dir_of(&path, || files::replace_unsynced(&temp, &path, &text));
+        let written = match replaced {
+            // What gives something back must not need room for it.
+            Err(error) if files::is_full(&error) => self.overwrite(&path, value).map_err(|_| error),
+            replaced => replaced,
+        };
+        written.map_err(|source| {
             self.tidy_dir_of(key);
             let error = Error::file(doing(), &source);
             match source.kind() {
@@ -96,6 +104,12 @@ impl LocalStore {
                 _ => error,
             }
         })
+    }
+
+    /// Writes a value over an older one that is as long or longer.
+    fn overwrite(&self, path: &Path, value: &Value) -> io::Result<()> {
+        let length = usize::try_from(std::fs::metadata(path)?.len()).unwrap_or(0);
+        files::overwrite(path, &sum::seal_padded(&Sealed { value }, length).map_err(io::Error::other)?)
     }
 
     fn sync_dir_of(&self, key: &Key) -> Result<()> {
@@ -138,6 +152,32 @@ impl LocalStore {
         match receiver.recv_timeout(within) {
             Ok(locked) => locked.map(Some),
             Err(_) => Ok(None),
+        }
+    }
+
+    /// Reads all values, and returns what is wrong with them.
+    pub fn check(&self) -> Vec<Error> {
+        let mut errors = Vec::new();
+        self.check_below(&self.root, &mut errors);
+        errors
+    }
+
+    fn check_below(&self, dir: &Path, errors: &mut Vec<Error>) {
+        // One that another process has emptied holds nothing that is wrong.
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        paths.sort();
+        for path in paths {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_symlink() {
+                continue;
+            }
+            if path.is_dir() {
+                self.check_below(&path, errors);
+            } else if path.is_file() && name.strip_suffix(VALUE).is_some_and(|name| name::check("value", name).is_ok())
+            {
+                errors.extend(read_value(&path).err());
+            }
         }
     }
 
@@ -185,18 +225,28 @@ impl LocalStore {
         file.unlock()
     }
 
-    fn try_lock(&self, path: &Path) -> io::Result<Option<File>> {
+    fn try_lock(&self, path: &Path) -> io::Result<Locked> {
         let began = Instant::now();
         loop {
-            let file = self.in_dir_of(path, || files::open_lock(path))?;
+            let file = match self.in_dir_of(path, || files::open_lock(path)) {
+                // Nobody can make it, so nobody has it; and no value can be written.
+                Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return Ok(Locked::Unmade),
+                opened => opened?,
+            };
             let Some(file) = Self::wait_for(file, self.patience.saturating_sub(began.elapsed()))? else {
-                return Ok(None);
+                return Ok(Locked::ByAnother);
             };
             if is_at(&file, path)? {
-                return Ok(Some(file));
+                return Ok(Locked::ByUs(file));
             }
         }
     }
+}
+
+/// A value as it is in its file, with its check sum behind it.
+#[derive(Serialize, Deserialize)]
+struct Sealed<V> {
+    value: V,
 }
 
 /// The ending of a directory.
@@ -210,15 +260,7 @@ const TEMP: &str = ".tmp";
 
 impl Store for LocalStore {
     fn get(&self, key: &Key) -> Result<Option<Value>> {
-        let path = self.path(key, VALUE);
-        let doing = || format!("read `{}`", path.display());
-        let Some(text) = read_own(&path).map_err(|source| Error::file(doing(), &source))? else { return Ok(None) };
-        match serde_json::from_slice(&text) {
-            Ok(value) => Ok(Some(value)),
-            Err(error) => Err(Error::new(Kind::State, doing())
-                .because(format!("byte {}: {error}", files::byte_of(&text, &error)))
-                .hint(files::DAMAGED)),
-        }
+        read_value(&self.path(key, VALUE))
     }
 
     fn list(&self, above: &Key) -> Result<Vec<Key>> {
@@ -253,10 +295,14 @@ impl Store for LocalStore {
         let path = self.path(key, LOCK);
         let doing = || format!("lock `{key}`");
         let failed = |source: io::Error| Error::file(format!("lock `{}`", path.display()), &source);
-        let Some(file) = self.try_lock(&path).map_err(failed)? else {
-            return Err(Error::new(Kind::Busy, doing())
-                .because(format!("{} has held it for {:?}", holder_of(&path), self.patience))
-                .hint("wait until it has ended, or end it"));
+        let file = match self.try_lock(&path).map_err(failed)? {
+            Locked::ByUs(file) => Some(file),
+            Locked::Unmade => None,
+            Locked::ByAnother => {
+                return Err(Error::new(Kind::Busy, doing())
+                    .because(format!("{} has held it for {:?}", holder_of(&path), self.patience))
+                    .hint("wait until it has ended, or end it"));
+            }
         };
         // What a killed holder was writing.
         let _ = std::fs::remove_file(self.path(key, TEMP));
@@ -290,7 +336,7 @@ impl Store for LocalStore {
             // Its lock would be left behind for ever, unless somebody holds it, who then removes it.
             let path = self.path(key, LOCK);
             if let Some(file) = File::open(&path).ok().filter(|file| file.try_lock().is_ok()) {
-                drop(Held { file, path, key: key.clone(), store: self.clone() });
+                drop(Held { file: Some(file), path, key: key.clone(), store: self.clone() });
             }
             self.tidy_dir_of(key);
         }
@@ -302,10 +348,19 @@ impl Store for LocalStore {
     }
 }
 
+/// What became of the wish for a lock.
+enum Locked {
+    ByUs(File),
+    ByAnother,
+    /// Its file can't be made on a read-only file system.
+    Unmade,
+}
+
 /// A lock that is held.
 #[derive(Debug)]
 struct Held {
-    file: File,
+    /// The file, unless it can't be made on a read-only file system.
+    file: Option<File>,
     path: PathBuf,
     key: Key,
     store: LocalStore,
@@ -320,7 +375,7 @@ impl Drop for Held {
             self.store.tidy_dir_of(&self.key);
         }
         // By name: a child that was forked a moment ago shares the open file, and would keep the lock.
-        let _ = self.file.unlock();
+        let _ = self.file.as_ref().map(File::unlock);
     }
 }
 
@@ -329,6 +384,17 @@ impl Drop for Held {
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     Ok(std::fs::metadata(path).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())))
+}
+
+/// Reads the value in a file; nothing if there is none.
+fn read_value(path: &Path) -> Result<Option<Value>> {
+    let doing = || format!("read `{}`", path.display());
+    let Some(text) = read_own(path).map_err(|source| Error::file(doing(), &source))? else { return Ok(None) };
+    let damaged = |because: String| Error::new(Kind::State, doing()).because(because).hint(files::DAMAGED);
+    let at_byte = |error| damaged(format!("byte {}: {error}", files::byte_of(&text, &error)));
+    let Sealed { value } = serde_json::from_slice(&text).map_err(at_byte)?;
+    sum::check_seal(&text).map_err(|because| damaged(because.into()))?;
+    Ok(Some(value))
 }
 
 /// Reads a file of ours; nothing if there is none.

@@ -99,6 +99,7 @@ fn help_of_commands() {
 
         Options:
               --all      Take all labs down; container networks stay, which `topo network rm` removes
+              --force    Take down a damaged lab as far as possible, say what is left, and forget it
               --trace    Print each step that is taken back
           -h, --help     Print help
           -V, --version  Print version

@@ -442,12 +442,12 @@ fn damaged_files() {
             b     lab   up     1      0     Ns   -e
             --- stderr
             error: read the record `DIR/state/labs/a/lab.json`: EOF while parsing a value at line 1 column 8
-            hint: the file is damaged; nothing was changed
+            hint: the file is damaged; nothing was changed. `topo down --force a` takes down what can still be read or has the lab's mark
             --- exit code 1
             $ topo down a
             --- stderr
             error: read the record `DIR/state/labs/a/lab.json`: EOF while parsing a value at line 1 column 8
-            hint: the file is damaged; nothing was changed
+            hint: the file is damaged; nothing was changed. `topo down --force a` takes down what can still be read or has the lab's mark
             --- exit code 1
         "#]]);
         w.topo(&["gc"]).fails(1).says("labs/a/lab.json");
@@ -456,8 +456,8 @@ fn damaged_files() {
         w.session(expect![[r#"
             $ topo down a
             --- stderr
-            error: read the journal `DIR/state/labs/a/journal`, line 1: read a step of sort `nonsense`: this release knows no such step
-            hint: the file is damaged; nothing was changed. What the lab made bears its mark: `ip -d link` shows it
+            error: read the journal `DIR/state/labs/a/journal`: it has 304 bytes, and 301 were written
+            hint: the file is damaged; nothing was changed. `topo down --force a` takes down what can still be read or has the lab's mark
             --- exit code 1
         "#]]);
         w.write("state/labs/a/journal", &journal);

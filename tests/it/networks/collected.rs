@@ -4,6 +4,7 @@ use expect_test::expect;
 
 use super::{CONTAINERS, anonymous, in_network_world, make_web, network};
 use crate::cli::Terminal;
+use crate::stage::{end_restart, restart};
 use crate::world::World;
 
 /// Returns how many addresses of a subnet are leased.
@@ -53,8 +54,9 @@ fn i11_leases_of_a_lab_of_before_a_restart() {
         for (end, says) in [(["down", "lab"].as_slice(), "lab `lab` is down"), (&["gc"], "removed lab `lab`")] {
             w.topo(&["run", "--name", "lab", "-e", lab]).ok();
             assert_eq!(leased(w, "10.6.0.0/24"), 2);
-            w.run("sed -i 's/\"boot_id\":\"[^\"]*\"/\"boot_id\":\"0000\"/' state/labs/*/lab.json").ok();
+            restart(w);
             w.topo(end).ok().says(says);
+            end_restart(w);
             w.assert_clean(before);
         }
     });

@@ -19,31 +19,33 @@ fn damaged_records() {
                 $ topo network ls
                 --- stderr
                 error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
-                hint: the file is damaged; nothing was changed
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network inspect web
                 --- stderr
                 error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
-                hint: the file is damaged; nothing was changed
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network connect web c2
                 --- stderr
                 error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
-                hint: the file is damaged; nothing was changed
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network rm --force web
                 --- stderr
                 error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
-                hint: the file is damaged; nothing was changed
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network create web
                 --- stderr
                 error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
-                hint: the file is damaged; nothing was changed
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo gc
                 --- stderr
-                nothing was left behind
+                error: read `DIR/state/store/records/networks.d/web.json`: byte 16: key must be a string at line 1 column 17
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
+                --- exit code 1
             "#]],
         );
         w.run("rm -r state/store; mv whole state/store").ok();
@@ -64,28 +66,28 @@ fn a_damaged_endpoint() {
             expect![[r#"
                 $ topo network inspect web
                 --- stderr
-                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
-                hint: the file is damaged; nothing was changed
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 4: trailing characters at line 1 column 5
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network connect web c2
                 --- stderr
-                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
-                hint: the file is damaged; nothing was changed
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 4: trailing characters at line 1 column 5
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network disconnect web c1
                 --- stderr
-                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
-                hint: the file is damaged; nothing was changed
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 4: trailing characters at line 1 column 5
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network rm web
                 --- stderr
-                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
-                hint: the file is damaged; nothing was changed
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 4: trailing characters at line 1 column 5
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network rm --force web
                 --- stderr
-                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 6: EOF while parsing a list at line 2 column 0
-                hint: the file is damaged; nothing was changed
+                error: read `DIR/state/store/records/endpoints.d/web.d/XXXXXXXXXXXX.json`: byte 4: trailing characters at line 1 column 5
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
             "#]],
         );
@@ -106,17 +108,17 @@ fn i4_damaged_addresses() {
                 $ topo network connect web c2
                 --- stderr
                 error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: EOF while parsing a value at line 1 column 0
-                hint: the file is damaged; nothing was changed
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.7
                 --- stderr
                 error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: EOF while parsing a value at line 1 column 0
-                hint: the file is damaged; nothing was changed
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network inspect web
                 --- stderr
                 error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: EOF while parsing a value at line 1 column 0
-                hint: the file is damaged; nothing was changed
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
             "#]],
         );
@@ -125,12 +127,12 @@ fn i4_damaged_addresses() {
         nothing_happens(
             w,
             expect![[r#"
-            $ topo network connect web c2
-            --- stderr
-            error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: it leases `10.5.0.1`, but it is the gateway's
-            hint: the file is damaged; nothing was changed
-            --- exit code 1
-        "#]],
+                $ topo network connect web c2
+                --- stderr
+                error: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: its check sum does not match: a byte of it was lost, added or changed
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
+                --- exit code 1
+            "#]],
         );
         w.run("rm -r state/store; cp -a whole state/store; echo '{}' >state/store/pools/10.5.0.0-24.json").ok();
         nothing_happens(
@@ -138,18 +140,18 @@ fn i4_damaged_addresses() {
             expect![[r#"
                 $ topo network connect web c2
                 --- stderr
-                error: read `DIR/state/store/pools/10.5.0.0-24.json`: missing field `pool`
-                hint: the file is damaged; nothing was changed
+                error: read `DIR/state/store/pools/10.5.0.0-24.json`: byte 1: missing field `value` at line 1 column 2
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo network create other --subnet 10.5.0.0/25
                 --- stderr
-                error: read `DIR/state/store/pools/10.5.0.0-24.json`: missing field `pool`
-                hint: the file is damaged; nothing was changed
+                error: read `DIR/state/store/pools/10.5.0.0-24.json`: byte 1: missing field `value` at line 1 column 2
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
                 $ topo gc
                 --- stderr
-                error: read `DIR/state/store/pools/10.5.0.0-24.json`: missing field `pool`
-                hint: the file is damaged; nothing was changed
+                error: read `DIR/state/store/pools/10.5.0.0-24.json`: byte 1: missing field `value` at line 1 column 2
+                hint: the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it
                 --- exit code 1
             "#]],
         );
@@ -161,7 +163,7 @@ fn i4_damaged_addresses() {
         w.session(expect![[r#"
             $ topo network disconnect web c1
             --- stderr
-            error: undo: lease `10.5.0.2` of the pool `10.5.0.0/24`: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: expected value at line 1 column 1 (the file is damaged; nothing was changed)
+            error: undo: lease `10.5.0.2` of the pool `10.5.0.0/24`: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: expected value at line 1 column 1 (the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it)
              |
              = at: stdlib/network/addresses.rhai:80:23, called from scripts/network/connect.rhai:15:25
             --- exit code 1

@@ -233,7 +233,8 @@ fn a_state_directory_that_outlives_a_restart() {
         w.run(CONTAINERS).ok();
         topo("network restore").ok();
         // As if the machine had been restarted just now.
-        w.run("sed -i 's/\"boot_id\":\"[^\"]*\"/\"boot_id\":\"0000\"/' old/labs/*/lab.json; nft flush ruleset; ip link del br-web").ok();
+        crate::stage::restart(&w.world);
+        w.run("nft flush ruleset; ip link del br-web").ok();
         w.run("for c in c1 c2 c3; do ip netns del $c; ip netns add $c; done").ok();
         let leases = |w: &Booted| w.run(&format!("cat {}/leases/*/*", w.store)).ok().stdout;
         let kept = leases(&w);

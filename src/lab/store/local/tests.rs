@@ -130,7 +130,10 @@ fn i4_a_damaged_file_is_named_with_its_byte_and_left_alone() {
     let web = key(&["web"]);
     put(&store, &web, &json!({"a": 1}));
     let path = store.root.join("networks/web.json");
-    for (damage, byte) in [("", 0), ("{\"a\": 1", 7), ("{\"a\":\n 1}}", 9), ("\u{0}\u{0}", 0), ("not json", 1)] {
+    let good = fs::read(&path).expect("the file");
+    for (damage, byte) in
+        [("", 0), ("{\"value\": 1", 11), ("{\"value\":\n 1}}", 13), ("\u{0}\u{0}", 0), ("not json", 1)]
+    {
         fs::write(&path, damage).expect("damage it");
         let error = store.get(&web).expect_err(damage);
         assert_eq!((error.kind(), error.hint_text()), (Kind::State, Some(files::DAMAGED)));
@@ -140,6 +143,19 @@ fn i4_a_damaged_file_is_named_with_its_byte_and_left_alone() {
     }
     fs::write(&path, [b'"', 0xff, b'"']).expect("damage it");
     store.get(&web).expect_err("not UTF-8");
+    // Each cut and each flipped bit of a file that was whole.
+    for at in 0..good.len() {
+        fs::write(&path, &good[..at]).expect("damage it");
+        store.get(&web).expect_err("cut");
+        for bit in 0..8 {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << bit;
+            fs::write(&path, bad).expect("damage it");
+            store.get(&web).expect_err("a flipped bit");
+        }
+    }
+    fs::write(&path, &good).expect("mend it");
+    assert_eq!(store.get(&web).expect("whole again"), Some(json!({"a": 1})));
     nix::unistd::chown(&path, Some(nix::unistd::Uid::from_raw(65534)), None).expect("these tests need root");
     let error = store.get(&web).expect_err("another user's file");
     assert!(error.to_string().ends_with("it belongs to user 65534, and you are user 0"), "{error}");
@@ -247,6 +263,14 @@ fn i6_a_full_disk_is_said_and_the_old_value_stays() {
         assert!(!dir.path().join("networks/web.tmp").exists());
         store.put(&guard, &web, &json!("new")).expect("what fits");
         assert_eq!(store.get(&web).expect("the new value"), Some(json!("new")));
+        // No room at all: what is no longer than the old value needs none.
+        drop(fs::write(dir.path().join("rest"), vec![b'x'; 60 << 10]));
+        for value in ["two", "2"] {
+            store.put(&guard, &web, &json!(value)).expect("no longer than before");
+            assert_eq!(store.get(&web).expect("the new value"), Some(json!(value)));
+        }
+        store.put(&guard, &web, &json!("longer than before")).expect_err("no room");
+        assert_eq!(store.get(&web).expect("the old value"), Some(json!("2")));
     });
 }
 
@@ -258,7 +282,6 @@ fn a_read_only_store_is_said_and_can_be_read() {
         let store = LocalStore::open(dir.path()).expect("a store");
         let web = key(&["web"]);
         put(&store, &web, &json!("old"));
-        // A lock's file is open for writing, which no read-only file system allows.
         let guard = Guard::new(web.clone(), ());
         let none = None::<&str>;
         mount(none, dir.path(), none, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, none)
@@ -266,8 +289,9 @@ fn a_read_only_store_is_said_and_can_be_read() {
         let errors = [
             store.put(&guard, &web, &json!("new")).expect_err("read-only"),
             store.remove(&guard, &web).expect_err("read-only"),
-            store.lock(&key(&["db"])).map(drop).expect_err("read-only"),
         ];
+        // What needs a lock to take something out of the kernel goes on, whether the lock's file is there or not.
+        drop((store.lock(&web).expect("its lock"), store.lock(&key(&["db"])).expect("a lock that can't be made")));
         for error in errors {
             assert!(error.to_string().ends_with("`: Read-only file system"), "{error}");
         }
