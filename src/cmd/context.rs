@@ -69,18 +69,23 @@ fn variable_path(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
+/// Tells whether this is root of the machine: that of a user namespace alone (`unshare -r`) has the directories of the user who made it.
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root() && crate::net::userns::owns_namespaces()
+}
+
 fn default_state() -> PathBuf {
-    let uid = nix::unistd::geteuid();
-    if uid.is_root() {
+    if is_root() {
         return PathBuf::from("/run/toposcript");
     }
+    let uid = crate::net::userns::uid_outside();
     // Not every login has a runtime directory; one under /tmp is checked for its owner and mode like any other.
     let runtime = variable_path("XDG_RUNTIME_DIR").filter(|dir| dir.is_dir());
     runtime.map_or_else(|| PathBuf::from(format!("/tmp/toposcript-{uid}")), |dir| dir.join("toposcript"))
 }
 
 fn default_store() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
+    if is_root() {
         return PathBuf::from("/var/lib/toposcript");
     }
     let data = variable_path("XDG_DATA_HOME").or_else(|| variable_path("HOME").map(|home| home.join(".local/share")));

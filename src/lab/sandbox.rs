@@ -82,14 +82,15 @@ pub fn enter(lab: &str, holder: ProcessId) -> Result<()> {
     })
 }
 
-/// Tells whether this process may build networks where it is: it has CAP_NET_ADMIN and CAP_SYS_ADMIN (capabilities(7)).
+/// Tells whether this process may build networks where it is: it has CAP_NET_ADMIN and CAP_SYS_ADMIN (capabilities(7)), and has them
+/// over the namespaces that it is in: root of a new user namespace (`unshare -r`) has no rights over those of before.
 pub fn can_build_here() -> bool {
     const NET_ADMIN: u64 = 1 << 12;
     const SYS_ADMIN: u64 = 1 << 21;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
-    effective & NET_ADMIN != 0 && effective & SYS_ADMIN != 0
+    effective & NET_ADMIN != 0 && effective & SYS_ADMIN != 0 && net::userns::owns_namespaces()
 }
 
 /// Says why the kernel forbids a sandbox, and which switch allows it.

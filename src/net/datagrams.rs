@@ -79,10 +79,18 @@ impl Datagrams {
             SentTo::V4(mut info) => {
                 // By the address alone: the link is for the kernel to find.
                 info.ipi_ifindex = 0;
-                info.ipi_spec_dst = info.ipi_addr;
+                // What came to a broadcast address or a group is answered by an address of this host's own (ip(7), IP_PKTINFO).
+                if info.ipi_spec_dst.s_addr == 0 {
+                    info.ipi_spec_dst = info.ipi_addr;
+                }
                 v4 = Some(info);
             }
-            SentTo::V6(info) => v6 = Some(info),
+            SentTo::V6(mut info) => {
+                if info.ipi6_addr.s6_addr[0] == 0xff {
+                    info.ipi6_addr.s6_addr = [0; 16];
+                }
+                v6 = Some(info);
+            }
             SentTo::Unknown => {}
         }
         let control: Vec<ControlMessage> = v4

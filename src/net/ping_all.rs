@@ -6,7 +6,7 @@
 //! pairs, what a pair has made the tables learn is deleted again once it is done.
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -29,8 +29,12 @@ use super::{Address, Error, Neigh, Netns, Result, neigh, rtnl};
 const WINDOW_MIN: usize = 8;
 /// An answer that takes no longer than the fastest one and this shows a network that is not busy.
 const NOT_BUSY: Duration = Duration::from_millis(2);
-/// How often an echo is sent before its pair counts as lost.
+/// How often an echo is sent before its pair is late.
 const TRIES: u8 = 3;
+/// How often what was late is asked again, when all others are done.
+const ROUNDS: u8 = 2;
+/// From how many pairs on their own number may make some late: a bridge copies each question for a neighbour to all its ports.
+const MANY: usize = 500;
 /// The size of the kernel's neighbour tables unless somebody has changed it.
 const NEIGHBOURS: usize = 1024;
 
@@ -229,6 +233,14 @@ struct Work {
     /// Pairs that were not begun: how far apart, and the first of the two.
     next: (usize, usize),
     under_way: BTreeMap<(usize, usize), Pair>,
+    /// Pairs that are asked again now.
+    again: VecDeque<(usize, usize)>,
+    /// Pairs that were late, to be asked again.
+    late: Vec<(usize, usize)>,
+    /// How often the late ones were asked again.
+    round: u8,
+    /// Whether this machine was late itself.
+    was_busy: bool,
     window: f64,
     window_max: usize,
     fastest: Duration,
@@ -251,6 +263,10 @@ impl Work {
             token,
             next: (1, 0),
             under_way: BTreeMap::new(),
+            late: Vec::new(),
+            again: VecDeque::new(),
+            round: 0,
+            was_busy: false,
             window: WINDOW_MIN as f64,
             window_max,
             fastest: ask.deadline,
@@ -260,12 +276,32 @@ impl Work {
         }
     }
 
-    fn is_done(&self) -> bool {
-        self.under_way.is_empty() && self.next.0 >= self.hosts.len()
+    /// Tells whether nothing is left; of what was late, another round is begun.
+    fn is_done(&mut self) -> bool {
+        if !self.under_way.is_empty() || self.next.0 < self.hosts.len() || !self.again.is_empty() {
+            return false;
+        }
+        if self.late.is_empty() {
+            return true;
+        }
+        self.round += 1;
+        self.again = std::mem::take(&mut self.late).into();
+        self.window = WINDOW_MIN as f64;
+        false
+    }
+
+    /// Tells whether late pairs are asked again, and not lost yet. A network that is all right has few of them, and only where this
+    /// machine has much to do: the kernel asks for a neighbour once a second, and drops what a busy processor can't take.
+    fn is_patient(&self) -> bool {
+        let is_few = self.late.len() < (self.report.pairs / 16).max(64);
+        self.round < ROUNDS && is_few && (self.report.pairs >= MANY || self.was_busy)
     }
 
     /// Returns the next pair: neighbours first, so that no host has all of its echoes at once.
     fn next_pair(&mut self) -> Option<(usize, usize)> {
+        if let Some(pair) = self.again.pop_front() {
+            return Some(pair);
+        }
         let (apart, first) = self.next;
         if apart >= self.hosts.len() {
             return None;
@@ -357,6 +393,7 @@ impl Work {
                 (leg.settled, leg.why) = (true, None);
                 if leg.tries == 1 {
                     let rtt = now - leg.sent_at;
+                    self.was_busy |= rtt > self.ask.deadline / 4;
                     self.fastest = self.fastest.min(rtt);
                     match rtt {
                         rtt if rtt < self.fastest + NOT_BUSY => self.window += 1.0,
@@ -385,6 +422,8 @@ impl Work {
         if now < self.next_look() {
             return;
         }
+        // It comes twenty times a deadline, unless the processor has other things to do.
+        self.was_busy |= now > self.next_look() + self.ask.deadline / 5;
         self.looked_at = now;
         let patience = self.ask.deadline / u32::from(TRIES + 1);
         let mut lost = 0;
@@ -397,6 +436,10 @@ impl Work {
         for key in late {
             let Some(mut pair) = self.under_way.remove(&key) else { continue };
             let over = now >= pair.began + self.ask.deadline;
+            if over && self.is_patient() {
+                self.late.push(key);
+                continue;
+            }
             for leg in pair.legs.iter_mut().filter(|leg| !leg.settled) {
                 if over {
                     leg.settled = true;

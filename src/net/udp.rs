@@ -31,6 +31,8 @@ pub struct UdpReport {
     pub outcome: Outcome,
     /// How long the reply took.
     pub rtt: Option<Duration>,
+    /// Who replied, where many were asked.
+    pub from: Option<SocketAddr>,
     /// This end.
     pub local: Option<SocketAddr>,
     /// The last datagram that came back.
@@ -39,7 +41,8 @@ pub struct UdpReport {
     pub why: Option<String>,
 }
 
-/// Sends a datagram from inside `netns` and waits for one from the address that it was sent to.
+/// Sends a datagram from inside `netns` and waits for one from the address that it was sent to; or from anybody, where that is a
+/// broadcast address or a group's.
 ///
 /// Like `nc -u`. Fails only if there can be no such socket: ENODEV for an unknown link, EADDRNOTAVAIL for a source address that
 /// the namespace does not have. All else is in the report.
@@ -49,22 +52,34 @@ pub async fn udp(netns: &Netns, udp: &Udp) -> Result<UdpReport> {
     let (socket, to) = socket::open(netns, Type::DGRAM, &udp.way, &doing)?;
     let refused = |error: &std::io::Error, local| {
         let (outcome, why) = socket::refusal(&socket, error);
-        UdpReport { outcome, rtt: None, local, reply: None, why: Some(why) }
+        UdpReport { outcome, rtt: None, from: None, local, reply: None, why: Some(why) }
     };
-    if let Err(error) = socket.connect(&to) {
-        return Ok(refused(&error, None));
+    let mut many = udp.way.to.ip().is_multicast();
+    if !many && let Err(error) = socket.connect(&to) {
+        // The kernel alone knows what is a broadcast address: it is one that a socket must be allowed to send to (ip4_datagram_connect).
+        if error.raw_os_error() != Some(libc::EACCES) {
+            return Ok(refused(&error, None));
+        }
+        socket.set_broadcast(true).map_err(failed)?;
+        many = true;
     }
     let local = socket::local_of(&socket);
     let talk = UdpSocket::from_std(socket.try_clone().map_err(failed)?.into()).map_err(failed)?;
     let start = Instant::now();
-    if let Err(error) = talk.send(&udp.send).await {
+    let target = to.as_socket().filter(|_| many);
+    let sent = match target {
+        Some(to) => talk.send_to(&udp.send, to).await,
+        None => talk.send(&udp.send).await,
+    };
+    if let Err(error) = sent {
         return Ok(refused(&error, local));
     }
     let mut buffer = vec![0; 1 << 16];
-    let mut report = UdpReport { outcome: Outcome::Silent, rtt: None, local, reply: None, why: None };
+    let mut report = UdpReport { outcome: Outcome::Silent, rtt: None, from: None, local, reply: None, why: None };
     loop {
-        match timeout_at(start + udp.deadline, talk.recv(&mut buffer)).await {
-            Ok(Ok(length)) => {
+        match timeout_at(start + udp.deadline, talk.recv_from(&mut buffer)).await {
+            Ok(Ok((length, from))) => {
+                report.from = target.map(|_| from);
                 report.outcome = Outcome::Answered;
                 report.rtt = Some(start.elapsed());
                 report.reply = Some(buffer[..length].to_vec());

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
@@ -112,6 +112,40 @@ fn write_maps(pid: u32) -> Result<()> {
     write("uid_map", &format!("0 {} 1\n", geteuid()))?;
     write("setgroups", "deny")?;
     write("gid_map", &format!("0 {} 1\n", getegid()))
+}
+
+/// Returns the user that this process acts as, as the user namespace above has it if this is root of one without rights over what is
+/// around it: there, root is any user.
+pub fn uid_outside() -> u32 {
+    let uid = geteuid().as_raw();
+    let map = if owns_namespaces() {
+        String::new()
+    } else {
+        std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default()
+    };
+    let outside = map.lines().find_map(|line| {
+        let mut numbers = line.split_whitespace().map(|word| word.parse::<u32>().ok());
+        let (inside, outside, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        uid.checked_sub(inside).filter(|offset| *offset < count).map(|offset| outside + offset)
+    });
+    outside.unwrap_or(uid)
+}
+
+/// Tells whether the network and mount namespaces of this process belong to its user namespace, or to one below: else its capabilities
+/// are none over them (user_namespaces(7), "Interaction of user namespaces and other types of namespaces").
+pub fn owns_namespaces() -> bool {
+    /// `_IO(0xb7, 0x1)` of linux/nsfs.h. EPERM where the owner is an ancestor (ioctl_nsfs(2)).
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    ["/proc/self/ns/net", "/proc/self/ns/mnt"].into_iter().filter_map(|path| File::open(path).ok()).all(|file| {
+        // SAFETY: this ioctl has no argument, and the descriptor is open for the whole call.
+        let owner = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_USERNS) };
+        if owner < 0 {
+            return nix::errno::Errno::last() != nix::errno::Errno::EPERM;
+        }
+        // SAFETY: the ioctl has just opened this descriptor, which nothing else has.
+        drop(unsafe { std::os::fd::OwnedFd::from_raw_fd(owner) });
+        true
+    })
 }
 
 fn identity(path: &str) -> Result<String> {

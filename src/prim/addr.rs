@@ -184,6 +184,9 @@ fn check_usable(net: &IpNetwork) -> std::result::Result<(), String> {
     if ip.is_unspecified() || ip.is_multicast() {
         return Err("it is not the address of a host".into());
     }
+    if matches!(ip, IpAddr::V6(six) if six.to_ipv4_mapped().is_some()) {
+        return Err(format!("it stands for `{}` inside a host, and is on no wire", ip.to_canonical()));
+    }
     if net.prefix() < wide && ip == net.network() && net.is_ipv4() {
         return Err(format!("it is the address of the network itself; its first host is `{}`", first_host(net)));
     }
@@ -282,7 +285,9 @@ mod tests {
         {
             assert!(usable(good), "{good}");
         }
-        for bad in ["10.0.0.0/24", "10.0.0.255/24", "0.0.0.0/0", "224.0.0.1/24", "ff02::1/64", "::/64"] {
+        for bad in
+            ["10.0.0.0/24", "10.0.0.255/24", "0.0.0.0/0", "224.0.0.1/24", "ff02::1/64", "::/64", "::ffff:10.0.0.1/120"]
+        {
             assert!(!usable(bad), "{bad}");
         }
     }

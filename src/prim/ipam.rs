@@ -198,9 +198,13 @@ fn not_for_hosts(subnet: &IpNetwork) -> Option<&'static str> {
     match () {
         () if in_any(&["224.0.0.0/4", "ff00::/8"]) => Some("it has addresses of groups, which are no host's"),
         () if in_any(&["127.0.0.0/8", "::1/128"]) => Some("it has addresses with which a host reaches itself alone"),
+        () if in_any(&["::ffff:0:0/96"]) => {
+            Some("it has IPv4-mapped addresses, which stand for those of IPv4 inside a host and are on no wire")
+        }
+        () if in_any(&["100::/64"]) => Some("it has addresses whose packets every router discards"),
         () if in_any(&["0.0.0.0/8", "240.0.0.0/4", "::/96"]) => Some("it has addresses that are reserved"),
-        () if in_any(&["fe80::/10"]) => {
-            Some("it has link-local addresses, which every device has and no router sends on")
+        () if in_any(&["fe80::/10", "169.254.0.0/16"]) => {
+            Some("it has link-local addresses, which every device can have and no router sends on")
         }
         () => None,
     }

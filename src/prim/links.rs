@@ -10,7 +10,7 @@ use super::new_link::{self, AddLink, Given};
 use super::options::options;
 use super::units::{DevMac, Mtu};
 use crate::lab::{Error, Lab, Place, Result};
-use crate::net::{IpvlanMode, LinkKind, MacvlanMode};
+use crate::net::{self, IpvlanMode, LinkKind, MacvlanMode};
 use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
@@ -137,6 +137,27 @@ pub mod functions {
             let IpvlanOptions { mode, mtu, up } = IpvlanOptions::parse(options)?;
             let kind = LinkKind::Ipvlan { mode: mode.unwrap_or(IpvlanMode::L2) };
             add(lab, end, &parent, kind, Given { mtu, mac: None, up }, place)
+        })
+    }
+
+    /// Tells whether the kernel can make devices of a kind, such as `"ipvlan"`, `"vlan"` or `"wireguard"`; a module that it needs is loaded.
+    ///
+    /// Like `ip link add type KIND` in a netns of its own, or `topo doctor`.
+    ///
+    /// Fails with the kernel's reason where no netns can be made.
+    ///
+    /// ```rhai
+    /// assert(kernel_has("veth") && !kernel_has("zebra"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn kernel_has(ctx: NativeCallContext, kind: &str) -> RhaiResultOf<bool> {
+        with_lab(&ctx, |lab| {
+            let failed = |source: net::Error| Error::kernel("ask the kernel for a kind of device", &source);
+            let (kernel, _) = lab.settled()?;
+            // What is made there is seen by nobody else, and goes with it.
+            let netns = net::Netns::create("topo:probe").map_err(failed)?;
+            let ask = async { net::has_link_kind(&net::Rtnl::open(&netns)?, kind).await };
+            kernel.run(ask).map_err(failed)
         })
     }
 

@@ -48,7 +48,7 @@ options! {
 options! {
     /// Options of `ping_all`.
     pub struct PingAllOptions of "ping_all" {
-        /// How long one pair may take; 1s unless given.
+        /// How long one pair may take; 1s unless given. Where there are hundreds, or the machine is busy, late ones are asked again.
         deadline: Duration,
         /// 4 or 6, for addresses of that version alone.
         version: Version,
@@ -236,7 +236,8 @@ pub mod functions {
     /// `pairs` counts both directions, `sent` also what was sent again where the first got lost; `lost` are the pairs without an answer.
     /// The address is the nearest that the other one has, unless `addresses` says it: on the same link before others, IPv4 before IPv6. As many are under way at a
     /// time as the network bears. What more than some hundred pairs make the kernel's neighbour tables learn is taken out again, since
-    /// those have room for 1024 in all namespaces together.
+    /// those have room for 1024 in all namespaces together. Where a few of hundreds of pairs are late, or the machine is busy, they are
+    /// asked again twice when all others are done: what one machine can't do at once is no loss of the network.
     ///
     /// Like `pingall` of Mininet, or `ping -c 1` in two loops.
     ///

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
-use super::handles::NetnsHandle;
+use super::handles::{self, NetnsHandle};
 use super::ruleset::{enter, in_netns};
 use crate::lab::{Error, Kernel, Lab, Model, NetnsAt, NetnsRef, Place, Result, Step, name};
 use crate::net;
@@ -112,6 +112,13 @@ impl Step for SetSysctl {
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
         match refusal.errno() {
+            libc::ENOENT | libc::EACCES | libc::EPERM if !self.is_shared() && is_of_the_machine(&self.key, refusal) => {
+                Some(format!(
+                    "the kernel has `{}` once for the whole machine, and a netns can't change it; `host.sysctl(…)`, run as root, \
+                     sets it for all",
+                    self.key
+                ))
+            }
             libc::ENOENT => Some(format!("this kernel has no setting `{}` in a netns", self.key)),
             libc::EINVAL => Some(format!("`{}` does not take this value", self.key)),
             _ => None,
@@ -149,6 +156,26 @@ impl Step for SetSysctl {
     fn lives_in(&self) -> Vec<&NetnsRef> {
         vec![&self.netns]
     }
+}
+
+/// Tells whether a netns lacks a setting, or may not change it, because it is that of the whole machine. Such a file is not in a netns, or
+/// nobody may write to it there (net/netfilter/nf_conntrack_standalone.c, net/core/sysctl_net_core.c: mode 0444).
+fn is_of_the_machine(key: &str, refusal: &net::Error) -> bool {
+    let here = net::sysctl::path(key).is_ok_and(|path| path.exists());
+    here || refusal.errno() != libc::ENOENT
+}
+
+/// Writes a key as the kernel has it: a device with a long name has a short one there, which its directory bears.
+fn kernel_key(lab: &mut Lab, netns: &NetnsRef, key: &str) -> Result<String> {
+    let Ok(path) = net::sysctl::path(key) else { return Ok(key.into()) };
+    let parts: Vec<&str> = path.iter().skip(4).filter_map(|part| part.to_str()).collect();
+    let &[family, table @ ("conf" | "neigh"), dev, setting] = parts.as_slice() else { return Ok(key.into()) };
+    if dev.len() < libc::IFNAMSIZ {
+        return Ok(key.into());
+    }
+    let known = handles::find_dev(lab, netns, dev)?.map(|entry| entry.dev.name);
+    let dev = name::kernel_name(known.as_deref().unwrap_or(dev));
+    Ok(format!("net/{family}/{table}/{dev}/{setting}"))
 }
 
 /// Reads the settings that the kernel changes along with `key`: a setting of all devices is given to each of them, and
@@ -219,7 +246,8 @@ pub(super) fn set(lab: &mut Lab, netns: &NetnsHandle, key: &str, value: String, 
     if value.contains(['\n', '\0']) {
         return Err(Error::invalid(format!("set `{key}`")).because("its value is more than one line"));
     }
-    lab.ask(SetSysctl { netns: at, key: key.to_string(), value, before: None, along: Vec::new() }, place)
+    let key = kernel_key(lab, &at, key)?;
+    lab.ask(SetSysctl { netns: at, key, value, before: None, along: Vec::new() }, place)
 }
 
 fn check_key(key: &str) -> Result<()> {
@@ -234,6 +262,10 @@ fn check_key(key: &str) -> Result<()> {
 #[export_module(manifest)]
 pub mod functions {
     /// Sets a kernel setting of a namespace. One of the host is set back when the lab goes.
+    ///
+    /// In a key, dots part the names, and a slash stands for a dot in a device's name; or slashes part the names, as in
+    /// `net/ipv4/conf/eth0.10/rp_filter`. A device with a long name may be written with it. Some settings are the whole machine's, such as
+    /// `net.netfilter.nf_conntrack_max` and `net.core.rmem_max`: only the host, run as root, can set those.
     ///
     /// Like `ip netns exec NETNS sysctl -w KEY=VALUE`.
     ///
@@ -268,6 +300,7 @@ pub mod functions {
             let at = netns.living(lab)?;
             check_key(key)?;
             let failed = |source: net::Error| Error::kernel(format!("read `{key}` of netns `{}`", at.name), &source);
+            let key = &kernel_key(lab, &at, key)?;
             let (kernel, _) = lab.settled()?;
             let netns = kernel.netns(&at).map_err(failed)?;
             net::sysctl::read(&netns, key).map_err(failed)

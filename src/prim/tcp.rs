@@ -97,7 +97,7 @@ fn udp(lab: &mut Lab, netns: &NetnsHandle, doing: &str, to: &Target, options: Ma
         .with("outcome", report.outcome.word())
         .ms("rtt_ms", report.rtt)
         .address("local", report.local)
-        .address("peer", Some(peer))
+        .address("peer", Some(report.from.unwrap_or(peer)))
         .text("reply", report.reply.as_deref())
         .maybe("why", report.why)
         .map())

@@ -280,6 +280,18 @@ fn named(lab: &mut Lab, end: &Dynamic) -> Result<Named> {
     if let Some(name) = end.clone().try_cast::<rhai::ImmutableString>() {
         name::check("device", &name)?;
         handles::load(lab, &NetnsRef::host())?;
+        let is_it = |dev: &&DevEntry| dev.kind == "bridge" && dev.dev.name == name.as_str();
+        if let Some(bridge) = lab.model().all_devs().find(is_it) {
+            let netns = &bridge.dev.netns;
+            let (whose, how) = if netns.no == 0 {
+                ("the host".to_string(), format!(r#"host["{name}"]"#))
+            } else {
+                (format!("netns `{}`", netns.name), format!(r#"netns_get("{}")["{name}"]"#, netns.name))
+            };
+            return Err(Error::invalid(format!("{doing} end `{name}`"))
+                .because(format!("`{name}` is a bridge of {whose}, and a text is the name of a new device of the host"))
+                .hint(format!("`{how}`, or the bridge's variable, plugs the cable in")));
+        }
         return Ok(Named::New(NetnsRef::host(), name.into()));
     }
     if end.clone().try_cast::<NetnsHandle>().is_some() {

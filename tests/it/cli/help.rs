@@ -265,15 +265,15 @@ fn documentation_of_one() {
         netns.neigh(address: any, options: map) -> Netns
 
           Adds a neighbour that stays: the namespace reaches `ip` at this hardware address without
-          asking.
+          asking. What the kernel has found out about `ip` by itself gives way.
 
             dev  The device behind which the neighbour is. (a device such as h["eth0"], or its name)
             mac  The neighbour's hardware address. (a hardware address such as "02:00:00:00:00:01")
 
-          Like `ip neigh add IP lladdr MAC nud permanent dev DEV`.
+          Like `ip neigh replace IP lladdr MAC nud permanent dev DEV`.
 
-          Fails with `invalid` where `dev` or `mac` is not given, and with `exists` where there is such
-          a neighbour.
+          Fails with `invalid` where `dev` or `mac` is not given, and with `exists` where somebody has
+          added this neighbour.
 
           Example:
 

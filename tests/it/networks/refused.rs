@@ -72,7 +72,7 @@ fn a_subnet_that_cant_be() {
                 --- exit code 1
                 $ topo network create web --subnet fe90::/64
                 --- stderr
-                error: make the pool `fe90::/64`: it has link-local addresses, which every device has and no router sends on
+                error: make the pool `fe90::/64`: it has link-local addresses, which every device can have and no router sends on
                 hint: take one of 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 or fd00::/8, as RFC 1918 and RFC 4193 have it
                 --- exit code 1
                 $ topo network create web --ipv6 10.5.0.0/24
@@ -171,7 +171,7 @@ fn a_driver_that_isnt_there() {
                 $ topo network create web --driver macvlan
                 --- stderr
                 error: create network `web`: the driver `macvlan` shares a device of the host, and none was given
-                hint: `--parent DEV` names it, and the host has none
+                hint: `--parent` names it, and the host has none
                 --- exit code 1
                 $ topo network create web --driver macvlan --subnet 10.5.0.0/24 --parent eth9
                 --- stderr
