@@ -171,6 +171,9 @@ fn ipvlan_or_a_clear_answer() {
     let others = "ip netns add c1; ip netns add router; ip link add lan0 type veth peer name lan1 netns router; ip link set lan0 up
         ip -n router link set lan1 up; ip -n router addr add 192.0.2.254/24 dev lan1";
     in_network_world(others, |w, _| {
+        // The first one: after it the store's locks are there.
+        network(w, "create first --subnet 10.77.0.0/24").ok();
+        network(w, "rm first").ok();
         let before = w.snapshot();
         let made = network(w, "create lan --driver ipvlan --parent lan0 --subnet 192.0.2.0/24 --gateway 192.0.2.254");
         if made.code == 0 {
