@@ -51,7 +51,7 @@ pub(super) fn echo_request(v6: bool, id: u16, seq: u16, token: &[u8; 8], size: u
 }
 
 /// Returns the checksum of RFC 1071.
-fn checksum(packet: &[u8]) -> u16 {
+pub(super) fn checksum(packet: &[u8]) -> u16 {
     let words = packet.chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word.get(1).copied().unwrap_or(0)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {

@@ -23,6 +23,7 @@
 //! | `fault` | the seam for tests that fail or kill at each change of the kernel |
 
 pub mod addr;
+mod announce;
 mod beside;
 pub mod bond;
 mod bound;
@@ -91,6 +92,7 @@ mod worded;
 pub(crate) mod testing;
 
 pub use addr::{AddrOptions, Address};
+pub use announce::announce;
 pub use beside::{Beside, New, Work};
 pub use bond::{Bond, BondMode, FailOverMac, LacpRate, Primary, XmitHashPolicy};
 pub use bridge::{Bridge, BridgeOptions, Port, PortOptions};

@@ -77,12 +77,28 @@ pub fn list(netns: &Netns, key: &str) -> Result<Vec<String>> {
 ///
 /// Like `sysctl -w KEY=VALUE`. ENOENT if the kernel has no such setting, EINVAL for a value that it does not take.
 pub fn write(netns: &Netns, key: &str, value: &str) -> Result<()> {
+    netns.inside(|| write_here(key, value))?
+}
+
+/// Writes settings, in one visit to the namespace. Those of IPv6 are left out where the kernel has none.
+///
+/// Like `sysctl -w KEY=VALUE …`. Fails as `write` does.
+pub fn write_all(netns: &Netns, settings: &[(String, &str)]) -> Result<()> {
+    netns.inside(|| {
+        let has_v6 = fs::exists("/proc/sys/net/ipv6").unwrap_or(true);
+        let those = settings.iter().filter(|(key, _)| has_v6 || !key.starts_with("net/ipv6/"));
+        those.into_iter().try_for_each(|(key, value)| write_here(key, value))
+    })?
+}
+
+/// Writes a setting of the namespace of the calling thread.
+fn write_here(key: &str, value: &str) -> Result<()> {
     let path = path(key)?;
     let doing = format!("write `{value}` to sysctl `{key}`");
     fault::point(&doing)?;
     // Never created: what is not there is an error. One write, since the kernel parses each on its own (proc(5)).
-    let write = || open_to_write(&path)?.write_all(format!("{value}\n").as_bytes());
-    netns.inside(write)?.map_err(|error| Error::io(doing, error))
+    let written = open_to_write(&path).and_then(|mut file| file.write_all(format!("{value}\n").as_bytes()));
+    written.map_err(|error| Error::io(doing, error))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod dev_change;
 mod difference;
 mod dnat;
 mod dummy;
+mod endpoint;
 mod fdb;
 mod filter;
 mod firewalls;
@@ -151,6 +152,7 @@ pub const GROUPS: &[Group] = &[
     neigh::GROUP,
     shape::GROUP,
     sysctl::GROUP,
+    endpoint::GROUP,
     masquerade::GROUP,
     dnat::GROUP,
     filter::GROUP,

@@ -198,7 +198,7 @@ fn changed_along(netns: &net::Netns, key: &str) -> net::Result<Vec<(String, Stri
 }
 
 /// Reads those of the settings that are there and can be read.
-fn readable(netns: &net::Netns, keys: Vec<String>) -> net::Result<Vec<(String, String)>> {
+pub(super) fn readable(netns: &net::Netns, keys: Vec<String>) -> net::Result<Vec<(String, String)>> {
     let mut values = Vec::new();
     for key in keys {
         match net::sysctl::read(netns, &key) {

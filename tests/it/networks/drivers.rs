@@ -134,7 +134,7 @@ fn two_networks_are_apart() {
 /// c1, c2 (macvlan) -- lan0 | lan1 (router, 192.0.2.254): the containers are on the router's own network.
 #[test]
 fn macvlan_joins_the_network_outside() {
-    let others = "for c in c1 c2 c3 router; do ip netns add $c; done
+    let others = "for c in c1 c2 c3 router; do ip netns add $c; ip -n $c link set lo up; done
         ip link add lan0 type veth peer name lan1 netns router; ip link set lan0 up; ip -n router link set lan1 up
         ip -n router addr add 192.0.2.254/24 dev lan1; ip -n router addr add 203.0.113.1/32 dev lan1; ip addr add 192.0.2.1/24 dev lan0";
     in_network_world(others, |w, _| {

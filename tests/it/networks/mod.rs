@@ -7,6 +7,7 @@
 //! | `help.rs` | its help, and words that are missing |
 //! | `refused.rs` | networks that can't be made, found or removed |
 //! | `unjoined.rs` | containers that can't be connected |
+//! | `container.rs` | what a container is beside an address: N15 to N17 |
 //! | `damaged.rs` | stores that can't be read |
 //! | `addresses.rs` | which addresses are handed out, to whom, and how they come back |
 //! | `collected.rs` | what `topo gc` frees, and what it leaves |
@@ -20,6 +21,7 @@ mod addresses;
 mod at_once;
 mod collected;
 mod commands;
+mod container;
 mod damaged;
 mod drivers;
 mod help;

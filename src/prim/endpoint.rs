@@ -1,0 +1,294 @@
+//! What a container's namespace needs to be one, whoever made it: its loopback up, a device that learns nothing from strangers, and
+//! neighbours that know it.
+
+use std::net::IpAddr;
+
+use rhai::plugin::*;
+use serde::{Deserialize, Serialize};
+
+use super::Group;
+use super::context::{RhaiResultOf, ask, place_of, with_lab};
+use super::handles::{Dev, NetnsHandle};
+use super::ruleset::{enter, in_netns};
+use super::sysctl;
+use super::veth::ip;
+use crate::lab::{DevRef, Error, Kernel, Model, NetnsAt, NetnsRef, Requests, Result, Step, name};
+use crate::net::{self, Change};
+use crate::{step_identity, step_sort};
+
+pub(super) const GROUP: Group = Group {
+    name: "endpoint",
+    about: "What makes a namespace a container on a network: loopback, a device that learns nothing by itself, announcements.",
+    functions: exported_manifest!(functions),
+    steps: &[step_sort!("lo-up", RaiseLo), step_sort!("autoconf", SetAutoconf)],
+    options: &[],
+};
+
+/// The number of `lo` in every namespace (net/core/dev.c, register_netdevice; the first device that is made).
+const LO: u32 = 1;
+
+/// Sets the loopback device of a namespace up.
+#[derive(Debug, Serialize, Deserialize)]
+struct RaiseLo {
+    netns: NetnsRef,
+}
+
+impl Step for RaiseLo {
+    step_identity!("lo-up");
+
+    fn doing(&self) -> String {
+        format!("set `lo` up{}", in_netns(&self.netns))
+    }
+
+    fn like(&self) -> Vec<String> {
+        vec![format!("{} link set dev lo up", ip(&self.netns))]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_netns(&self.netns).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn requests(&self, _kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+        let up = net::link::change_request(LO, &Change { up: Some(true), ..Change::default() });
+        Ok(Some(vec![(&self.netns, up)]))
+    }
+
+    // Others may have come to rely on it.
+    fn undo(&self, _kernel: &mut Kernel) -> net::Result<()> {
+        Ok(())
+    }
+
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let rtnl = kernel.rtnl(&self.netns)?;
+        Ok(kernel.run(net::link::get(&rtnl, LO))?.is_none_or(|link| link.up))
+    }
+
+    fn needs_finished(&self, _no: u32) -> bool {
+        false
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.netns]
+    }
+}
+
+/// Lets the kernel configure a device by what it receives, or not.
+#[derive(Debug, Serialize, Deserialize)]
+struct SetAutoconf {
+    dev: DevRef,
+    on: bool,
+    /// Settings that were otherwise before, of what the lab did not make.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    before: Vec<(String, String)>,
+}
+
+/// The setting that counts beside that of the device unless the device forwards (net/ipv4/devinet.c; IN_DEV_RX_REDIRECTS of
+/// linux/inetdevice.h).
+const REDIRECTS_OF_ALL: &str = "net/ipv4/conf/all/accept_redirects";
+
+impl SetAutoconf {
+    fn value(&self) -> &'static str {
+        if self.on { "1" } else { "0" }
+    }
+
+    /// Returns the settings of the device under its name in the kernel (Documentation/networking/ip-sysctl.rst).
+    fn of_dev(&self, dev: &str) -> Vec<(String, &'static str)> {
+        // The device takes part in no choice of routers either: it sends no solicitations then (net/ipv6/addrconf.c,
+        // addrconf_dad_completed).
+        let settings = ["ipv6 accept_ra", "ipv6 autoconf", "ipv6 accept_redirects", "ipv4 accept_redirects"];
+        let key = |(family, setting): (&str, &str)| format!("net/{family}/conf/{dev}/{setting}");
+        settings.iter().filter_map(|text| text.split_once(' ')).map(|parts| (key(parts), self.value())).collect()
+    }
+
+    /// Returns all settings. That of all devices of the host is the host's own.
+    fn settings(&self, dev: &str) -> Vec<(String, &'static str)> {
+        let all = !self.on && self.dev.netns.at != NetnsAt::Host;
+        self.of_dev(dev).into_iter().chain(all.then(|| (REDIRECTS_OF_ALL.to_string(), "0"))).collect()
+    }
+
+    /// Tells whether another device in the namespace counts on the setting of all.
+    fn has_company(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        let links = kernel.run(net::link::list(&rtnl))?;
+        let is_a_labs = |link: &net::Link| link.alias.as_deref().is_some_and(|alias| alias.starts_with("topo:"));
+        Ok(links.iter().any(|link| link.index != self.dev.index && link.index != LO && is_a_labs(link)))
+    }
+}
+
+impl Step for SetAutoconf {
+    step_identity!("autoconf");
+
+    fn doing(&self) -> String {
+        let verb = if self.on { "let the kernel configure" } else { "keep the kernel from configuring" };
+        format!("{verb} {}", self.dev.shown())
+    }
+
+    fn like(&self) -> Vec<String> {
+        let (enter, settings) = (enter(&self.dev.netns), self.settings(&name::kernel_name(&self.dev.name)));
+        let words: Vec<String> = settings.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![format!("{enter}sysctl -w {}", words.join(" "))]
+    }
+
+    fn plan(&self, model: &mut Model) -> Result<()> {
+        model.living_dev(self.dev.no, &self.dev.shown()).map(|_| ())
+    }
+
+    fn unplan(&self, _model: &mut Model, _why: &str) {}
+
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        let of_dev = kernel.must_remember(self.dev.made || self.dev.netns.made);
+        let of_all = kernel.must_remember(self.dev.netns.made);
+        if !of_dev && !of_all {
+            return Ok(());
+        }
+        let netns = match kernel.netns(&self.dev.netns) {
+            // One that this settling makes.
+            Err(error) if self.dev.netns.made && error.is_gone() => return Ok(()),
+            opened => opened?,
+        };
+        let asked = self.settings(&name::kernel_name(&self.dev.name));
+        let wanted = asked.into_iter().filter(|(key, _)| if key == REDIRECTS_OF_ALL { of_all } else { of_dev });
+        let keys = wanted.map(|(key, _)| key).collect();
+        let now = sysctl::readable(&netns, keys)?;
+        self.before = now.into_iter().filter(|(_, now)| now != self.value()).collect();
+        Ok(())
+    }
+
+    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        let netns = kernel.netns(&self.dev.netns)?;
+        net::sysctl::write_all(&netns, &self.settings(&name::kernel_name(&self.dev.name)))
+    }
+
+    fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.before.is_empty() {
+            return Ok(());
+        }
+        let netns = kernel.netns(&self.dev.netns)?;
+        let company = self.has_company(kernel)?;
+        let ours = |(key, _): &&(String, String)| {
+            let now = net::sysctl::read(&netns, key);
+            now.is_ok_and(|now| now == self.value()) && !(company && key == REDIRECTS_OF_ALL)
+        };
+        let back: Vec<(String, String)> = self.before.iter().filter(ours).cloned().collect();
+        sysctl::restore(&netns, &back)
+    }
+
+    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        // Settings that went with their device come back with the device.
+        let Some(link) = kernel.link(&self.dev)? else { return Ok(true) };
+        let netns = kernel.netns(&self.dev.netns)?;
+        let settings = self.settings(&link.name);
+        let now = sysctl::readable(&netns, settings.iter().map(|(key, _)| key.clone()).collect())?;
+        Ok(now.iter().all(|(_, value)| value == self.value()))
+    }
+
+    fn needs_finished(&self, _no: u32) -> bool {
+        false
+    }
+
+    fn lives_in(&self) -> Vec<&NetnsRef> {
+        vec![&self.dev.netns]
+    }
+
+    // That of all devices stays when the device goes.
+    fn lives_on(&self) -> Option<&DevRef> {
+        self.before.iter().all(|(key, _)| key != REDIRECTS_OF_ALL).then_some(&self.dev)
+    }
+}
+
+/// Tells the neighbours of a device about its addresses.
+fn announce(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
+    let Some(link) = kernel.link(dev)? else { return Err(net::Error::new("find the device", libc::ENODEV)) };
+    let Some(mac) = link.mac else { return Ok(()) };
+    let (netns, rtnl) = (kernel.netns(&dev.netns)?, kernel.rtnl(&dev.netns)?);
+    let addresses = kernel.run(net::addr::list(&rtnl))?;
+    let told = addresses.iter().filter(|address| address.index == link.index && !address.tentative);
+    let told: Vec<IpAddr> = told.filter(|address| address.scope != "host").map(|address| address.net.ip()).collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let router = net::sysctl::read(&netns, &format!("net/ipv6/conf/{}/forwarding", link.name));
+    let router = router.is_ok_and(|forwarding| forwarding != "0");
+    match net::announce(&netns, link.index, mac, &told, router) {
+        // Without packet sockets the neighbours find out by themselves, a little later.
+        Err(error) if error.is_unsupported() => Ok(()),
+        done => done,
+    }
+}
+
+/// What a script can call.
+#[export_module(manifest)]
+pub mod functions {
+    /// Sets the loopback device of a namespace up. It stays up when the lab goes: what runs there relies on it.
+    ///
+    /// Like `ip -n NETNS link set dev lo up`.
+    ///
+    /// Fails with `gone` where the namespace was removed.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// h["lo"].down();
+    /// h.lo_up();
+    /// assert(h.ping("127.0.0.1"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lo_up(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<NetnsHandle> {
+        let at = with_lab(&ctx, |lab| netns.living(lab))?;
+        ask(&ctx, RaiseLo { netns: at })?;
+        Ok(netns)
+    }
+
+    /// Keeps the kernel from configuring a device by what it receives there, or lets it again: router advertisements with the
+    /// addresses and routes that they give, and redirects of both families. Call it before the device comes up.
+    ///
+    /// Like `sysctl -w net.ipv6.conf.DEV.accept_ra=0 net.ipv6.conf.DEV.autoconf=0 net.ipv6.conf.DEV.accept_redirects=0
+    /// net.ipv4.conf.DEV.accept_redirects=0`, and the last one for `all` too, which counts beside it; but never for `all` of the host.
+    ///
+    /// Fails with `missing` where there is no such device.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// veth(h["eth0"], "up0", #{ up: false });
+    /// h["eth0"].autoconf(false).up();
+    /// assert(h.sysctl("net.ipv6.conf.eth0.accept_ra") == "0");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn autoconf(ctx: NativeCallContext, dev: Dev, on: bool) -> RhaiResultOf<Dev> {
+        let place = place_of(&ctx);
+        with_lab(&ctx, |lab| {
+            let entry = dev.existing(lab)?;
+            lab.ask(SetAutoconf { dev: entry.dev, on, before: Vec::new() }, place)
+        })?;
+        Ok(dev)
+    }
+
+    /// Tells the neighbours of a device which hardware address its addresses have: those that remember another one take this one at
+    /// once. For an address that was another machine's before.
+    ///
+    /// Like `arping -U -I DEV ADDRESS` for each IPv4 address, and an unsolicited neighbour advertisement for each IPv6 one.
+    ///
+    /// Fails with `missing` where there is no such device, and with the kernel's reason where it is down.
+    ///
+    /// ```rhai
+    /// let a = netns("a");
+    /// let b = netns("b");
+    /// veth(a["eth0"], b["eth0"]);
+    /// a["eth0"].addr("10.0.0.1/24");
+    /// b["eth0"].addr("10.0.0.2/24");
+    /// assert(b.exec("ip neighbour add 10.0.0.1 lladdr 02:00:00:00:00:99 dev eth0 nud stale").ok);
+    /// a["eth0"].announce();
+    /// assert(b.neighs()[0].mac == a["eth0"].mac);
+    /// ```
+    #[rhai_fn(name = "announce", return_raw)]
+    pub fn announce_dev(ctx: NativeCallContext, dev: Dev) -> RhaiResultOf<Dev> {
+        with_lab(&ctx, |lab| {
+            let entry = dev.existing(lab)?.dev;
+            let (kernel, _) = lab.settled()?;
+            let doing = || format!("announce the addresses of {}", dev.shown());
+            super::announce(kernel, &entry).map_err(|source| Error::kernel(doing(), &source))
+        })?;
+        Ok(dev)
+    }
+}
