@@ -81,6 +81,9 @@ pub struct Rule {
     pub uid: Option<(u32, u32)>,
     /// The table to ask, for `ToTable`.
     pub table: u32,
+    /// Routes of the table whose prefix is at most so long don't count; 0 leaves out the default route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppress_prefixlength: Option<u32>,
     /// Its place, the lowest first; without one `add` lets the kernel put it before all others but the first.
     pub priority: Option<u32>,
     /// What becomes of the packets.
@@ -117,6 +120,7 @@ impl Rule {
         attributes.extend(self.sport.map(|range| RuleAttribute::SourcePortRange(ports(range))));
         attributes.extend(self.dport.map(|range| RuleAttribute::DestinationPortRange(ports(range))));
         attributes.extend(self.uid.map(|(start, end)| RuleAttribute::UidRange(RuleUidRange { start, end })));
+        attributes.extend(self.suppress_prefixlength.map(RuleAttribute::SuppressPrefixLen));
         attributes.extend(self.priority.map(RuleAttribute::Priority));
         if self.protocol != 0 {
             attributes.push(RuleAttribute::Protocol(RouteProtocol::from(self.protocol)));
@@ -133,6 +137,7 @@ impl Rule {
             && (&self.iif, &self.oif, self.fwmark) == (&known.iif, &known.oif, known.fwmark)
             && (self.proto, self.sport, self.dport, self.uid) == (known.proto, known.sport, known.dport, known.uid)
             && (self.table, self.kind, self.protocol) == (known.table, known.kind, known.protocol)
+            && self.suppress_prefixlength == known.suppress_prefixlength
             && self.priority.is_none_or(|priority| known.priority == Some(priority))
     }
 }
@@ -216,6 +221,8 @@ fn read(doing: &str, message: RuleMessage) -> Result<Rule> {
             RuleAttribute::DestinationPortRange(range) => rule.dport = Some((range.start, range.end)),
             RuleAttribute::UidRange(range) => rule.uid = Some((range.start, range.end)),
             RuleAttribute::Table(table) => rule.table = table,
+            // The kernel shows -1 for none (net/core/fib_rules.c, fib_nl_fill_rule).
+            RuleAttribute::SuppressPrefixLen(length) if length != u32::MAX => rule.suppress_prefixlength = Some(length),
             RuleAttribute::Priority(priority) => rule.priority = Some(priority),
             RuleAttribute::Protocol(protocol) => rule.protocol = u8::from(protocol),
             _ => {}
@@ -256,6 +263,7 @@ mod tests {
                     dport: Some((53, 53)),
                     uid: Some((1000, 1999)),
                     table,
+                    suppress_prefixlength: (kind == RuleKind::ToTable).then_some(0),
                     priority: Some(1000 + no as u32),
                     kind,
                     protocol: 77,

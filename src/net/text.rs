@@ -140,6 +140,7 @@ impl Rule {
                 RuleKind::ToTable => format!("table {}", self.table),
                 kind => kind.word(),
             }),
+            self.suppress_prefixlength.map(|length| format!("suppress_prefixlength {length}")),
             self.priority.map(|priority| format!("priority {priority}")),
         ])
     }

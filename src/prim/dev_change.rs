@@ -6,7 +6,7 @@ use ipnetwork::{IpNetwork, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::veth::{add_full_name, check_free, ip};
-use crate::lab::{DevRef, Kernel, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
+use crate::lab::{DevRef, Kernel, Model, NetnsRef, OWNER_PROTOCOL, Requests, Result, Step, name};
 use crate::net::{self, Change, Load, Mac, Request};
 use crate::step_identity;
 
@@ -281,6 +281,17 @@ impl Step for SetUp {
             self.load = Some(load_of(kernel, &self.dev, &link)?);
         }
         Ok(())
+    }
+
+    /// One of the lab's that carried nothing comes up without a look at it.
+    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+        if !self.up || !self.dev.made || kernel.kept_load(&self.dev).is_some() {
+            return Ok(None);
+        }
+        let up = net::link::change_request(self.dev.index, &Change { up: Some(true), ..Change::default() });
+        let touched = self.peer.iter().chain([&self.dev]);
+        let here = link_local_request(&self.dev).into_iter().chain([up]).map(|request| (&self.dev.netns, request));
+        Ok(Some(here.chain(touched.map(|dev| (&dev.netns, net::link::touch_request(dev.index)))).collect()))
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {

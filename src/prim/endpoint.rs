@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use rhai::plugin::*;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ use super::handles::{Dev, NetnsHandle};
 use super::ruleset::{enter, in_netns};
 use super::sysctl;
 use super::veth::ip;
-use crate::lab::{DevRef, Error, Kernel, Model, NetnsAt, NetnsRef, Requests, Result, Step, name};
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Model, NetnsAt, NetnsRef, Requests, Result, Step, name};
 use crate::net::{self, Change};
 use crate::{step_identity, step_sort};
 
@@ -199,19 +200,28 @@ impl Step for SetAutoconf {
 }
 
 /// Tells the neighbours of a device about its addresses.
-fn announce(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
-    let Some(link) = kernel.link(dev)? else { return Err(net::Error::new("find the device", libc::ENODEV)) };
-    let Some(mac) = link.mac else { return Ok(()) };
-    let (netns, rtnl) = (kernel.netns(&dev.netns)?, kernel.rtnl(&dev.netns)?);
-    let addresses = kernel.run(net::addr::list(&rtnl))?;
-    let told = addresses.iter().filter(|address| address.index == link.index && !address.tentative);
-    let told: Vec<IpAddr> = told.filter(|address| address.scope != "host").map(|address| address.net.ip()).collect();
+fn announce(kernel: &mut Kernel, entry: &DevEntry) -> net::Result<()> {
+    let dev = &entry.dev;
+    let netns = kernel.netns(&dev.netns)?;
+    // Of a device of the lab's own all is known that it gave it.
+    let (mac, told) = match dev.mac.filter(|_| dev.made) {
+        Some(mac) => (mac, entry.addresses.iter().map(IpNetwork::ip).collect()),
+        None => {
+            let Some(link) = kernel.link(dev)? else { return Err(net::Error::new("find the device", libc::ENODEV)) };
+            let Some(mac) = link.mac else { return Ok(()) };
+            let rtnl = kernel.rtnl(&dev.netns)?;
+            let addresses = kernel.run(net::addr::list(&rtnl))?;
+            let here = addresses.iter().filter(|address| address.index == link.index && !address.tentative);
+            (mac, here.map(|address| address.net.ip()).collect::<Vec<IpAddr>>())
+        }
+    };
     if told.is_empty() {
         return Ok(());
     }
-    let router = net::sysctl::read(&netns, &format!("net/ipv6/conf/{}/forwarding", link.name));
-    let router = router.is_ok_and(|forwarding| forwarding != "0");
-    match net::announce(&netns, link.index, mac, &told, router) {
+    let forwarding =
+        || net::sysctl::read(&netns, &format!("net/ipv6/conf/{}/forwarding", name::kernel_name(&dev.name)));
+    let router = told.iter().any(IpAddr::is_ipv6) && forwarding().is_ok_and(|forwarding| forwarding != "0");
+    match net::announce(&netns, dev.index, mac, &told, router) {
         // Without packet sockets the neighbours find out by themselves, a little later.
         Err(error) if error.is_unsupported() => Ok(()),
         done => done,
@@ -284,7 +294,7 @@ pub mod functions {
     #[rhai_fn(name = "announce", return_raw)]
     pub fn announce_dev(ctx: NativeCallContext, dev: Dev) -> RhaiResultOf<Dev> {
         with_lab(&ctx, |lab| {
-            let entry = dev.existing(lab)?.dev;
+            let entry = dev.existing(lab)?;
             let (kernel, _) = lab.settled()?;
             let doing = || format!("announce the addresses of {}", dev.shown());
             super::announce(kernel, &entry).map_err(|source| Error::kernel(doing(), &source))

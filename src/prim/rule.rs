@@ -11,7 +11,7 @@ use super::handles::{self, NetnsHandle};
 use super::options::options;
 use super::ports::Ports;
 use super::route;
-use super::units::{DevOrName, FromScript, Mark, Metric, Subnet, Table};
+use super::units::{DevOrName, FromScript, Mark, Metric, PrefixLength, Subnet, Table};
 use super::value::Net;
 use super::veth::ip;
 use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Place, Result, Step, name};
@@ -49,6 +49,8 @@ options! {
         uid: Uids,
         /// The routing table in which they are looked up; `"main"`, 254, unless given.
         table: Table,
+        /// Routes of the table whose prefix is at most so long don't count: with 0 all but the default route; all count unless given.
+        suppress_prefixlength: PrefixLength,
         /// The lower, the sooner it is looked at; the kernel takes the next free one below unless given.
         priority: Metric,
         /// Whether packets are dropped without a word; false unless given.
@@ -178,6 +180,9 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, options: Map, place: Place) -> Result
         ([kind], None) => *kind,
         _ => return wrong("it says more than one thing to do with the packets"),
     };
+    if kind != RuleKind::ToTable && options.suppress_prefixlength.is_some() {
+        return wrong("`suppress_prefixlength` is about the routes of a table, and it asks none");
+    }
     let proto = options.proto.map(|proto| proto.0.number());
     // What the kernel looks for has no ports then, and no packet matches.
     let has_ports =
@@ -198,6 +203,7 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, options: Map, place: Place) -> Result
         dport: ports(options.dport),
         uid: options.uid.map(|uids| uids.0),
         table: options.table.map_or(254, |table| table.0),
+        suppress_prefixlength: options.suppress_prefixlength.map(|length| length.0),
         priority: options.priority.map(|priority| priority.0),
         kind,
         protocol: OWNER_PROTOCOL,
@@ -212,7 +218,8 @@ pub mod functions {
     ///
     /// Ports and users say which way a service or a user's programs go; a mark that `filter` sets does so for what it matches.
     ///
-    /// Like `ip rule add from NET to NET iif DEV fwmark N ipproto tcp dport 25 uidrange 1000-1999 table T priority P`.
+    /// Like `ip rule add from NET to NET iif DEV fwmark N ipproto tcp dport 25 uidrange 1000-1999 table T suppress_prefixlength N
+    /// priority P`.
     ///
     /// Fails with `invalid` where families are mixed, and with `exists` where there is such a rule.
     ///
@@ -231,7 +238,7 @@ pub mod functions {
     }
 
     /// Returns the policy rules of a namespace, as maps with `priority`, `from`, `to`, `iif`, `oif`, `fwmark`, `proto`,
-    /// `sport`, `dport`, `uid`, `kind`, `table` and `version`. What a rule doesn't ask for is `()`; `kind` is `"lookup"`, `"blackhole"`,
+    /// `sport`, `dport`, `uid`, `kind`, `table`, `suppress_prefixlength` and `version`. What a rule doesn't ask for is `()`; `kind` is `"lookup"`, `"blackhole"`,
     /// `"unreachable"` or `"prohibit"`.
     ///
     /// Like `ip rule show`, for both families.
@@ -262,6 +269,10 @@ pub mod functions {
                     ("uid".into(), rule.uid.map_or(Dynamic::UNIT, |range| net::range_text(range).into())),
                     ("kind".into(), rule.kind.word().into()),
                     ("table".into(), route::table(rule.table)),
+                    (
+                        "suppress_prefixlength".into(),
+                        rule.suppress_prefixlength.map_or(Dynamic::UNIT, |n| i64::from(n).into()),
+                    ),
                     ("version".into(), if rule.v6 { 6_i64 } else { 4 }.into()),
                 ]))
             };

@@ -75,6 +75,10 @@ number! {
     Metric(u32), 0..=4_294_967_295, "a number from 0 to 4294967295"
 }
 number! {
+    /// The length of a prefix, of either version of IP.
+    PrefixLength(u32), 0..=128, "a number from 0 to 128"
+}
+number! {
     /// How many there shall be.
     Count(u32), 1..=1_000_000, "a number from 1 to 1000000"
 }

@@ -18,6 +18,7 @@
 //! | `flows.rs` | flows that never pause: D10 |
 //! | `repair.rs` | rules that others remove: D13 |
 //! | `stray.rs` | packets of no connection: D14 |
+//! | `several.rs` | containers in two networks |
 //! | `router.rs` | the same primitives in a router of a plain lab |
 
 mod firewalls;
@@ -29,6 +30,7 @@ mod repair;
 mod router;
 mod rules;
 mod servers;
+mod several;
 mod stray;
 
 use std::cell::RefCell;

@@ -101,7 +101,7 @@ fn n16_nothing_is_learnt_from_a_container() {
             assert_eq!(learnt(w, ""), "", "{kind}: the host");
             assert!(learnt(w, &gullible).contains("default via fe80::"), "{kind}: {}", learnt(w, &gullible));
             let settings = "grep . /proc/sys/net/ipv[46]/conf/eth0/accept_redirects /proc/sys/net/ipv4/conf/all/accept_redirects /proc/sys/net/ipv6/conf/eth0/autoconf";
-            let settings = w.run(&format!("{victim} {settings}")).ok().stdout;
+            let settings = w.run(&format!("{victim} sh -c '{settings}'")).ok().stdout;
             assert!(settings.lines().count() == 4 && settings.lines().all(|line| line.ends_with(":0")), "{settings}");
             network(w, "rm --force web").ok();
         }

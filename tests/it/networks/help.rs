@@ -166,7 +166,8 @@ fn the_help_of_each_command() {
             Connects a container to a network.
 
             The container gets a device, an address, a way out where it has none, and published ports. One that
-            is connected already keeps its address; asking for another one is refused.
+            is connected already keeps its address; asking for another one is refused. Of several networks one
+            gives the default route, and when that is left, another one does.
 
             Usage: topo network connect [OPTIONS] <NETWORK> <TARGET>
 
@@ -187,6 +188,10 @@ fn the_help_of_each_command() {
 
                   --alias <ALIAS>
                       another name for it, for `topo network disconnect`
+
+                  --gateway-priority <PRIORITY>
+                      of its networks that of the highest number gives the default route, 0 unless given; `none`
+                      never does
 
               -h, --help
                       Print help (see a summary with '-h')

@@ -15,6 +15,7 @@
 //! | `at_once.rs` | many processes at work at once |
 //! | `restart.rs` | after a restart of the machine |
 //! | `drivers.rs` | what each driver lets through, and drivers of one's own |
+//! | `ways.rs` | several networks in one container: which gives the default route, N18 |
 //! | `scripts.rs` | networks of a script's own, in a sandbox too |
 
 mod addresses;
@@ -30,6 +31,7 @@ mod refused;
 mod restart;
 mod scripts;
 mod unjoined;
+mod ways;
 
 use std::time::Duration;
 
