@@ -175,7 +175,7 @@ fn firewalls(host: &Netns) -> Vec<Finding> {
         });
     }
     for (version, command) in [(nft::IpVersion::V4, "iptables-legacy"), (nft::IpVersion::V6, "ip6tables-legacy")] {
-        if nft::legacy_forward_drop(host, version).unwrap_or(false) {
+        if nft::legacy_forward_drop(host, version).is_ok_and(|drop| drop.is_some()) {
             findings.push(Finding {
                 ok: false,
                 needed: false,

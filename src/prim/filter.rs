@@ -403,9 +403,10 @@ pub mod functions {
     }
 
     /// Lets what a device or a network of a namespace sends, and the answers to it, through the firewalls of others that would
-    /// drop it: Docker's, firewalld's, one's own. Taken back with the lab. `masquerade` and `dnat` see to it themselves.
+    /// drop it: Docker's, firewalld's, one's own. What one of their rules drops stays dropped: passed are a chain's policy and a last
+    /// rule that drops all. Taken back with the lab. `masquerade` and `dnat` do it themselves.
     ///
-    /// Like `iptables -I FORWARD -i DEV -j ACCEPT`, or the same in `DOCKER-USER`.
+    /// Like `iptables -A FORWARD -i DEV -j ACCEPT`.
     ///
     /// Fails with `unsupported` where the kernel has no nf_tables. A firewall that can't be changed is warned of.
     ///

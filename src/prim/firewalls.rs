@@ -65,12 +65,15 @@ impl Step for LetThrough {
         let enter = enter(&self.netns);
         let lines = |drop: &nft::ForwardDrop| {
             let command = if drop.family == Family::Ip6 { "ip6tables" } else { "iptables" };
-            let rule = |words: String| match drop.iptables {
-                true => format!("{enter}{command} -I {} {words}", drop.chain),
-                false => format!(
-                    "{enter}nft insert rule {} {} {} …  # as {command} {words}",
-                    drop.family, drop.table, drop.chain
-                ),
+            let rule = |words: String| match (drop.iptables, drop.before) {
+                (true, None) => format!("{enter}{command} -A {} {words}", drop.chain),
+                (true, Some((_, number))) => format!("{enter}{command} -I {} {number} {words}", drop.chain),
+                (false, at) => {
+                    let verb = if at.is_some() { "insert" } else { "add" };
+                    let at = at.map_or(String::new(), |(handle, _)| format!(" handle {handle}"));
+                    let (family, table, chain) = (drop.family, &drop.table, &drop.chain);
+                    format!("{enter}nft {verb} rule {family} {table} {chain}{at} …  # as {command} {words}")
+                }
             };
             self.words().into_iter().map(rule).collect::<Vec<_>>()
         };
@@ -115,15 +118,25 @@ impl Step for LetThrough {
     fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
         let netns = kernel.netns(&self.netns)?;
         let drops = LetThrough::in_the_way(&netns)?;
-        let rules = nft::rules_with_comment(&netns, |comment| comment == self.tag)?;
-        let has_all = |drop: &nft::ForwardDrop| {
+        for drop in &drops {
             let wanted: usize = self.through.iter().map(|through| drop.rules_for(through)).sum();
-            let here = |rule: &&nft::RuleRef| {
-                (rule.family, &rule.table, &rule.chain) == (drop.family, &drop.table, &drop.chain)
+            let mut rules = nft::list_rules(&netns, drop.family, &drop.table)?;
+            rules.retain(|rule| rule.at.chain == drop.chain);
+            let is_ours = |rule: &nft::ListedRule| rule.comment.as_deref() == Some(self.tag.as_str());
+            if rules.iter().filter(|rule| is_ours(rule)).count() != wanted {
+                return Ok(false);
+            }
+            // What others have put behind them since is to count before them, too.
+            let behind = rules.iter().skip_while(|rule| !is_ours(rule));
+            let theirs = |rule: &nft::ListedRule| {
+                let last = drop.before.is_some_and(|(handle, _)| handle == rule.at.handle);
+                !last && !rule.comment.as_deref().is_some_and(|comment| comment.starts_with("topo:"))
             };
-            rules.iter().filter(here).count() == wanted
-        };
-        Ok(drops.iter().all(has_all))
+            if behind.into_iter().any(theirs) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {
@@ -180,7 +193,7 @@ pub(super) fn ask_let_through_bridge(lab: &mut Lab, at: &NetnsRef, dev: &str, pl
         && (!LetThrough::in_the_way(&netns).map_err(failed)?.is_empty()
             || [IpVersion::V4, IpVersion::V6]
                 .into_iter()
-                .any(|version| legacy_drops(&netns, version).unwrap_or(false)));
+                .any(|version| legacy_drops(&netns, version).is_ok_and(|drop| drop.is_some())));
     if !in_the_way {
         lab.model().add_table(none);
         return Ok(());
@@ -188,11 +201,11 @@ pub(super) fn ask_let_through_bridge(lab: &mut Lab, at: &NetnsRef, dev: &str, pl
     ask_let_through(lab, at, vec![Through::Within(Peer::Dev(dev.to_string()))], place)
 }
 
-/// Tells whether the old iptables drops what a namespace forwards.
-fn legacy_drops(netns: &net::Netns, version: IpVersion) -> net::Result<bool> {
+/// Tells whether and where the old iptables drops what a namespace forwards.
+fn legacy_drops(netns: &net::Netns, version: IpVersion) -> net::Result<Option<nft::LegacyDrop>> {
     match nft::legacy_forward_drop(netns, version) {
         // In a sandbox of an ordinary user nobody else has rules, and the list of them is not ours to read.
-        Err(error) if error.is_denied() => Ok(false),
+        Err(error) if error.is_denied() => Ok(None),
         drops => drops,
     }
 }
@@ -222,9 +235,18 @@ fn warn_of_firewalls(lab: &mut Lab, at: &NetnsRef, through: &[Through]) -> Resul
             Peer::Dev(_) => true,
         };
         let through: Vec<Through> = through.iter().filter(seen).cloned().collect();
-        if !through.is_empty() && legacy_drops(&netns, version).map_err(failed)? {
+        if through.is_empty() {
+            continue;
+        }
+        if let Some(drop) = legacy_drops(&netns, version).map_err(failed)? {
+            // Behind all that drops on purpose; each one goes before the last rule, and so behind the one before it.
+            let verb = |at: usize| match drop {
+                nft::LegacyDrop::Policy => "-A FORWARD".to_string(),
+                nft::LegacyDrop::Rule(number) => format!("-I FORWARD {}", number + at),
+            };
             let words = LetThrough::new(at, through, String::new()).words();
-            let like: Vec<String> = words.iter().map(|words| format!("`{command} -I FORWARD {words}`")).collect();
+            let like: Vec<String> =
+                words.iter().enumerate().map(|(at, words)| format!("`{command} {} {words}`", verb(at))).collect();
             warnings.push(format!(
                 "the old iptables drops what `{}` forwards, and topo does not change it: run {}",
                 at.name,

@@ -39,6 +39,8 @@ pub enum At {
     Start,
     /// Behind all others. Like `nft add rule`.
     End,
+    /// Before the rule with this handle. ENOENT if there is none. Like `nft insert rule … handle`.
+    Before(u64),
 }
 
 #[derive(Debug)]
@@ -180,8 +182,11 @@ impl Batch {
             Ok(data) => attributes.extend(data.map(RuleAttribute::UserData)),
             Err(wrong) => return self.refuse(doing, wrong),
         }
+        if let At::Before(handle) = at {
+            attributes.push(RuleAttribute::Position(handle));
+        }
         let flags = match at {
-            At::Start => NLM_F_CREATE,
+            At::Start | At::Before(_) => NLM_F_CREATE,
             At::End => NLM_F_CREATE | NLM_F_APPEND,
         };
         self.push(doing, family, NfTablesMessage::NewRule(RuleMessage { attributes }), flags)

@@ -2,23 +2,19 @@
 //! every base chain of the hook, so that an accept in a table of one's own is of no use against a drop in another's.
 
 use ipnetwork::IpNetwork;
-use netlink_packet_netfilter::nftables::RuleAttribute;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{At, Batch};
-use super::decode;
 use super::encode;
 use super::expr::{self, Expr};
-use super::list::{self, ListedRule};
+use super::list;
 use super::rule::{Action, CtState, Match, Rule};
-use super::{Chain, ChainKind, Family, Hook, IpVersion, Policy, Table};
+use super::{Chain, ChainKind, Family, Hook, IpVersion, Table, spot};
 use crate::net::nfnl::Nfnl;
 use crate::net::{Netns, Result};
 
-/// The chain in which Docker leaves its users' rules alone; it is called before Docker's own.
-const DOCKER_USER: &str = "DOCKER-USER";
-
-/// A base chain that drops forwarded packets, and where to put rules that let some through.
+/// A base chain that drops forwarded packets, and where to put rules that let some through: behind all rules that look at something,
+/// so that what one of those drops stays dropped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForwardDrop {
     /// The family of its table.
@@ -29,8 +25,10 @@ pub struct ForwardDrop {
     pub base_chain: String,
     /// Why packets are dropped at its end.
     pub cause: DropCause,
-    /// The chain to insert rules into: the base chain, or DOCKER-USER where the base chain jumps there.
+    /// The chain to add rules to: the base chain, or one that it always comes to.
     pub chain: String,
+    /// The rule there that they come before, by its handle, and as which rule, counted from 1; else they come last.
+    pub before: Option<(u64, usize)>,
     /// Whether the table is one of the `iptables` command, which understands only some expressions.
     pub iptables: bool,
     /// The netlink port of the process that alone may change the table, such as firewalld's: others get EPERM.
@@ -82,7 +80,7 @@ pub enum Peer {
 }
 
 /// Finds the base chains at hook forward that drop what no rule let through, in all tables of IP but dormant ones and
-/// `is_ours`. A chain that ends in a jump to a chain that drops all is not found.
+/// `is_ours`: by their policy, or by a rule that takes all that is left, in the chain or in one that it always comes to.
 ///
 /// Fails as `list`.
 pub fn forward_drops(netns: &Netns, is_ours: impl Fn(&Table) -> bool) -> Result<Vec<ForwardDrop>> {
@@ -98,47 +96,19 @@ pub fn forward_drops(netns: &Netns, is_ours: impl Fn(&Table) -> bool) -> Result<
     for chain in chains.iter().filter(at_forward) {
         let of_chain = |table: &&Table| table.family == chain.family && table.name == chain.table;
         let Some(table) = tables.iter().find(of_chain) else { continue };
-        let asked = vec![RuleAttribute::Table(chain.table.clone()), RuleAttribute::Chain(chain.name.clone())];
-        let rules = list::rules(&nfnl, Some(chain.family), asked)?;
-        let Some(cause) = cause(chain, &rules) else { continue };
-        let jumps = rules.iter().any(|(rule, _)| rule.text.ends_with(&format!("jump {DOCKER_USER}")));
+        let Some((spot, cause)) = spot::find(&nfnl, chain, &chains)? else { continue };
         drops.push(ForwardDrop {
             family: chain.family,
             table: chain.table.clone(),
             base_chain: chain.name.clone(),
             cause,
-            chain: if jumps { DOCKER_USER.into() } else { chain.name.clone() },
+            chain: spot.chain,
+            before: spot.before,
             iptables: is_of_iptables(table, &chains),
             owner: table.owner,
         });
     }
     Ok(drops)
-}
-
-fn cause(chain: &Chain, rules: &[(ListedRule, Vec<Expr>)]) -> Option<DropCause> {
-    if let Some((last, exprs)) = rules.last().filter(|(_, exprs)| takes_all(exprs)) {
-        if drops(exprs) {
-            return Some(DropCause::LastRule(last.text.clone()));
-        }
-        // With an accept of everything it never comes to the policy.
-        if last.text.ends_with("accept") {
-            return None;
-        }
-    }
-    chain.base.filter(|base| base.policy == Policy::Drop).map(|_| DropCause::Policy)
-}
-
-/// Tells whether a rule looks at nothing: it consists of what decides, after what only notes.
-fn takes_all(exprs: &[Expr]) -> bool {
-    let mut names = exprs.iter().filter_map(decode::parts).map(|(name, _)| name);
-    let decides = |name: &str| matches!(name, "immediate" | "reject" | "target");
-    names.next_back().is_some_and(|last| decides(&last)) && names.all(|name| name == "counter" || name == "log")
-}
-
-/// Tells whether a rule ends in a drop or a reject, nf_tables' own or one of iptables.
-fn drops(exprs: &[Expr]) -> bool {
-    let (text, _) = decode::rule(Family::Inet, exprs.split_at(exprs.len().saturating_sub(1)).1);
-    text == "drop" || text.starts_with("reject") || matches!(text.as_str(), "[xt target REJECT]" | "[xt target DROP]")
 }
 
 /// Tells whether a table is that of iptables-nft: it alone makes `filter` with base chains in capital letters.
@@ -164,11 +134,11 @@ impl ForwardDrop {
 }
 
 impl Batch {
-    /// Inserts rules at the start of the chain that let packets through, each counted and with `comment`, by which
+    /// Adds rules behind those of the chain that look at something, which let packets through, each counted and with `comment`, by which
     /// `rules_with_comment` finds them again. Nothing is inserted where the table never sees such packets, such as those of
     /// an IPv6 network in a table for IPv4.
     ///
-    /// In a table of `iptables` they are what `iptables -I CHAIN -i DEV -m comment --comment … -j ACCEPT` makes. EPERM if
+    /// In a table of `iptables` they are what `iptables -A CHAIN -i DEV -m comment --comment … -j ACCEPT` makes. EPERM if
     /// the table is another process's own.
     pub fn let_through(&mut self, drop: &ForwardDrop, through: &Through, comment: &str) -> &mut Batch {
         if !sees(drop.family, through.peer()) {
@@ -180,9 +150,10 @@ impl Batch {
             comment: Some(comment.to_string()),
             ..Rule::new([peer_match(through), matches].concat(), Action::Accept)
         };
+        let at = drop.before.map_or(At::End, |(handle, _)| At::Before(handle));
         let answered = Match::CtState(vec![CtState::Established, CtState::Related]);
         let add = |batch: &mut Batch, rule: &Rule| {
-            batch.add_rule(place.0, place.1, place.2, rule, At::Start);
+            batch.add_rule(place.0, place.1, place.2, rule, at);
         };
         match through {
             Through::Replies(_) if drop.iptables => {
@@ -192,15 +163,15 @@ impl Batch {
                     Ok(mut exprs) => {
                         // Before the counter and the verdict.
                         exprs.insert(exprs.len().saturating_sub(2), xt_conntrack_state());
-                        self.add_exprs(place, exprs, &rule, At::Start);
+                        self.add_exprs(place, exprs, &rule, at);
                     }
                     // The plain way has the same fault, and tells it.
                     Err(_) => add(self, &rule),
                 }
             }
             Through::Replies(_) => {
-                add(self, &rule(vec![Match::CtStatusDnat]));
                 add(self, &rule(vec![answered]));
+                add(self, &rule(vec![Match::CtStatusDnat]));
             }
             _ => add(self, &rule(Vec::new())),
         }
@@ -344,6 +315,7 @@ mod tests {
             base_chain: "FORWARD".into(),
             cause: DropCause::Policy,
             chain: "FORWARD".into(),
+            before: None,
             iptables: true,
             owner: None,
         };
@@ -351,9 +323,9 @@ mod tests {
         gets_through(&site, [false; 6]);
         let_through(host, &[Through::From(dev("br0")), Through::Replies(dev("br0"))]);
         let rules = "-P FORWARD DROP
--A FORWARD -o br0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment \"of the lab: a b\" -j ACCEPT
--A FORWARD -i br0 -m comment --comment \"of the lab: a b\" -j ACCEPT
 -A FORWARD -i other -j ACCEPT
+-A FORWARD -i br0 -m comment --comment \"of the lab: a b\" -j ACCEPT
+-A FORWARD -o br0 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment \"of the lab: a b\" -j ACCEPT
 ";
         assert_eq!(both("-S FORWARD"), rules.repeat(2));
         gets_through(&site, [true, false, true, true, false, true]);
@@ -369,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn dockers_users_have_a_chain_of_their_own() {
+    fn a_last_rule_that_drops_is_passed() {
         let (site, _servers) = published();
         let host = &site.host;
         for command in [
@@ -387,8 +359,7 @@ mod tests {
         assert_eq!(
             drops.iter().map(short).collect::<Vec<_>>(),
             [
-                ("DOCKER-USER".to_string(), DropCause::LastRule("counter [xt target REJECT]".into()), true),
-                // Nobody calls it there.
+                ("FORWARD".to_string(), DropCause::LastRule("counter [xt target REJECT]".into()), true),
                 ("FORWARD".to_string(), DropCause::LastRule("counter drop".into()), true),
             ]
         );
@@ -396,15 +367,17 @@ mod tests {
         let nets = || [net("10.0.0.0/24"), net("fd00::/64")].into_iter().map(Peer::Net);
         let through: Vec<Through> = nets().map(Through::From).chain(nets().map(Through::Replies)).collect();
         let_through(host, &through);
-        let rules = "-N DOCKER-USER
--A DOCKER-USER -d 10.0.0.0/24 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment \"of the lab: a b\" -j ACCEPT
--A DOCKER-USER -s 10.0.0.0/24 -m comment --comment \"of the lab: a b\" -j ACCEPT
-";
-        assert_eq!(said(host, "iptables -S DOCKER-USER", ""), rules);
         let rules = "-P FORWARD ACCEPT
--A FORWARD -d fd00::/64 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment \"of the lab: a b\" -j ACCEPT
--A FORWARD -s fd00::/64 -m comment --comment \"of the lab: a b\" -j ACCEPT
+-A FORWARD -j DOCKER-USER
+-A FORWARD -s 10.0.0.0/24 -m comment --comment \"of the lab: a b\" -j ACCEPT
+-A FORWARD -d 10.0.0.0/24 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment \"of the lab: a b\" -j ACCEPT
+-A FORWARD -j REJECT --reject-with icmp-port-unreachable
+";
+        assert_eq!(said(host, "iptables -S FORWARD", ""), rules);
+        let rules = "-P FORWARD ACCEPT
 -A FORWARD -m conntrack --ctstate INVALID -j DROP
+-A FORWARD -s fd00::/64 -m comment --comment \"of the lab: a b\" -j ACCEPT
+-A FORWARD -d fd00::/64 -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -m comment --comment \"of the lab: a b\" -j ACCEPT
 -A FORWARD -j DROP
 ";
         assert_eq!(said(host, "ip6tables -S FORWARD", ""), rules);
@@ -459,10 +432,10 @@ table ip mine {
         assert_eq!(
             lines[3..7],
             [
+                "udp dport 53 accept".to_string(),
+                counted("iifname \"br0\""),
                 counted("ip daddr 10.0.0.0/24 ct state established,related"),
                 counted("ip daddr 10.0.0.0/24 ct status dnat"),
-                counted("iifname \"br0\""),
-                "udp dport 53 accept".to_string(),
             ]
         );
         gets_through(&site, [true, false, true, false, false, false]);
@@ -550,6 +523,7 @@ table ip mine {
             base_chain: "FORWARD".into(),
             cause: DropCause::Policy,
             chain: "FORWARD".into(),
+            before: None,
             iptables: true,
             owner: None,
         };

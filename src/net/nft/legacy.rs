@@ -29,18 +29,27 @@ const ENTRIES_HEAD: usize = 40;
 const GET_INFO: libc::c_int = 64;
 const GET_ENTRIES: libc::c_int = 65;
 
-/// Tells whether the table `filter` of ip_tables (`iptables-legacy`) drops what it is to forward: by the policy of FORWARD
-/// or by a last rule that drops or rejects all. A kernel or a namespace without that table does not, and is not made to
+/// Where ip_tables drops what no rule of FORWARD let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LegacyDrop {
+    /// By its policy.
+    Policy,
+    /// By a rule that takes all that is left: which one of the chain, counted from 1.
+    Rule(usize),
+}
+
+/// Tells whether and where the table `filter` of ip_tables (`iptables-legacy`) drops what it is to forward: by the policy of
+/// FORWARD or by a last rule that drops or rejects all. A kernel or a namespace without that table does not, and is not made to
 /// have it.
 ///
 /// Like `iptables-legacy -S FORWARD` and `ip6tables-legacy -S FORWARD`. EPERM without CAP_NET_ADMIN.
-pub fn legacy_forward_drop(netns: &Netns, version: IpVersion) -> Result<bool> {
+pub fn legacy_forward_drop(netns: &Netns, version: IpVersion) -> Result<Option<LegacyDrop>> {
     let doing = match version {
         IpVersion::V4 => "ask ip_tables for its table `filter`",
         IpVersion::V6 => "ask ip6_tables for its table `filter`",
     };
     let entries = netns.inside(|| entries(version))?.map_err(|error| Error::io(doing, error))?;
-    Ok(entries.is_some_and(|(info, entries)| drops(version, &info, &entries).unwrap_or(false)))
+    Ok(entries.and_then(|(info, entries)| drops(version, &info, &entries)))
 }
 
 /// Reads the table in the namespace of the calling thread; none if it was never used there.
@@ -94,21 +103,22 @@ impl Info {
     }
 }
 
-/// Tells whether the chain FORWARD ends in a drop; none if the bytes make no sense.
-fn drops(version: IpVersion, info: &Info, entries: &[u8]) -> Option<bool> {
+/// Tells where the chain FORWARD ends in a drop; none also if the bytes make no sense.
+fn drops(version: IpVersion, info: &Info, entries: &[u8]) -> Option<LegacyDrop> {
     let (start, end) = (info.hook_entry[FORWARD] as usize, info.underflow[FORWARD] as usize);
     let policy = Entry::read(version, entries.get(end..)?)?;
-    let (mut at, mut last) = (start, None);
+    let (mut at, mut last, mut number) = (start, None, 0);
     while at < end {
         let entry = Entry::read(version, entries.get(at..)?)?;
         at += entry.length;
+        number += 1;
         last = Some(entry);
     }
-    Some(match last.filter(|last| last.takes_all) {
-        Some(last) if last.target == Target::Accept => false,
-        Some(last) if last.target == Target::Drop => true,
-        _ => policy.target == Target::Drop,
-    })
+    match last.filter(|last| last.takes_all) {
+        Some(last) if last.target == Target::Accept => None,
+        Some(last) if last.target == Target::Drop => Some(LegacyDrop::Rule(number)),
+        _ => (policy.target == Target::Drop).then_some(LegacyDrop::Policy),
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -174,20 +184,21 @@ mod tests {
     fn what_iptables_legacy_drops_is_seen() {
         for (version, command, _) in VERSIONS {
             let netns = netns();
+            let (policy, rule) = (Some(LegacyDrop::Policy), |number| Some(LegacyDrop::Rule(number)));
             for (arguments, drops) in [
-                ("-P FORWARD ACCEPT", false),
-                ("-P INPUT DROP", false),
-                ("-P FORWARD DROP", true),
-                ("-A FORWARD -i eth0 -j DROP", true),
-                ("-A FORWARD -j ACCEPT", false),
-                ("-F FORWARD", true),
-                ("-P FORWARD ACCEPT", false),
-                ("-A FORWARD -i eth0 -m comment --comment x -j DROP", false),
-                ("-A FORWARD -m conntrack --ctstate NEW -j DROP", false),
-                ("-A FORWARD -p tcp -j REJECT", false),
-                ("-A FORWARD -j REJECT", true),
-                ("-A FORWARD -i eth0 -j ACCEPT", false),
-                ("-A FORWARD -j DROP", true),
+                ("-P FORWARD ACCEPT", None),
+                ("-P INPUT DROP", None),
+                ("-P FORWARD DROP", policy),
+                ("-A FORWARD -i eth0 -j DROP", policy),
+                ("-A FORWARD -j ACCEPT", None),
+                ("-F FORWARD", policy),
+                ("-P FORWARD ACCEPT", None),
+                ("-A FORWARD -i eth0 -m comment --comment x -j DROP", None),
+                ("-A FORWARD -m conntrack --ctstate NEW -j DROP", None),
+                ("-A FORWARD -p tcp -j REJECT", None),
+                ("-A FORWARD -j REJECT", rule(4)),
+                ("-A FORWARD -i eth0 -j ACCEPT", None),
+                ("-A FORWARD -j DROP", rule(6)),
             ] {
                 said(&netns, &format!("{command} {arguments}"), "");
                 assert_eq!(legacy_forward_drop(&netns, version).expect("asked"), drops, "{command} {arguments}");
@@ -200,10 +211,10 @@ mod tests {
         let netns = netns();
         for (version, command, names) in VERSIONS {
             let names = || netns.inside(|| std::fs::read_to_string(names)).expect("inside").unwrap_or_default();
-            assert!(!legacy_forward_drop(&netns, version).expect("asked"));
+            assert_eq!(legacy_forward_drop(&netns, version).expect("asked"), None);
             assert_eq!(names(), "");
             said(&netns, &format!("{command} -t nat -S"), "");
-            assert!(!legacy_forward_drop(&netns, version).expect("asked"));
+            assert_eq!(legacy_forward_drop(&netns, version).expect("asked"), None);
             assert_eq!(names(), "nat\n");
         }
     }

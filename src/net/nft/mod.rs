@@ -7,6 +7,7 @@
 //! | `set` | sets and maps with typed keys |
 //! | `list`, `generation` | what the kernel has, and whether it is still the same |
 //! | `foreign` | firewalls of others that drop forwarded packets, and rules in them that let ours through |
+//! | `spot` | where in them such rules stand |
 //! | `loss` | packets that are dropped by chance |
 //! | `legacy` | the same question to ip_tables, which nf_tables knows nothing of |
 //! | `expr`, `encode`, `decode` | the kernel's own form of a rule, there and back |
@@ -24,6 +25,7 @@ mod loss;
 mod refused;
 mod rule;
 mod set;
+mod spot;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -40,7 +42,7 @@ use serde::{Deserialize, Serialize};
 pub use batch::{At, Batch};
 pub use foreign::{DropCause, ForwardDrop, Peer, Through, forward_drops};
 pub use generation::{Generation, generation};
-pub use legacy::legacy_forward_drop;
+pub use legacy::{LegacyDrop, legacy_forward_drop};
 pub use list::{
     Counter, ListedRule, RuleRef, Ruleset, SetWithElements, elements, list, list_chains, list_rules, list_sets,
     list_tables, rules_with_comment, sets_of,

@@ -107,7 +107,7 @@ fn d9_iptables_with_a_last_rule_that_rejects() {
     behind(&mine.join("; "), |site| iptables_can_read(site, "FORWARD"));
 }
 
-/// D9: Docker's chains: its users' own chain is the place, and Docker's are not touched.
+/// D9: Docker's chains are not touched: the place is behind them, where the policy would drop.
 #[test]
 fn d9_docker() {
     let docker = [
@@ -124,11 +124,12 @@ fn d9_docker() {
         "-A DOCKER-USER -j RETURN",
     ];
     behind(&docker.map(both).join("; "), |site| {
-        let others =
-            |site: &Site| site.w.run("iptables -S FORWARD; iptables -S DOCKER-FORWARD; iptables -S DOCKER").ok().stdout;
+        let others = |site: &Site| {
+            site.w.run("iptables -S DOCKER-USER; iptables -S DOCKER-FORWARD; iptables -S DOCKER").ok().stdout
+        };
         let before = others(site);
         assert!(!before.contains("br-web"), "{before}");
-        iptables_can_read(site, "DOCKER-USER");
+        iptables_can_read(site, "FORWARD");
         assert_eq!(others(site), before);
     });
 }
@@ -215,6 +216,114 @@ fn d9_a_firewall_that_comes_later() {
     });
 }
 
+/// A rule of ours before the rules of others: what an administrator drops or rejects by a rule of its own stays dropped, for all
+/// firewalls alike; what they accept, and what only the policy or the last rule drops, passes. `out` is what is forbidden by IPv4,
+/// udp is what is forbidden by IPv6.
+#[test]
+fn d9_an_explicit_drop_wins() {
+    let explicit =
+        [both("-A FORWARD -p udp -j DROP"), "iptables -A FORWARD -d 192.0.2.2 -j DROP".to_owned()].join("; ");
+    let user = explicit.replace("FORWARD", "DOCKER-USER");
+    let nft = |chain: &str, last: &str| {
+        format!(
+            "nft -f - <<'END'
+table inet mine {{
+    chain zone {{
+        ip daddr 192.0.2.2 drop
+        meta l4proto udp drop
+        {last}
+    }}
+    chain f {{
+        type filter hook forward priority 0; policy {chain};
+    }}
+}}
+END"
+        )
+    };
+    let into = |rule: &str| format!("\nnft add rule inet mine f {rule}");
+    let shared = "\nnft 'add chain inet mine in { type filter hook input priority 0; }; add rule inet mine in iifname nobody jump zone'";
+    let cases = [
+        // By hand, by the policy and by a last rule, with a note.
+        format!("{}; {explicit}", both("-P FORWARD DROP")),
+        format!("{explicit}; {}", both("-A FORWARD -m comment --comment \"all else\" -j DROP")),
+        // Docker with its users' chain.
+        [
+            both("-P FORWARD DROP"),
+            both("-N DOCKER-USER"),
+            both("-A FORWARD -j DOCKER-USER"),
+            user.clone(),
+            both("-A DOCKER-USER -j RETURN"),
+        ]
+        .join("; "),
+        // And with a rule behind the jump there.
+        [both("-P FORWARD DROP"), both("-N DOCKER-USER"), both("-A FORWARD -j DOCKER-USER"), explicit.clone()]
+            .join("; "),
+        // As ufw: chains that are gone through one after the other, the last of which may reject all.
+        [
+            both("-P FORWARD DROP"),
+            both("-N ufw-user-forward"),
+            both("-N ufw-reject-forward"),
+            both("-A FORWARD -j ufw-user-forward"),
+            both("-A FORWARD -j ufw-reject-forward"),
+            explicit.replace("FORWARD", "ufw-user-forward"),
+            both("-A ufw-reject-forward -j DROP"),
+        ]
+        .join("; "),
+        [nft("drop", "return"), into("jump zone")].concat(),
+        [nft("drop", "return"), into("goto zone")].concat(),
+        // As firewalld: the zone rejects all, and is where all goes.
+        [nft("accept", "drop"), into("goto zone")].concat(),
+        [nft("accept", "drop"), into("iifname nobody accept"), into("jump zone"), into("counter drop")].concat(),
+    ];
+    for firewall in cases {
+        println!("{firewall}");
+        let forward = "echo 1 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding";
+        on_site(&format!("{forward}\n{firewall}\n{RESTORED}"), |site| {
+            let before = site.rules();
+            site.serve("out", "80 53/udp");
+            site.serve("lan", "80");
+            site.web(&["8080:80"]);
+            site.answers(&[
+                ("c1", "192.0.2.2:80", LOST),
+                ("c1", "192.0.2.2:53/udp", LOST),
+                ("c1", "[2001:db8::2]:53/udp", LOST),
+                ("c1", "198.51.100.2:80", "lan saw 198.51.100.1"),
+                ("c1", "[2001:db8::2]:80", "out saw 2001:db8::1"),
+                ("lan", "192.0.2.1:8080", "c1 saw 198.51.100.2"),
+            ]);
+            site.network("rm --force web");
+            assert_eq!(site.rules(), before);
+        });
+    }
+    // What another hook goes through too is not the place: what is let through here would come in there.
+    let firewall = [nft("accept", "drop"), into("jump zone"), shared.to_owned()].concat();
+    on_site(&firewall, |site| {
+        let zone = || site.w.run("nft -s list chain inet mine zone").ok().stdout;
+        let before = zone();
+        site.web(&[]);
+        assert_eq!(zone(), before);
+        assert!(site.rules().contains("br-web"));
+        site.network("rm --force web");
+    });
+}
+
+/// A drop that an administrator adds behind ours: `inspect` shows it, and `repair` puts ours behind it.
+#[test]
+fn d9_an_explicit_drop_that_comes_later() {
+    on_site(&both("-P FORWARD DROP"), |site| {
+        site.serve("out", "80");
+        site.web(&[]);
+        site.answers(&[("c1", "192.0.2.2:80", "out saw 192.0.2.1")]);
+        site.w.run("iptables -A FORWARD -d 192.0.2.2 -j DROP").ok();
+        site.network("inspect web").says("let what comes from `br-web`");
+        site.network("repair web").says("put back: let what comes from `br-web`");
+        site.answers(&[("c1", "192.0.2.2:80", LOST), ("c1", "[2001:db8::2]:80", "out saw 2001:db8::1")]);
+        site.network("repair web").says("nothing is amiss");
+        site.network("rm --force web");
+        site.w.run("iptables -D FORWARD -d 192.0.2.2 -j DROP").ok();
+    });
+}
+
 /// D9: two networks behind one firewall come and go, each with its own rules.
 #[test]
 fn d9_two_networks_behind_one_firewall() {
@@ -248,7 +357,7 @@ fn d9_the_old_iptables_is_warned_of_with_its_remedy() {
             site.serve("c1", "80");
             site.answers(&[("out", out, LOST)]);
             let remedies: Vec<&str> =
-                ran.err().split('`').filter(|word| word.contains("-legacy -I FORWARD ")).collect();
+                ran.err().split('`').filter(|word| word.contains("-legacy -A FORWARD ")).collect();
             assert!(!remedies.is_empty() && remedies.iter().all(|remedy| remedy.starts_with(family)), "{remedies:?}");
             remedies.iter().for_each(|remedy| drop(site.w.run(remedy).ok()));
             site.answers(&[("out", out, &format!("c1 saw {to}"))]);
