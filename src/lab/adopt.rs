@@ -35,12 +35,10 @@ impl StateDir {
             let name = names.get(&record.name).cloned().unwrap_or_else(|| record.name.clone());
             let parent = record.parent.as_ref().map(|parent| names.get(parent).unwrap_or(parent).clone());
             let holder = record.holder;
-            for word in from.shared_by(&record.name) {
-                self.note_shared(&name, &word)?;
-            }
             dir.write_record(&Record { name: name.clone(), parent, status: Status::Up, ..record })?;
             move_to(dir.path(), self.lab_dir(&name).path())?;
             if let Some(holder) = holder {
+                self.adopt_settings(from, holder, &names)?;
                 let store = sandbox_store(from.root(), holder);
                 if store.is_dir() {
                     move_to(&store, &sandbox_store(self.root(), holder))?;

@@ -255,13 +255,7 @@ impl Lab {
     fn settle_first(&mut self, count: usize) -> Result<()> {
         let prepared = self.prepare(count);
         let ready = prepared.as_ref().map_or_else(|(at, _)| *at, |()| count);
-        if let Some((dir, journal)) = &mut self.claimed {
-            let shared = self.pending[..ready].iter().filter(|asked| asked.step.is_shared());
-            let words: BTreeSet<&str> = shared.map(|asked| asked.step.word()).collect();
-            if !words.is_empty() {
-                let _all = self.state.lock_all()?;
-                words.into_iter().try_for_each(|word| self.state.note_shared(dir.name(), word))?;
-            }
+        if let Some((_, journal)) = &mut self.claimed {
             journal.write_ahead(&self.pending[..ready])?;
         }
         let applied = self.apply(ready);

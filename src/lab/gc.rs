@@ -63,6 +63,9 @@ pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Co
     if let Err(error) = collect_marked(state, &mut collected, None) {
         collected.errors.push(error);
     }
+    if let Err(error) = state.sweep_settings() {
+        collected.errors.push(error);
+    }
     // The locks of the dead go last. A store that can't be opened is told of once.
     let freed = release_dead(state, |_| true).and_then(|freed| state.tidy_store().map(|()| freed));
     match freed {

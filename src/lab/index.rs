@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! <root>/labs/NAME/parts/PART   the lab PART is a part of the lab NAME
-//! <root>/shared/WORD/NAME       the lab NAME has a step of the sort WORD about what labs hold in common
 //! ```
 //!
 //! An entry is an empty file: made before what it stands for, and removed after it. So there may be one too many, and its lab's own
@@ -14,21 +13,14 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use super::error::{Error, Kind, Result};
 use super::files;
-use super::journal;
 use super::name;
-use super::state::{Record, StateDir, boot_id};
+use super::state::{Record, StateDir};
 
 impl StateDir {
     fn parts_of(&self, name: &str) -> PathBuf {
         self.root().join("labs").join(name).join("parts")
-    }
-
-    fn shared(&self) -> PathBuf {
-        self.root().join("shared")
     }
 
     /// Notes that a lab is a part of another one, before it is there.
@@ -42,20 +34,6 @@ impl StateDir {
         })
     }
 
-    /// Notes that a lab has a step of the sort `word` about what labs hold in common, before its journal says so.
-    pub(super) fn note_shared(&self, name: &str, word: &str) -> Result<()> {
-        let dir = self.shared();
-        let made = files::point().and_then(|()| make_dir(&dir)).and_then(|()| enter(&dir.join(word), name));
-        made.map_err(|source| Error::file(format!("note what lab `{name}` shares with others"), &source))
-    }
-
-    /// Returns the sorts of the steps of a lab that are about what labs hold in common.
-    pub(super) fn shared_by(&self, name: &str) -> Vec<String> {
-        let mut words = entries(&self.shared()).unwrap_or_default();
-        words.retain(|word| self.shared().join(word).join(name).exists());
-        words
-    }
-
     /// Removes what was noted of a lab, which is no more; `record` is what it was, if that is known.
     pub(super) fn forget_entries(&self, name: &str, record: Option<&Record>) -> Result<()> {
         let wholes = match record {
@@ -63,8 +41,7 @@ impl StateDir {
             // It may have been a part of any.
             None => self.names()?,
         };
-        let of_words = self.shared_by(name).into_iter().map(|word| self.shared().join(word));
-        let mut dirs = of_words.chain(wholes.iter().map(|whole| self.parts_of(whole)));
+        let mut dirs = wholes.iter().map(|whole| self.parts_of(whole));
         dirs.try_for_each(|dir| self.leave(&dir, name))
             .map_err(|source| Error::file(format!("remove what was noted of lab `{name}`"), &source))
     }
@@ -76,32 +53,21 @@ impl StateDir {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
             removed => removed?,
         }
-        self.tidy(dir);
+        tidy(dir);
         Ok(())
-    }
-
-    /// Removes a directory that is empty, and what is empty then.
-    fn tidy(&self, dir: &Path) {
-        // One with something in it stays.
-        if std::fs::remove_dir(dir).is_ok() {
-            let _ = std::fs::remove_dir(self.shared());
-        }
     }
 
     /// Removes what killed processes left noted of labs that are no more. For whoever has the lock of the state directory.
     pub(super) fn sweep_entries(&self) -> Result<()> {
         let names = self.names()?;
         let failed = |source: io::Error| Error::file(format!("tidy `{}`", self.root().display()), &source);
-        let words = entries(&self.shared()).map_err(failed)?;
-        let of_words = words.iter().map(|word| self.shared().join(word));
-        for dir in of_words.chain(names.iter().map(|name| self.parts_of(name))) {
+        for dir in names.iter().map(|name| self.parts_of(name)) {
             let mut dead = entries(&dir).map_err(failed)?;
             dead.retain(|name| names.binary_search(name).is_err());
             dead.iter().try_for_each(|name| self.leave(&dir, name)).map_err(failed)?;
             // One that was made, and then the process was killed.
-            self.tidy(&dir);
+            tidy(&dir);
         }
-        self.tidy(&self.shared());
         Ok(())
     }
 
@@ -118,24 +84,11 @@ impl StateDir {
         names.sort();
         Ok(names)
     }
+}
 
-    /// Finds among the steps of the sort `word` that other labs on the same host hold in common with the lab that bears `mark` the
-    /// first that is `wanted`, by its fields. On the same host are those in the sandbox that this process is in, or in none.
-    pub fn find_step_of_others<T>(
-        &self,
-        mark: &str,
-        word: &str,
-        mut wanted: impl FnMut(Value) -> Option<T>,
-    ) -> Option<T> {
-        let here = self.inside().map(|inside| inside.holder);
-        let boot_id = boot_id().unwrap_or_default();
-        let shares = |record: &Record| record.mark != mark && record.holder == here && record.boot_id == boot_id;
-        entries(&self.shared().join(word)).unwrap_or_default().iter().find_map(|name| {
-            let dir = self.lab_dir(name);
-            let record = dir.record().ok().filter(shares)?;
-            journal::fields_of(&dir, &record, word).into_iter().find_map(&mut wanted)
-        })
-    }
+/// Removes a directory that is empty; one with something in it stays.
+fn tidy(dir: &Path) {
+    let _ = std::fs::remove_dir(dir);
 }
 
 /// Makes an entry in a directory, which is made for its first one.
@@ -167,6 +120,7 @@ fn entries(dir: &Path) -> io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::state::boot_id;
     use crate::lab::{LabKind, Status};
     use crate::net::ProcessId;
 
@@ -213,22 +167,5 @@ mod tests {
         let error = state.claim(&record("d", Some("net"))).expect_err("no such lab");
         assert_eq!(error.to_string(), "make lab `d`, a part of lab `net`: lab `net` is gone");
         assert_eq!(state.names().expect("a list"), ["a", "else"]);
-    }
-
-    #[test]
-    fn what_is_shared_is_forgotten_with_the_lab() {
-        let (_dir, state) = empty();
-        let (lab, _) = state.claim(&record("one", None)).expect("a lab");
-        for name in ["one", "dead"] {
-            state.note_shared(name, "sysctl").expect("noted");
-            assert_eq!(state.shared_by(name), ["sysctl"]);
-        }
-        std::fs::create_dir(state.shared().join("empty")).expect("a directory");
-        state.sweep().expect("swept");
-        assert_eq!(state.shared_by("one"), ["sysctl"]);
-        assert_eq!(entries(&state.shared()).expect("a list"), ["sysctl"]);
-        assert!(state.shared_by("dead").is_empty());
-        lab.remove(&state).expect("removed");
-        assert!(!state.shared().exists());
     }
 }

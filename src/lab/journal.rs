@@ -12,7 +12,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::{Error, Kind, Result};
@@ -299,22 +298,6 @@ fn damaged(dir: &LabDir, damage: &Damage) -> Error {
         None => format!("read the journal `{}`", path.display()),
     };
     Error::new(Kind::State, doing).because(&damage.because).hint(dir.way_on())
-}
-
-/// Returns the fields of the steps of one sort in a journal; what can't be read is passed over: it is another lab's affair.
-pub(super) fn fields_of(dir: &LabDir, record: &Record, wanted: &str) -> Vec<Value> {
-    let text = std::fs::read(dir.journal()).unwrap_or_default();
-    let mut found: Vec<(u64, Value)> = Vec::new();
-    for line in readable(&text, id_of(record)).0 {
-        match line {
-            Line::Step { no, word, data, .. } if word == wanted => {
-                found.extend(serde_json::from_str(data.get()).map(|data| (no, data)));
-            }
-            Line::Undone { from } => found.retain(|(no, _)| *no < from),
-            Line::Step { .. } => {}
-        }
-    }
-    found.into_iter().map(|(_, data)| data).collect()
 }
 
 /// Returns the lines whose own check sum fits, and the numbers of the others; the first line is not looked at.

@@ -126,10 +126,9 @@ impl Kernel {
         !made || self.exact
     }
 
-    /// Finds a step of the sort `word` of another lab on this host that is `wanted`, by its fields: what it holds in common with
-    /// this lab must not end before the last of them does.
-    pub fn find_step_of_others<T>(&self, word: &str, wanted: impl FnMut(serde_json::Value) -> Option<T>) -> Option<T> {
-        self.state.as_ref()?.find_step_of_others(&self.mark, word, wanted)
+    /// Returns the state directory; for the kernel of a lab.
+    pub(super) fn state(&self) -> Option<&StateDir> {
+        self.state.as_ref()
     }
 
     /// Opens the store; for the kernel of a lab.

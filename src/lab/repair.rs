@@ -41,10 +41,10 @@ pub fn repair(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listen
             }
             tables.extend(table);
             listener.tell_step(asked, false);
-            // What is left of it would stand in the way.
-            let again = asked.step.undo(kernel).or_else(|source| if source.is_gone() { Ok(()) } else { Err(source) });
-            let again = again.and_then(|()| asked.step.apply(kernel));
-            again.map_err(|source| Error::kernel(format!("repair: {}", asked.step.doing()), &source))?;
+            asked
+                .step
+                .repair(kernel)
+                .map_err(|source| Error::kernel(format!("repair: {}", asked.step.doing()), &source))?;
             if !held {
                 made.push(asked.step.doing());
             }

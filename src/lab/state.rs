@@ -9,7 +9,7 @@
 //! <root>/labs/NAME/etc/         what commands in its namespaces see of /etc
 //! <root>/labs/NAME/processes/   the records and logs of the processes that run beside the script
 //! <root>/labs/NAME/parts/       which labs are parts of it (`index`)
-//! <root>/shared/                which labs hold something in common with others (`index`)
+//! <root>/settings-HOST          which settings of a host labs hold (`settings`)
 //! ```
 
 use std::fs::{DirBuilder, File};
@@ -170,6 +170,7 @@ impl StateDir {
 
     /// Removes the store of a sandbox that has ended.
     pub(super) fn drop_store_of(&self, holder: ProcessId) -> Result<()> {
+        self.drop_settings_of(holder)?;
         let store = sandbox_store(&self.root, holder);
         match std::fs::remove_dir_all(&store) {
             Err(source) if source.kind() != ErrorKind::NotFound => {

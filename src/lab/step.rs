@@ -66,10 +66,6 @@ pub trait Step: Debug {
     fn works_later(&self) -> Option<(&NetnsRef, IpAddr)> {
         None
     }
-    /// Tells whether other labs may hold the change too, so that each looks for the steps of the others: a setting of the host.
-    fn is_shared(&self) -> bool {
-        false
-    }
     /// Tells whether the change can't be taken back: a removal.
     fn is_removal(&self) -> bool {
         false
@@ -80,6 +76,11 @@ pub trait Step: Debug {
     /// step that can't tell, or could not be applied again, says yes.
     fn is_held(&self, _kernel: &mut Kernel) -> net::Result<bool> {
         Ok(true)
+    }
+    /// Makes the change again where it is not held. What is left of it would stand in the way, so that it is taken back first.
+    fn repair(&self, kernel: &mut Kernel) -> net::Result<()> {
+        self.undo(kernel).or_else(|source| if source.is_gone() { Ok(()) } else { Err(source) })?;
+        self.apply(kernel)
     }
     /// Returns what is left to do after `apply` and can wait until the settling's other links are in, if anything is.
     fn finish(&self) -> Option<Finish<'_>> {

@@ -74,6 +74,13 @@ impl FromScript for Addresses {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Version(bool);
 
+impl Version {
+    /// Tells whether it is IPv6.
+    pub fn is_6(self) -> bool {
+        self.0
+    }
+}
+
 impl FromScript for Version {
     const WHAT: &'static str = "4 or 6";
 

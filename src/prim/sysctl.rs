@@ -1,14 +1,16 @@
 //! Kernel settings of a namespace, forwarding among them.
 
-use rhai::Dynamic;
 use rhai::plugin::*;
+use rhai::{Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::handles::{self, NetnsHandle};
+use super::options::options;
+use super::ping::Version;
 use super::ruleset::{enter, in_netns};
-use crate::lab::{Error, Kernel, Lab, Model, NetnsAt, NetnsRef, Place, Result, Step, name};
+use crate::lab::{Error, Hold, Kernel, Lab, Model, NetnsAt, NetnsRef, Place, Result, Step, name};
 use crate::net;
 use crate::{step_identity, step_sort};
 
@@ -17,8 +19,20 @@ pub(super) const GROUP: Group = Group {
     about: "Kernel settings of a namespace.",
     functions: exported_manifest!(functions),
     steps: &[step_sort!("sysctl", SetSysctl)],
-    options: &[],
+    options: &[ForwardOptions::SET],
 };
+
+options! {
+    /// Options of `forward`.
+    pub struct ForwardOptions of "forward" {
+        /// That devices of the host that did not forward before do not forward to each other now: what comes in by one of them
+        /// goes out by devices that came later alone. Without effect in another netns, and as long as a lab makes the host a
+        /// router without it.
+        apart: bool,
+        /// The version of IP, 4 or 6; both unless given.
+        version: Version,
+    }
+}
 
 /// Sets a kernel setting.
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,21 +44,32 @@ struct SetSysctl {
     /// Other settings that the kernel changes along with this one, as they were before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     along: Vec<(String, String)>,
+    /// What tells the step from the lab's others, for a setting of the host.
+    #[serde(default, skip_serializing_if = "is_default")]
+    no: u32,
+    /// Whether the setting was there before.
+    #[serde(default, skip_serializing_if = "is_default")]
+    held: bool,
+    /// For forwarding of the host: whether its devices are kept apart.
+    #[serde(default, skip_serializing_if = "is_default")]
+    apart: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// The settings by which a namespace forwards.
 const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
 
 impl SetSysctl {
-    /// Returns a step of another lab that holds the same setting of the host at the same value.
-    fn twin(&self, kernel: &Kernel) -> Option<SetSysctl> {
-        if !self.is_shared() {
-            return None;
-        }
-        kernel.find_step_of_others(self.word(), |data| {
-            let other: SetSysctl = serde_json::from_value(data).ok()?;
-            (other.is_shared() && other.key == self.key && same(&other.value, &self.value)).then_some(other)
-        })
+    /// Tells whether other labs may hold the setting too: one of the host, but of a device that this lab makes.
+    fn is_shared(&self) -> bool {
+        self.netns.at == NetnsAt::Host && self.held
+    }
+
+    fn hold(&self) -> Hold<'_> {
+        Hold { key: &self.key, value: &self.value, no: self.no, apart: self.apart }
     }
 }
 
@@ -66,10 +91,6 @@ impl Step for SetSysctl {
 
     fn unplan(&self, _model: &mut Model, _why: &str) {}
 
-    fn is_shared(&self) -> bool {
-        self.netns.at == NetnsAt::Host
-    }
-
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         if !kernel.must_remember(self.netns.made) {
             return Ok(());
@@ -80,14 +101,12 @@ impl Step for SetSysctl {
             opened => opened?,
         };
         match net::sysctl::read(&netns, &self.key) {
-            Ok(now) => match self.twin(kernel) {
-                // Another lab has set it already: whichever of the two goes last sets back what was before both.
-                Some(twin) if same(&now, &self.value) => (self.before, self.along) = (twin.before, twin.along),
-                _ => {
-                    self.before = Some(now);
-                    self.along = changed_along(&netns, &self.key)?;
-                }
-            },
+            // What it was before is noted once for all labs that hold it.
+            Ok(_) if self.netns.at == NetnsAt::Host => self.held = true,
+            Ok(now) => {
+                self.before = Some(now);
+                self.along = changed_along(&netns, &self.key)?;
+            }
             // A setting of a device that this settling makes: it goes with the device.
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),
@@ -106,6 +125,9 @@ impl Step for SetSysctl {
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.is_shared() {
+            return kernel.hold_setting(&self.netns, &self.hold());
+        }
         let netns = kernel.netns(&self.netns)?;
         net::sysctl::write(&netns, &self.key, &self.value)
     }
@@ -126,10 +148,10 @@ impl Step for SetSysctl {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let Some(before) = &self.before else { return Ok(()) };
-        if self.twin(kernel).is_some() {
-            return Ok(());
+        if self.is_shared() {
+            return kernel.let_setting_go(&self.netns, &self.hold());
         }
+        let Some(before) = &self.before else { return Ok(()) };
         let netns = kernel.netns(&self.netns)?;
         let now = net::sysctl::read(&netns, &self.key)?;
         // Somebody else may have set it since: then it is theirs.
@@ -144,6 +166,9 @@ impl Step for SetSysctl {
     }
 
     fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        if self.is_shared() {
+            return kernel.has_setting(&self.netns, &self.hold());
+        }
         let netns = kernel.netns(&self.netns)?;
         match net::sysctl::read(&netns, &self.key) {
             Ok(now) => Ok(same(&now, &self.value)),
@@ -151,6 +176,14 @@ impl Step for SetSysctl {
             Err(error) if error.is_gone() => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// What others hold stays theirs meanwhile: the host does not stop forwarding for a moment.
+    fn repair(&self, kernel: &mut Kernel) -> net::Result<()> {
+        if !self.is_shared() {
+            self.undo(kernel)?;
+        }
+        self.apply(kernel)
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {
@@ -241,13 +274,20 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 pub(super) fn set(lab: &mut Lab, netns: &NetnsHandle, key: &str, value: String, place: Place) -> Result<()> {
+    ask(lab, netns, key, value, false, place)
+}
+
+fn ask(lab: &mut Lab, netns: &NetnsHandle, key: &str, value: String, apart: bool, place: Place) -> Result<()> {
     let at = netns.living(lab)?;
     check_key(key)?;
     if value.contains(['\n', '\0']) {
         return Err(Error::invalid(format!("set `{key}`")).because("its value is more than one line"));
     }
     let key = kernel_key(lab, &at, key)?;
-    lab.ask(SetSysctl { netns: at, key, value, before: None, along: Vec::new() }, place)
+    let is_host = at.at == NetnsAt::Host;
+    let (no, apart) = (if is_host { lab.model().next_no() } else { 0 }, apart && is_host);
+    let step = SetSysctl { netns: at, key, value, before: None, along: Vec::new(), no, held: false, apart };
+    lab.ask(step, place)
 }
 
 fn check_key(key: &str) -> Result<()> {
@@ -261,7 +301,8 @@ fn check_key(key: &str) -> Result<()> {
 /// What a script can call.
 #[export_module(manifest)]
 pub mod functions {
-    /// Sets a kernel setting of a namespace. One of the host is set back when the lab goes.
+    /// Sets a kernel setting of a namespace. One of the host is set back when the last lab goes that set it; where several labs set
+    /// it, the value of the last one that is left stands.
     ///
     /// In a key, dots part the names, and a slash stands for a dot in a device's name; or slashes part the names, as in
     /// `net/ipv4/conf/eth0.10/rp_filter`. A device with a long name may be written with it. Some settings are the whole machine's, such as
@@ -311,7 +352,8 @@ pub mod functions {
     ///
     /// Like `sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1`.
     ///
-    /// Fails with `gone` where the namespace was removed. Forwarding of the host is set back when the lab goes.
+    /// Fails with `gone` where the namespace was removed. Forwarding of the host is set back when the last lab goes that set it; a
+    /// host that accepts router advertisements goes on to do so.
     ///
     /// ```rhai
     /// let r = netns("r1");
@@ -319,17 +361,32 @@ pub mod functions {
     /// assert(r.sysctl("net.ipv4.ip_forward") == "1");
     /// assert(r.sysctl("net.ipv6.conf.all.forwarding") == "1");
     /// ```
-    #[rhai_fn(return_raw)]
+    #[rhai_fn(name = "forward", return_raw)]
     pub fn forward(ctx: NativeCallContext, netns: NetnsHandle, on: bool) -> RhaiResultOf<NetnsHandle> {
+        forward_with(ctx, netns, on, Map::new())
+    }
+
+    /// Makes a namespace a router, with options.
+    #[rhai_fn(name = "forward", return_raw)]
+    pub fn forward_with(
+        ctx: NativeCallContext,
+        netns: NetnsHandle,
+        on: bool,
+        options: Map,
+    ) -> RhaiResultOf<NetnsHandle> {
         let place = place_of(&ctx);
         let value = if on { "1" } else { "0" };
         with_lab(&ctx, |lab| {
-            set(lab, &netns, "net.ipv4.ip_forward", value.into(), place.clone())?;
-            // A kernel without IPv6, or booted with ipv6.disable=1, has nothing to set.
-            if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
-                return Ok(());
+            let options = ForwardOptions::parse(options)?;
+            let apart = on && options.apart.unwrap_or(false);
+            for (version, key) in [(4, FORWARDING[0]), (6, FORWARDING[1])] {
+                // A kernel without IPv6, or booted with ipv6.disable=1, has nothing to set.
+                let lacks = version == 6 && !std::path::Path::new("/proc/sys/net/ipv6").exists();
+                if !lacks && options.version.is_none_or(|wanted| wanted.is_6() == (version == 6)) {
+                    ask(lab, &netns, key, value.into(), apart, place.clone())?;
+                }
             }
-            set(lab, &netns, "net.ipv6.conf.all.forwarding", value.into(), place)
+            Ok(())
         })?;
         Ok(netns)
     }

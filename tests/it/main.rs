@@ -23,6 +23,7 @@ mod page;
 mod probes;
 mod repl;
 mod runner;
+mod settings;
 mod settle;
 mod sharing;
 mod signals;

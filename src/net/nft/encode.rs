@@ -25,7 +25,7 @@ pub(super) fn rule(
 ) -> std::result::Result<Vec<Expr>, String> {
     let mut writer = Writer { family, l4_proto: rule.l4_proto(), version: None, exprs: Vec::new() };
     for wanted in rule.in_order() {
-        writer.wanted(wanted)?;
+        writer.wanted(wanted, set_number)?;
     }
     if rule.counter {
         writer.exprs.push(expr::counter());
@@ -43,11 +43,17 @@ struct Writer {
 }
 
 impl Writer {
-    fn wanted(&mut self, wanted: &Match) -> std::result::Result<(), String> {
+    fn wanted(&mut self, wanted: &Match, set_number: &dyn Fn(&str) -> Option<u32>) -> std::result::Result<(), String> {
         match wanted {
             Match::Nfproto(version) => self.nfproto(*version),
             Match::InDev { name, not } => self.dev(MetaKey::Iifname, name, *not)?,
             Match::OutDev { name, not } => self.dev(MetaKey::Oifname, name, *not)?,
+            Match::InDevOf(set) => {
+                self.exprs.extend([expr::meta(MetaKey::Iifname), expr::lookup_set(set, set_number(set))]);
+            }
+            Match::OutDevOf(set) => {
+                self.exprs.extend([expr::meta(MetaKey::Oifname), expr::lookup_set(set, set_number(set))]);
+            }
             Match::Src { net, not } => self.address(0, *net, *not)?,
             Match::Dst { net, not } => self.address(1, *net, *not)?,
             Match::L4Proto(proto) => {

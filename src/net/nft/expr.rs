@@ -81,6 +81,13 @@ pub(super) fn immediate(value: Vec<u8>) -> Expr {
     Expressions::Immediate(vec![Immediate::DestinationRegister(REG), data]).into()
 }
 
+/// Goes on if a set has the register.
+pub(super) fn lookup_set(set: &str, number: Option<u32>) -> Expr {
+    let mut attributes = vec![Lookup::Set(set.to_string()), Lookup::SourceRegister(REG)];
+    attributes.extend(number.map(Lookup::SetId));
+    Expressions::Lookup(attributes).into()
+}
+
 /// Loads what a map has for the register, or gives the rule up. The number tells it from others in its transaction.
 pub(super) fn lookup_map(map: &str, number: Option<u32>) -> Expr {
     let mut attributes =

@@ -66,6 +66,10 @@ pub enum Match {
         #[serde(default)]
         not: bool,
     },
+    /// It came in by a device of the set. Like `iifname @SET`.
+    InDevOf(String),
+    /// It goes out by a device of the set. Like `oifname @SET`.
+    OutDevOf(String),
     /// It comes from the network. Like `ip saddr 10.0.0.0/8`. Packets of the other version of IP never match.
     Src {
         /// The network.

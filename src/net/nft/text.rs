@@ -48,6 +48,8 @@ impl Rule {
             Match::Nfproto(IpVersion::V6) => "meta nfproto ipv6".into(),
             Match::InDev { name, not } => format!("iifname {}\"{name}\"", unless(*not)),
             Match::OutDev { name, not } => format!("oifname {}\"{name}\"", unless(*not)),
+            Match::InDevOf(set) => format!("iifname @{set}"),
+            Match::OutDevOf(set) => format!("oifname @{set}"),
             Match::Src { net, not } => address("saddr", net, *not),
             Match::Dst { net, not } => address("daddr", net, *not),
             Match::L4Proto(proto) => format!("meta l4proto {proto}"),

@@ -13,7 +13,7 @@
 //! | `mapped.rs` | from where a published port works, and where it does not: D2 to D5 |
 //! | `rules.rs` | the rules themselves: D1, D11, D12 |
 //! | `refused.rs` | what is refused: D6, D7 |
-//! | `forwarding.rs` | forwarding only where needed: D8 |
+//! | `forwarding.rs` | ways out that come and move, and the host's own devices, which stay apart: D8, D15 |
 //! | `firewalls.rs` | other firewalls on the host: D9 |
 //! | `flows.rs` | flows that never pause: D10 |
 //! | `repair.rs` | rules that others remove: D13 |
@@ -124,9 +124,11 @@ impl Site {
         self.w.assert_clean(&self.before);
     }
 
-    /// Returns the rules as `nft` lists them, without what counts.
+    /// Returns the rules as `nft` lists them, without what counts, and without those that keep the host's devices apart.
     fn rules(&self) -> String {
-        self.w.run("nft -s list ruleset").ok().stdout
+        let all = format!("\n{}", self.w.run("nft -s list ruleset").ok().stdout);
+        let tables = all.split("\ntable ").filter(|table| !table.starts_with("inet toposcript-"));
+        tables.collect::<Vec<_>>().join("\ntable ").trim_start().to_owned()
     }
 
     /// Returns a setting of the host.

@@ -166,10 +166,12 @@ fn d13_settings_and_addresses_are_put_back() {
         damaged(
             site,
             &[
-                ("echo 0 >/proc/sys/net/ipv4/conf/br-web/forwarding", "net/ipv4/conf/br-web/forwarding"),
-                ("echo 0 >/proc/sys/net/ipv4/conf/wan0/forwarding", "net/ipv4/conf/wan0/forwarding"),
+                ("echo 0 >/proc/sys/net/ipv4/conf/br-web/forwarding", "net.ipv4.ip_forward"),
+                ("echo 0 >/proc/sys/net/ipv4/conf/wan0/forwarding", "net.ipv4.ip_forward"),
+                ("echo 0 >/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
+                ("nft delete table inet $(nft list tables | grep -o 'toposcript-.*')", "net.ipv4.ip_forward"),
                 ("echo 0 >/proc/sys/net/ipv4/conf/br-web/route_localnet", "net/ipv4/conf/br-web/route_localnet"),
-                ("echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", "net/ipv6/conf/all/forwarding"),
+                ("echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
                 ("ip address del 10.5.0.1/24 dev br-web", "10.5.0.1/24"),
                 ("bridge link set dev c1-eth0 hairpin off", "hairpin"),
             ],
@@ -187,16 +189,16 @@ fn d13_what_lets_through_another_firewall_is_put_back() {
         damaged(
             site,
             &[
-                ("iptables -F FORWARD", "let what comes from `br-web`"),
+                ("iptables -F FORWARD", "through other firewalls"),
                 (
                     "iptables -D FORWARD $(iptables -S FORWARD | grep -n -m 1 -e '-i br-web' | sed 's/:.*//;s/$/ - 1/' | xargs expr)",
-                    "let what comes from `br-web`",
+                    "through other firewalls",
                 ),
                 (
                     "iptables -D FORWARD $(iptables -S FORWARD | grep -n -m 1 -e '-o br-web' | sed 's/:.*//;s/$/ - 1/' | xargs expr)",
-                    "let what comes from `br-web`",
+                    "through other firewalls",
                 ),
-                ("ip6tables -F FORWARD", "let what comes from `br-web`"),
+                ("ip6tables -F FORWARD", "through other firewalls"),
             ],
         );
         site.network("rm --force web");

@@ -1,0 +1,95 @@
+//! Devices of the host that are kept apart: what comes in by one of them is not forwarded out by another.
+//!
+//! Networks of containers make the host forward, by all its devices. Its own cards did not forward to each other before, and do not
+//! because of that either: one table of nf_tables, for all labs of the state directory, drops what would pass between them.
+
+use super::state::StateDir;
+use crate::net::nft::{
+    self, Action, Base, Batch, Chain, ChainKind, Element, Family, Field, Hook, IpVersion, Match, Policy, Rule, Set,
+    Value,
+};
+use crate::net::{Netns, Result};
+
+/// Devices that are kept apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Apart {
+    /// What comes in by one of these
+    pub(super) from: Vec<String>,
+    /// does not go out by one of these.
+    pub(super) to: Vec<String>,
+}
+
+impl Apart {
+    pub(super) fn is_empty(&self) -> bool {
+        self.from.is_empty() || self.to.is_empty()
+    }
+}
+
+/// No lab has a name that begins with a dot.
+const NAME: &str = ".apart";
+const FAMILY: Family = Family::Inet;
+const CHAIN: &str = "forward";
+
+impl StateDir {
+    /// Returns the name and the mark of the table that keeps devices apart.
+    fn guard_table(&self) -> (String, String) {
+        let mark = self.mark(NAME);
+        (format!("toposcript-{}", super::name::short_hash(mark.as_bytes())), mark)
+    }
+}
+
+/// Tells whether the table is there.
+pub(super) fn is_there(netns: &Netns, state: &StateDir) -> Result<bool> {
+    let (name, mark) = state.guard_table();
+    let tables = match nft::list_tables(netns) {
+        Err(error) if error.is_unsupported() => return Ok(false),
+        tables => tables?,
+    };
+    Ok(tables
+        .iter()
+        .any(|table| table.family == FAMILY && table.name == name && table.comment.as_deref() == Some(mark.as_str())))
+}
+
+/// Makes the table, in place of the one that is there.
+pub(super) fn put(netns: &Netns, state: &StateDir, apart: &[Apart; 2]) -> Result<()> {
+    let (table, mark) = state.guard_table();
+    let mut batch = Batch::new();
+    if is_there(netns, state)? {
+        batch.delete_table(FAMILY, &table);
+    }
+    batch.create_table(FAMILY, &table, Some(&mark));
+    let base = Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0, policy: Policy::Accept };
+    batch.add_chain(&Chain { family: FAMILY, table: table.clone(), name: CHAIN.into(), base: Some(base) });
+    for (version, apart) in [IpVersion::V4, IpVersion::V6].into_iter().zip(apart) {
+        if apart.is_empty() {
+            continue;
+        }
+        let digit = if version == IpVersion::V4 { 4 } else { 6 };
+        let (from, to) = (format!("from{digit}"), format!("to{digit}"));
+        for (name, devs) in [(&from, &apart.from), (&to, &apart.to)] {
+            let set =
+                Set { family: FAMILY, table: table.clone(), name: name.clone(), key: vec![Field::Dev], data: None };
+            batch.add_set(&set);
+            let element = |dev: &String| Element { key: vec![Value::Dev(dev.clone())], data: None, comment: None };
+            let elements: Vec<Element> = devs.iter().map(element).collect();
+            batch.add_elements(FAMILY, &table, name, &elements, false);
+        }
+        let matches = vec![Match::Nfproto(version), Match::InDevOf(from), Match::OutDevOf(to)];
+        let rule = Rule { counter: true, ..Rule::new(matches, Action::Drop) };
+        batch.add_rule(FAMILY, &table, CHAIN, &rule, nft::At::End);
+    }
+    batch.commit(netns)
+}
+
+/// Removes the table.
+pub(super) fn remove(netns: &Netns, state: &StateDir) -> Result<()> {
+    if !is_there(netns, state)? {
+        return Ok(());
+    }
+    let mut batch = Batch::new();
+    batch.delete_table(FAMILY, &state.guard_table().0);
+    match batch.commit(netns) {
+        Err(error) if error.is_gone() => Ok(()),
+        done => done,
+    }
+}
