@@ -13,6 +13,9 @@ pub(super) struct RunOptions {
     /// Build the lab in a private machine of its own (always so without root)
     #[arg(long)]
     pub sandbox: bool,
+    /// Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
+    #[arg(long)]
+    pub no_exec: bool,
     /// Print each step with the commands that do the same
     #[arg(long)]
     pub trace: bool,

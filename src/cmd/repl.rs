@@ -20,6 +20,9 @@ pub(super) struct Args {
     /// Build a new lab in a private machine of its own (always so without root)
     #[arg(long, conflicts_with = "lab")]
     sandbox: bool,
+    /// Refuse statements all commands (`exec`, `start`) and files; `:sh` and `:load` are yours
+    #[arg(long)]
+    no_exec: bool,
     /// Name the new lab
     #[arg(long, value_name = "NAME", conflicts_with = "lab")]
     name: Option<String>,
@@ -31,6 +34,7 @@ pub(super) struct Args {
 /// Runs `topo repl`.
 pub(super) fn repl(args: &Args, context: &Context) -> Result<u8, Trouble> {
     let state = context.state()?;
+    context.trust_own_scripts()?;
     if let Some(name) = &args.name {
         name::check("lab", name)?;
     }
@@ -54,8 +58,13 @@ pub(super) fn repl(args: &Args, context: &Context) -> Result<u8, Trouble> {
     net::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
     context::arm_fault();
     let (listener, trace) = repl::listener();
-    let setup =
-        Setup { dirs: context.dirs.clone(), history: context::history(), joined: args.lab.is_some(), keep: args.keep };
+    let setup = Setup {
+        dirs: context.dirs.clone(),
+        history: context::history(),
+        joined: args.lab.is_some(),
+        keep: args.keep,
+        no_exec: args.no_exec,
+    };
     let lab = match &args.lab {
         Some(lab) => Lab::join(state, lab, &prim::steps(), listener)?,
         None => {

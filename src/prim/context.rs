@@ -1,6 +1,6 @@
 //! What every primitive needs of the call it is in: the lab, the place in the script, and the way to raise an error.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,12 +17,27 @@ pub type RhaiResultOf<T> = std::result::Result<T, Box<EvalAltResult>>;
 pub struct LabHandle {
     labs: Rc<RefCell<Vec<Lab>>>,
     script: Rc<RefCell<Arc<str>>>,
+    /// Whether the script may not reach beyond the lab.
+    confined: Rc<Cell<bool>>,
 }
 
 impl LabHandle {
     /// Wraps the lab that the script named `script` builds.
     pub fn new(lab: Lab, script: &str) -> LabHandle {
-        LabHandle { labs: Rc::new(RefCell::new(vec![lab])), script: Rc::new(RefCell::new(script.into())) }
+        LabHandle {
+            labs: Rc::new(RefCell::new(vec![lab])),
+            script: Rc::new(RefCell::new(script.into())),
+            confined: Rc::default(),
+        }
+    }
+
+    /// Lets the script run no commands and open no files from now on, if `confined`: `--no-exec`.
+    pub fn confine(&self, confined: bool) {
+        self.confined.set(confined);
+    }
+
+    pub(super) fn is_confined(&self) -> bool {
+        self.confined.get()
     }
 
     /// Takes the lab out, at the end of the run; handles that still live then find it closed. A lab within it whose run

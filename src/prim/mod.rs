@@ -8,6 +8,7 @@
 
 mod addr;
 mod attach;
+mod beyond;
 mod bond;
 mod bridge;
 mod carry;
@@ -73,6 +74,7 @@ use rhai::{FuncRegistration, Module, RhaiFunc};
 
 use crate::lab::{ReadStep, Steps};
 
+pub use beyond::Beyond;
 pub use context::{LabHandle, ScriptError, place_of, rhai_error};
 pub use handles::{Dev, NetnsHandle};
 pub use labs::{Args, as_json};

@@ -10,6 +10,7 @@ use rhai::{Array, Dynamic};
 use serde::{Deserialize, Serialize};
 
 use super::Group;
+use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, ask, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
 use crate::lab::{
@@ -288,7 +289,7 @@ pub mod functions {
     ///
     /// Like `nsenter --net=/proc/PID/ns/net`, or `ip netns attach`.
     ///
-    /// Fails with `missing` if there is no such process.
+    /// Fails with `missing` if there is no such process, and with `denied` under `--no-exec`.
     ///
     /// ```rhai
     /// let h = netns("h1");
@@ -296,6 +297,7 @@ pub mod functions {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn netns_of_pid(ctx: NativeCallContext, pid: i64) -> RhaiResultOf<NetnsHandle> {
+        reach(&ctx, Beyond::Process, || format!("open the netns of process {pid}"))?;
         with_lab(&ctx, |lab| {
             let doing = format!("open the netns of process {pid}");
             let failed = |source: net::Error| match source.is_gone() {
@@ -315,13 +317,14 @@ pub mod functions {
     ///
     /// Like `nsenter --net=PATH`.
     ///
-    /// Fails with `missing` if there is no such file, and with `invalid` if it is no network namespace.
+    /// Fails with `missing` if there is no such file, with `invalid` if it is no network namespace, and with `denied` under `--no-exec`.
     ///
     /// ```rhai
     /// assert(netns_open("/proc/self/ns/net").name == "host");
     /// ```
     #[rhai_fn(return_raw)]
     pub fn netns_open(ctx: NativeCallContext, path: &str) -> RhaiResultOf<NetnsHandle> {
+        reach(&ctx, Beyond::File, || format!("open the netns `{}`", name::shown(path)))?;
         with_lab(&ctx, |lab| {
             let doing = format!("open the netns `{}`", name::shown(path));
             // It may be the file of one that the lab is about to make.

@@ -6,6 +6,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::Group;
+use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, text_of, with_lab};
 use super::handles::{self, NetnsHandle};
 use super::options::options;
@@ -144,7 +145,7 @@ pub mod functions {
     ///
     /// Like `ip netns exec NETNS sh -c 'COMMAND'`, without its own view of `/sys`.
     ///
-    /// Fails with `missing` where there is no such program, and with `timeout` after the `deadline`.
+    /// Fails with `missing` where there is no such program, with `timeout` after the `deadline`, and with `denied` under `--no-exec`.
     ///
     /// ```rhai
     /// let h = netns("h1");
@@ -154,6 +155,7 @@ pub mod functions {
     /// ```
     #[rhai_fn(name = "exec", return_raw)]
     pub fn exec_with(ctx: NativeCallContext, netns: NetnsHandle, command: Dynamic, options: Map) -> RhaiResultOf<Map> {
+        reach(&ctx, Beyond::Command, || format!("run `{}` in netns `{}`", Command::shown(&command), netns.0.name))?;
         with_lab(&ctx, |lab| exec(lab, &netns, command, options))
     }
 

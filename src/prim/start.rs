@@ -10,6 +10,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::Group;
+use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, ask, text_of, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
@@ -221,6 +222,7 @@ fn name_of_program(argv: &[String]) -> String {
 }
 
 fn start(ctx: &NativeCallContext, netns: &NetnsHandle, command: Dynamic, options: Map) -> RhaiResultOf<Process> {
+    reach(ctx, Beyond::Command, || format!("start `{}` in netns `{}`", Command::shown(&command), netns.0.name))?;
     let prepared = with_lab(ctx, |lab| {
         let options = StartOptions::parse(options)?;
         let at = netns.living(lab)?;
@@ -314,7 +316,8 @@ pub mod functions {
     /// Like `ip netns exec NETNS sh -c 'COMMAND' > LOG 2>&1 &`, and a loop until it is ready.
     ///
     /// Fails with `missing` where there is no such program, with `failed` where it ends before it is ready, with `timeout` where
-    /// it is not ready in time, and with `exists` where a process of that `name` runs in the netns. Nothing of it is left then.
+    /// it is not ready in time, with `exists` where a process of that `name` runs in the netns, and with `denied` under `--no-exec`.
+    /// Nothing of it is left then.
     ///
     /// ```rhai
     /// let h = netns("h1");

@@ -48,6 +48,8 @@ pub struct Setup {
     pub joined: bool,
     /// Whether a new lab stays up at the end, unasked.
     pub keep: bool,
+    /// Whether statements may run no commands and open no files.
+    pub no_exec: bool,
 }
 
 /// Returns what the lab of a session has to say to, and the switch that shows each step.
@@ -65,7 +67,7 @@ pub fn listener() -> (Listener, Rc<Cell<bool>>) {
 
 /// Holds a session on the terminal, or on what is piped in, and returns its exit code.
 pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
-    let Setup { dirs, history, joined, keep } = setup;
+    let Setup { dirs, history, joined, keep, no_exec } = setup;
     let interactive = std::io::stdin().is_terminal();
     let before = interactive.then(|| tcgetattr(std::io::stdin()).ok()).flatten();
     let known = Arc::new(Mutex::new(Known::default()));
@@ -88,7 +90,7 @@ pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
     let reader = Rc::new(reader);
     let asked = reader.clone();
     let ask = Box::new(move |question: &str| asked.agrees(question));
-    let mut session = Session::begin(Begin { lab, dirs, joined, interactive, trace, ask });
+    let mut session = Session::begin(Begin { lab, dirs, joined, interactive, no_exec, trace, ask });
     if interactive {
         let name = session.name();
         talk(&match joined {

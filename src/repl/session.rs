@@ -68,6 +68,7 @@ pub(super) struct Begin {
     pub dirs: Dirs,
     pub joined: bool,
     pub interactive: bool,
+    pub no_exec: bool,
     pub trace: Rc<Cell<bool>>,
     /// Asks the user a question.
     pub ask: Ask,
@@ -75,10 +76,11 @@ pub(super) struct Begin {
 
 impl Session {
     pub(super) fn begin(begin: Begin) -> Session {
-        let Begin { lab, dirs, joined, interactive, trace, ask } = begin;
+        let Begin { lab, dirs, joined, interactive, no_exec, trace, ask } = begin;
         let (name, mut lab) = (lab.name().to_string(), lab);
         lab.undo_exactly();
         let lab = LabHandle::new(lab, "");
+        lab.confine(no_exec);
         let script = script::Session::new(&lab, &dirs, rhai::Map::new());
         Session {
             lab,

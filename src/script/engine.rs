@@ -13,9 +13,9 @@ use super::catalog;
 use super::failure::Failure;
 use super::memory;
 use super::sources::{self, Dirs, Script, Texts};
-use crate::lab::{Error, Event, NetnsRef, Place, Spot};
+use crate::lab::{Error, Event, NetnsRef, Place, Spot, name};
 use crate::net;
-use crate::prim::{self, Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError, rhai_error};
+use crate::prim::{self, Args, Beyond, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError, rhai_error};
 
 /// Limits that a script meets before the machine does; that of memory has a file of its own. None on the number of operations:
 /// Ctrl-C ends a loop.
@@ -268,6 +268,7 @@ fn engine_for(lab: &LabHandle, dirs: &Dirs, args: &rhai::Map, texts: &Texts) -> 
     }
     engine.register_global_module(globals.into());
     engine.set_module_resolver(Resolver {
+        lab: lab.clone(),
         dirs: dirs.clone(),
         scope: scope.clone(),
         texts: texts.clone(),
@@ -340,6 +341,7 @@ fn set_up(engine: &mut Engine) {
 
 /// Finds modules: by path, in the user's directory, in the standard library. Each is read once a run.
 struct Resolver {
+    lab: LabHandle,
     dirs: Dirs,
     scope: Scope<'static>,
     texts: Texts,
@@ -354,6 +356,10 @@ impl ModuleResolver for Resolver {
         path: &str,
         position: Position,
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
+        if sources::is_path(path) {
+            let allowed = self.lab.reach(Beyond::File, || format!("import \"{}\"", name::shown(path)));
+            allowed.map_err(|error| rhai_error(error, position))?;
+        }
         let script = sources::module(&self.dirs, importer, path).map_err(|error| rhai_error(error, position))?;
         if let Some(module) = self.done.borrow().get(&script.name) {
             return Ok(module.clone());

@@ -10,6 +10,7 @@ pub mod lexer;
 mod memory;
 pub mod reference;
 mod sources;
+mod trust;
 mod vocabulary;
 
 pub use check::{Defined, bare_compile, check};

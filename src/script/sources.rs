@@ -110,6 +110,11 @@ pub fn has_workflows_below(dirs: &Dirs, name: &str) -> bool {
     SCRIPTS.get_dir(name).is_some() || dirs.scripts.as_ref().is_some_and(|dir| dir.join(name).is_dir())
 }
 
+/// Returns the scripts in a directory of the user's and in its folders.
+pub(super) fn own_scripts(dir: &Path) -> Vec<PathBuf> {
+    own_files(dir, 1).into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rhai")).collect()
+}
+
 fn own_files(dir: &Path, depth: usize) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -154,12 +159,17 @@ fn modules_in(dirs: &Dirs, folder: &str) -> Vec<String> {
     names
 }
 
+/// Tells whether `import "wanted"` names a file, and not a module of the library or of the user's directory.
+pub(super) fn is_path(wanted: &str) -> bool {
+    wanted.starts_with(['.', '/']) || wanted.ends_with(".rhai")
+}
+
 /// Finds the module that `import "wanted"` means in the script `importer`.
 ///
 /// A name that begins with `.` or `/`, or ends with `.rhai`, is a path, from the directory of the importing script. Any other
 /// is a module of the user's directory, or of the standard library, perhaps in a folder of it: `drivers/bridge`.
 pub(super) fn module(dirs: &Dirs, importer: Option<&str>, wanted: &str) -> Result<Script> {
-    if wanted.starts_with(['.', '/']) || wanted.ends_with(".rhai") {
+    if is_path(wanted) {
         let from = importer.map(Path::new).and_then(Path::parent).unwrap_or(Path::new(""));
         let path: PathBuf = from.join(wanted).components().filter(|part| *part != Component::CurDir).collect();
         return Script::read(&if path.extension().is_some() { path } else { path.with_extension("rhai") });

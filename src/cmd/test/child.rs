@@ -114,6 +114,7 @@ impl Round<'_> {
         let mut lab = Lab::begin(origin, self.state.clone(), listener(&seen))?;
         lab.show_failure();
         let handle = LabHandle::new(lab, &self.request.file);
+        handle.confine(self.request.no_exec);
         let mut session = Session::new(&handle, &self.context.dirs, rhai::Map::new());
         let ran = catch_unwind(AssertUnwindSafe(|| {
             session.run_then(&script, self.scenario(&handle, &seen))?;

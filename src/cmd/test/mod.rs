@@ -61,6 +61,9 @@ pub(super) struct Args {
     /// Keep the lab of a test that fails
     #[arg(long)]
     keep: bool,
+    /// Refuse the tests all commands (`exec`, `start`) and files: for tests of strangers
+    #[arg(long)]
+    no_exec: bool,
     /// Take a skipped test for a failed one
     #[arg(long)]
     no_skip: bool,
@@ -117,6 +120,7 @@ pub(super) fn test(args: &Args, context: &Context) -> Result<u8, Stop> {
         Stop::from(error.hint("`--list` lists them")).report();
         return Ok(2);
     }
+    context.trust_own_scripts()?;
     // Before a thread is started: all of them inherit what is blocked.
     net::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
     let began = Instant::now();
@@ -177,6 +181,7 @@ fn plan(
                 setup: file.setup,
                 teardown: file.teardown,
                 keep: args.keep,
+                no_exec: args.no_exec,
                 coloured,
             };
             requests.push_back((tests.len(), request));

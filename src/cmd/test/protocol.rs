@@ -26,6 +26,8 @@ pub(super) struct Request {
     pub teardown: bool,
     /// Whether the lab stays if the test fails.
     pub keep: bool,
+    /// Whether the test may run no commands and open no files.
+    pub no_exec: bool,
     /// Whether failures are told in colours.
     pub coloured: bool,
 }

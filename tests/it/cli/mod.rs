@@ -10,6 +10,7 @@
 //! | `labs.rs` | the labs that are up: `ls`, `show`, `exec`, `down`, `gc`; and `doctor` |
 //! | `memory.rs` | scripts that ask for too much memory |
 //! | `sandbox.rs` | labs without root |
+//! | `strangers.rs` | scripts of others: `--no-exec`, and whose files are used |
 
 mod errors;
 mod help;
@@ -18,6 +19,7 @@ mod memory;
 mod refused;
 mod run;
 mod sandbox;
+mod strangers;
 
 use expect_test::Expect;
 
