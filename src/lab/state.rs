@@ -161,11 +161,9 @@ impl StateDir {
 
     /// Returns what is wrong with the values in the store.
     pub(super) fn check_store(&self) -> Vec<Error> {
-        match LocalStore::open(&self.store) {
-            Ok(store) if self.store.is_dir() => store.check(),
-            // Whoever wanted something of it was told.
-            _ => Vec::new(),
-        }
+        // One that can't be opened was told of by who wanted something of it, and none is made.
+        let store = self.has_store().then(|| LocalStore::open(&self.store));
+        store.and_then(Result::ok).map_or(Vec::new(), |store| store.check())
     }
 
     /// Removes the store of a sandbox that has ended.
