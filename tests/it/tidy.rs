@@ -166,3 +166,12 @@ fn the_readme_and_the_gate_name_the_same_packages() {
     };
     assert_eq!(named("README.md", "`apt-get install ", "`"), named(".ci/run", "packages=(", ")"));
 }
+
+/// The program's own code is at a random address: its file is one that may be loaded anywhere (ET_DYN, elf(5)).
+#[test]
+fn the_program_is_position_independent() {
+    const TYPE: std::ops::Range<usize> = 16..18;
+    const ET_DYN: [u8; 2] = 3_u16.to_ne_bytes();
+    let program = std::fs::read(env!("CARGO_BIN_EXE_topo")).expect("the program");
+    assert_eq!(program[TYPE], ET_DYN);
+}
