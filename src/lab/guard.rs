@@ -3,6 +3,7 @@
 //! Networks of containers make the host forward, by all its devices. Its own cards did not forward to each other before, and do not
 //! because of that either: one table of nf_tables, for all labs of the state directory, drops what would pass between them.
 
+use super::name;
 use super::state::StateDir;
 use crate::net::nft::{
     self, Action, Base, Batch, Chain, ChainKind, Element, Family, Field, Hook, IpVersion, Match, Policy, Rule, Set,
@@ -25,39 +26,38 @@ impl Apart {
     }
 }
 
-/// No lab has a name that begins with a dot.
-const NAME: &str = ".apart";
 const FAMILY: Family = Family::Inet;
 const CHAIN: &str = "forward";
 
 impl StateDir {
-    /// Returns the name and the mark of the table that keeps devices apart.
+    /// Returns the name and the comment of the table that keeps devices apart. It is no lab's, and so has no lab's mark.
     fn guard_table(&self) -> (String, String) {
-        let mark = self.mark(NAME);
-        (format!("toposcript-{}", super::name::short_hash(mark.as_bytes())), mark)
+        let hash = name::short_hash(self.root().as_os_str().as_encoded_bytes());
+        (format!("toposcript-{hash}"), format!("toposcript: devices that stay apart ({hash})"))
     }
 }
 
 /// Tells whether the table is there.
 pub(super) fn is_there(netns: &Netns, state: &StateDir) -> Result<bool> {
-    let (name, mark) = state.guard_table();
+    let (name, comment) = state.guard_table();
     let tables = match nft::list_tables(netns) {
-        Err(error) if error.is_unsupported() => return Ok(false),
+        // An ordinary user has no such table, and may not ask.
+        Err(error) if error.is_unsupported() || error.is_denied() => return Ok(false),
         tables => tables?,
     };
-    Ok(tables
-        .iter()
-        .any(|table| table.family == FAMILY && table.name == name && table.comment.as_deref() == Some(mark.as_str())))
+    Ok(tables.iter().any(|table| {
+        table.family == FAMILY && table.name == name && table.comment.as_deref() == Some(comment.as_str())
+    }))
 }
 
 /// Makes the table, in place of the one that is there.
 pub(super) fn put(netns: &Netns, state: &StateDir, apart: &[Apart; 2]) -> Result<()> {
-    let (table, mark) = state.guard_table();
+    let (table, comment) = state.guard_table();
     let mut batch = Batch::new();
     if is_there(netns, state)? {
         batch.delete_table(FAMILY, &table);
     }
-    batch.create_table(FAMILY, &table, Some(&mark));
+    batch.create_table(FAMILY, &table, Some(&comment));
     let base = Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0, policy: Policy::Accept };
     batch.add_chain(&Chain { family: FAMILY, table: table.clone(), name: CHAIN.into(), base: Some(base) });
     for (version, apart) in [IpVersion::V4, IpVersion::V6].into_iter().zip(apart) {

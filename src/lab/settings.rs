@@ -122,6 +122,10 @@ impl StateDir {
         for (key, holder) in all {
             book.leave(&key, &holder).map_err(failed)?;
         }
+        // Where the file was lost, nobody else would remove the rules.
+        if book.load().map_err(failed)?.apart().iter().all(Apart::is_empty) {
+            guard::remove(&host, self).map_err(failed)?;
+        }
         // Those of a sandbox go with it. What is being written is written under the lock.
         let tidy = |source: std::io::Error| Error::file(format!("tidy `{}`", self.root().display()), &source);
         for path in self.settings_files("settings-").map_err(tidy)? {
