@@ -52,7 +52,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<u8, Trouble> {
             words = first.into_iter().chain(words).collect::<Vec<_>>().into_iter();
             Script::inline("-e", text)
         }
-        (None, Some(file)) if file == "-" => read_stdin()?,
+        (None, Some(file)) if file == "-" => Script::from_stdin()?,
         (None, Some(file)) => Script::read(Path::new(&file))?,
         (None, None) => {
             talk(
@@ -97,12 +97,6 @@ fn hint_at_own_option(error: &clap::Error) {
     if RESERVED_OPTIONS.contains(&given.trim_start_matches('-')) {
         talk(&format!("\nhint: `{given}` is an option of topo itself: it goes before the script\n"));
     }
-}
-
-fn read_stdin() -> Result<Script, Trouble> {
-    let text = std::io::read_to_string(std::io::stdin())
-        .map_err(|source| crate::lab::Error::file("read the script from standard input", &source))?;
-    Ok(Script::inline("-", text))
 }
 
 /// Runs a workflow: a script that is a command.

@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
 use super::model::{Model, NetnsAt, NetnsRef};
-use crate::net::EtcFile;
+use crate::net::{EtcFile, regular};
 
 /// Where the files of `ip netns exec` are.
 const OF_NETNS: &str = "/etc/netns";
 const HOSTS: &str = "/etc/hosts";
+/// The largest file of names that is looked at.
+const HOSTS_BYTES_MAX: u64 = 64 << 20;
 /// The file that a resolver is about.
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -41,7 +43,7 @@ pub(super) fn files_for(
         let nodes = nodes();
         if !nodes.is_empty() {
             let shown = dir.join("etc/hosts");
-            let own = fs::read_to_string(HOSTS).unwrap_or_default();
+            let own = regular::read_text(Path::new(HOSTS), HOSTS_BYTES_MAX).unwrap_or_default();
             bring_up_to_date(&shown, &format!("{nodes}{}", own_names(&own)))
                 .map_err(|source| Error::file(format!("write `{}`", shown.display()), &source))?;
             files.push(EtcFile { shown, at: HOSTS.into() });
@@ -94,7 +96,7 @@ fn own_names(text: &str) -> String {
 
 /// Writes a file where it is, so that commands that run already see it too.
 pub(super) fn bring_up_to_date(path: &Path, text: &str) -> io::Result<()> {
-    match fs::read(path) {
+    match regular::read(path, HOSTS_BYTES_MAX) {
         Ok(now) if now == text.as_bytes() => return Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             if let Some(dir) = path.parent() {
@@ -104,7 +106,8 @@ pub(super) fn bring_up_to_date(path: &Path, text: &str) -> io::Result<()> {
         _ => {}
     }
     // Whoever reads it meanwhile, and is not root, finds what was there or what will be.
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o644).open(path)?;
+    let mut options = OpenOptions::new();
+    let file = regular::open(path, options.create(true).truncate(false).write(true).mode(0o644))?;
     file.write_all_at(text.as_bytes(), 0)?;
     file.set_len(text.len() as u64)
 }

@@ -42,7 +42,7 @@ pub(super) fn me() -> u32 {
 
 /// Opens a file that is only ever locked, and makes it if it isn't there.
 pub(super) fn open_lock(path: &Path) -> io::Result<File> {
-    match OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path) {
+    match net::regular::open(path, OpenOptions::new().create(true).truncate(false).write(true).mode(0o600)) {
         // flock(2) asks for no right to write.
         Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => File::open(path).map_err(|_| error),
         opened => opened,
@@ -85,7 +85,7 @@ pub(super) fn is_refused(error: &io::Error) -> bool {
 /// Writes `text` over the file `path`, whose length it must have: that needs no room. A power cut may leave a mixture.
 pub(super) fn overwrite(path: &Path, text: &[u8]) -> io::Result<()> {
     point()?;
-    let file = OpenOptions::new().write(true).open(path)?;
+    let file = net::regular::open(path, OpenOptions::new().write(true))?;
     if file.metadata()?.len() != text.len() as u64 {
         return Err(ErrorKind::StorageFull.into());
     }

@@ -8,9 +8,9 @@
 //! record or journal tells; there is never one too few. Both are done under the lock of the state directory, since a directory goes
 //! with its last entry.
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Kind, Result};
@@ -94,7 +94,7 @@ fn tidy(dir: &Path) {
 /// Makes an entry in a directory, which is made for its first one.
 fn enter(dir: &Path, entry: &str) -> io::Result<()> {
     make_dir(dir)?;
-    OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join(entry)).map(|_| ())
+    files::open_lock(&dir.join(entry)).map(|_| ())
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {

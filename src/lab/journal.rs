@@ -19,6 +19,7 @@ use super::place::Place;
 use super::state::{LabDir, Record};
 use super::step::{Step, Steps};
 use super::sum::{CHANGED, Sum};
+use crate::net::regular::{self, STATE_BYTES_MAX};
 
 /// How much is written at a time, in bytes.
 const WRITE: usize = 64 << 10;
@@ -110,7 +111,7 @@ impl Journal {
     pub(super) fn create(dir: &LabDir, record: &Record) -> Result<Journal> {
         let path = dir.journal();
         let mut options = OpenOptions::new();
-        let file = options.create(true).truncate(true).read(true).write(true).mode(0o600).open(&path);
+        let file = regular::open(&path, options.create(true).truncate(true).read(true).write(true).mode(0o600));
         let file = file.map_err(|source| Error::file(format!("make the journal `{}`", path.display()), &source))?;
         let mut journal = Journal { file, path, head: Head::empty(id_of(record)) };
         journal.note(journal.head)?;
@@ -123,7 +124,7 @@ impl Journal {
         let (_, Content { head, .. }) = load(dir, record)?;
         let doing = || format!("open the journal `{}`", path.display());
         let failed = |source: std::io::Error| Error::file(doing(), &source);
-        let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
+        let file = regular::open(&path, OpenOptions::new().read(true).write(true)).map_err(failed)?;
         let mut journal = Journal { file, path: path.clone(), head };
         if head.writing != head.whole {
             // What a killed process was writing goes.
@@ -282,7 +283,7 @@ fn load(dir: &LabDir, record: &Record) -> Result<(PathBuf, Content)> {
 }
 
 fn read_file(dir: &LabDir, path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| match source.kind() {
+    regular::read(path, STATE_BYTES_MAX).map_err(|source| match source.kind() {
         // Not even a run that was killed early leaves a lab without one.
         ErrorKind::NotFound if dir.path().is_dir() => {
             damaged(dir, &Damage { line: None, because: "the file is missing".into() })
@@ -354,7 +355,7 @@ pub(super) fn salvage(dir: &LabDir, record: &Record, steps: &Steps) -> (Steplist
         Ok(list) => return (list, Vec::new()),
         Err(error) => vec![error.hint("what else the lab changed there stays: look for it yourself")],
     };
-    let text = std::fs::read(dir.journal()).unwrap_or_default();
+    let text = regular::read(&dir.journal(), STATE_BYTES_MAX).unwrap_or_default();
     let head = Head::parse(&text);
     let (lines, bad) = readable(&text, head.map_or_else(|| id_of(record), |head| head.id));
     let mut asked = Vec::new();

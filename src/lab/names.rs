@@ -15,6 +15,7 @@ use super::step::Steps;
 use super::sum;
 use super::view::fold;
 use crate::net::EtcFile;
+use crate::net::regular::{self, STATE_BYTES_MAX};
 
 /// The namespaces of a lab, what its nodes are called, and how many there are.
 #[derive(Debug, Serialize, Deserialize)]
@@ -83,7 +84,7 @@ impl Names {
     }
 
     fn kept(path: &Path) -> Option<Kept<Names>> {
-        let text = std::fs::read(path).ok()?;
+        let text = regular::read(path, STATE_BYTES_MAX).ok()?;
         sum::check_seal(&text).ok()?;
         serde_json::from_slice(&text).ok()
     }

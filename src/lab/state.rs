@@ -29,6 +29,7 @@ use super::name;
 use super::sandbox::Inside;
 use super::store::{LocalStore, Store};
 use super::sum;
+use crate::net::regular::{self, STATE_BYTES_MAX};
 use crate::net::{Cgroup, ProcessId};
 
 /// How far a lab has come.
@@ -468,7 +469,7 @@ impl LabDir {
     }
 
     fn is_held(&self) -> bool {
-        let Ok(file) = File::open(self.path.join("lock")) else { return false };
+        let Ok(file) = regular::open(&self.path.join("lock"), File::options().read(true)) else { return false };
         matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock))
     }
 
@@ -490,7 +491,7 @@ impl LabDir {
     pub fn record(&self) -> Result<Record> {
         let path = self.path.join("lab.json");
         let doing = || format!("read the record `{}`", path.display());
-        let text = std::fs::read(&path).map_err(|source| Error::file(doing(), &source))?;
+        let text = regular::read(&path, STATE_BYTES_MAX).map_err(|source| Error::file(doing(), &source))?;
         let damaged = |because: String| Error::new(Kind::State, doing()).because(because).hint(self.way_on());
         let record = serde_json::from_slice(&text).map_err(|source| damaged(source.to_string()))?;
         sum::check_seal(&text).map_err(|because| damaged(because.into()))?;
@@ -499,7 +500,7 @@ impl LabDir {
 
     /// Reads the lab's record although it may be damaged, as far as that goes.
     pub(super) fn damaged_record(&self) -> Option<Record> {
-        serde_json::from_slice(&std::fs::read(self.path.join("lab.json")).ok()?).ok()
+        serde_json::from_slice(&regular::read(&self.path.join("lab.json"), STATE_BYTES_MAX).ok()?).ok()
     }
 
     /// Writes the lab's record: to a file beside it, which then takes its place. For whoever has the lab's lock.

@@ -138,7 +138,7 @@ pub fn read_from(base: &Path, from: u64) -> io::Result<Piece> {
 
 /// Reads a segment from a byte of the whole on, and tells whether it is whole; nothing where it has gone.
 fn read_segment(base: &Path, start: u64, from: u64) -> io::Result<Option<(Piece, bool)>> {
-    let mut file = match File::open(segment(base, start)) {
+    let mut file = match super::regular::open(&segment(base, start), OpenOptions::new().read(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened?,
     };

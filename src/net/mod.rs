@@ -62,6 +62,7 @@ mod private_proc;
 mod probe;
 pub mod process;
 pub mod reach;
+pub mod regular;
 mod request;
 pub mod route;
 mod rtnl;

@@ -92,7 +92,7 @@ impl Netns {
     /// something else.
     pub fn open(path: &Path) -> Result<Netns> {
         let doing = || format!("open network namespace `{}`", path.display());
-        let file = File::open(path).map_err(|error| Error::io(doing(), error))?;
+        let file = super::regular::open(path, File::options().read(true)).map_err(|error| Error::io(doing(), error))?;
         if !is_netns(&file) {
             let text = format!("`{}` is no network namespace", path.display());
             return Err(Error::new(doing(), libc::EINVAL).saying(text));

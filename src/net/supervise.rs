@@ -88,7 +88,7 @@ impl ProcessRecord {
     /// Reads the record in a file; none if there is no such file.
     pub fn read(path: &Path) -> Result<Option<ProcessRecord>> {
         let doing = || format!("read `{}`", path.display());
-        match std::fs::read(path) {
+        match super::regular::read(path, super::regular::STATE_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::io(doing(), error)),
             Ok(text) => serde_json::from_slice(&text)
@@ -117,7 +117,8 @@ impl ProcessRecord {
 /// Tells whether the supervisor whose log is `log` is at work, from within another pid namespace too.
 pub fn is_at_work(log: &Path) -> bool {
     // It holds a lock on the file for as long as it lives.
-    File::open(log).is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+    super::regular::open(log, File::options().read(true))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
 }
 
 /// What the supervisor answers once.

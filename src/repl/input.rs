@@ -2,7 +2,7 @@
 //! that a signal ends the session at a prompt too.
 
 use std::io::BufRead;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
@@ -13,11 +13,16 @@ use rustyline::{ColorMode, CompletionType, Config, Editor, ExternalPrinter};
 use super::complete::Known;
 use super::helper::Helper;
 use super::watch::Above;
+use crate::net::regular;
 use crate::script::{self, lexer};
 use crate::terminal::talk;
 
 /// How many entries the history keeps.
 const HISTORY_MAX: usize = 10_000;
+
+/// The largest history that is loaded, and the longest line that is read from a pipe.
+const HISTORY_BYTES_MAX: u64 = 16 << 20;
+const LINE_BYTES_MAX: u64 = 16 << 20;
 
 /// What a session waits for.
 pub(super) enum Input {
@@ -131,13 +136,15 @@ fn edit(
         above.open(Box::new(move |text| drop(printer.print(text))));
     }
     editor.set_helper(Some(Helper::new(known, coloured)));
+    let mut kept = true;
     if let Some(path) = &history
         && path.exists()
-        && let Err(error) = editor.load_history(path)
+        && let Err(error) = load(&mut editor, path)
     {
         talk(&format!("the history `{}` can't be read: {error}\n", path.display()));
+        // What is no history is not written to either.
+        kept = error.kind() != std::io::ErrorKind::InvalidInput;
     }
-    let mut kept = true;
     while let Ok(wanted) = asks.recv() {
         let (prompt, statements) = match &wanted {
             Wanted::Statements(prompt) => (prompt, true),
@@ -167,6 +174,12 @@ fn edit(
     }
 }
 
+/// Loads the history; a file that is no regular one, or huge, is refused with the kind `InvalidInput`.
+fn load(editor: &mut Editor<Helper, FileHistory>, path: &Path) -> std::io::Result<()> {
+    regular::read(path, HISTORY_BYTES_MAX)?;
+    editor.load_history(path).map_err(std::io::Error::other)
+}
+
 /// Writes what was added to the history; tells whether it is worth to try again the next time.
 fn keep(editor: &mut Editor<Helper, FileHistory>, added: rustyline::Result<bool>, history: Option<&PathBuf>) -> bool {
     let Some(path) = history else { return false };
@@ -184,12 +197,27 @@ fn keep(editor: &mut Editor<Helper, FileHistory>, added: rustyline::Result<bool>
 /// Reads statements from a pipe: lines, until what they say is whole.
 fn read_pipe(asks: &Receiver<Wanted>, inputs: &Sender<Input>) {
     let engine = lenient();
-    let mut lines = std::io::stdin().lock().split(b'\n');
+    let mut stdin = std::io::stdin().lock();
+    let mut next_line = || {
+        let mut line = Vec::new();
+        match std::io::Read::take(&mut stdin, LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(read) if read as u64 == LINE_BYTES_MAX => {
+                let text = format!("a line has more than {} MiB", LINE_BYTES_MAX >> 20);
+                Some(Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text)))
+            }
+            Ok(_) => {
+                line.pop_if(|last| *last == b'\n');
+                Some(Ok(line))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    };
     let mut number = 0;
     while asks.recv().is_ok() {
         let (mut text, first, mut open) = (String::new(), number + 1, lexer::Open::default());
         let input = loop {
-            let Some(line) = lines.next() else {
+            let Some(line) = next_line() else {
                 break if text.trim().is_empty() { Input::End } else { Input::Text(std::mem::take(&mut text), first) };
             };
             number += 1;

@@ -8,6 +8,7 @@ use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Position, Scope, Stmt};
 use super::catalog;
 use super::engine;
 use super::failure::Failure;
+use super::modules;
 use super::sources::{self, Dirs, Script, Texts};
 use crate::lab::{NetnsRef, Place, Spot, name};
 use crate::prim::{Args, GROUPS, NetnsHandle, OptionSet};
@@ -31,6 +32,7 @@ pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
         }
         true
     });
+    checker.found.extend(modules::unreadable(script, &ast, &engine, dirs, texts));
     checker.found.sort_by_key(|failure| failure.place.spot().map(|spot| (spot.line, spot.column)));
     checker.found
 }
@@ -69,7 +71,7 @@ fn checking_engine() -> Engine {
 }
 
 /// Returns a scope with the names that a run has; their values are not looked at.
-fn checking_scope() -> Scope<'static> {
+pub(super) fn checking_scope() -> Scope<'static> {
     let mut scope = Scope::new();
     scope.push_constant("host", NetnsHandle::new(NetnsRef::host()));
     scope.push_constant("args", Args::new(rhai::Map::new()));

@@ -1,21 +1,22 @@
 //! The engine: rhai with our primitives, limits, the module resolver and the lab.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rhai::debugger::DebuggerCommand;
 use rhai::packages::*;
 use rhai::plugin::*;
-use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
+use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Module, Scope, Shared, Stmt};
 
 use super::catalog;
 use super::failure::Failure;
 use super::memory;
-use super::sources::{self, Dirs, Script, Texts};
-use crate::lab::{Error, Event, NetnsRef, Place, Spot, name};
+use super::modules::{self, Chain, Resolver};
+use super::sources::{Dirs, Script, Texts};
+use super::stack;
+use crate::lab::{Event, NetnsRef, Place, Spot};
 use crate::net;
-use crate::prim::{self, Args, Beyond, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError, rhai_error};
+use crate::prim::{self, Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError};
 
 /// Limits that a script meets before the machine does; that of memory has a file of its own. None on the number of operations:
 /// Ctrl-C ends a loop.
@@ -30,6 +31,8 @@ pub struct Session {
     engine: Engine,
     scope: Scope<'static>,
     texts: Texts,
+    /// What is being read at the moment.
+    chain: Chain,
     /// What the statements so far have defined and imported, in their order.
     kept: Vec<Kept>,
 }
@@ -65,9 +68,10 @@ pub struct Variable {
 impl Session {
     /// Makes an engine for the lab, in which scripts see `host` and `args`.
     pub fn new(lab: &LabHandle, dirs: &Dirs, args: rhai::Map) -> Session {
-        let texts = Texts::default();
-        let (engine, scope) = engine_for(lab, dirs, &args, &texts);
-        Session { lab: lab.clone(), dirs: dirs.clone(), args, engine, scope, texts, kept: Vec::new() }
+        stack::begin();
+        let (texts, chain) = (Texts::default(), Chain::default());
+        let (engine, scope) = engine_for(lab, dirs, &args, &texts, &chain);
+        Session { lab: lab.clone(), dirs: dirs.clone(), args, engine, scope, texts, chain, kept: Vec::new() }
     }
 
     /// Compiles a script.
@@ -81,12 +85,14 @@ impl Session {
             .compile_with_scope(&self.scope, &script.text)
             .map_err(|error| self.failure(&error.into(), script))?;
         ast.set_source(script.name.as_str());
+        self.lab.note_tries(&script.name, modules::tries(script, &ast));
         Ok(ast)
     }
 
     /// Runs a script to its end.
     pub fn run(&mut self, script: &Script) -> Result<(), Box<Failure>> {
         let ast = self.compile(script)?;
+        let _reading = self.chain.begin(script);
         let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
         done.map_err(|error| self.failure(&error, script))
     }
@@ -108,6 +114,7 @@ impl Session {
         };
         dir.keep(script);
         let ast = compiled?;
+        let _reading = self.chain.begin(script);
         let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
         done.map_err(|error| self.failure(&error, script))
     }
@@ -116,6 +123,7 @@ impl Session {
     pub fn evaluate(&mut self, script: &Script) -> Result<Dynamic, Box<Failure>> {
         self.lab.set_script(&script.name);
         let ast = self.compile(script)?;
+        let _reading = self.chain.begin(script);
         let value = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.scope, &ast);
         let value = value.map_err(|error| self.failure(&error, script))?;
         let kept = self.to_keep(&ast, script);
@@ -165,7 +173,7 @@ impl Session {
         if self.kept.len() > mark.kept {
             self.kept.truncate(mark.kept);
             // An engine forgets nothing: another one takes its place.
-            self.engine = engine_for(&self.lab, &self.dirs, &self.args, &self.texts).0;
+            self.engine = engine_for(&self.lab, &self.dirs, &self.args, &self.texts, &self.chain).0;
             self.kept.iter().for_each(|kept| register(&mut self.engine, kept));
         }
     }
@@ -173,7 +181,7 @@ impl Session {
     /// Forgets all that the statements so far have left.
     pub fn reset(&mut self) {
         self.kept.clear();
-        (self.engine, self.scope) = engine_for(&self.lab, &self.dirs, &self.args, &self.texts);
+        (self.engine, self.scope) = engine_for(&self.lab, &self.dirs, &self.args, &self.texts, &self.chain);
     }
 
     /// Returns the variables, the last of each name, in the order of their names.
@@ -255,7 +263,13 @@ fn register(engine: &mut Engine, kept: &Kept) {
 }
 
 /// Makes an engine for a lab, and the scope that its scripts begin with.
-fn engine_for(lab: &LabHandle, dirs: &Dirs, args: &rhai::Map, texts: &Texts) -> (Engine, Scope<'static>) {
+fn engine_for(
+    lab: &LabHandle,
+    dirs: &Dirs,
+    args: &rhai::Map,
+    texts: &Texts,
+    chain: &Chain,
+) -> (Engine, Scope<'static>) {
     let mut engine = lean();
     engine.set_default_tag(Dynamic::from(lab.clone()));
     let mut scope = Scope::new();
@@ -267,13 +281,7 @@ fn engine_for(lab: &LabHandle, dirs: &Dirs, args: &rhai::Map, texts: &Texts) -> 
         globals.set_var(name, value);
     }
     engine.register_global_module(globals.into());
-    engine.set_module_resolver(Resolver {
-        lab: lab.clone(),
-        dirs: dirs.clone(),
-        scope: scope.clone(),
-        texts: texts.clone(),
-        done: Rc::default(),
-    });
+    engine.set_module_resolver(Resolver::new(lab, dirs, &scope, texts, chain));
     let said = lab.clone();
     engine.on_print(move |text| {
         // The lab is gone only once the run is over, and then nobody prints.
@@ -292,7 +300,10 @@ fn engine_for(lab: &LabHandle, dirs: &Dirs, args: &rhai::Map, texts: &Texts) -> 
     });
     engine.on_progress(|_| match net::signal::caught() {
         Some(signal) => Some(Dynamic::from(i64::from(signal))),
-        None => memory::exceeded().map(|error| Dynamic::from(ScriptError(Rc::new(error)))),
+        None => {
+            let exceeded = memory::exceeded().or_else(stack::exceeded);
+            exceeded.map(|error| Dynamic::from(ScriptError(Rc::new(error))))
+        }
     });
     (engine, scope)
 }
@@ -337,50 +348,6 @@ fn set_up(engine: &mut Engine) {
     // Never entered, but registered it makes rhai keep a call stack: a refusal at a settling shows who asked.
     #[expect(deprecated, reason = "the marker for an interface that may change; this release is pinned")]
     engine.register_debugger(|_, debugger| debugger, |_, _, _, _, _| Ok(DebuggerCommand::Continue));
-}
-
-/// Finds modules: by path, in the user's directory, in the standard library. Each is read once a run.
-struct Resolver {
-    lab: LabHandle,
-    dirs: Dirs,
-    scope: Scope<'static>,
-    texts: Texts,
-    done: Rc<RefCell<HashMap<String, Shared<Module>>>>,
-}
-
-impl ModuleResolver for Resolver {
-    fn resolve(
-        &self,
-        engine: &Engine,
-        importer: Option<&str>,
-        path: &str,
-        position: Position,
-    ) -> Result<Shared<Module>, Box<EvalAltResult>> {
-        if sources::is_path(path) {
-            let allowed = self.lab.reach(Beyond::File, || format!("import \"{}\"", name::shown(path)));
-            allowed.map_err(|error| rhai_error(error, position))?;
-        }
-        let script = sources::module(&self.dirs, importer, path).map_err(|error| rhai_error(error, position))?;
-        if let Some(module) = self.done.borrow().get(&script.name) {
-            return Ok(module.clone());
-        }
-        self.texts.keep(&script);
-        if let Some(failure) = Failure::of_comment(&script) {
-            let error = Error::invalid(format!("read the module `{}`", script.name))
-                .because(format!("{} ({})", failure.message, failure.place));
-            let error = failure.hint.into_iter().fold(error, Error::hint);
-            return Err(rhai_error(error, position));
-        }
-        let in_module =
-            |error: Box<EvalAltResult>| Box::new(EvalAltResult::ErrorInModule(script.name.clone(), error, position));
-        let mut ast =
-            engine.compile_with_scope(&self.scope, &script.text).map_err(|error| in_module(Box::new(error.into())))?;
-        ast.set_source(script.name.as_str());
-        let module = Module::eval_ast_as_new(self.scope.clone(), &ast, engine).map_err(in_module)?;
-        let module: Shared<Module> = module.into();
-        self.done.borrow_mut().insert(script.name, module.clone());
-        Ok(module)
-    }
 }
 
 #[cfg(test)]

@@ -8,9 +8,11 @@ mod failure;
 pub mod header;
 pub mod lexer;
 mod memory;
+mod modules;
 pub mod reference;
 mod sources;
 mod trust;
+mod stack;
 mod vocabulary;
 
 pub use check::{Defined, bare_compile, check};

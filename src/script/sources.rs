@@ -2,12 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use include_dir::{Dir, include_dir};
 
 use crate::lab::{Error, Kind, Result, name};
+use crate::net::regular;
+
+/// The largest script that is read: more is no text that a person wrote.
+const SCRIPT_BYTES_MAX: u64 = 16 << 20;
 
 static STDLIB: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/stdlib");
 static SCRIPTS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scripts");
@@ -30,6 +35,15 @@ pub struct Script {
     pub text: String,
     /// Whether it came with the program, so that its lines tell a user nothing.
     pub embedded: bool,
+    /// The file that it was read from: its file system and its inode.
+    pub file: Option<(u64, u64)>,
+}
+
+/// What tells a script from every other one: the same file has many paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Identity {
+    File(u64, u64),
+    Name(String),
 }
 
 impl Script {
@@ -37,22 +51,43 @@ impl Script {
     pub fn read(path: &Path) -> Result<Script> {
         let shown = path.display().to_string();
         let doing = || format!("read the script `{}`", name::shown(&shown));
-        let bytes = std::fs::read(path).map_err(|source| Error::file(doing(), &source))?;
-        let text = String::from_utf8(bytes).map_err(|source| {
-            Error::invalid(doing()).because(format!("byte {} is not UTF-8 text", source.utf8_error().valid_up_to()))
-        })?;
-        Ok(Script { name: shown, text: without_shebang(text), embedded: false })
+        let text = text_of(regular::read_or_pipe(path, SCRIPT_BYTES_MAX), doing)?;
+        let file = std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+        Ok(Script { name: shown, text: without_shebang(text), embedded: false, file })
+    }
+
+    /// Reads a script from standard input.
+    pub fn from_stdin() -> Result<Script> {
+        let bytes = regular::read_at_most(std::io::stdin().lock(), SCRIPT_BYTES_MAX, 0);
+        text_of(bytes, || "read the script from standard input".into()).map(|text| Script::inline("-", text))
     }
 
     /// Wraps a text that is in no file.
     pub fn inline(name: &str, text: impl Into<String>) -> Script {
-        Script { name: name.into(), text: without_shebang(text.into()), embedded: false }
+        Script { name: name.into(), text: without_shebang(text.into()), embedded: false, file: None }
+    }
+
+    /// Returns what tells it from every other one.
+    pub(super) fn identity(&self) -> Identity {
+        self.file.map_or_else(|| Identity::Name(self.name.clone()), |(dev, inode)| Identity::File(dev, inode))
     }
 
     /// Wraps a text that came with the program.
     fn embedded(name: &str, text: &str) -> Script {
         Script { embedded: true, ..Script::inline(name, text) }
     }
+}
+
+/// Takes what was read of a script as its text.
+fn text_of(read: std::io::Result<Vec<u8>>, doing: impl Fn() -> String) -> Result<String> {
+    let bytes = read.map_err(|source| match source.kind() {
+        // It is no script: nothing of the machine's is damaged.
+        std::io::ErrorKind::InvalidInput => Error::invalid(doing()).because(source),
+        _ => Error::file(doing(), &source),
+    })?;
+    String::from_utf8(bytes).map_err(|source| {
+        Error::invalid(doing()).because(format!("byte {} is not UTF-8 text", source.utf8_error().valid_up_to()))
+    })
 }
 
 /// Turns a first line `#!…` into a comment, so that a script can be executable; lines keep their numbers.

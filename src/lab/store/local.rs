@@ -12,7 +12,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ use crate::lab::error::{Error, Kind, Result};
 use crate::lab::files;
 use crate::lab::name;
 use crate::lab::sum;
+use crate::net::regular::{self, STATE_BYTES_MAX};
 
 /// How long `lock` waits.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -335,7 +336,9 @@ impl Store for LocalStore {
         if removed && key != guard.key() {
             // Its lock would be left behind for ever, unless somebody holds it, who then removes it.
             let path = self.path(key, LOCK);
-            if let Some(file) = File::open(&path).ok().filter(|file| file.try_lock().is_ok()) {
+            if let Some(file) =
+                regular::open(&path, File::options().read(true)).ok().filter(|file| file.try_lock().is_ok())
+            {
                 drop(Held { file: Some(file), path, key: key.clone(), store: self.clone() });
             }
             self.tidy_dir_of(key);
@@ -401,7 +404,7 @@ fn read_value(path: &Path) -> Result<Option<Value>> {
 fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     // Without O_NONBLOCK the opening of a pipe that somebody put there would wait for its writer.
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
@@ -416,9 +419,8 @@ fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if meta.uid() != files::me() {
         return Err(io::Error::other(format!("it belongs to user {}, and you are user {}", meta.uid(), files::me())));
     }
-    let mut text = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0).saturating_add(1));
-    file.read_to_end(&mut text)?;
-    Ok(Some(text))
+    let expected = usize::try_from(meta.len().min(STATE_BYTES_MAX)).unwrap_or(0);
+    regular::read_at_most(file, STATE_BYTES_MAX, expected).map(Some)
 }
 
 /// Returns who holds a lock, as far as /proc/locks tells (proc_locks(5)): it knows no process outside of our pid namespace.

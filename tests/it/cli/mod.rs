@@ -8,12 +8,14 @@
 //! | `errors.rs` | what is said of a script that fails |
 //! | `refused.rs` | what is said before a script runs: of files, rights, headers, and by `topo check` |
 //! | `labs.rs` | the labs that are up: `ls`, `show`, `exec`, `down`, `gc`; and `doctor` |
+//! | `inputs.rs` | what is read from files: circular imports, FIFOs, devices |
 //! | `memory.rs` | scripts that ask for too much memory |
 //! | `sandbox.rs` | labs without root |
 //! | `strangers.rs` | scripts of others: `--no-exec`, and whose files are used |
 
 mod errors;
 mod help;
+mod inputs;
 mod labs;
 mod memory;
 mod refused;

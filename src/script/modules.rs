@@ -1,0 +1,203 @@
+//! Modules: found by path, in the user's directory, in the standard library; each is read once a run.
+//!
+//! A module that is imported while it is itself being read would be read without an end: that is an error, which shows the chain.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use rhai::{AST, ASTNode, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
+
+use super::failure::Failure;
+use super::sources::{self, Dirs, Identity, Script, Texts};
+use crate::lab::{Error, Place, Result, Spot, name};
+use crate::prim::{Beyond, LabHandle, TrySpan, rhai_error};
+
+/// How many modules may be read one within the other. Each takes some of the stack, and ends the process where there is no more.
+pub(super) const IMPORTS_MAX: usize = 32;
+
+/// What is being read: the script, the module that it imports, the module that this imports, and so on.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Chain(Rc<RefCell<Vec<Link>>>);
+
+/// One script of a chain.
+#[derive(Debug, Clone)]
+struct Link {
+    name: String,
+    identity: Identity,
+    /// Where it is imported.
+    at: Option<Spot>,
+}
+
+/// Ends the reading of a script when it is dropped.
+pub(super) struct Reading(Chain);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.0.borrow_mut().pop();
+    }
+}
+
+impl Chain {
+    /// Begins with a script, which nothing imports.
+    pub(super) fn begin(&self, script: &Script) -> Reading {
+        let link = Link { name: script.name.clone(), identity: script.identity(), at: None };
+        self.0.borrow_mut().push(link);
+        Reading(self.clone())
+    }
+
+    /// Goes on with a module that is imported at `at`; fails if it is being read already, or the chain is too long.
+    pub(super) fn enter(&self, module: &Script, at: Option<Spot>) -> Result<Reading> {
+        let identity = module.identity();
+        let doing = || format!("import `{}`", module.name);
+        let links = self.0.borrow();
+        if let Some(first) = links.iter().position(|link| link.identity == identity) {
+            let mut text = format!("the import is circular: {}", links[first].name);
+            let imported = links[first + 1..].iter().map(|link| (link.at.as_ref(), link.name.as_str()));
+            for (at, name) in imported.chain([(at.as_ref(), module.name.as_str())]) {
+                let line = at.map_or(String::new(), |at| format!(" (line {})", at.line));
+                text.push_str(&format!("{line} imports {name}"));
+            }
+            return Err(Error::invalid(doing()).because(text).hint("move what both need to a third file"));
+        }
+        if links.len() > IMPORTS_MAX {
+            return Err(Error::invalid(doing())
+                .because(format!("modules import each other more than {IMPORTS_MAX} deep, from {} on", links[0].name))
+                .hint("import what the script needs in the script itself"));
+        }
+        drop(links);
+        self.0.borrow_mut().push(Link { name: module.name.clone(), identity, at });
+        Ok(Reading(self.clone()))
+    }
+}
+
+/// Finds modules for an engine.
+pub(super) struct Resolver {
+    dirs: Dirs,
+    scope: Scope<'static>,
+    texts: Texts,
+    chain: Chain,
+    lab: LabHandle,
+    done: Rc<RefCell<HashMap<String, Shared<Module>>>>,
+}
+
+impl Resolver {
+    /// Makes one whose modules see what is in `scope`.
+    pub(super) fn new(lab: &LabHandle, dirs: &Dirs, scope: &Scope<'static>, texts: &Texts, chain: &Chain) -> Resolver {
+        let (dirs, scope, texts, chain) = (dirs.clone(), scope.clone(), texts.clone(), chain.clone());
+        Resolver { dirs, scope, texts, chain, lab: lab.clone(), done: Rc::default() }
+    }
+}
+
+impl ModuleResolver for Resolver {
+    fn resolve(
+        &self,
+        engine: &Engine,
+        importer: Option<&str>,
+        path: &str,
+        position: Position,
+    ) -> std::result::Result<Shared<Module>, Box<EvalAltResult>> {
+        let raised = |error: Error| rhai_error(error, position);
+        if sources::is_path(path) {
+            let allowed = self.lab.reach(Beyond::File, || format!("import \"{}\"", name::shown(path)));
+            allowed.map_err(raised)?;
+        }
+        let script = sources::module(&self.dirs, importer, path).map_err(raised)?;
+        if let Some(module) = self.done.borrow().get(&script.name) {
+            return Ok(module.clone());
+        }
+        let at = importer.and_then(|importer| spot(importer, position));
+        let _reading = self.chain.enter(&script, at).map_err(raised)?;
+        self.texts.keep(&script);
+        if let Some(failure) = Failure::of_comment(&script) {
+            let error = Error::invalid(format!("read the module `{}`", script.name))
+                .because(format!("{} ({})", failure.message, failure.place));
+            return Err(raised(failure.hint.into_iter().fold(error, Error::hint)));
+        }
+        let in_module =
+            |error: Box<EvalAltResult>| Box::new(EvalAltResult::ErrorInModule(script.name.clone(), error, position));
+        let mut ast =
+            engine.compile_with_scope(&self.scope, &script.text).map_err(|error| in_module(Box::new(error.into())))?;
+        ast.set_source(script.name.as_str());
+        self.lab.note_tries(&script.name, tries(&script, &ast));
+        let module = Module::eval_ast_as_new(self.scope.clone(), &ast, engine).map_err(in_module)?;
+        let module: Shared<Module> = module.into();
+        self.done.borrow_mut().insert(script.name, module.clone());
+        Ok(module)
+    }
+}
+
+/// Returns where a compiled script's `try` blocks stand.
+pub(super) fn tries(script: &Script, ast: &AST) -> Vec<TrySpan> {
+    let mut found = Vec::new();
+    // Most scripts have none, and need no walk.
+    if script.text.contains("try") {
+        ast.walk(&mut |nodes| {
+            if let Some(ASTNode::Stmt(Stmt::TryCatch(block, _))) = nodes.last() {
+                found.push((block.body.position(), block.body.end_position()));
+            }
+            true
+        });
+    }
+    found
+}
+
+/// Follows the imports of a script that is not run, and returns those that are circular or nested too deep. Of a module only what is
+/// imported while it is read counts: what its functions import is read later.
+pub(super) fn unreadable(script: &Script, ast: &AST, engine: &Engine, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
+    let chain = Chain::default();
+    let _reading = chain.begin(script);
+    let mut walk =
+        Walk { engine, dirs, texts, chain: chain.clone(), path: Vec::new(), seen: Vec::new(), found: Vec::new() };
+    walk.follow(script, ast);
+    walk.found
+}
+
+struct Walk<'a> {
+    engine: &'a Engine,
+    dirs: &'a Dirs,
+    texts: &'a Texts,
+    chain: Chain,
+    /// Where the modules that are being read are imported, the outermost first.
+    path: Vec<Spot>,
+    seen: Vec<Identity>,
+    found: Vec<Failure>,
+}
+
+impl Walk<'_> {
+    fn follow(&mut self, script: &Script, ast: &AST) {
+        let mut imports = Vec::new();
+        ast.walk(&mut |nodes| {
+            if let Some(ASTNode::Stmt(Stmt::Import(import, position))) = nodes.last()
+                && let Expr::StringConstant(path, _) = &import.0
+            {
+                imports.extend(spot(&script.name, *position).map(|spot| (path.clone(), spot)));
+            }
+            true
+        });
+        for (path, at) in imports {
+            // What can't be read is found by others.
+            let Ok(module) = sources::module(self.dirs, Some(&script.name), &path) else { continue };
+            self.path.push(at.clone());
+            match self.chain.enter(&module, Some(at)) {
+                Err(error) => {
+                    let place = Place(self.path.iter().rev().cloned().collect());
+                    self.found.push(Failure { place, ..Failure::from(&error) });
+                }
+                Ok(_reading) if !self.seen.contains(&module.identity()) => {
+                    self.texts.keep(&module);
+                    if let Ok(ast) = self.engine.compile_with_scope(&super::check::checking_scope(), &module.text) {
+                        self.follow(&module, &ast.clone_statements_only());
+                    }
+                    self.seen.push(module.identity());
+                }
+                Ok(_) => {}
+            }
+            self.path.pop();
+        }
+    }
+}
+
+fn spot(source: &str, position: Position) -> Option<Spot> {
+    Some(Spot { source: source.into(), line: position.line()?, column: position.position()? })
+}
