@@ -72,6 +72,8 @@ pub struct Lab {
     acts: u64,
     /// The processes that were left running when a point was noted last, and how much had been done then that is no step.
     running: Option<(u64, Vec<ProcessId>)>,
+    /// The number of the step that the kernel refused last.
+    refused: Option<u64>,
     /// The loops of bridges that were warned of.
     loops: BTreeSet<Cable>,
     listener: Listener,
@@ -97,6 +99,7 @@ impl Lab {
             shows_failure: false,
             acts: 0,
             running: None,
+            refused: None,
             loops: BTreeSet::new(),
             listener,
         })
@@ -275,6 +278,7 @@ impl Lab {
         };
         if let Some(refused) = self.pending.get(upto) {
             error = error.at(&refused.place);
+            self.refused = Some(refused.no);
         }
         let errors = self.take_back(upto, ready, error.kind());
         self.cancel(upto, &error);
@@ -416,6 +420,26 @@ impl Lab {
             errors.extend(journal.undone(asked.no).err());
         }
         errors
+    }
+
+    /// Returns the number that the next step gets.
+    pub fn next_step(&self) -> u64 {
+        self.next_step
+    }
+
+    /// Returns the number of the step that the kernel has refused, once.
+    pub fn take_refused(&mut self) -> Option<u64> {
+        self.refused.take()
+    }
+
+    /// Settles; where one of the steps from the number `first` on is refused, those of them that are applied are taken back.
+    pub fn settle_or_take_back(&mut self, first: u64) -> Result<()> {
+        let Err(error) = self.settle() else { return Ok(()) };
+        let mut errors = Vec::new();
+        while errors.is_empty() && self.applied.last().is_some_and(|last| last.no >= first) {
+            errors = self.take_back_last(&format!("it was taken back: {error}"));
+        }
+        Err(error.also(errors))
     }
 
     /// Notes that something is done which is no step: a command, an address given back.

@@ -6,7 +6,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, Map};
 
 use super::Group;
-use super::context::{RhaiResultOf, lab_of, place_of, raise, with_lab};
+use super::context::{RhaiResultOf, place_of, raise, with_lab};
 use super::difference::{are_equal, difference, shown};
 use super::units::argument;
 use crate::lab::{CheckResult, Error, Event, Kind, Place, Result, name};
@@ -101,7 +101,7 @@ fn until(ctx: &NativeCallContext, doing: &str, time: Duration, closure: &FnPtr) 
 
 /// Settles, since an assertion sees what was asked for before.
 fn settle(ctx: &NativeCallContext) -> RhaiResultOf<()> {
-    lab_of(ctx).and_then(|lab| lab.with(|lab| lab.settle())).or_else(|error| raise(ctx, Err(error)))
+    with_lab(ctx, |lab| lab.settle())
 }
 
 fn named(what: &str, sentence: &str) -> String {

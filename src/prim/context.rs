@@ -1,6 +1,7 @@
 //! What every primitive needs of the call it is in: the lab, the place in the script, and the way to raise an error.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,7 +20,11 @@ pub struct LabHandle {
     script: Rc<RefCell<Arc<str>>>,
     /// Whether the script may not reach beyond the lab.
     confined: Rc<Cell<bool>>,
+    tries: Rc<RefCell<HashMap<String, Vec<TrySpan>>>>,
 }
+
+/// Where a `try` block begins and ends in its source.
+pub type TrySpan = (Position, Position);
 
 impl LabHandle {
     /// Wraps the lab that the script named `script` builds.
@@ -28,6 +33,7 @@ impl LabHandle {
             labs: Rc::new(RefCell::new(vec![lab])),
             script: Rc::new(RefCell::new(script.into())),
             confined: Rc::default(),
+            tries: Rc::default(),
         }
     }
 
@@ -49,6 +55,27 @@ impl LabHandle {
             outer.end_within(inner, false, &super::steps());
         }
         labs.pop()
+    }
+
+    /// Notes the `try` blocks of a source: what is asked for in one is settled by the call that asks.
+    pub fn note_tries(&self, source: &str, spans: Vec<TrySpan>) {
+        if !spans.is_empty() {
+            self.tries.borrow_mut().insert(source.into(), spans);
+        }
+    }
+
+    /// Tells whether a call is made within a `try` block, of its own function or of one that has called it.
+    fn is_within_try(&self, ctx: &NativeCallContext) -> bool {
+        let tries = self.tries.borrow();
+        if tries.is_empty() {
+            return false;
+        }
+        let mut found = false;
+        each_call(ctx, &self.script.borrow(), |source, position| {
+            let spans = tries.get(source).map_or(&[][..], Vec::as_slice);
+            found = found || spans.iter().any(|(begin, end)| (begin..=end).contains(&&position));
+        });
+        found
     }
 
     /// Names the script that goes on with the lab: the next statement of a session.
@@ -105,8 +132,37 @@ pub(super) fn lab_of(ctx: &NativeCallContext) -> Result<LabHandle> {
 }
 
 /// Works on the call's lab; an error is raised at the place in the script.
+///
+/// Within a `try` block the steps that `work` asks for are settled at once, so that their refusal is caught there. The refusal of a
+/// step that was asked for before the block is not the block's: it ends the script, as it would have at its own line.
 pub(super) fn with_lab<T>(ctx: &NativeCallContext, work: impl FnOnce(&mut Lab) -> Result<T>) -> RhaiResultOf<T> {
-    raise(ctx, lab_of(ctx).and_then(|lab| lab.with(work)))
+    let handle = match lab_of(ctx) {
+        Ok(handle) => handle,
+        Err(error) => return raise(ctx, Err(error)),
+    };
+    let mut is_of_before = false;
+    let done = handle.with(|lab| {
+        let first = lab.next_step();
+        let mut done = work(lab);
+        if lab.next_step() != first && handle.is_within_try(ctx) {
+            let settled = lab.settle_or_take_back(first);
+            done = done.and_then(|value| settled.map(|()| value));
+        }
+        is_of_before = done.is_err() && lab.take_refused().is_some_and(|refused| refused < first);
+        done
+    });
+    match done {
+        Err(error) if is_of_before && handle.is_within_try(ctx) => {
+            let error = Dynamic::from(ScriptError(Rc::new(error.at(&place_of(ctx)))));
+            Err(Box::new(EvalAltResult::ErrorTerminated(error, ctx.call_position())))
+        }
+        done => raise(ctx, done),
+    }
+}
+
+/// Settles because the script says so: whatever is refused then can be caught there.
+pub(super) fn settle(ctx: &NativeCallContext) -> RhaiResultOf<()> {
+    raise(ctx, lab_of(ctx).and_then(|lab| lab.with(Lab::settle)))
 }
 
 /// Asks the call's lab for a step.
@@ -133,27 +189,32 @@ pub fn rhai_error(error: Error, position: Position) -> Box<EvalAltResult> {
 /// Returns where in the script a call stands, and who called that.
 pub fn place_of(ctx: &NativeCallContext) -> Place {
     let script = lab_of(ctx).map_or_else(|_| Arc::from(""), |lab| lab.script.borrow().clone());
-    let frames = ctx.debugger().map_or(&[][..], |debugger| debugger.call_stack());
+    let frames = ctx.debugger().map_or(0, |debugger| debugger.call_stack().len());
     // Each step keeps its place: no more room than it needs.
-    let mut spots: Vec<Spot> = Vec::with_capacity(1 + frames.len());
-    let mut push = |source: &str, position: Position| {
+    let mut spots: Vec<Spot> = Vec::with_capacity(1 + frames);
+    each_call(ctx, &script, |source, position| {
         let (Some(line), Some(column)) = (position.line(), position.position()) else { return };
         if spots.last().is_none_or(|last| (&*last.source, last.line, last.column) != (source, line, column)) {
             let source = if *source == *script { script.clone() } else { source.into() };
             spots.push(Spot { source, line, column });
         }
-    };
-    push(ctx.call_source().unwrap_or(&script), ctx.call_position());
+    });
+    Place(spots)
+}
+
+/// Goes through the source and position of a call, and of those that led to it, the innermost first.
+fn each_call(ctx: &NativeCallContext, script: &str, mut see: impl FnMut(&str, Position)) {
+    let frames = ctx.debugger().map_or(&[][..], |debugger| debugger.call_stack());
+    see(ctx.call_source().unwrap_or(script), ctx.call_position());
     // A frame's position is where it was called; its source is where its own body stands, so the caller's source is
     // the frame's before it.
     for depth in (0..frames.len()).rev() {
         let source = match depth {
-            0 => &*script,
-            _ => frames[depth - 1].source.as_deref().unwrap_or(&script),
+            0 => script,
+            _ => frames[depth - 1].source.as_deref().unwrap_or(script),
         };
-        push(source, frames[depth].pos);
+        see(source, frames[depth].pos);
     }
-    Place(spots)
 }
 
 /// Returns a value of ours, or any other, as the text that `print` shows.

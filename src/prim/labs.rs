@@ -153,7 +153,7 @@ pub mod functions {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn settle(ctx: NativeCallContext) -> RhaiResultOf<()> {
-        with_lab(&ctx, |lab| lab.settle())
+        super::super::context::settle(&ctx)
     }
 
     /// Prints rows, which are maps, as a table with a column for each key; under `--json`, as a list of objects.

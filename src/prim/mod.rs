@@ -75,7 +75,7 @@ use rhai::{FuncRegistration, Module, RhaiFunc};
 use crate::lab::{ReadStep, Steps};
 
 pub use beyond::Beyond;
-pub use context::{LabHandle, ScriptError, place_of, rhai_error};
+pub use context::{LabHandle, ScriptError, TrySpan, place_of, rhai_error};
 pub use handles::{Dev, NetnsHandle};
 pub use labs::{Args, as_json};
 pub use options::{OptionDoc, OptionSet};

@@ -51,6 +51,7 @@ impl Lab {
             shows_failure: false,
             acts: 0,
             running: None,
+            refused: None,
             loops: std::collections::BTreeSet::new(),
             listener,
         })
