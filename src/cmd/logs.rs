@@ -9,7 +9,7 @@ use super::context::Context;
 use super::output::Trouble;
 use crate::lab::{self, Kind, LogView};
 use crate::prim;
-use crate::terminal::{self, data, talk};
+use crate::terminal::{self, foreign, talk};
 
 /// Shows what the processes that a lab has started have written: of all, or of one.
 ///
@@ -129,10 +129,10 @@ impl Shown {
 
     fn say(&self, log: &LogView, text: &str) {
         if !self.several {
-            return data(text);
+            return foreign(text);
         }
         let who = format!("{}/{}", log.process.netns, log.process.name);
-        data(&text.lines().map(|line| format!("{who} | {line}\n")).collect::<String>());
+        foreign(&text.lines().map(|line| format!("{who} | {line}\n")).collect::<String>());
     }
 }
 

@@ -30,6 +30,7 @@ use output::Trouble;
 
 use crate::net;
 use crate::script::{Workflow, has_workflows_below};
+use crate::terminal;
 
 /// Builds, checks and takes down real Linux networks from a script.
 #[derive(Debug, Parser)]
@@ -128,7 +129,12 @@ commands! {
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    ExitCode::from(run_words(std::env::args_os().collect()))
+    let code = run_words(std::env::args_os().collect());
+    // Of a run that has failed for it, it was told.
+    match terminal::failed().filter(|_| code == 0) {
+        Some(error) => ExitCode::from(Trouble::from(error).report()),
+        None => ExitCode::from(code),
+    }
 }
 
 fn run_words(words: Vec<OsString>) -> u8 {

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use crate::lab::{CheckResult, Error, Kind};
 use crate::script::{Failure, Texts};
-use crate::terminal::{Said, report};
+use crate::terminal::{self, Said, report};
 
 /// Reports wrong usage, or prints help, and returns the exit code.
 pub(super) fn usage(error: &clap::Error) -> u8 {
-    let _ = error.print();
+    terminal::note(error.print());
     if error.use_stderr() { 2 } else { 0 }
 }
 

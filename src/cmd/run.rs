@@ -245,7 +245,8 @@ impl End<'_> {
             // What was asked for before the failure shows what it failed on.
             let _ = self.lab.settle();
         }
-        let failure = ran.err().map(|failure| *failure);
+        // A script whose output is lost has not done its work.
+        let failure = ran.err().map(|failure| *failure).or_else(|| terminal::failed().as_ref().map(Failure::from));
         let fine = failure.is_none() && failed == 0;
         let stays = if fine { !self.options.rm } else { self.options.keep };
         let mut code = match &failure {

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::output::Trouble;
 use crate::script::Workflow;
 use crate::script::header::Header;
-use crate::terminal::{self, data};
+use crate::terminal::{self, data, foreign};
 
 /// Lists the workflows: the scripts that are commands of topo, with what they do. `topo NAME --help` shows the arguments
 /// of one, `topo scripts --source NAME` its text, to begin a script of your own with.
@@ -34,7 +34,7 @@ pub(super) fn scripts(args: &Args, context: &Context) -> Result<u8, Trouble> {
                 None => error.because("there is none of this name").hint("`topo scripts` lists them"),
             }
         })?;
-        data(&workflow.script.text);
+        foreign(&workflow.script.text);
         return Ok(0);
     }
     let about = |workflow: &Workflow| {

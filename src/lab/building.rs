@@ -422,26 +422,6 @@ impl Lab {
         errors
     }
 
-    /// Returns the number that the next step gets.
-    pub fn next_step(&self) -> u64 {
-        self.next_step
-    }
-
-    /// Returns the number of the step that the kernel has refused, once.
-    pub fn take_refused(&mut self) -> Option<u64> {
-        self.refused.take()
-    }
-
-    /// Settles; where one of the steps from the number `first` on is refused, those of them that are applied are taken back.
-    pub fn settle_or_take_back(&mut self, first: u64) -> Result<()> {
-        let Err(error) = self.settle() else { return Ok(()) };
-        let mut errors = Vec::new();
-        while errors.is_empty() && self.applied.last().is_some_and(|last| last.no >= first) {
-            errors = self.take_back_last(&format!("it was taken back: {error}"));
-        }
-        Err(error.also(errors))
-    }
-
     /// Notes that something is done which is no step: a command, an address given back.
     pub fn note_act(&mut self) {
         self.acts += 1;

@@ -1,5 +1,7 @@
 //! The one rule for names, and the short names that the kernel gets for long ones.
 
+use std::borrow::Cow;
+
 use super::error::{Error, Result};
 
 /// The kernel's limit for a device name, in bytes (IFNAMSIZ less its NUL; linux/if.h).
@@ -32,6 +34,31 @@ pub fn shown(name: &str) -> String {
         text.push('…');
     }
     text
+}
+
+/// Tells whether a character changes how a terminal shows others: the control characters of ASCII and ISO 6429, and those that
+/// turn the direction of what follows (Unicode, UAX #9).
+pub fn is_control(c: char) -> bool {
+    let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || turns
+}
+
+/// Returns a text for a terminal: control characters escaped, but for ends of lines and tabs.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let odd = |c: char| is_control(c) && c != '\n' && c != '\t';
+    if !text.contains(odd) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        if odd(c) { shown.extend(c.escape_debug()) } else { shown.push(c) }
+    }
+    shown.into()
+}
+
+/// Returns a text for one line, or a cell of a table: control characters escaped, ends of lines and tabs too.
+pub fn one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n").replace('\t', "\\t")
 }
 
 /// Returns the name that the kernel gets for the device `name`: itself, or its beginning and a hash where it is too long.

@@ -125,7 +125,7 @@ pub use request::{Request, Sender};
 pub use route::{NextHop, Route, RouteKind};
 pub use rtnl::Rtnl;
 pub use rule::{Rule, RuleKind};
-pub use run::{Output, Run, as_any_command, command_in, in_foreground, run};
+pub use run::{OUTPUT_BYTES_MAX, Output, Run, as_any_command, command_in, in_foreground, run};
 pub use sees::{Sees, SeesReport, sees};
 pub use server::{Server, Service, serve};
 pub use socket::{Outcome, Way, in_words};

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use futures_util::future::{Either, join3, select};
+use futures_util::future::{Either, select, try_join3};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::setsid;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -37,12 +37,17 @@ pub struct Run<'a> {
     pub etc: &'a [EtcFile],
     /// When it is killed.
     pub deadline: Option<Duration>,
+    /// How many bytes it may write, to both outputs together; then it is killed.
+    pub bytes_max: usize,
 }
+
+/// What a command may write unless something else is asked for.
+pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
 impl<'a> Run<'a> {
     /// Returns a command with nothing to read, the caller's environment and directory, and all the time it needs.
     pub fn new(netns: &'a Netns, argv: &'a [String]) -> Run<'a> {
-        Run { netns, argv, env: &[], stdin: None, cwd: None, etc: &[], deadline: None }
+        Run { netns, argv, env: &[], stdin: None, cwd: None, etc: &[], deadline: None, bytes_max: OUTPUT_BYTES_MAX }
     }
 }
 
@@ -57,6 +62,8 @@ pub struct Output {
     pub stderr: Vec<u8>,
     /// Whether it was killed at the deadline.
     pub timed_out: bool,
+    /// Whether it was killed because it wrote too much.
+    pub too_much: bool,
 }
 
 /// Runs a command inside a namespace until it ends or is killed at the deadline. Dropping the future kills it too.
@@ -93,16 +100,20 @@ pub async fn run(run: &Run<'_>) -> Result<Output> {
 async fn attend(child: &mut Child, run: &Run<'_>) -> io::Result<Output> {
     let (stdin, out, err) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let heard_all = Cell::new(false);
+    let (heard_all, room) = (Cell::new(false), Cell::new(run.bytes_max));
+    let too_much = Cell::new(false);
     let mut talk = Box::pin(async {
-        join3(feed(stdin, run.stdin), drain(out, &mut stdout), drain(err, &mut stderr)).await;
+        let fed = async { Ok(feed(stdin, run.stdin).await) };
+        let heard = try_join3(fed, drain(out, &mut stdout, &room), drain(err, &mut stderr, &room)).await;
+        too_much.set(heard.is_err());
         heard_all.set(true);
     });
     let ended = async {
         match select(pin!(child.wait()), &mut talk).await {
-            Either::Left((status, _)) => status,
+            Either::Left((status, _)) => Some(status),
+            Either::Right(((), _)) if too_much.get() => None,
             // It has closed its output, and may run on.
-            Either::Right(((), wait)) => wait.await,
+            Either::Right(((), wait)) => Some(wait.await),
         }
     };
     let ended = match run.deadline {
@@ -110,7 +121,7 @@ async fn attend(child: &mut Child, run: &Run<'_>) -> io::Result<Output> {
         None => Some(ended.await),
     };
     let timed_out = ended.is_none();
-    let status = match ended {
+    let status = match ended.flatten() {
         Some(status) => status?,
         None => {
             child.start_kill()?;
@@ -122,7 +133,8 @@ async fn attend(child: &mut Child, run: &Run<'_>) -> io::Result<Output> {
         let _ = tokio::time::timeout(AFTER_THE_END, &mut talk).await;
     }
     drop(talk);
-    Ok(Output { code: code(status), stdout, stderr, timed_out })
+    let too_much = too_much.get();
+    Ok(Output { code: code(status), stdout, stderr, timed_out, too_much })
 }
 
 async fn feed(stdin: Option<ChildStdin>, bytes: Option<&[u8]>) {
@@ -132,10 +144,19 @@ async fn feed(stdin: Option<ChildStdin>, bytes: Option<&[u8]>) {
     }
 }
 
-async fn drain(from: Option<impl AsyncRead + Unpin>, into: &mut Vec<u8>) {
-    if let Some(mut from) = from {
+/// There was no room for what a command wrote.
+struct Full;
+
+async fn drain(
+    from: Option<impl AsyncRead + Unpin>,
+    into: &mut Vec<u8>,
+    room: &Cell<usize>,
+) -> std::result::Result<(), Full> {
+    let Some(mut from) = from else { return Ok(()) };
+    loop {
         // A pipe fails in no other way than by its end.
-        let _ = from.read_to_end(into).await;
+        let Ok(read @ 1..) = from.read_buf(into).await else { return Ok(()) };
+        room.set(room.get().checked_sub(read).ok_or(Full)?);
     }
 }
 

@@ -145,7 +145,7 @@ pub(super) fn with_lab<T>(ctx: &NativeCallContext, work: impl FnOnce(&mut Lab) -
         let first = lab.next_step();
         let mut done = work(lab);
         if lab.next_step() != first && handle.is_within_try(ctx) {
-            let settled = lab.settle_or_take_back(first);
+            let settled = lab.settle();
             done = done.and_then(|value| settled.map(|()| value));
         }
         is_of_before = done.is_err() && lab.take_refused().is_some_and(|refused| refused < first);

@@ -10,6 +10,7 @@ use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, text_of, with_lab};
 use super::handles::{self, NetnsHandle};
 use super::options::options;
+use super::quantity::Bytes;
 use super::units::{FromScript, argument};
 use crate::lab::{Error, Kind, Lab, PROCESS_MARK, Result, name};
 use crate::net;
@@ -29,6 +30,8 @@ options! {
         deadline: Duration,
         /// What it reads from its standard input; nothing unless given.
         stdin: String,
+        /// How much it may write, to both outputs together; then it is killed, and the call fails with `exhausted`. 64MiB unless given.
+        limit: Bytes,
     }
 }
 
@@ -106,6 +109,7 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
     let netns = kernel.netns(&at).map_err(|source| Error::kernel(doing.clone(), &source))?;
     // What it leaves running is found again by this, in whatever netns it is.
     let env = [(PROCESS_MARK.to_string(), kernel.mark().to_string())];
+    let bytes_max = options.limit.map_or(net::OUTPUT_BYTES_MAX, |limit| limit.0 as usize);
     let run = net::Run {
         netns: &netns,
         argv: &argv,
@@ -114,6 +118,7 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
         cwd: None,
         etc: &etc,
         deadline: options.deadline,
+        bytes_max,
     };
     let output = kernel.run_unless_caught(&doing, net::run(&run)).map_err(failed)?;
     handles::disturbed(lab, &at);
@@ -122,6 +127,11 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
         return Err(Error::new(Kind::Timeout, doing)
             .because(format!("it was still running after {deadline:?}, and was killed"))
             .hint("`deadline` gives it longer"));
+    }
+    if output.too_much {
+        return Err(Error::new(Kind::Exhausted, doing)
+            .because(format!("it wrote more than {bytes_max} bytes, and was killed"))
+            .hint("`limit` allows more; a command that writes much is better told to write to a file"));
     }
     let text = |bytes: &[u8]| Dynamic::from(String::from_utf8_lossy(bytes).into_owned());
     Ok(Map::from_iter([
@@ -145,7 +155,8 @@ pub mod functions {
     ///
     /// Like `ip netns exec NETNS sh -c 'COMMAND'`, without its own view of `/sys`.
     ///
-    /// Fails with `missing` where there is no such program, with `timeout` after the `deadline`, and with `denied` under `--no-exec`.
+    /// Fails with `missing` where there is no such program, with `timeout` after the `deadline`, with `exhausted` where it writes more
+    /// than the `limit`, and with `denied` under `--no-exec`.
     ///
     /// ```rhai
     /// let h = netns("h1");

@@ -8,6 +8,7 @@ use rhai::packages::*;
 use rhai::plugin::*;
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Module, Scope, Shared, Stmt};
 
+use super::bounded;
 use super::catalog;
 use super::failure::Failure;
 use super::memory;
@@ -94,7 +95,7 @@ impl Session {
         let ast = self.compile(script)?;
         let _reading = self.chain.begin(script);
         let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
-        done.map_err(|error| self.failure(&error, script))
+        self.ended(done, script)
     }
 
     /// Runs a script to its end, and then `scenario`, which calls functions of the script as if it stood behind its last line.
@@ -116,7 +117,7 @@ impl Session {
         let ast = compiled?;
         let _reading = self.chain.begin(script);
         let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
-        done.map_err(|error| self.failure(&error, script))
+        self.ended(done, script)
     }
 
     /// Runs a statement of a session: its variables, functions and imports are there for those after it.
@@ -125,7 +126,7 @@ impl Session {
         let ast = self.compile(script)?;
         let _reading = self.chain.begin(script);
         let value = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.scope, &ast);
-        let value = value.map_err(|error| self.failure(&error, script))?;
+        let value = self.ended(value, script)?;
         let kept = self.to_keep(&ast, script);
         for kept in kept.map_err(|error| self.failure(&error, script))? {
             register(&mut self.engine, &kept);
@@ -215,6 +216,12 @@ impl Session {
         }
         functions.retain(|name| !name.starts_with("anon$"));
         (functions, modules)
+    }
+
+    /// Returns how a script ended: its very last operation may have been one too many.
+    fn ended<T>(&self, done: Result<T, Box<EvalAltResult>>, script: &Script) -> Result<T, Box<Failure>> {
+        let value = done.map_err(|error| self.failure(&error, script))?;
+        memory::exceeded().map_or(Ok(value), |error| Err(Box::new(Failure::from(&error))))
     }
 
     fn failure(&self, error: &EvalAltResult, script: &Script) -> Box<Failure> {
@@ -315,6 +322,7 @@ pub fn bare() -> Engine {
         engine.register_global_module(group.module().into());
     }
     engine.register_global_module(exported_module!(memory::functions).into());
+    engine.register_global_module(exported_module!(bounded::functions).into());
     set_up(&mut engine);
     engine
 }
@@ -331,6 +339,7 @@ fn lean() -> Engine {
     engine.register_global_module(standard.into());
     let mut ours = prim::functions();
     prim::enter(&mut ours, exported_manifest!(memory::functions));
+    prim::enter(&mut ours, exported_manifest!(bounded::functions));
     engine.register_global_module(ours.into());
     set_up(&mut engine);
     engine

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::catalog;
 use super::lexer;
 use super::sources::{Script, Texts};
-use crate::lab::name::shown;
+use crate::lab::name::{printable, shown};
 use crate::lab::{Error, Kind, Place, Spot};
 use crate::prim::ScriptError;
 
@@ -112,32 +112,32 @@ impl Failure {
         let shown: Vec<&Spot> = shown.collect();
         let sources: Vec<(&Spot, String)> =
             shown.iter().filter_map(|spot| texts.get(&spot.source).map(|text| (*spot, text))).collect();
-        let mut group = Group::with_title(Level::ERROR.primary_title(self.message.as_str()));
+        let mut group = Group::with_title(Level::ERROR.primary_title(printable(&self.message)));
         for (depth, (spot, text)) in sources.iter().enumerate() {
             let Some(span) = span_of(text, spot) else { continue };
             let annotation = match depth {
                 0 => AnnotationKind::Primary.span(span),
                 _ => AnnotationKind::Context.span(span).label("called from here"),
             };
-            group = group.element(Snippet::source(text.as_str()).path(&*spot.source).annotation(annotation));
+            group = group.element(Snippet::source(text.as_str()).path(printable(&spot.source)).annotation(annotation));
         }
         if sources.is_empty() && !shown.is_empty() {
             let place = Place(shown.iter().copied().cloned().collect());
             group = group.element(Level::NOTE.with_name("at").message(place.to_string()));
         }
         for also in &self.also {
-            group = group.element(Level::NOTE.with_name("also").message(also.as_str()));
+            group = group.element(Level::NOTE.with_name("also").message(printable(also)));
         }
         let renderer = if coloured { Renderer::styled() } else { Renderer::plain() };
         // Beside no excerpt the hint would hang on a bar of its own.
         let hangs = !shown.is_empty() || !self.also.is_empty();
         if let Some(hint) = self.hint.as_ref().filter(|_| hangs) {
-            group = group.element(Level::HELP.with_name("hint").message(hint.as_str()));
+            group = group.element(Level::HELP.with_name("hint").message(printable(hint)));
         }
         let text = renderer.render(&[group]);
         match self.hint.as_ref().filter(|_| !hangs) {
             Some(hint) => {
-                let hint = Group::with_title(Level::HELP.with_name("hint").primary_title(hint.as_str()));
+                let hint = Group::with_title(Level::HELP.with_name("hint").primary_title(printable(hint)));
                 format!("{text}\n{}\n", renderer.render(&[hint]))
             }
             None => format!("{text}\n"),

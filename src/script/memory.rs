@@ -2,9 +2,11 @@
 //!
 //! rhai's own limits walk the whole of an array or a map after each call on it, which makes a loop of `push` quadratic. Here
 //! the heap is counted instead, and looked at between two operations of a script. A single operation at most doubles what
-//! there is, but for those that are told a length: these are ours, and ask first.
+//! there is, but for those that are told a length, or that make many values of one: these are ours (here and in `bounded`), and ask
+//! first.
 
 use std::alloc::System;
+use std::cell::Cell;
 
 use cap::Cap;
 use rhai::plugin::*;
@@ -17,14 +19,29 @@ use crate::prim::rhai_error;
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 
 /// What a script may hold, with all that the program itself does.
-const BYTES_MAX: usize = 1 << 30;
+pub(super) const BYTES_MAX: usize = 1 << 30;
 
 /// What an item of an array takes at least.
-const ITEM_BYTES: usize = size_of::<Dynamic>();
+pub(super) const ITEM_BYTES: usize = size_of::<Dynamic>();
 
-/// Returns the error of a script that holds too much.
+thread_local! {
+    /// Whether the script is to end, since what it asked for could not be made.
+    static IS_OVER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns the error of a script that holds too much, or would.
 pub(super) fn exceeded() -> Option<Error> {
-    (HEAP.allocated() > BYTES_MAX).then(error)
+    (HEAP.allocated() > BYTES_MAX || IS_OVER.take()).then(error)
+}
+
+/// Ends the script at its next operation: for what can't fail.
+pub(super) fn end_script() {
+    IS_OVER.set(true);
+}
+
+/// Tells whether so many bytes more can be held.
+pub(super) fn has_room(bytes: usize) -> bool {
+    bytes.saturating_add(HEAP.allocated()) <= BYTES_MAX
 }
 
 fn error() -> Error {
@@ -34,11 +51,15 @@ fn error() -> Error {
 }
 
 /// Makes sure that so many items more can be held, and returns the number.
-fn room_for(ctx: &NativeCallContext, len: i64, item_bytes: usize) -> Result<usize, Box<EvalAltResult>> {
-    let len = usize::try_from(len).unwrap_or(0);
-    match len.saturating_mul(item_bytes).saturating_add(HEAP.allocated()) > BYTES_MAX {
-        true => Err(rhai_error(error(), ctx.call_position())),
-        false => Ok(len),
+pub(super) fn room_for(
+    ctx: &NativeCallContext,
+    len: impl TryInto<usize>,
+    item_bytes: usize,
+) -> Result<usize, Box<EvalAltResult>> {
+    let len = len.try_into().unwrap_or(0);
+    match has_room(len.saturating_mul(item_bytes)) {
+        true => Ok(len),
+        false => Err(rhai_error(error(), ctx.call_position())),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The language: the engine and its limits, where scripts come from, the catalogue of what they can call, and what is said
 //! when one fails.
 
+mod bounded;
 pub mod catalog;
 mod check;
 mod engine;
@@ -11,8 +12,8 @@ mod memory;
 mod modules;
 pub mod reference;
 mod sources;
-mod trust;
 mod stack;
+mod trust;
 mod vocabulary;
 
 pub use check::{Defined, bare_compile, check};

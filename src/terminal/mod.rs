@@ -1,34 +1,20 @@
 //! The terminal: what a run has to say, tables, errors, and their colours. Data goes to stdout, talk to stderr.
 
+mod output;
 mod view;
 
 use std::cell::RefCell;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::rc::Rc;
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use crate::lab::{CheckResult, Event, Lab, Listener};
+use crate::lab::{CheckResult, Event, Lab, Listener, name};
 use crate::script::{Failure, Texts};
 
+pub use output::{data, failed, foreign, json, note, raw, talk};
 pub use view::{dev_row, lab_text, netns_text};
-
-/// Writes data to stdout. A reader that has gone away, such as `head`, is no error of ours.
-pub fn data(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-/// Writes talk to stderr.
-pub fn talk(text: &str) {
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
-}
-
-/// Writes one JSON value to stdout.
-pub fn json(value: &Value) {
-    data(&format!("{value:#}\n"));
-}
 
 /// Tells whether a stream takes colours: a `terminal` that is not dumb, of a user who has not set `NO_COLOR`.
 pub fn wants_colour(terminal: bool) -> bool {
@@ -66,7 +52,7 @@ pub fn table(titles: &[String], rows: &[Vec<String>]) -> String {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(titles.iter().map(|title| Cell::new(title.to_uppercase())));
     for row in rows {
-        table.add_row(row.iter().map(Cell::new));
+        table.add_row(row.iter().map(|text| Cell::new(name::one_line(text))));
     }
     let text: String = table.lines().map(|line| format!("{}\n", line.trim_end())).collect();
     // The first column's padding would put a space before every line.
@@ -114,9 +100,13 @@ pub fn listener(style: Style) -> (Listener, Rc<RefCell<Said>>) {
             }
         }
         Event::Print(text) if style.json => kept.borrow_mut().printed.push(text.clone()),
-        Event::Print(text) => data(&format!("{text}\n")),
+        Event::Print(text) => raw(&format!("{text}\n")),
         Event::Debug(text) => talk(&format!("{text}\n")),
-        Event::Warning(text) => talk(&format!("{}: {text}\n", painted("warning", "1;33"))),
+        Event::Warning(text) => {
+            let coloured = wants_colour(std::io::stderr().is_terminal());
+            let word = if coloured { "\x1b[1;33mwarning\x1b[0m" } else { "warning" };
+            talk(&format!("{word}: {}\n", name::printable(text)));
+        }
         Event::Result(value) => kept.borrow_mut().result = Some(value.clone()),
         Event::Table(titles, rows) if style.json => kept.borrow_mut().tables.push(as_objects(titles, rows)),
         Event::Table(titles, rows) => {
@@ -151,8 +141,11 @@ fn step(undo: bool, doing: &str, like: &[String], place: &str) -> String {
 fn check_line(check: &CheckResult) -> String {
     let measured = check.measured.as_ref().map_or(String::new(), |text| format!(": {text}"));
     match check.ok {
-        true => format!("{} {}\n", painted("ok  ", "1;32"), check.sentence),
-        false => format!("{} {}{measured}  ({})\n", painted("FAIL", "1;31"), check.sentence, check.place),
+        true => format!("{} {}\n", painted("ok  ", "1;32"), name::printable(&check.sentence)),
+        false => {
+            let (sentence, measured) = (name::printable(&check.sentence), name::printable(&measured));
+            format!("{} {sentence}{measured}  ({})\n", painted("FAIL", "1;31"), check.place)
+        }
     }
 }
 

@@ -22,4 +22,14 @@ impl Lab {
     pub fn is_still(&self, moment: &Moment) -> bool {
         !self.pending.is_empty() && *moment == self.moment()
     }
+
+    /// Returns the number that the next step gets.
+    pub fn next_step(&self) -> u64 {
+        self.next_step
+    }
+
+    /// Returns the number of the step that the kernel has refused, once.
+    pub fn take_refused(&mut self) -> Option<u64> {
+        self.refused.take()
+    }
 }

@@ -10,6 +10,7 @@
 //! | `labs.rs` | the labs that are up: `ls`, `show`, `exec`, `down`, `gc`; and `doctor` |
 //! | `inputs.rs` | what is read from files: circular imports, FIFOs, devices |
 //! | `memory.rs` | scripts that ask for too much memory |
+//! | `output.rs` | full devices, closed pipes, control characters |
 //! | `sandbox.rs` | labs without root |
 //! | `strangers.rs` | scripts of others: `--no-exec`, and whose files are used |
 
@@ -18,6 +19,7 @@ mod help;
 mod inputs;
 mod labs;
 mod memory;
+mod output;
 mod refused;
 mod run;
 mod sandbox;

@@ -20,7 +20,7 @@ fn files_that_cant_be_read() {
             --- exit code 1
             $ topo run dir
             --- stderr
-            error: read the script `dir`: Is a directory
+            error: read the script `dir`: it is a directory, and a regular file is expected
             --- exit code 1
             $ topo run binary.rhai
             --- stderr
