@@ -99,7 +99,7 @@ fn kernel_version() -> String {
 
 fn probe() -> Result<Vec<Finding>> {
     let failed = |source: net::Error| Error::kernel("make a network namespace", &source);
-    let mut kernel = Kernel::open("topo:doctor").map_err(failed)?;
+    let mut kernel = Kernel::open().map_err(failed)?;
     let netns = Netns::create("topo:doctor").map_err(failed)?;
     let at = NetnsRef { no: 1, name: "doctor".into(), at: NetnsAt::Named, made: true };
     kernel.keep(&at, netns);

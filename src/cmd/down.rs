@@ -14,8 +14,11 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "labs")]
     all: bool,
     /// Take down a damaged lab as far as possible, say what is left, and forget it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "forget")]
     force: bool,
+    /// Only remove what is known of a lab, and leave alone what it made: for one whose container has ended
+    #[arg(long, conflicts_with = "all")]
+    forget: bool,
     /// Print each step that is taken back
     #[arg(long)]
     trace: bool,
@@ -36,7 +39,8 @@ pub(super) fn down(args: &Args, context: &Context) -> Result<u8, Trouble> {
     for name in &names {
         let failed = down_one(&state, name, args);
         if failed.is_empty() {
-            talk(&format!("lab `{name}` is down\n"));
+            let what = if args.forget { "forgotten" } else { "down" };
+            talk(&format!("lab `{name}` is {what}\n"));
         }
         errors.extend(failed);
     }
@@ -60,6 +64,9 @@ fn down_one(state: &StateDir, name: &str, args: &Args) -> Vec<Error> {
         return vec![missing.unwrap_or_else(|| inside::not_allowed(&format!("take down lab `{name}`")))];
     }
     let (mut listener, _) = terminal::listener(Style { json: false, trace: args.trace });
+    if args.forget {
+        return lab::forget(state, name, &prim::steps(), &mut listener);
+    }
     let down = if args.force { lab::down_by_force } else { lab::down };
     down(state, name, &prim::steps(), &mut listener)
 }

@@ -36,9 +36,12 @@ pub(super) fn exec(args: Args, context: &Context) -> std::result::Result<u8, Tro
     if record.holder.is_none() && !lab::can_build_here() {
         return Err(inside::not_allowed(&format!("enter netns `{}`", args.netns)).into());
     }
+    if !netns.made {
+        state.check_host(&record, || format!("enter netns `{}` of lab `{}`", netns.name, dir.name()))?;
+    }
     let doing = format!("enter netns `{}` of lab `{}`", netns.name, dir.name());
     let failed = |source: net::Error| Error::kernel(doing.clone(), &source);
-    let mut kernel = Kernel::open(&record.mark).map_err(failed)?;
+    let mut kernel = Kernel::open_for(&state, dir.name(), &record.marks).map_err(failed)?;
     if netns.made && kernel.ours(&netns).map_err(failed)?.is_none() {
         return Err(Error::new(Kind::Gone, doing)
             .because("something else removed it")

@@ -1,30 +1,50 @@
 //! `topo gc`: removing what dead runs left.
 
+use serde_json::json;
+
 use super::context::Context;
 use super::output::Trouble;
-use crate::lab;
+use crate::lab::{self, Collected, name};
 use crate::prim;
-use crate::terminal::{self, Style, talk};
+use crate::terminal::{self, Style, data, talk};
 
-/// Removes what dead runs left behind: labs whose run was killed, namespaces and devices that bear the mark of a lab that is
-/// not known any more, and the addresses that such a lab held. Labs that are up stay.
+/// Removes what dead runs left behind, and says what it removed and ended. These are labs whose run was killed; namespaces, devices,
+/// tables, rules and processes of a lab that is not known any more, by its mark; and the addresses that such a lab held. Labs that
+/// are up stay.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print each step that is taken back
     #[arg(long)]
     trace: bool,
+    /// Print what was removed as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs `topo gc`.
 pub(super) fn gc(args: &Args, context: &Context) -> Result<u8, Trouble> {
     super::context::arm_fault();
     let state = context.state()?;
-    let (mut listener, _) = terminal::listener(Style { json: false, trace: args.trace });
+    let (mut listener, _) = terminal::listener(Style { json: args.json, trace: args.trace });
     let collected = lab::gc(&state, &prim::steps(), &mut listener)?;
-    for (what, names) in [("lab", &collected.labs), ("netns", &collected.netns), ("device", &collected.devs)] {
+    if args.json {
+        print_json(&collected)
+    } else {
+        say(&collected)
+    }
+    if collected.errors.is_empty() { Ok(0) } else { Err(collected.errors.into()) }
+}
+
+fn say(collected: &Collected) {
+    let Collected { labs, netns, devs, tables, rules, .. } = collected;
+    let all = [("lab", labs), ("netns", netns), ("device", devs), ("table", tables), ("rule in chain", rules)];
+    for (what, names) in all {
         for name in names {
             talk(&format!("removed {what} `{name}`\n"));
         }
+    }
+    for process in &collected.processes {
+        talk(&format!("ended process {} `{}`\n", process.pid, name::shown(&process.command)));
     }
     for held in &collected.leases {
         talk(&format!("removed lease `{}` of `{}`\n", held.lease.ip, held.lease.owner));
@@ -35,5 +55,21 @@ pub(super) fn gc(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if collected.is_empty() {
         talk("nothing was left behind\n");
     }
-    if collected.errors.is_empty() { Ok(0) } else { Err(collected.errors.into()) }
+}
+
+fn print_json(collected: &Collected) {
+    let leases: Vec<_> =
+        collected.leases.iter().map(|held| json!({ "ip": held.lease.ip, "owner": held.lease.owner })).collect();
+    let pools: Vec<String> = collected.pools.iter().map(ToString::to_string).collect();
+    let value = json!({
+        "labs": collected.labs,
+        "netns": collected.netns,
+        "devices": collected.devs,
+        "tables": collected.tables,
+        "rules": collected.rules,
+        "processes": collected.processes,
+        "leases": leases,
+        "pools": pools,
+    });
+    data(&format!("{value}\n"));
 }

@@ -1,5 +1,6 @@
 //! A lab while its script runs: steps are asked for, checked against the model, and settled together.
 
+mod ending;
 mod join;
 mod moment;
 mod rewind;
@@ -10,7 +11,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::down;
 use super::error::{Error, Kind, Result};
 use super::etc;
 use super::event::{CheckResult, Event, Listener};
@@ -70,6 +70,8 @@ pub struct Lab {
     shows_failure: bool,
     /// How often something was done that is no step, such as a command.
     acts: u64,
+    /// The process that made the lab.
+    creator: ProcessId,
     /// The processes that were left running when a point was noted last, and how much had been done then that is no step.
     running: Option<(u64, Vec<ProcessId>)>,
     /// The number of the step that the kernel refused last.
@@ -82,9 +84,11 @@ pub struct Lab {
 impl Lab {
     /// Begins a lab; nothing is changed, and no name taken, before the first step is asked for.
     pub fn begin(origin: Origin, state: StateDir, listener: Listener) -> Result<Lab> {
-        let mark = state.mark(&origin.name);
-        let kernel = Kernel::open_among(&state, &mark).map_err(|source| Error::kernel("open the kernel", &source))?;
-        let seed = RandomState::new().hash_one(&mark);
+        let marks = state.marks(&origin.name)?;
+        let kernel = Kernel::open_for(&state, &origin.name, &marks)
+            .map_err(|source| Error::kernel("open the kernel", &source))?;
+        let seed = RandomState::new().hash_one(&marks.mark);
+        let creator = creator_in(&state)?;
         Ok(Lab {
             origin,
             state,
@@ -98,6 +102,7 @@ impl Lab {
             checks: Vec::new(),
             shows_failure: false,
             acts: 0,
+            creator,
             running: None,
             refused: None,
             loops: BTreeSet::new(),
@@ -185,9 +190,10 @@ impl Lab {
                 .because(format!("it is being built as `{}` already", self.origin.name))
                 .hint("call `lab` before the first thing is made"));
         }
+        let marks = self.state.marks(name)?;
         self.origin.name = name.to_string();
         self.origin.any_name = false;
-        self.kernel.set_mark(&self.state.mark(name));
+        self.kernel.set_lab(name, marks);
         Ok(())
     }
 
@@ -306,7 +312,8 @@ impl Lab {
                 // Another run that nobody named was quicker.
                 Err(error) if self.origin.any_name && matches!(error.kind(), Kind::Exists | Kind::Busy) => {
                     self.origin.name = self.state.free_name(&self.origin.name)?;
-                    self.kernel.set_mark(&self.state.mark(&self.origin.name));
+                    let marks = self.state.marks(&self.origin.name)?;
+                    self.kernel.set_lab(&self.origin.name, marks);
                     claimed = self.claim_name();
                 }
                 _ => break,
@@ -321,23 +328,17 @@ impl Lab {
             name: self.origin.name.clone(),
             status: Status::Building,
             boot_id: state::boot_id()?,
-            creator: self.creator()?,
+            creator: self.creator,
             script: self.origin.script.clone(),
             created: state::now(),
-            mark: self.kernel.mark().to_string(),
+            marks: self.kernel.marks().clone(),
             holder: self.state.inside().map(|inside| inside.holder),
             kind: self.origin.kind,
             parent: self.origin.parent.clone(),
+            host: Some(self.state.host()?.clone()),
             tied_to: self.origin.tied_to.clone(),
         };
         self.state.claim(&record)
-    }
-
-    fn creator(&self) -> Result<ProcessId> {
-        match self.state.inside() {
-            Some(inside) => Ok(inside.creator),
-            None => ProcessId::current().map_err(|source| Error::kernel("look at this process", &source)),
-        }
     }
 
     fn prepare(&mut self, count: usize) -> std::result::Result<(), (usize, Error)> {
@@ -456,53 +457,13 @@ impl Lab {
     pub fn size(&self) -> usize {
         self.applied.len()
     }
+}
 
-    /// Ends the run and leaves the lab up; tells whether there is one (a script that made nothing leaves none).
-    pub fn leave_up(&mut self) -> Result<bool> {
-        self.settle()?;
-        let Some((dir, journal)) = self.claimed.take() else { return Ok(false) };
-        if self.applied.is_empty() && self.state.children(&self.origin.name)?.is_empty() {
-            return dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).map(|()| false);
-        }
-        let noted = dir.set_status(Status::Up);
-        // Where that can't be noted, it can still be taken down.
-        self.claimed = noted.is_err().then_some((dir, journal));
-        noted.map(|()| true)
-    }
-
-    /// Takes back all steps that are applied, after the processes that were left running.
-    fn undo_applied(&mut self) -> Vec<Error> {
-        let mark = self.kernel.mark();
-        let mut errors: Vec<Error> = undo::end_marked(|known| known == mark).err().into_iter().collect();
-        let listener = &mut self.listener;
-        let mut each = |asked: &Asked| listener.tell_step(asked, true);
-        errors.extend(undo::undo(&mut self.kernel, &self.applied, undo::ALL_DONE, &mut each));
-        errors
-    }
-
-    /// Ends the run and takes back all that it made; returns every failure met on the way.
-    pub fn take_down(&mut self, steps: &Steps) -> Vec<Error> {
-        self.pending.clear();
-        self.kernel.stop_beside();
-        let Some((dir, _)) = self.claimed.take() else {
-            // A command may have left processes, though nothing was made.
-            let mark = self.kernel.mark();
-            let left = if self.acts > 0 { undo::end_marked(|known| known == mark) } else { Ok(()) };
-            return left.err().into_iter().collect();
-        };
-        let noted = dir.note_undoing();
-        let (unnoted, mut errors) = match noted {
-            Ok(unnoted) => (unnoted, Vec::new()),
-            Err(error) => (None, vec![error]),
-        };
-        let listener = &mut self.listener;
-        errors.extend(down::down_children(&self.state, &self.origin.name, steps, listener));
-        errors.extend(self.undo_applied());
-        match errors.is_empty() {
-            true => errors.extend(dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).err()),
-            false => errors.extend(unnoted),
-        }
-        errors
+/// Returns the process that makes a lab, as it is seen from outside of a sandbox.
+fn creator_in(state: &StateDir) -> Result<ProcessId> {
+    match state.inside() {
+        Some(inside) => Ok(inside.creator),
+        None => ProcessId::current().map_err(|source| Error::kernel("look at this process", &source)),
     }
 }
 

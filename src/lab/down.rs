@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::error::{Error, Kind};
-use super::event::Listener;
+use super::event::{EndedProcess, Listener};
 use super::gc;
+use super::host::Seen;
 use super::journal;
 use super::kernel::Kernel;
 use super::leases::release_dead;
@@ -44,6 +45,7 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
             (likely_record(state, &dir)?, vec![error.hint("the lab is taken down by its journal and its mark")])
         }
     };
+    let host = host_for_down(state, &record)?;
     let here = state.inside().map(|inside| inside.holder);
     if let Some(holder) = record.holder.filter(|holder| Some(*holder) != here && holder.is_alive()) {
         end_sandbox(holder)?;
@@ -55,13 +57,12 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
     }
     let (list, unread) = journal::salvage(&dir, &record, steps);
     damages.extend(unread);
-    let mut kernel =
-        Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
-    errors.extend(undo::end_marked(|known| known == record.mark).err());
+    let mut kernel = open_for_down(state, &record, &host)?;
+    errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::undo(&mut kernel, &list.asked, list.done, &mut each));
-    if !damages.is_empty() {
-        errors.extend(gc::remove_marked(state, &record.mark).err());
+    if !damages.is_empty() && host == Seen::Here {
+        errors.extend(gc::remove_marked(state, &record.marks.mark).err());
     }
     let (left, failed): (Vec<Error>, Vec<Error>) = errors.into_iter().partition(left::is_left);
     damages.extend(left);
@@ -76,9 +77,9 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
 
 /// Returns the record of a lab whose own is damaged, as far as it can be told.
 fn likely_record(state: &StateDir, dir: &LabDir) -> Result<Record, Error> {
-    let (name, mark) = (dir.name().to_string(), state.mark(dir.name()));
+    let (name, marks) = (dir.name().to_string(), state.marks(dir.name())?);
     if let Some(record) = dir.damaged_record() {
-        return Ok(Record { name, mark, ..record });
+        return Ok(Record { name, marks, ..record });
     }
     let creator = net::ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
     Ok(Record {
@@ -88,10 +89,11 @@ fn likely_record(state: &StateDir, dir: &LabDir) -> Result<Record, Error> {
         creator,
         script: String::new(),
         created: 0,
-        mark,
+        marks,
         holder: None,
         kind: LabKind::default(),
         parent: None,
+        host: None,
         tied_to: None,
     })
 }
@@ -107,7 +109,7 @@ pub(super) fn down_locked(
     let here = state.inside().map(|inside| inside.holder);
     let undone = match (record.holder.filter(|holder| Some(*holder) != here), state::boot_id()) {
         (_, Err(error)) => Err(error),
-        (_, Ok(boot_id)) if boot_id != record.boot_id => forget(state, dir, steps, listener),
+        (_, Ok(boot_id)) if boot_id != record.boot_id => forget_boot(state, dir, steps, listener),
         (Some(holder), _) => {
             let errors = down_children(state, dir.name(), steps, listener);
             end_sandbox(holder)
@@ -120,9 +122,46 @@ pub(super) fn down_locked(
     undone.unwrap_or_else(|error| vec![error])
 }
 
+/// Tells where the host of a lab is that is to be taken down; an error where it is another one than this.
+fn host_for_down(state: &StateDir, record: &Record) -> Result<Seen, Error> {
+    let host = state.host_of(record)?;
+    if host != Seen::Ended {
+        state.check_host(record, || format!("take down lab `{}`", record.name))?;
+    }
+    Ok(host)
+}
+
+/// Opens the kernel for taking a lab down; without a host, if that has ended.
+fn open_for_down(state: &StateDir, record: &Record, host: &Seen) -> Result<Kernel, Error> {
+    let mut kernel = Kernel::open_for(state, &record.name, &record.marks)
+        .map_err(|source| Error::kernel("open the kernel", &source))?;
+    if *host == Seen::Ended {
+        kernel.lose_host();
+    }
+    Ok(kernel)
+}
+
+/// Removes what is known of a lab whose host is not this one, and leaves alone what it made.
+pub fn forget(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Vec<Error> {
+    let doing = || format!("forget lab `{name}`");
+    let forgotten = state.find(name).and_then(|mut dir| {
+        let record = dir.record()?;
+        if state.host_of(&record)? == Seen::Here && record.boot_id == state::boot_id()? {
+            let hint = format!("`topo down {name}` takes it down");
+            return Err(Error::new(Kind::Denied, doing()).because("what it made is on this host").hint(hint));
+        }
+        dir.lock(state)?;
+        let children = state.children(name)?;
+        let errors = children.iter().flat_map(|child| forget(state, child, steps, listener)).collect();
+        dir.remove(state)?;
+        Ok(errors)
+    });
+    forgotten.unwrap_or_else(|error| vec![error])
+}
+
 /// Removes what is known of a lab of before the machine was restarted: nothing of it is left in the kernel, but the addresses
 /// that it held are.
-fn forget(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) -> Result<Vec<Error>, Error> {
+fn forget_boot(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) -> Result<Vec<Error>, Error> {
     let name = dir.name().to_string();
     let mut errors = down_children(state, &name, steps, listener);
     dir.remove(state)?;
@@ -140,13 +179,14 @@ fn undo_journal(
 ) -> Result<Vec<Error>, Error> {
     // Read before anything is changed: a damaged journal leaves the lab as it is.
     let list = journal::read(&dir, record, steps)?;
+    let host = host_for_down(state, record)?;
     let mut errors = down_children(state, dir.name(), steps, listener);
     let unnoted = dir.note_undoing()?;
-    let mut kernel =
-        Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+    let mut kernel = open_for_down(state, record, &host)?;
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
-    errors.extend(undo::end_marked(|known| known == record.mark).err());
+    errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
     errors.extend(undo::undo(&mut kernel, &list.asked, list.done, &mut each));
+    listener.note_ended(kernel.note::<Vec<EndedProcess>>().drain(..));
     match errors.is_empty() {
         true => dir.remove_after(state, || undo::retire_dir(&kernel, state))?,
         false => errors.extend(unnoted),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::journal::Asked;
 use super::place::Place;
 use super::view::NetnsView;
@@ -53,21 +55,41 @@ pub struct CheckResult {
     pub place: Place,
 }
 
+/// A process that was ended.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct EndedProcess {
+    /// Its number.
+    pub pid: u32,
+    /// Its command line.
+    pub command: String,
+}
+
 /// Takes what a lab has to say.
 pub struct Listener {
     hear: Box<dyn FnMut(&Event)>,
     steps: bool,
+    ended: Vec<EndedProcess>,
 }
 
 impl Listener {
     /// Takes all of it by `hear`.
     pub fn new(hear: impl FnMut(&Event) + 'static) -> Listener {
-        Listener { hear: Box::new(hear), steps: true }
+        Listener { hear: Box::new(hear), steps: true, ended: Vec::new() }
     }
 
     /// Takes all but the steps, of which a large lab has so many that to put them into words takes time.
     pub fn without_steps(self) -> Listener {
         Listener { steps: false, ..self }
+    }
+
+    /// Notes processes that were ended.
+    pub(super) fn note_ended(&mut self, ended: impl IntoIterator<Item = EndedProcess>) {
+        self.ended.extend(ended);
+    }
+
+    /// Returns the processes that were ended since the last call.
+    pub(super) fn take_ended(&mut self) -> Vec<EndedProcess> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Says one thing.

@@ -1,5 +1,5 @@
 //! Removing what dead runs left: by journal, and by owner mark where a journal is lost. Never by a pattern of names, and
-//! never what belongs to a lab that lives.
+//! never what belongs to a lab that is up.
 
 use std::collections::BTreeSet;
 
@@ -7,16 +7,18 @@ use ipnetwork::IpNetwork;
 
 use super::down::{down_locked, end_sandbox};
 use super::error::{Error, Kind, Result};
-use super::event::Listener;
+use super::event::{EndedProcess, Listener};
 use super::ipam::Held;
 use super::journal;
 use super::kernel::Kernel;
 use super::leases::{Freed, release_dead};
+use super::marks::lab_of_mark;
 use super::model::{NetnsAt, NetnsRef};
+use super::name;
 use super::state::{LabDir, Record, StateDir, Status, Tie};
 use super::step::Steps;
 use super::undo;
-use crate::net::{self, Entry, Netns};
+use crate::net::{self, Entry, Netns, nft};
 
 /// What was removed, and what could not be.
 #[derive(Debug, Default)]
@@ -27,6 +29,12 @@ pub struct Collected {
     pub netns: Vec<String>,
     /// Devices of the host that belong to no lab that is known.
     pub devs: Vec<String>,
+    /// Tables of nf_tables on the host that belong to no lab that is known.
+    pub tables: Vec<String>,
+    /// Rules in tables of others on the host that belong to no lab that is known, each as its table and chain.
+    pub rules: Vec<String>,
+    /// Processes that were ended.
+    pub processes: Vec<EndedProcess>,
     /// Addresses that labs held which are no more.
     pub leases: Vec<Held>,
     /// Pools that labs made which are no more.
@@ -38,10 +46,9 @@ pub struct Collected {
 impl Collected {
     /// Tells whether there was nothing to remove, and nothing went wrong.
     pub fn is_empty(&self) -> bool {
-        let Collected { labs, netns, devs, leases, pools, errors } = self;
-        labs.is_empty()
-            && netns.is_empty()
-            && devs.is_empty()
+        let Collected { labs, netns, devs, tables, rules, processes, leases, pools, errors } = self;
+        [labs, netns, devs, tables, rules].iter().all(|names| names.is_empty())
+            && processes.is_empty()
             && leases.is_empty()
             && pools.is_empty()
             && errors.is_empty()
@@ -59,6 +66,7 @@ pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Co
             Ok(false) => {}
             Err(errors) => collected.errors.extend(errors),
         }
+        collected.processes.extend(listener.take_ended());
     }
     if let Err(error) = collect_marked(state, &mut collected, None) {
         collected.errors.push(error);
@@ -105,7 +113,7 @@ fn collect_lab(
         Err(_) if is_empty(&dir) => return dir.remove(state).map(|()| true).map_err(one),
         Err(error) => return Err(one(error)),
     };
-    if !is_dead(state, &record).map_err(one)? {
+    if !is_dead(state, &record).map_err(one)? || state.is_of_other_pids(&record).map_err(one)? {
         return Ok(false);
     }
     match down_locked(state, dir, &record, steps, listener) {
@@ -158,7 +166,7 @@ fn has_ended(tie: &Tie) -> Result<bool> {
     let (NetnsAt::Path(_, id) | NetnsAt::Process(_, id)) = &tie.at.at else { return Ok(false) };
     // An inode is given again; where it is another's by now, the first one has ended.
     let is_it = |netns: Netns| Ok(tie.cookie.is_none() || netns.cookie()? == tie.cookie);
-    let found = || match Kernel::open("")?.netns(&tie.at) {
+    let found = || match Kernel::open()?.netns(&tie.at) {
         Ok(netns) => is_it(netns).map(Some),
         Err(source) if source.is_gone() || source.errno() == libc::EINVAL => Ok(None),
         Err(source) => Err(source),
@@ -185,58 +193,110 @@ pub(super) fn remove_marked(state: &StateDir, mark: &str) -> Result<()> {
     collect_marked(state, &mut Collected::default(), Some(mark))
 }
 
-/// Removes what bears a mark of this state directory for a lab that it doesn't know, or the mark `only`.
+/// Removes what has a mark of this state directory for a lab that it doesn't know, or the mark `only`.
+///
+/// A namespace is told by its file, which only root can write; what others could write proves nothing: the alias of a device in
+/// a namespace, the environment of a process. On the host, only root can give a device an alias, or make a table.
 fn collect_marked(state: &StateDir, collected: &mut Collected, only: Option<&str>) -> Result<()> {
-    let prefix = state.mark_prefix();
     let failed = |source: net::Error| Error::kernel("look for what lost labs left", &source);
-    let mut kernel = Kernel::open(&prefix).map_err(failed)?;
-
+    let mut kernel = Kernel::open().map_err(failed)?;
     let host = NetnsRef::host();
     let rtnl = kernel.rtnl(&host).map_err(failed)?;
     let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
     let names = kernel.dir().list().map_err(failed)?;
+    let rules = Marked::find(&kernel.netns(&host).map_err(failed)?).map_err(failed)?;
     // Asked for after what they own: a lab that began meanwhile is among them.
-    let known: BTreeSet<String> = state.names()?.iter().map(|name| state.mark(name)).collect();
+    let known = state.names()?;
+    let is_known = |lab: &str| known.iter().any(|name| name == lab);
     let orphan = |mark: &str| match only {
-        Some(only) => mark == only,
-        None => mark.starts_with(&prefix) && !known.contains(mark),
+        Some(only) => Ok(mark == only),
+        // What is for all labs has a mark with a name that no lab can have.
+        None => state.lab_of(mark).map(|lab| lab.is_some_and(|lab| name::check("lab", lab).is_ok() && !is_known(lab))),
     };
 
-    undo::end_marked(orphan)?;
-    // A group is named after its lab's mark and the number of its process.
-    for (_, group) in state.groups().into_iter().filter(|(mark, _)| orphan(mark)) {
-        group.end().map_err(failed)?;
+    if only.is_none() {
+        let creators: Vec<net::ProcessId> =
+            known.iter().filter_map(|name| Some(state.find(name).ok()?.record().ok()?.creator)).collect();
+        state.end_lost_trails(is_known, &creators, &mut collected.processes)?;
     }
+    let owners = kernel.dir().owners();
     for name in names {
         let (netns, mark) = match kernel.dir().entry(&name).map_err(failed)? {
             Entry::Netns(netns) => {
-                let mark = kernel.mark_in(&netns).map_err(failed)?;
+                let mark = owners.mark_of(&name, &netns).map_err(failed)?;
                 (Some(netns), mark.unwrap_or_default())
             }
             Entry::Placeholder(mark) => (None, mark),
             Entry::Absent | Entry::Other => continue,
         };
-        if !orphan(&mark) {
+        if !orphan(&mark)? {
             continue;
         }
         if let Some(netns) = netns {
-            undo::end_processes(&BTreeSet::from([netns.id()]))?;
+            undo::end_processes(&BTreeSet::from([netns.id()]), &mut collected.processes)?;
         }
         match kernel.dir().unbind(&name) {
             Err(error) if !error.is_gone() => return Err(failed(error)),
             _ => collected.netns.push(name),
         }
     }
-
-    for link in links.into_iter().filter(|link| link.alias.as_deref().is_some_and(orphan)) {
+    for link in links {
+        if !link.alias.as_deref().map_or(Ok(false), orphan)? {
+            continue;
+        }
         match kernel.run(net::link::delete(&rtnl, link.index)) {
             // The end of a veth whose other end was removed, or went with its namespace, just now.
             Err(error) if !error.is_gone() => return Err(failed(error)),
             _ => collected.devs.push(link.name),
         }
     }
+    let host = kernel.netns(&host).map_err(failed)?;
+    (collected.tables, collected.rules) = rules.remove(&host, orphan)?;
     let _all = state.lock_all()?;
     if state.names()?.is_empty() { undo::retire_dir(&kernel, state) } else { Ok(()) }
+}
+
+/// What nf_tables has with a mark as its comment: tables, and rules in tables of others.
+#[derive(Default)]
+struct Marked {
+    tables: Vec<nft::Table>,
+    /// Each with its comment.
+    rules: Vec<(nft::RuleRef, String)>,
+}
+
+impl Marked {
+    fn find(netns: &Netns) -> net::Result<Marked> {
+        let mut tables = match nft::list_tables(netns) {
+            Err(error) if error.is_unsupported() => return Ok(Marked::default()),
+            tables => tables?,
+        };
+        tables.retain(|table| table.comment.as_deref().is_some_and(|mark| lab_of_mark(mark).is_some()));
+        let mut rules = nft::commented_rules(netns)?;
+        rules.retain(|(rule, _)| !tables.iter().any(|table| table.family == rule.family && table.name == rule.table));
+        Ok(Marked { tables, rules })
+    }
+
+    /// Removes those whose mark is an orphan's, and returns their names.
+    fn remove(self, netns: &Netns, orphan: impl Fn(&str) -> Result<bool>) -> Result<(Vec<String>, Vec<String>)> {
+        let (mut tables, mut rules) = (Vec::new(), Vec::new());
+        let mut batch = nft::Batch::new();
+        for (rule, comment) in self.rules {
+            // Behind the mark is the number of the step.
+            let mark = comment.rsplit_once(':').map_or("", |(mark, _)| mark);
+            if orphan(mark)? {
+                batch.delete_rule(rule.family, &rule.table, &rule.chain, rule.handle);
+                rules.push(format!("{} {} {}", rule.family, rule.table, rule.chain));
+            }
+        }
+        for table in self.tables {
+            if orphan(table.comment.as_deref().unwrap_or_default())? {
+                batch.delete_table(table.family, &table.name);
+                tables.push(table.name);
+            }
+        }
+        batch.commit(netns).map_err(|source| Error::kernel("remove the rules of lost labs", &source))?;
+        Ok((tables, rules))
+    }
 }
 
 /// Ends a sandbox whose run died before it had a lab, or after; for the process that started it.

@@ -132,10 +132,11 @@ mod tests {
             creator: ProcessId { pid: 1, start: 1 },
             script: "-e".into(),
             created: 0,
-            mark: format!("topo:x:{name}"),
+            marks: crate::lab::Marks::default(),
             holder: None,
             kind: LabKind::Lab,
             parent: parent.map(Into::into),
+            host: None,
             tied_to: None,
         }
     }

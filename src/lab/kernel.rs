@@ -7,14 +7,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::commands;
 use super::error::{Error, Kind};
 use super::etc;
+use super::marks::Marks;
 use super::model::{DevRef, NetnsAt, NetnsRef, ProcessRef, Resolver};
 use super::name;
 use super::notes::Notes;
 use super::state::StateDir;
 use super::store::Store;
-use crate::net::{self, Beside, Entry, Load, Netns, NetnsDir, NetnsId, New, Request, Rtnl, Sender, Work};
+use crate::net::{
+    self, Beside, Entry, Load, Netns, NetnsDir, NetnsId, New, Owners, Request, Rtnl, Sender, Trail, Work,
+};
 
 /// How many descriptors are left for all else.
 const DESCRIPTORS_ELSE: u64 = 300;
@@ -57,9 +61,12 @@ struct Waiting {
 /// The kernel as steps work on it.
 pub struct Kernel {
     runtime: tokio::runtime::Runtime,
-    host: Netns,
+    /// The host; none where it has ended, or is not the one that a lab was made on.
+    host: Option<Netns>,
     dir: NetnsDir,
-    mark: String,
+    /// The lab's name, and its marks; empty where this is for none.
+    lab: String,
+    marks: Marks,
     state: Option<StateDir>,
     open: HashMap<u32, Open>,
     /// How many namespaces are kept open at a time.
@@ -76,12 +83,14 @@ pub struct Kernel {
     exact: bool,
     /// What devices that were set down carried, by their numbers.
     loads: HashMap<u32, Load>,
+    /// How what the commands of this run leave running is found again, once one has run where nothing else tells.
+    trail: Option<Rc<Trail>>,
     notes: Notes,
 }
 
 impl Kernel {
-    /// Opens the kernel as seen from the calling thread; what is made through it bears `mark`.
-    pub fn open(mark: &str) -> net::Result<Kernel> {
+    /// Opens the kernel as seen from the calling thread, to look at it: for no lab.
+    pub fn open() -> net::Result<Kernel> {
         // The runtime panics where it can't open what it needs.
         let room = (0..3).map(|_| UnixStream::pair()).collect::<std::io::Result<Vec<_>>>();
         drop(room.map_err(|error| net::Error::io("start the runtime", error))?);
@@ -91,9 +100,10 @@ impl Kernel {
             .map_err(|error| net::Error::io("start the runtime", error))?;
         Ok(Kernel {
             runtime,
-            host: Netns::current()?,
+            host: Some(Netns::current()?),
             dir: NetnsDir::system(),
-            mark: mark.to_string(),
+            lab: String::new(),
+            marks: Marks::default(),
             state: None,
             open: HashMap::new(),
             open_max: open_max(USUAL_LIMIT),
@@ -105,14 +115,21 @@ impl Kernel {
             expect_gone: Vec::new(),
             exact: false,
             loads: HashMap::new(),
+            trail: None,
             notes: Notes::default(),
         })
     }
 
-    /// Opens the kernel for a lab of `state`, whose other labs it then knows of.
-    pub fn open_among(state: &StateDir, mark: &str) -> net::Result<Kernel> {
+    /// Opens the kernel for a lab of `state`; what is made through it gets the lab's marks.
+    pub fn open_for(state: &StateDir, lab: &str, marks: &Marks) -> net::Result<Kernel> {
         let open_max = open_max(net::raise_limit());
-        Ok(Kernel { state: Some(state.clone()), open_max, ..Kernel::open(mark)? })
+        let (lab, marks) = (lab.to_string(), marks.clone());
+        Ok(Kernel { state: Some(state.clone()), lab, marks, open_max, ..Kernel::open()? })
+    }
+
+    /// Takes the host for ended: nothing of the lab is on the one of this process.
+    pub(super) fn lose_host(&mut self) {
+        self.host = None;
     }
 
     /// Makes steps remember what they change of the lab's own things too: each is to be taken back alone, while the others stay.
@@ -141,14 +158,20 @@ impl Kernel {
 
     /// Returns the owner mark: every link bears it as its alias, every namespace as the alias of its `lo`.
     pub fn mark(&self) -> &str {
-        &self.mark
+        &self.marks.mark
     }
 
-    /// Changes the owner mark, once the lab's name is settled and before anything is made.
-    pub fn set_mark(&mut self, mark: &str) {
-        // What was begun bears the old one.
+    /// Returns both marks of the lab.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Changes the lab's name, before anything is made.
+    pub(super) fn set_lab(&mut self, lab: &str, marks: Marks) {
+        // What was begun has the old mark.
         self.stop_beside();
-        self.mark = mark.to_string();
+        (self.lab, self.marks) = (lab.to_string(), marks);
+        // The trail keeps the old name: it is found by the process that made it.
     }
 
     /// Returns where the lab keeps the records and logs of its processes; for the kernel of a lab.
@@ -158,13 +181,30 @@ impl Kernel {
 
     /// Returns the lab's directory; for the kernel of a lab.
     pub(super) fn lab_dir(&self) -> net::Result<PathBuf> {
-        let dir = self.state.as_ref().and_then(|state| state.dir_of(&self.mark));
+        let state = self.state.as_ref().filter(|_| !self.lab.is_empty());
+        let dir = state.map(|state| state.lab_dir(&self.lab).path().to_path_buf());
         dir.ok_or_else(|| net::Error::new("find the lab's directory", libc::ENOENT))
     }
 
     /// Returns the name of the control group that a process of the lab has for itself; for the kernel of a lab.
     pub fn group_of(&self, process: &ProcessRef) -> String {
-        self.state.as_ref().map_or(String::new(), |state| state.group_name(&self.mark, process.no))
+        commands::group_of_process(self.mark(), process.no)
+    }
+
+    /// Returns how what a command in a namespace leaves running is found again; none where the namespace itself tells.
+    pub fn trail_in(&mut self, at: &NetnsRef) -> net::Result<Option<Rc<Trail>>> {
+        if at.made {
+            return Ok(None);
+        }
+        if let (None, Some(state)) = (&self.trail, &self.state) {
+            self.trail = state.begin_trail(&self.lab, &self.marks)?.map(Rc::new);
+        }
+        Ok(self.trail.clone())
+    }
+
+    /// Tells whether a command of this run has run where no namespace tells what it leaves running.
+    pub(super) fn has_trail(&self) -> bool {
+        self.trail.is_some()
     }
 
     /// Writes down the name servers that commands in a namespace see, or that they see the machine's own.
@@ -291,7 +331,10 @@ impl Kernel {
             Err(net::Error::new(format!("open netns `{}`, which is another one by now", at.name), libc::ENOENT))
         };
         match &at.at {
-            NetnsAt::Host => Ok(self.host.clone()),
+            NetnsAt::Host => self
+                .host
+                .clone()
+                .ok_or_else(|| net::Error::new("open the host of the lab, which is not here", libc::ENOENT)),
             // A file on which a killed run had not mounted it yet is none.
             NetnsAt::Named => {
                 self.named(at)?.ok_or_else(|| net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT))
@@ -370,14 +413,14 @@ impl Kernel {
     }
 
     fn begin_netns(&mut self) {
-        self.beside.get_or_insert_with(|| Beside::start(&self.mark)).order();
+        self.beside.get_or_insert_with(|| Beside::start(&self.marks.mark)).order();
     }
 
     /// Returns a new namespace: the next one of those begun, or one made now.
     pub fn new_netns(&mut self) -> net::Result<New> {
         match &mut self.beside {
             Some(beside) => beside.next(),
-            None => Ok(New { netns: Netns::create(&self.mark)?, up: true }),
+            None => Ok(New { netns: Netns::create(&self.marks.mark)?, up: true }),
         }
     }
 
@@ -418,35 +461,26 @@ impl Kernel {
         self.expected = 0;
     }
 
-    /// Returns the owner mark that a namespace bears, whoever made it.
-    pub fn mark_in(&self, netns: &Netns) -> net::Result<Option<String>> {
-        net::mark_of(netns)
+    /// Returns the named namespace of `at` if this lab made it: its file has this lab's mark.
+    pub fn ours(&self, at: &NetnsRef) -> net::Result<Option<Netns>> {
+        self.ours_of(at, &self.dir.owners())
     }
 
-    /// Returns the named namespace of `at` if it bears this lab's mark.
-    pub fn ours(&self, at: &NetnsRef) -> net::Result<Option<Netns>> {
+    fn ours_of(&self, at: &NetnsRef, owners: &Owners) -> net::Result<Option<Netns>> {
         let Some(netns) = self.named(at)? else { return Ok(None) };
-        Ok(self.is_mark(self.mark_in(&netns)?.as_deref()).then_some(netns))
+        Ok(self.is_mark(owners.mark_of(&at.name, &netns)?.as_deref()).then_some(netns))
     }
 
     /// Does what `ours` does for many, and keeps them open as known to be ours. Returns what they are known by.
     pub(super) fn all_ours(&mut self, namespaces: &[&NetnsRef]) -> Vec<net::Result<Option<NetnsId>>> {
+        let owners = self.dir.owners();
         let mut found = Vec::with_capacity(namespaces.len());
-        for some in namespaces.chunks(self.open_max / 2) {
-            let entries: Vec<net::Result<Option<Netns>>> = some.iter().map(|at| self.named(at)).collect();
-            let open: Vec<Netns> = entries.iter().flatten().flatten().cloned().collect();
-            let mut marks = net::marks_of(&open).into_iter();
-            for (at, entry) in some.iter().zip(entries) {
-                let ours = entry.and_then(|entry| match entry {
-                    Some(netns) => Ok(self.is_mark(marks.next().unwrap_or(Ok(None))?.as_deref()).then_some(netns)),
-                    None => Ok(None),
-                });
-                found.push(ours.map(|ours| {
-                    let id = ours.as_ref().map(Netns::id);
-                    ours.into_iter().for_each(|netns| self.keep_ours(at, netns));
-                    id
-                }));
-            }
+        for at in namespaces {
+            found.push(self.ours_of(at, &owners).map(|ours| {
+                let id = ours.as_ref().map(Netns::id);
+                ours.into_iter().for_each(|netns| self.keep_ours(at, netns));
+                id
+            }));
         }
         found
     }
@@ -460,16 +494,17 @@ impl Kernel {
     }
 
     fn is_mark(&self, mark: Option<&str>) -> bool {
-        mark == Some(self.mark.as_str())
+        // Without a lab there is no mark, and a file of `ip netns` is empty.
+        !self.marks.mark.is_empty() && mark == Some(self.mark())
     }
 
-    /// Tells whether a namespace found under the name of `at` bears this lab's mark. One that is kept open as ours is not looked
-    /// into again: as long as it is, no other has its number.
+    /// Tells whether a namespace found under the name of `at` was made by this lab. One that is kept open as ours is not looked
+    /// up again: as long as it is, no other has its number.
     pub fn is_ours(&self, at: &NetnsRef, netns: &Netns) -> net::Result<bool> {
         if self.open.get(&at.no).is_some_and(|open| open.ours && open.netns.id() == netns.id()) {
             return Ok(true);
         }
-        Ok(self.is_mark(self.mark_in(netns)?.as_deref()))
+        Ok(self.is_mark(self.dir.owners().mark_of(&at.name, netns)?.as_deref()))
     }
 
     /// Returns the link of `dev` as the kernel has it, if it is still the one that this lab made or opened.
@@ -490,7 +525,7 @@ impl Kernel {
         let known = match dev.made {
             // One without an address to be told by is the lab's, too, where a run ended before it bore the mark.
             true => match &link.alias {
-                Some(alias) => *alias == self.mark,
+                Some(alias) => self.is_mark(Some(alias)),
                 None => {
                     let names = [name::kernel_name(&dev.name), name::passing_name(dev.index)];
                     dev.mac.is_none() && link.mac.is_none() && names.contains(&link.name)
@@ -537,7 +572,10 @@ impl Kernel {
 
     fn wait_gone_in(&mut self, devs: &[&DevRef]) -> net::Result<()> {
         let Some(first) = devs.first() else { return Ok(()) };
-        let netns = self.netns(&first.netns)?;
+        let netns = match self.netns(&first.netns) {
+            Err(error) if error.is_gone() => return Ok(()),
+            netns => netns?,
+        };
         let rtnl = self.rtnl(&first.netns)?;
         let links: HashMap<u32, net::Link> =
             self.run(net::link::list(&rtnl))?.into_iter().map(|link| (link.index, link)).collect();

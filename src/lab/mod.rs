@@ -8,6 +8,7 @@
 
 mod adopt;
 mod building;
+mod commands;
 mod down;
 mod error;
 mod etc;
@@ -15,6 +16,7 @@ mod event;
 mod files;
 mod gc;
 mod guard;
+mod host;
 mod index;
 pub mod ipam;
 mod journal;
@@ -22,6 +24,7 @@ mod kernel;
 mod leases;
 mod left;
 mod loops;
+mod marks;
 mod model;
 pub mod name;
 mod names;
@@ -40,14 +43,16 @@ mod undo;
 mod view;
 
 pub use building::{Checkpoint, Lab, Moment, Origin};
-pub use down::{down, down_by_force};
+pub use down::{down, down_by_force, forget};
 pub use error::{Error, Kind, Result, as_refusal};
-pub use event::{CheckResult, Event, Listener};
+pub use event::{CheckResult, EndedProcess, Event, Listener};
 pub use gc::{Collected, gc};
+pub use host::Host;
 pub use ipam::Ipam;
 pub use journal::Asked;
 pub use kernel::Kernel;
 pub use leases::audit;
+pub use marks::{Marks, lab_of_mark};
 pub use model::{
     DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Switch, TableRef, shown_dev,
 };
@@ -65,5 +70,5 @@ pub use view::{DevView, LabView, NetnsView, Summary, summary, view};
 
 /// The protocol number that routes, rules, addresses and neighbours of ours bear: one that rt_protos of iproute2 doesn't name.
 pub const OWNER_PROTOCOL: u8 = 84;
-/// The environment variable by which a process that a script started bears its lab's mark.
+/// The environment variable that has the lab's process mark in what a script started.
 pub const PROCESS_MARK: &str = "TOPO_MARK";

@@ -75,8 +75,9 @@ fn visit(
     work: &mut dyn FnMut(&journal::Asked, bool, &mut Kernel) -> Result<()>,
 ) -> Result<()> {
     let record = dir.record()?;
-    let mut kernel =
-        Kernel::open_among(state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+    state.check_host(&record, || format!("look at lab `{}`", record.name))?;
+    let mut kernel = Kernel::open_for(state, &record.name, &record.marks)
+        .map_err(|source| Error::kernel("open the kernel", &source))?;
     for asked in journal::read(dir, &record, steps)?.asked {
         let held = match asked.step.is_held(&mut kernel) {
             Ok(held) => held,

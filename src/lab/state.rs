@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/lock                   held for moments, while a lab is claimed or removed
+//! <root>/secret                 what owner marks are made with (`marks`)
 //! <root>/labs/NAME/lab.json     the lab's record
 //! <root>/labs/NAME/journal      its steps, written ahead
 //! <root>/labs/NAME/lock         held as long as a process builds the lab, changes it or takes it down
@@ -14,23 +15,25 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind, Result};
 use super::files::{self, open_lock};
+use super::host::Host;
 use super::journal::Journal;
+use super::marks::{Marks, Secret};
 use super::model::NetnsRef;
 use super::name;
 use super::sandbox::Inside;
 use super::store::{LocalStore, Store};
 use super::sum;
+use crate::net::ProcessId;
 use crate::net::regular::{self, STATE_BYTES_MAX};
-use crate::net::{Cgroup, ProcessId};
 
 /// How far a lab has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,8 +86,9 @@ pub struct Record {
     pub script: String,
     /// When it was made, in seconds since 1970.
     pub created: u64,
-    /// The owner mark that its kernel objects bear.
-    pub mark: String,
+    /// Its owner marks.
+    #[serde(flatten)]
+    pub marks: Marks,
     /// The process that holds its sandbox, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder: Option<ProcessId>,
@@ -94,6 +98,9 @@ pub struct Record {
     /// The lab that it is a part of, and goes with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
+    /// The namespaces in which its script ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
     /// The namespace of somebody else that it is for: once that has ended, nobody wants the lab.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tied_to: Option<Tie>,
@@ -121,6 +128,8 @@ pub struct StateDir {
     root: PathBuf,
     store: PathBuf,
     inside: Option<Inside>,
+    secret: Arc<OnceLock<Secret>>,
+    host: Arc<OnceLock<Host>>,
 }
 
 impl StateDir {
@@ -132,7 +141,9 @@ impl StateDir {
         let root = files::own_dir("state directory", "TOPO_STATE", root, "labs")?;
         // A sandbox has a store of its own: what it keeps is about things that go with it.
         let store = inside.map_or_else(|| store.to_path_buf(), |inside| sandbox_store(&root, inside.holder));
-        Ok(StateDir { root, store, inside })
+        let state = StateDir { root, store, inside, secret: Arc::default(), host: Arc::default() };
+        state.prepare_secret();
+        Ok(state)
     }
 
     /// Returns the directory itself.
@@ -190,41 +201,14 @@ impl StateDir {
         Ok(record.status == Status::Up && !record.is_of_earlier_boot()? && !self.has_ended(record))
     }
 
-    /// Returns the part of an owner mark that all labs of this state directory share.
-    pub fn mark_prefix(&self) -> String {
-        format!("topo:{}:", name::short_hash(self.root.as_os_str().as_encoded_bytes()))
+    /// Returns the host of this process, if it was looked up already.
+    pub(super) fn known_host(&self) -> &OnceLock<Host> {
+        &self.host
     }
 
-    /// Returns what tells this state directory from another one at the same path, in a container that shares the machine's control
-    /// groups: with it ends the name of each of ours.
-    fn group_suffix(&self) -> String {
-        std::fs::metadata(&self.root).map_or(String::new(), |meta| format!(":{:x}-{:x}", meta.dev(), meta.ino()))
-    }
-
-    /// Returns the name of the control group of a lab's process, by the lab's mark and the process's number.
-    pub(super) fn group_name(&self, mark: &str, no: u32) -> String {
-        format!("{mark}:{no}{}", self.group_suffix())
-    }
-
-    /// Returns the marks of the labs of this state directory that have control groups, and the groups.
-    pub(super) fn groups(&self) -> Vec<(String, Cgroup)> {
-        let suffix = self.group_suffix();
-        let names = Cgroup::names(&self.mark_prefix()).into_iter();
-        let found = names.filter_map(|name| {
-            let (mark, _) = name.strip_suffix(&suffix)?.rsplit_once(':')?;
-            Some((mark.to_string(), Cgroup::find(&name)?))
-        });
-        found.collect()
-    }
-
-    /// Returns the owner mark for the lab `name`.
-    pub fn mark(&self, name: &str) -> String {
-        format!("{}{name}", self.mark_prefix())
-    }
-
-    /// Returns the directory of the lab that bears `mark`; none if the mark is none of this directory's.
-    pub(super) fn dir_of(&self, mark: &str) -> Option<PathBuf> {
-        mark.strip_prefix(&self.mark_prefix()).map(|name| self.lab_dir(name).path)
+    /// Returns the secret, if it was read already.
+    pub(super) fn known_secret(&self) -> &OnceLock<Secret> {
+        &self.secret
     }
 
     /// Returns the names of all labs, sorted.
@@ -269,6 +253,11 @@ impl StateDir {
     pub(super) fn claim(&self, record: &Record) -> Result<(LabDir, Journal)> {
         let doing = || format!("make lab `{}`", record.name);
         let _all = self.lock_all()?;
+        if let Some(whole) = &record.parent
+            && let Ok(whole) = self.lab_dir(whole).record()
+        {
+            self.check_host(&whole, doing)?;
+        }
         let mut dir = self.lab_dir(&record.name);
         match DirBuilder::new().mode(0o700).create(&dir.path) {
             Ok(()) => {}

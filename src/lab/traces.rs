@@ -33,7 +33,7 @@ pub struct Traces {
 impl Traces {
     /// Lists what there is now.
     pub fn now(state: &StateDir) -> Result<Traces> {
-        Traces::seen_by(&mut Kernel::open("").map_err(failed)?, state)
+        Traces::seen_by(&mut Kernel::open().map_err(failed)?, state)
     }
 
     fn seen_by(kernel: &mut Kernel, state: &StateDir) -> Result<Traces> {
@@ -59,7 +59,7 @@ impl Traces {
     /// Returns what is not as it was, a line each; waits a moment for what is about to go.
     pub fn changes_since(&self, state: &StateDir) -> Result<Vec<String>> {
         let began = Instant::now();
-        let mut kernel = Kernel::open("").map_err(failed)?;
+        let mut kernel = Kernel::open().map_err(failed)?;
         let mut ticks = kernel.run(async { tokio::time::interval(LOOK_AGAIN) });
         loop {
             let changes = self.changes_to(&Traces::seen_by(&mut kernel, state)?);

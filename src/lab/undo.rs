@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::PROCESS_MARK;
-use super::error::{Error, Result};
+use super::error::{Error, Kind, Result};
+use super::event::EndedProcess;
 use super::journal::Asked;
 use super::kernel::Kernel;
 use super::left;
+use super::marks::Marks;
 use super::model::{DevRef, NetnsRef, TableRef};
-use super::state::StateDir;
+use super::name;
+use super::state::{LabDir, StateDir};
 use crate::net::{self, Change, NetnsId};
 
 /// For `undo`: all steps are applied.
@@ -48,7 +50,7 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], done: u64, each: &mut d
             Err(source) => errors.push(Error::kernel(format!("look at netns `{}`", at.name), &source).at(&asked.place)),
         }
     }
-    if let Err(error) = end_processes(&ids) {
+    if let Err(error) = end_processes(&ids, kernel.note()) {
         errors.push(error);
         // A namespace with somebody in it keeps its name: without it nobody would find them again.
         let kept = steps.iter().filter_map(|asked| asked.step.makes_netns()).filter(|at| is_occupied(kernel, at));
@@ -144,32 +146,57 @@ fn is_occupied(kernel: &Kernel, at: &NetnsRef) -> bool {
     }
 }
 
-/// Ends the processes in the namespaces `ids`: SIGTERM, then SIGKILL.
-pub(super) fn end_processes(ids: &BTreeSet<NetnsId>) -> Result<()> {
+/// Ends the processes in namespaces `ids` that a lab made: SIGTERM, then SIGKILL. Those of another pid namespace stay, which is an
+/// error: a container has joined the namespace, and whoever started that ends it.
+pub(super) fn end_processes(ids: &BTreeSet<NetnsId>, ended: &mut Vec<EndedProcess>) -> Result<()> {
     if ids.is_empty() {
         return Ok(());
     }
-    end(net::process::in_netns(ids))
-}
-
-/// Ends the processes that bear a mark that is `wanted`, in whatever namespace they are.
-pub(super) fn end_marked(wanted: impl Fn(&str) -> bool) -> Result<()> {
-    end(net::process::with_env(PROCESS_MARK, wanted))
-}
-
-fn end(found: net::Result<Vec<net::ProcessId>>) -> Result<()> {
-    end_all(&found.map_err(|source| Error::kernel("look for the lab's processes", &source))?)
-}
-
-/// Ends processes: SIGTERM, then SIGKILL.
-pub(super) fn end_all(processes: &[net::ProcessId]) -> Result<()> {
     let doing = "end the lab's processes";
+    let found = net::process::in_netns(ids).map_err(|source| Error::kernel(doing, &source))?;
+    let (ours, others) = net::process::by_pid_namespace(found);
+    end_all(&ours, ended)?;
+    let others: Vec<String> = others
+        .iter()
+        .filter(|process| process.is_alive())
+        .map(|process| format!("process {} (`{}`)", process.pid, name::shown(&net::process::words(process.pid))))
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Busy, doing)
+        .because(format!(
+            "in a netns of the lab are processes of another pid namespace, such as a container's: {}",
+            others.join(", ")
+        ))
+        .hint("topo ends no container: stop it, and run the command again"))
+}
+
+/// Ends the processes of a lab that are proven to be its own by something else than a namespace.
+pub(super) fn end_left(
+    state: &StateDir,
+    dir: Option<&LabDir>,
+    lab: &str,
+    marks: &Marks,
+    creator: net::ProcessId,
+    ended: &mut Vec<EndedProcess>,
+) -> Result<()> {
+    end_all(&state.processes_of(dir, lab, marks, creator)?, ended)?;
+    state.end_trails(lab, marks, creator)
+}
+
+/// Ends processes, SIGTERM, then SIGKILL, and adds them to `ended`.
+pub(super) fn end_all(processes: &[net::ProcessId], ended: &mut Vec<EndedProcess>) -> Result<()> {
+    let doing = "end the lab's processes";
+    ended.extend(
+        processes.iter().map(|process| EndedProcess { pid: process.pid, command: net::process::words(process.pid) }),
+    );
     let left = net::process::end(processes, GRACE).map_err(|source| Error::kernel(doing, &source))?;
     if left.is_empty() {
         return Ok(());
     }
     let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
-    Err(Error::new(super::error::Kind::Timeout, doing).because(format!("still running: {}", pids.join(", "))))
+    Err(Error::new(Kind::Timeout, doing).because(format!("still running: {}", pids.join(", "))))
 }
 
 /// Makes the directory of named namespaces, as `ip netns add` does; notes it if it is ours to remove again.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::building::Lab;
 use super::error::{Error, Kind, Result};
+use super::host::Seen;
 use super::journal;
 use super::kernel::Kernel;
 use super::model::{DevEntry, Model, NetnsRef};
@@ -179,7 +180,11 @@ pub fn view(state: &StateDir, name: &str, steps: &Steps) -> Result<LabView> {
     let dir = state.find(name)?;
     let record = dir.record()?;
     let (model, asked) = fold(&dir, &record, steps)?;
-    let mut kernel = Kernel::open(&record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+    let mut kernel =
+        Kernel::open_for(state, name, &record.marks).map_err(|source| Error::kernel("open the kernel", &source))?;
+    if state.host_of(&record)? != Seen::Here {
+        kernel.lose_host();
+    }
     let ended = match record.is_of_earlier_boot()? {
         true => Some("the machine was restarted"),
         false => state.has_ended(&record).then_some("its sandbox has ended"),
@@ -200,6 +205,9 @@ fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: Option<&
     let dump = kernel.rtnl(at).and_then(|rtnl| kernel.run(net::dump(&rtnl)));
     match dump {
         Ok(dump) => fill(&mut view, &dump, kernel, model, at),
+        Err(source) if source.is_gone() && at.no == 0 => {
+            view.gone = Some("it is not the one that topo runs in now".into())
+        }
         Err(source) if source.is_gone() => view.gone = Some("something else removed it".into()),
         Err(source) => view.gone = Some(source.to_string()),
     }

@@ -6,12 +6,13 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Error, Result, fault};
+use super::{Error, ProcessId, Result, fault};
 
 /// How long the processes of a group may take to be gone once they are killed.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
@@ -55,10 +56,12 @@ impl Cgroup {
         }
     }
 
-    /// Returns the group of this name, if there is one.
+    /// Returns the group of this name, if there is one and the caller's user owns it.
     pub fn find(name: &str) -> Option<Cgroup> {
         let path = tree().filter(|_| is_name(name))?.join(name);
-        path.is_dir().then_some(Cgroup { path })
+        // One that another user made, or was given, holds what that user has put there.
+        let is_ours = |meta: fs::Metadata| meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw();
+        fs::symlink_metadata(&path).is_ok_and(is_ours).then_some(Cgroup { path })
     }
 
     /// Returns the names of the groups that begin with `prefix`.
@@ -89,6 +92,11 @@ impl Cgroup {
         let mut pids: Vec<u32> = text.lines().filter_map(|line| line.parse().ok()).collect();
         pids.extend(self.below().iter().flat_map(Cgroup::processes));
         pids
+    }
+
+    /// Returns the processes in it and in groups below it that have not ended.
+    pub fn members(&self) -> Vec<ProcessId> {
+        self.processes().into_iter().filter_map(|pid| ProcessId::of(pid).ok()).filter(ProcessId::is_alive).collect()
     }
 
     fn below(&self) -> Vec<Cgroup> {

@@ -197,23 +197,15 @@ fn lo_up() -> LinkMessage {
     message
 }
 
-/// Returns the mark that a namespace was made with: the alias of its `lo`.
+/// Returns the mark that a namespace was made with: the alias of its `lo`, which can be changed from inside.
 pub fn mark_of(netns: &Netns) -> Result<Option<String>> {
-    marks_of(std::slice::from_ref(netns)).pop().unwrap_or(Ok(None))
-}
-
-/// Returns the marks of many namespaces, read by one throw-away thread that goes from one into the next.
-pub fn marks_of(namespaces: &[Netns]) -> Vec<Result<Option<String>>> {
     let doing = "read the mark of a network namespace";
-    let read = |netns: &Netns| {
+    let read = || {
         setns(netns.fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(doing, errno as i32))?;
         let answer = rtnl::ask_here(doing, RouteNetlinkMessage::GetLink(link::question(LO)))?;
         Ok(answer.and_then(link::read).and_then(|lo| lo.alias))
     };
-    match on_own_thread(doing, || namespaces.iter().map(read).collect()) {
-        Ok(marks) => marks,
-        Err(error) => namespaces.iter().map(|_| Err(error.clone())).collect(),
-    }
+    on_own_thread(doing, read)?
 }
 
 /// Tells whether an open file stands for a network namespace (ioctl_nsfs(2)).
@@ -243,7 +235,7 @@ mod tests {
             link::change(&rtnl, LO, &Change { alias: Some(""), ..Change::default() }).await.expect("changed");
             assert_eq!(mark_of(&netns).expect("read"), None);
             let three = [netns.clone(), Netns::create("topo:lab2").expect("a namespace"), netns.clone()];
-            let marks: Vec<_> = marks_of(&three).into_iter().map(|mark| mark.expect("read")).collect();
+            let marks: Vec<_> = three.iter().map(|netns| mark_of(netns).expect("read")).collect();
             assert_eq!(marks, [None, Some("topo:lab2".to_string()), None]);
             let lo = &judge(&netns, "ip -j link show").await[0];
             assert_eq!((&lo["ifname"], lo["flags"][2].as_str()), (&"lo".into(), Some("LOWER_UP")));

@@ -1,17 +1,20 @@
-//! Named namespaces, kept as `ip netns` keeps them: files under /run/netns on which namespaces are mounted. A file of ours
-//! bears its owner's mark as its content, from the moment that it appears.
+//! Named namespaces, kept as `ip netns` keeps them: files under /run/netns on which namespaces are mounted.
+//!
+//! A file of ours contains its owner's mark and the number of the namespace, from the moment that it appears. Only a user who may
+//! write to the directory can write such a file. What is inside the namespace can be changed from inside, so it proves nothing.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
 
 use super::netns::is_netns;
 use super::{Error, Netns, Result, fault};
@@ -59,6 +62,11 @@ impl NetnsDir {
         self.dir.exists()
     }
 
+    /// Opens the files below the mounts, which tell the owners of the namespaces that are mounted on them.
+    pub fn owners(&self) -> Owners {
+        Owners(files_below(&self.dir).ok())
+    }
+
     /// Lists the names in order; none if there is no directory.
     ///
     /// Like `ip netns list`.
@@ -100,9 +108,8 @@ impl NetnsDir {
         if is_netns(&file) {
             return Netns::of_file(file).map(Entry::Netns).map_err(failed);
         }
-        let mut content = Vec::new();
-        match file.take(MARK_MAX).read_to_end(&mut content) {
-            Ok(_) => Ok(Entry::Placeholder(String::from_utf8_lossy(&content).into_owned())),
+        match content(file) {
+            Ok(text) => Ok(Entry::Placeholder(Content::read(&text).mark.to_string())),
             // Files of nsfs can't be read: another kind of namespace.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Entry::Other),
             Err(error) => Err(failed(error)),
@@ -223,8 +230,8 @@ impl NetnsDir {
         }
     }
 
-    /// Gives a namespace a name. The file appears with `mark` as its content, or not at all; then the namespace is
-    /// mounted on it.
+    /// Gives a namespace a name. The file appears with `mark` and the namespace's number as its content, or not at all; then the
+    /// namespace is mounted on it.
     ///
     /// Like `ip netns attach`. EEXIST if the name is taken; EINVAL if it can't be a file name.
     pub fn bind(&self, name: &str, netns: &Netns, mark: &str) -> Result<()> {
@@ -235,7 +242,8 @@ impl NetnsDir {
         let (lock, _) = self.locked(&doing)?;
         let _lock = if is_mount_point(&self.dir) { lock } else { self.shared(&doing, lock)?.0 };
         fault::point(&doing)?;
-        place(&self.dir, &path, mark).map_err(|error| Error::io(doing.clone(), error))?;
+        let content = Content { mark, id: netns.id().to_string() }.to_text();
+        place(&self.dir, &path, &content).map_err(|error| Error::io(doing.clone(), error))?;
         let source = PathBuf::from(format!("/proc/self/fd/{}", netns.fd().as_raw_fd()));
         let none = None::<&str>;
         let mounted = fault::point(&doing).and_then(|()| {
@@ -269,6 +277,70 @@ impl NetnsDir {
         }
         Ok(self.path(name))
     }
+}
+
+/// The content of a file of ours.
+struct Content<'a> {
+    mark: &'a str,
+    /// The namespace that is mounted on it, as the kernel writes it: `net:[4026532008]`.
+    id: String,
+}
+
+impl Content<'_> {
+    fn to_text(&self) -> String {
+        format!("{} {}", self.mark, self.id)
+    }
+
+    fn read(text: &str) -> Content<'_> {
+        let (mark, id) = text.split_once(' ').unwrap_or((text, ""));
+        Content { mark, id: id.to_string() }
+    }
+}
+
+fn content(file: File) -> io::Result<String> {
+    let mut content = Vec::new();
+    file.take(MARK_MAX).read_to_end(&mut content)?;
+    Ok(String::from_utf8_lossy(&content).into_owned())
+}
+
+/// The files of a directory of named namespaces, as they are below the mounts.
+#[derive(Debug)]
+pub struct Owners(Option<OwnedFd>);
+
+impl Owners {
+    /// Returns the mark in the file `name`, if it was written for this namespace.
+    ///
+    /// Where the kernel can't show files below mounts (before Linux 5.2), it is the alias of the namespace's `lo`.
+    pub fn mark_of(&self, name: &str, netns: &Netns) -> Result<Option<String>> {
+        let Some(dir) = &self.0 else { return super::mark_of(netns) };
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let file = match openat(dir, name, flags, Mode::empty()) {
+            // It has gone meanwhile, or is no file that anybody could have written a mark into.
+            Err(nix::Error::ENOENT | nix::Error::ELOOP | nix::Error::ENXIO) => return Ok(None),
+            file => file.map_err(|errno| Error::new(format!("look for the owner of netns `{name}`"), errno as i32))?,
+        };
+        let file = File::from(file);
+        if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+            return Ok(None);
+        }
+        let text = content(file).map_err(|error| Error::io(format!("look for the owner of netns `{name}`"), error))?;
+        let Content { mark, id } = Content::read(&text);
+        Ok((id == netns.id().to_string()).then(|| mark.to_string()))
+    }
+}
+
+/// Opens a copy of the mount that a directory is in, without what is mounted on it: open_tree(2) with OPEN_TREE_CLONE and without
+/// AT_RECURSIVE. EPERM without CAP_SYS_ADMIN.
+fn files_below(dir: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(dir.as_os_str().as_bytes())?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the path ends with a zero and lives during the call, which writes no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just given us this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
 }
 
 /// Tells whether something is mounted on a directory (statx(2), STATX_ATTR_MOUNT_ROOT, Linux 5.8); no where the kernel can't say.

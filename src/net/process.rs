@@ -18,7 +18,7 @@ use super::{Error, NetnsId, Result, fault};
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A process, told from later ones of the same number by the time that it started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
     /// The number.
     pub pid: u32,
@@ -67,6 +67,9 @@ impl ProcessId {
 struct Stat {
     state: char,
     parent: u32,
+    /// Its process group and its session.
+    group: u32,
+    session: u32,
     start: u64,
 }
 
@@ -77,10 +80,11 @@ fn stat(pid: u32) -> io::Result<Stat> {
     let mut fields = fields.split(' ');
     // The state is field 3.
     let state = fields.next().and_then(|state| state.chars().next());
-    let parent = fields.next().and_then(|parent| parent.parse().ok());
-    let start = fields.nth(22 - 5).and_then(|start| start.parse().ok());
-    let stat = state.zip(parent).zip(start).map(|((state, parent), start)| Stat { state, parent, start });
-    stat.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
+    let mut number = || fields.next().and_then(|field| field.parse().ok());
+    let (parent, group, session) = (number(), number(), number());
+    let start = fields.nth(22 - 7).and_then(|start| start.parse().ok());
+    let read = || Some(Stat { state: state?, parent: parent?, group: group?, session: session?, start: start? });
+    read().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is odd")))
 }
 
 fn is_over(error: &io::Error) -> bool {
@@ -144,16 +148,67 @@ fn list(wanted: impl Fn(u32) -> bool) -> Result<Vec<ProcessId>> {
 ///
 /// Like `ps -eo args`. One that only waits for its parent to take notice is left out.
 pub fn all() -> Result<Vec<String>> {
-    let shown = |process: &ProcessId| {
-        let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
-        if !line.is_empty() {
-            return line;
-        }
-        let name = fs::read_to_string(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
-        format!("[{}]", name.trim_end())
+    let alive = list(|pid| pid != 1)?.into_iter().filter(ProcessId::is_alive);
+    Ok(alive.map(|process| words(process.pid)).collect())
+}
+
+/// Returns the command line of a process, or its name in brackets where it has none.
+///
+/// Like `ps -o args= -p PID`.
+pub fn words(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+    if !line.is_empty() {
+        return line;
+    }
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    format!("[{}]", name.trim_end())
+}
+
+/// Splits processes by their pid namespace: first those that are in the caller's, or were started by one of those among
+/// `processes`; then the others, which are those of containers.
+///
+/// A process that the caller may not look at is among the others.
+pub fn by_pid_namespace(processes: Vec<ProcessId>) -> (Vec<ProcessId>, Vec<ProcessId>) {
+    let ours = pid_namespace("self");
+    let (here, others): (Vec<ProcessId>, Vec<ProcessId>) =
+        processes.into_iter().partition(|process| ours.is_some() && pid_namespace(&process.pid.to_string()) == ours);
+    let (started, others): (Vec<ProcessId>, Vec<ProcessId>) =
+        others.into_iter().partition(|process| process.comes_from(&here));
+    (here.into_iter().chain(started).collect(), others)
+}
+
+fn pid_namespace(pid: &str) -> Option<(u64, u64)> {
+    fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Returns those of `processes` that are in a process group or session of one of `leaders`, or were started by one that still
+/// runs; and that are in the caller's pid namespace and act as the user `uid` alone, so that they are no set-user-ID program of
+/// another user's.
+pub fn led_by(leaders: &[ProcessId], processes: &[ProcessId], uid: u32) -> Vec<ProcessId> {
+    // The number of a group is not given again while the group lasts (credentials(7)). Where it belongs to a process that started at
+    // another time, the group is a later one.
+    let leads = |number: u32| {
+        let is_later = |start: u64| stat(number).is_ok_and(|now| now.start != start);
+        leaders.iter().any(|leader| leader.pid == number && !is_later(leader.start))
     };
-    Ok(list(|pid| pid != 1)?.iter().filter(|process| process.is_alive()).map(shown).collect())
+    let is_led = |process: &ProcessId| {
+        leaders.contains(process)
+            || stat(process.pid).is_ok_and(|stat| leads(stat.group) || leads(stat.session))
+            || process.comes_from(leaders)
+    };
+    let ours = pid_namespace("self");
+    let is_ours = |process: &ProcessId| {
+        ours.is_some() && pid_namespace(&process.pid.to_string()) == ours && acts_as(process.pid, uid)
+    };
+    processes.iter().copied().filter(|process| is_ours(process) && is_led(process)).collect()
+}
+
+/// Tells whether the real, effective, saved and file system user of a process are all `uid` (proc_pid_status(5)).
+fn acts_as(pid: u32, uid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let Some(line) = status.lines().find_map(|line| line.strip_prefix("Uid:")) else { return false };
+    line.split_whitespace().count() == 4 && line.split_whitespace().all(|id| id.parse() == Ok(uid))
 }
 
 /// Lists the processes, without the calling one, that were started with `NAME=VALUE` in their environment for a value that

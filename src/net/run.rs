@@ -1,7 +1,8 @@
 //! Commands inside a namespace.
 
 use std::cell::Cell;
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::pin::pin;
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 
 use super::fresh::{self, OpenFiles};
-use super::{Error, EtcFile, Netns, Result, foreground};
+use super::{Cgroup, Error, EtcFile, Netns, ProcessId, Result, foreground};
 
 /// How long to listen on when the command has ended but somebody whom it started keeps its output open.
 const AFTER_THE_END: Duration = Duration::from_millis(100);
@@ -39,6 +40,17 @@ pub struct Run<'a> {
     pub deadline: Option<Duration>,
     /// How many bytes it may write, to both outputs together; then it is killed.
     pub bytes_max: usize,
+    /// How what it leaves running is found again.
+    pub trail: Option<&'a Trail>,
+}
+
+/// How what commands leave running is found again.
+#[derive(Debug)]
+pub enum Trail {
+    /// They join a control group.
+    Group(Cgroup),
+    /// Each is noted in a file, as a line `PID START`; it leads a session.
+    List(File),
 }
 
 /// What a command may write unless something else is asked for.
@@ -47,7 +59,17 @@ pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 impl<'a> Run<'a> {
     /// Returns a command with nothing to read, the caller's environment and directory, and all the time it needs.
     pub fn new(netns: &'a Netns, argv: &'a [String]) -> Run<'a> {
-        Run { netns, argv, env: &[], stdin: None, cwd: None, etc: &[], deadline: None, bytes_max: OUTPUT_BYTES_MAX }
+        Run {
+            netns,
+            argv,
+            env: &[],
+            stdin: None,
+            cwd: None,
+            etc: &[],
+            deadline: None,
+            bytes_max: OUTPUT_BYTES_MAX,
+            trail: None,
+        }
     }
 }
 
@@ -91,8 +113,14 @@ pub async fn run(run: &Run<'_>) -> Result<Output> {
     //
     // SAFETY: setsid(2) may be called between fork and exec (signal-safety(7)).
     unsafe { command.pre_exec(|| Ok(setsid().map(|_| ())?)) };
+    if let Some(Trail::Group(group)) = run.trail {
+        join(group, &mut command).map_err(failed)?;
+    }
     let mut command = tokio::process::Command::from(command);
     let mut child = command.kill_on_drop(true).spawn().map_err(failed)?;
+    if let (Some(Trail::List(list)), Some(Ok(ProcessId { pid, start }))) = (run.trail, child.id().map(ProcessId::of)) {
+        writeln!(&mut &*list, "{pid} {start}").map_err(failed)?;
+    }
     attend(&mut child, run).await.map_err(failed)
 }
 
@@ -162,6 +190,15 @@ async fn drain(
 
 fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// Makes `command` start in a control group.
+fn join(group: &Cgroup, command: &mut std::process::Command) -> io::Result<()> {
+    let entrance = File::options().write(true).open(group.entrance())?;
+    let join = move || nix::unistd::write(&entrance, b"0").map(|_| ()).map_err(io::Error::from);
+    // SAFETY: between fork and exec this makes one system call, which is async-signal-safe (signal-safety(7)).
+    unsafe { command.pre_exec(join) };
+    Ok(())
 }
 
 /// Makes `command` start inside `netns`, with what any command begins with (`fresh`).

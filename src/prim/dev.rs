@@ -213,8 +213,11 @@ pub mod functions {
     pub fn dev_owner(ctx: NativeCallContext, dev: &mut Dev) -> RhaiResultOf<Dynamic> {
         let link = link(&ctx, dev)?;
         with_lab(&ctx, |lab| {
-            let prefix = lab.state().mark_prefix();
-            let owner = link.alias.as_deref().and_then(|alias| alias.strip_prefix(prefix.as_str()));
+            let owner = match link.alias.as_deref() {
+                Some(alias) if alias == lab.mark() => Some(lab.name()),
+                Some(alias) => lab.state().lab_of(alias)?,
+                None => None,
+            };
             Ok(owner.map_or(Dynamic::UNIT, |owner| owner.to_string().into()))
         })
     }

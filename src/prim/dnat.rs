@@ -17,7 +17,7 @@ use super::ruleset::{self, FAMILY, LabTable};
 use super::sysctl;
 use super::units::DevOrName;
 use super::ways::Ways;
-use crate::lab::{DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
+use crate::lab::{DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, TableRef, lab_of_mark, name};
 use crate::net::nft::{self, Element, L4Proto, Peer, Through, Value};
 use crate::net::{self, PortOptions};
 use crate::{step_identity, step_sort};
@@ -375,7 +375,7 @@ fn as_map(element: &Element) -> Option<Map> {
         _ => return None,
     };
     let [Value::Ip(to), Value::Port(to_port)] = element.data.as_deref()? else { return None };
-    let owner = element.comment.as_deref().map_or("", ruleset::lab_of_mark);
+    let owner = element.comment.as_deref().and_then(lab_of_mark).unwrap_or_default();
     let owner = owner.rsplit_once(':').map_or(owner, |(owner, _)| owner);
     Some(Map::from_iter([
         ("proto".into(), proto.to_string().into()),

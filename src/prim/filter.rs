@@ -12,7 +12,7 @@ use super::options::options;
 use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use super::units::{DevOrName, FromScript, Mark, Subnet};
-use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, name};
+use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, lab_of_mark, name};
 use crate::net;
 use crate::net::nft::{
     self, Action, Base, Batch, Chain, ChainKind, CtState, Hook, L4Proto, Match, Peer, Policy, Rule, Through,
@@ -460,7 +460,7 @@ pub mod functions {
             let netns = kernel.netns(&at).map_err(failed)?;
             let mut found = Array::new();
             for table in nft::list_tables(&netns).map_err(failed)?.iter().filter(|table| ruleset::is_a_labs(table)) {
-                let owner = table.comment.as_deref().map_or("", ruleset::lab_of_mark);
+                let owner = table.comment.as_deref().and_then(lab_of_mark).unwrap_or_default();
                 for rule in nft::list_rules(&netns, FAMILY, &table.name).map_err(failed)? {
                     let count = |number: fn(&nft::Counter) -> u64| {
                         let number = rule.counter.as_ref().map(number);

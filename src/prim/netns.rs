@@ -14,7 +14,8 @@ use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, ask, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
 use crate::lab::{
-    self, DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Requests, Result, Step, name,
+    self, DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Requests, Result, Step, lab_of_mark,
+    name,
 };
 use crate::net::{self, Entry, Netns};
 use crate::{step_identity, step_sort};
@@ -81,7 +82,7 @@ impl Step for AddNetns {
             Entry::Netns(netns) => {
                 let ours = kernel.is_ours(&self.at, &netns)?;
                 if !ours {
-                    let mark = kernel.mark_in(&netns)?;
+                    let mark = kernel.dir().owners().mark_of(&self.at.name, &netns)?;
                     kernel.leave_unmarked(&format!("netns `{}`", self.at.name), mark.as_deref());
                 }
                 ours
@@ -135,9 +136,13 @@ impl Step for RemoveNetns {
         let Some(netns) = kernel.ours(&self.at)? else { return Ok(()) };
         let id = netns.id();
         drop(netns);
-        let left = net::process::end(&net::process::in_netns(&[id].into())?, std::time::Duration::from_secs(2))?;
-        if !left.is_empty() {
-            return Err(net::Error::new(self.doing(), libc::EBUSY));
+        let (ours, others) = net::process::by_pid_namespace(net::process::in_netns(&[id].into())?);
+        let mut left = net::process::end(&ours, std::time::Duration::from_secs(2))?;
+        // Those of a container that has joined it are not ours to end.
+        left.extend(others.into_iter().filter(net::ProcessId::is_alive));
+        if let Some(process) = left.first() {
+            let text = format!("process {} is in it", process.pid);
+            return Err(net::Error::new(self.doing(), libc::EBUSY).saying(text));
         }
         // The kernel frees a namespace some time after it is let go, and until then the other end of a cable keeps its name
         // (tests/suite/netns.rhai, test_remove_frees_the_cables); so do devices elsewhere on top of one in here.
@@ -180,14 +185,18 @@ fn check_free(lab: &mut Lab, name: &str) -> Result<()> {
     let entry = kernel.dir().entry(name).map_err(|source| Error::kernel(doing.clone(), &source))?;
     let mark = match entry {
         Entry::Absent => return Ok(()),
-        Entry::Netns(netns) => kernel.mark_in(&netns).unwrap_or_default(),
+        Entry::Netns(netns) => kernel.dir().owners().mark_of(name, &netns).unwrap_or_default(),
         Entry::Placeholder(mark) => Some(mark),
         Entry::Other => None,
     };
     let error = Error::new(Kind::Exists, doing);
-    let owner = mark.as_deref().and_then(|mark| mark.strip_prefix("topo:")).and_then(|mark| mark.split_once(':'));
+    let owner = mark.as_deref().and_then(lab_of_mark);
+    let is_of_this_state = |mark: &str| lab.mark() == mark || lab.state().lab_of(mark).is_ok_and(|lab| lab.is_some());
     Err(match owner {
-        Some((_, owner)) => error.because(format!("lab `{owner}` has made one of this name")).hint(format!(
+        Some(owner) if !mark.as_deref().is_some_and(is_of_this_state) => error
+            .because(format!("lab `{owner}` of another state directory, such as another user's, has made one of this name"))
+            .hint("`TOPO_STATE` names the state directory; `--sandbox` runs labs with the same names side by side"),
+        Some(owner) => error.because(format!("lab `{owner}` has made one of this name")).hint(format!(
             "`topo down {owner}` removes it, `topo gc` if its run died; `--sandbox` runs labs with the same names side by side"
         )),
         None => error

@@ -107,8 +107,8 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
     let etc = lab.etc_for(&at)?;
     let (kernel, _) = lab.foreign();
     let netns = kernel.netns(&at).map_err(|source| Error::kernel(doing.clone(), &source))?;
-    // What it leaves running is found again by this, in whatever netns it is.
-    let env = [(PROCESS_MARK.to_string(), kernel.mark().to_string())];
+    let env = [(PROCESS_MARK.to_string(), kernel.marks().process_mark.clone())];
+    let trail = kernel.trail_in(&at).map_err(|source| Error::kernel(doing.clone(), &source))?;
     let bytes_max = options.limit.map_or(net::OUTPUT_BYTES_MAX, |limit| limit.0 as usize);
     let run = net::Run {
         netns: &netns,
@@ -119,6 +119,7 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
         etc: &etc,
         deadline: options.deadline,
         bytes_max,
+        trail: trail.as_deref(),
     };
     let output = kernel.run_unless_caught(&doing, net::run(&run)).map_err(failed)?;
     handles::disturbed(lab, &at);

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use super::mappings::{AddMappings, Mapping};
 use super::ruleset::{self, FAMILY};
-use crate::lab::{Kernel, Step as _};
+use crate::lab::{Kernel, Step as _, lab_of_mark};
 use crate::net::nft::{self, Batch, Element, Generation, Value};
 use crate::net::{self, Netns};
 
@@ -81,7 +81,7 @@ impl Published {
                 .iter()
                 .find(|holder| holder.tag != tag && (holder.at.is_none() || at.is_none() || holder.at == at));
             if let Some(Holder { to: (to, to_port), tag, .. }) = clash {
-                let owner = ruleset::lab_of_mark(tag);
+                let owner = lab_of_mark(tag).unwrap_or(tag);
                 let owner = owner.rsplit_once(':').map_or(owner, |(owner, _)| owner);
                 let proto = mapping.proto;
                 return Err(format!("port {port}/{proto} is published already, to `{to}:{to_port}`, by lab `{owner}`"));

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{Error, Kernel, Kind, Lab, LabKind, Model, NetnsRef, Place, Result, Step, TableRef, name};
+use crate::lab::{
+    Error, Kernel, Kind, Lab, LabKind, Model, NetnsRef, Place, Result, Step, TableRef, lab_of_mark, name,
+};
 use crate::net::nft::{self, At, Base, Batch, Chain, ChainKind, Family, Hook, Policy, Rule, Set};
 use crate::net::{self, Netns};
 use crate::step_identity;
@@ -25,8 +27,7 @@ impl LabTable {
     /// Names the table for a lab's steps in a namespace: an endpoint's are in its network's table.
     pub(super) fn of(lab: &mut Lab, netns: &NetnsRef) -> Result<LabTable> {
         lab.take_name()?;
-        let owner = owner_of(lab)?;
-        let mark = lab.state().mark(&owner);
+        let (owner, mark) = owner_of(lab)?;
         Ok(LabTable { netns: netns.clone(), name: table_name(&mark), own: owner == lab.name(), mark })
     }
 
@@ -101,23 +102,20 @@ fn table_name(mark: &str) -> String {
 
 /// Tells whether a table is a lab's, of whatever state directory.
 pub fn is_a_labs(table: &nft::Table) -> bool {
-    table.name.starts_with(TABLE_PREFIX) && table.comment.as_deref().is_some_and(|comment| comment.starts_with("topo:"))
+    table.name.starts_with(TABLE_PREFIX)
+        && table.comment.as_deref().is_some_and(|comment| lab_of_mark(comment).is_some())
 }
 
-/// Returns the lab that a table's mark names: the part behind the state directory's hash.
-pub(super) fn lab_of_mark(mark: &str) -> &str {
-    mark.splitn(3, ':').nth(2).unwrap_or(mark)
-}
-
-/// Finds the lab whose table a lab's steps use: its own, or for an endpoint that of its network.
-fn owner_of(lab: &Lab) -> Result<String> {
-    let (mut owner, mut kind, mut parent) = (lab.name().to_string(), lab.kind(), lab.parent().map(String::from));
+/// Finds the lab whose table a lab's steps use, and its mark: its own, or for an endpoint that of its network.
+fn owner_of(lab: &Lab) -> Result<(String, String)> {
+    let (mut owner, mut mark) = (lab.name().to_string(), lab.mark().to_string());
+    let (mut kind, mut parent) = (lab.kind(), lab.parent().map(String::from));
     while kind == LabKind::Endpoint {
         let Some(above) = parent else { break };
         let record = lab.state().find(&above)?.record()?;
-        (owner, kind, parent) = (above, record.kind, record.parent);
+        (owner, mark, kind, parent) = (above, record.marks.mark, record.kind, record.parent);
     }
-    Ok(owner)
+    Ok((owner, mark))
 }
 
 /// Adds a lab's table.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, PROCESS_MARK, ProcessFiles, ProcessRef, Result, Step};
+use crate::lab::{
+    Error, Kernel, Kind, Lab, Marks, Model, NetnsRef, PROCESS_MARK, ProcessFiles, ProcessRef, Result, Step,
+};
 use crate::net::{self, Cgroup, ProcessRecord, Supervised, process, supervise};
 use crate::step_identity;
 
@@ -92,9 +94,9 @@ impl Step for StartProcess {
             etc: self.etc.clone(),
             cgroup: group.map(|group| group.path().to_path_buf()),
         };
-        let mark = kernel.mark().to_string();
+        let Marks { mark, process_mark } = kernel.marks().clone();
         let shown = format!("{}/{}", self.process.netns.name, self.process.name);
-        supervise::start(&netns, &what, (PROCESS_MARK, &mark), &[SUPERVISE, &mark, &shown]).map(|_| ()).map_err(
+        supervise::start(&netns, &what, (PROCESS_MARK, &process_mark), &[SUPERVISE, &mark, &shown]).map(|_| ()).map_err(
             |error| match error.errno() {
                 libc::ENOENT => error.saying(format!("there is no program `{}`", self.argv[0])),
                 libc::EACCES => error.saying(format!("`{}` can't be executed", self.argv[0])),
@@ -105,7 +107,7 @@ impl Step for StartProcess {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let files = self.files(kernel)?;
-        // One that was killed between its start and its record is found by its group, or by the lab's mark in its environment.
+        // One that was killed between its start and its record is found by its group, or by its session.
         if let Some(record) = files.record()? {
             end(&record)?;
         }

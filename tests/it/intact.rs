@@ -99,7 +99,6 @@ fn what_down_has_to_leave_is_named() {
     in_used_world("", |w, before| {
         for (change, says, mend) in [
             ("ip link set hb0 down address 02:00:00:00:00:99 alias theirs", "`hb0` has `theirs`", "ip link del hb0"),
-            ("ip -n h link set lo alias theirs", "netns `h` has `theirs`", "ip netns del h"),
             ("ip netns del h; ip netns add h", "netns `h` has no mark", "ip netns del h"),
             (
                 "t=$(nft list tables inet | cut -d' ' -f3); nft delete table inet $t; nft add table inet $t",

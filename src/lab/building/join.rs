@@ -24,11 +24,12 @@ impl Lab {
                 .because("it is not up: its run died, or the machine was restarted")
                 .hint(format!("`topo down {name}` or `topo gc` removes what is left of it")));
         }
+        state.check_host(&record, doing)?;
         let (mut model, applied) = view::fold(&dir, &record, steps)?;
-        model.spread(RandomState::new().hash_one(&record.mark));
+        model.spread(RandomState::new().hash_one(&record.marks.mark));
         let journal = Journal::open(&dir, &record)?;
-        let kernel =
-            Kernel::open_among(&state, &record.mark).map_err(|source| Error::kernel("open the kernel", &source))?;
+        let kernel = Kernel::open_for(&state, name, &record.marks)
+            .map_err(|source| Error::kernel("open the kernel", &source))?;
         Ok(Lab {
             origin: Origin {
                 name: record.name,
@@ -46,10 +47,11 @@ impl Lab {
             pending: Vec::new(),
             next_step: applied.last().map_or(1, |last| last.no + 1),
             applied,
-            seed: RandomState::new().hash_one(&record.mark),
+            seed: RandomState::new().hash_one(&record.marks.mark),
             checks: Vec::new(),
             shows_failure: false,
             acts: 0,
+            creator: record.creator,
             running: None,
             refused: None,
             loops: std::collections::BTreeSet::new(),

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::Lab;
-use crate::lab::PROCESS_MARK;
+use crate::lab::commands;
 use crate::lab::down;
 use crate::lab::error::{Error, Result};
 use crate::lab::event::CheckResult;
 use crate::lab::journal::Asked;
-use crate::lab::model::TableRef;
+use crate::lab::model::{NetnsRef, TableRef};
 use crate::lab::processes::{ProcessFiles, Watched};
 use crate::lab::step::Steps;
 use crate::lab::undo;
@@ -60,7 +60,7 @@ impl Lab {
     fn end_since(&self, point: &Checkpoint) -> Result<()> {
         let mut processes = self.processes()?;
         processes.retain(|process| !point.processes.contains(process) && !process.comes_from(&point.processes));
-        undo::end_all(&processes)
+        undo::end_all(&processes, &mut Vec::new())
     }
 
     /// Returns the names of all labs that are parts of this one, and of those parts.
@@ -146,9 +146,20 @@ impl Lab {
 
     /// Returns the processes that the lab's statements left running, in whatever namespace.
     pub fn processes(&self) -> Result<Vec<ProcessId>> {
-        let mark = self.kernel.mark();
-        net::process::with_env(PROCESS_MARK, |known| known == mark)
-            .map_err(|source| Error::kernel("look for the lab's processes", &source))
+        let mut found = commands::with_mark(&self.kernel.marks().process_mark)?;
+        if found.is_empty() || self.state.inside().is_some() {
+            return Ok(found);
+        }
+        // The environment alone is no proof.
+        let (name, marks) = (&self.origin.name, self.kernel.marks());
+        let dir = self.claimed.as_ref().map(|(dir, _)| dir);
+        let proven = self.state.processes_of(dir, name, marks, self.creator)?;
+        let made: Vec<&NetnsRef> = self.model.all_netns().map(|entry| &entry.at).filter(|at| at.made).collect();
+        let ids = made.iter().filter_map(|at| self.kernel.ours(at).ok().flatten()).map(|netns| netns.id()).collect();
+        let inside =
+            net::process::in_netns(&ids).map_err(|source| Error::kernel("look for the lab's processes", &source))?;
+        found.retain(|process| proven.contains(process) || inside.contains(process) || process.comes_from(&proven));
+        Ok(found)
     }
 
     /// Returns the processes that the lab's statements left running, by their supervisors where they have such, which is then
@@ -176,7 +187,7 @@ impl Lab {
         self.claimed = None;
         self.pending.clear();
         self.kernel.stop_beside();
-        let mut errors = self.undo_applied();
+        let mut errors = self.undo_applied(None);
         let last = self.state.lock_all().and_then(|_all| match self.state.names()?.is_empty() {
             true => undo::retire_dir(&self.kernel, &self.state),
             false => Ok(()),
@@ -187,6 +198,8 @@ impl Lab {
 
     /// Tells whether the lab's directory is still there, or was never made: nobody took it from this process.
     pub fn is_known(&self) -> bool {
-        self.claimed.as_ref().is_none_or(|(dir, _)| dir.record().is_ok_and(|record| record.mark == self.kernel.mark()))
+        self.claimed
+            .as_ref()
+            .is_none_or(|(dir, _)| dir.record().is_ok_and(|record| record.marks == *self.kernel.marks()))
     }
 }

@@ -12,10 +12,11 @@ fn record(name: &str) -> Record {
         creator: ProcessId { pid: 7, start: name.len() as u64 },
         script: "-e".into(),
         created: 1,
-        mark: format!("topo:x:{name}"),
+        marks: crate::lab::Marks::default(),
         holder: None,
         kind: LabKind::Lab,
         parent: None,
+        host: None,
         tied_to: None,
     }
 }

@@ -168,6 +168,14 @@ pub fn rules_with_comment(netns: &Netns, is_wanted: impl Fn(&str) -> bool) -> Re
     Ok(rules.into_iter().map(|(rule, _)| rule).filter(wanted).map(|rule| rule.at).collect())
 }
 
+/// Lists the rules of all tables that have a comment, each with that.
+///
+/// Like `nft -a list ruleset`. Fails as `list`.
+pub fn commented_rules(netns: &Netns) -> Result<Vec<(RuleRef, String)>> {
+    let rules = rules(&Nfnl::open(netns)?, None, Vec::new())?.into_iter();
+    Ok(rules.filter_map(|(rule, _)| Some((rule.at, rule.comment?))).collect())
+}
+
 pub(super) fn tables(nfnl: &Nfnl) -> Result<Vec<Table>> {
     let get = NfTablesMessage::GetTable(TableMessage { attributes: Vec::new() });
     dump(nfnl, "list tables", get, read_table)
