@@ -64,8 +64,7 @@ fn two_machines_never_touch_each_other() {
             format!("topo run --name x {lab}; rm -r /run/toposcript/labs/x; topo gc"),
             format!("! TOPO_FAULT=kill:20 topo run --name x {lab}; topo gc"),
             format!("topo run --name x {lab}; kill -9 $(pgrep -f \"^topo __supervise\"); topo down --all"),
-            r#"printf 'host.exec("sleep 1009 &");\nbridge("b7");\n:undo\n:undo\n:quit\n' | topo repl x; topo gc"#
-                .into(),
+            r#"printf 'host.exec("sleep 1009 &");\nbridge("b7");\n:undo\n:undo\n:quit\n' | topo repl; topo gc"#.into(),
         ];
         for command in commands {
             run_in(w, &two, &command).ok();

@@ -86,6 +86,8 @@ fn help_of_commands() {
               --rm           Take the lab down at the end
               --keep         Keep what was built even if the script fails
               --sandbox      Build the lab in a private machine of its own (always so without root)
+              --no-exec      Refuse the script all commands (`exec`, `start`) and files: for scripts of
+                             strangers
               --trace        Print each step with the commands that do the same
               --json         Print the result as JSON
               --name <NAME>  Name the lab
@@ -100,6 +102,8 @@ fn help_of_commands() {
         Options:
               --all      Take all labs down; container networks stay, which `topo network rm` removes
               --force    Take down a damaged lab as far as possible, say what is left, and forget it
+              --forget   Only remove what is known of a lab, and leave alone what it made: for one whose
+                         container has ended
               --trace    Print each step that is taken back
           -h, --help     Print help
           -V, --version  Print version
@@ -139,6 +143,8 @@ fn help_of_a_workflow() {
               --rm           Take the lab down at the end
               --keep         Keep what was built even if the script fails
               --sandbox      Build the lab in a private machine of its own (always so without root)
+              --no-exec      Refuse the script all commands (`exec`, `start`) and files: for scripts of
+                             strangers
               --trace        Print each step with the commands that do the same
               --json         Print the result as JSON
               --name <NAME>  Name the lab
@@ -388,6 +394,8 @@ fn workflows_of_the_users_own() {
                   --rm           Take the lab down at the end
                   --keep         Keep what was built even if the script fails
                   --sandbox      Build the lab in a private machine of its own (always so without root)
+                  --no-exec      Refuse the script all commands (`exec`, `start`) and files: for scripts of
+                                 strangers
                   --trace        Print each step with the commands that do the same
                   --json         Print the result as JSON
                   --name <NAME>  Name the lab

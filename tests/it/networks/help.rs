@@ -105,6 +105,9 @@ fn the_help_of_each_command() {
                   --sandbox
                       Build the lab in a private machine of its own (always so without root)
 
+                  --no-exec
+                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
+
                   --trace
                       Print each step with the commands that do the same
 
@@ -125,6 +128,8 @@ fn the_help_of_each_command() {
                   --rm           Take the lab down at the end
                   --keep         Keep what was built even if the script fails
                   --sandbox      Build the lab in a private machine of its own (always so without root)
+                  --no-exec      Refuse the script all commands (`exec`, `start`) and files: for scripts of
+                                 strangers
                   --trace        Print each step with the commands that do the same
                   --json         Print the result as JSON
                   --name <NAME>  Name the lab
@@ -153,6 +158,9 @@ fn the_help_of_each_command() {
 
                   --sandbox
                       Build the lab in a private machine of its own (always so without root)
+
+                  --no-exec
+                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
 
                   --trace
                       Print each step with the commands that do the same
@@ -206,6 +214,9 @@ fn the_help_of_each_command() {
                   --sandbox
                       Build the lab in a private machine of its own (always so without root)
 
+                  --no-exec
+                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
+
                   --trace
                       Print each step with the commands that do the same
 
@@ -241,6 +252,9 @@ fn the_help_of_each_command() {
 
                   --sandbox
                       Build the lab in a private machine of its own (always so without root)
+
+                  --no-exec
+                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
 
                   --trace
                       Print each step with the commands that do the same
@@ -278,6 +292,9 @@ fn the_help_of_each_command() {
                   --sandbox
                       Build the lab in a private machine of its own (always so without root)
 
+                  --no-exec
+                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
+
                   --trace
                       Print each step with the commands that do the same
 
@@ -310,6 +327,9 @@ fn the_help_of_each_command() {
 
                   --sandbox
                       Build the lab in a private machine of its own (always so without root)
+
+                  --no-exec
+                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
 
                   --trace
                       Print each step with the commands that do the same
@@ -344,6 +364,9 @@ fn the_help_of_each_command() {
 
                   --sandbox
                       Build the lab in a private machine of its own (always so without root)
+
+                  --no-exec
+                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
 
                   --trace
                       Print each step with the commands that do the same
