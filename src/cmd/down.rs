@@ -63,10 +63,10 @@ fn down_one(state: &StateDir, name: &str, args: &Args) -> Vec<Error> {
         let missing = state.find(name).err();
         return vec![missing.unwrap_or_else(|| inside::not_allowed(&format!("take down lab `{name}`")))];
     }
-    let (mut listener, _) = terminal::listener(Style { json: false, trace: args.trace });
     if args.forget {
-        return lab::forget(state, name, &prim::steps(), &mut listener);
+        return lab::forget(state, name);
     }
+    let (mut listener, _) = terminal::listener(Style { json: false, trace: args.trace });
     let down = if args.force { lab::down_by_force } else { lab::down };
     down(state, name, &prim::steps(), &mut listener)
 }

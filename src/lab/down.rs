@@ -142,7 +142,7 @@ fn open_for_down(state: &StateDir, record: &Record, host: &Seen) -> Result<Kerne
 }
 
 /// Removes what is known of a lab whose host is not this one, and leaves alone what it made.
-pub fn forget(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Vec<Error> {
+pub fn forget(state: &StateDir, name: &str) -> Vec<Error> {
     let doing = || format!("forget lab `{name}`");
     let forgotten = state.find(name).and_then(|mut dir| {
         let record = dir.record()?;
@@ -152,7 +152,7 @@ pub fn forget(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listen
         }
         dir.lock(state)?;
         let children = state.children(name)?;
-        let errors = children.iter().flat_map(|child| forget(state, child, steps, listener)).collect();
+        let errors = children.iter().flat_map(|child| forget(state, child)).collect();
         dir.remove(state)?;
         Ok(errors)
     });

@@ -131,7 +131,10 @@ async fn attend(child: &mut Child, run: &Run<'_>) -> io::Result<Output> {
     let (heard_all, room) = (Cell::new(false), Cell::new(run.bytes_max));
     let too_much = Cell::new(false);
     let mut talk = Box::pin(async {
-        let fed = async { Ok(feed(stdin, run.stdin).await) };
+        let fed = async {
+            feed(stdin, run.stdin).await;
+            Ok(())
+        };
         let heard = try_join3(fed, drain(out, &mut stdout, &room), drain(err, &mut stderr, &room)).await;
         too_much.set(heard.is_err());
         heard_all.set(true);

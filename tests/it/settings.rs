@@ -63,7 +63,7 @@ fn a_device_and_all_devices() {
                     assert_eq!(of("ext0"), stands.to_string(), "{entering} first, {first} goes first");
                     assert_eq!(
                         (of("lan9"), of("ext1")),
-                        ("1".to_owned(), (last == "all").then_some("1").unwrap_or("0").to_owned())
+                        ("1".to_owned(), if last == "all" { "1" } else { "0" }.to_owned())
                     );
                     down(w, last);
                     w.assert_clean(before);

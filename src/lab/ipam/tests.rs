@@ -14,6 +14,7 @@ use ipnetwork::IpNetwork;
 use super::testing::Memory;
 use super::*;
 use crate::lab::store::LocalStore;
+use crate::lab::sum::reseal;
 
 fn net(text: &str) -> IpNetwork {
     text.parse().expect(text)
@@ -177,23 +178,23 @@ fn i4_a_damaged_pool_is_named_and_left_alone() {
     let pool = dir.path().join("pools/10.0.0.0-24.json");
     let block = dir.path().join("leases/10.0.0.0-24.d/0.json");
     let (good_pool, good_block) = (fs::read_to_string(&pool).expect("it"), fs::read_to_string(&block).expect("it"));
-    let leases = |leases: &str| format!("{{\"lap\":0,\"next\":2,\"leases\":[{leases}]}}");
+    let leases = |leases: &str| reseal(&format!("{{\"value\":{{\"lap\":0,\"next\":2,\"leases\":[{leases}]}}}}"));
     for (path, damage, says) in [
         (&pool, String::new(), "byte 0: EOF"),
-        (&pool, good_pool.replace("\"lap\":0", "\"lap\":0,\"more\":1"), "unknown field `more`"),
-        (&pool, good_pool.replace("10.0.0.0/24", "10.1.0.0/24"), "it is the pool `10.1.0.0/24`"),
+        (&pool, reseal(&good_pool.replace("\"lap\":0", "\"lap\":0,\"more\":1")), "unknown field `more`"),
+        (&pool, reseal(&good_pool.replace("10.0.0.0/24", "10.1.0.0/24")), "it is the pool `10.1.0.0/24`"),
         (
             &pool,
-            good_pool.replace("\"at\":\"10.0.0.0\"", "\"at\":\"10.0.0.7\""),
+            reseal(&good_pool.replace("\"at\":\"10.0.0.0\"", "\"at\":\"10.0.0.7\"")),
             "`10.0.0.7` is not the first of a block",
         ),
-        (&block, "{}}".into(), "byte 2: trailing characters"),
-        (&block, good_block.replace("\"lap\"", "\"lapse\""), "unknown field `lapse`"),
+        (&block, "{\"value\":{}}}".into(), "byte 12: trailing characters"),
+        (&block, reseal(&good_block.replace("\"lap\"", "\"lapse\"")), "unknown field `lapse`"),
         (&block, leases("[\"10.0.9.1\",\"c\",1]"), "it leases `10.0.9.1`, but it lies outside of `10.0.0.0/24`"),
         (&block, leases("[\"10.0.0.0\",\"c\",1]"), "it leases `10.0.0.0`, but it is the network's own address"),
         (&block, leases("[\"10.0.0.77\",\"c\",1]"), "it leases `10.0.0.77`, which belongs in another file"),
         (&block, leases("[\"10.0.0.3\",\"c\",1],[\"10.0.0.3\",\"d\",1]"), "it has two leases of `10.0.0.3`"),
-        (&block, good_block.replace("\"next\":2", "\"next\":65"), "`next` is 65, at most 64 is possible"),
+        (&block, reseal(&good_block.replace("\"next\":2", "\"next\":65")), "`next` is 65, at most 64 is possible"),
     ] {
         fs::write(path, &damage).expect("damage it");
         let errors = [

@@ -231,7 +231,7 @@ mod tests {
     use crate::net::nft::tests::{TABLE, element, net};
     use crate::net::nft::traffic::{ARRIVES, IS_LOST, Servers, Site, answer, publishing};
     use crate::net::nft::{L4Proto, rules_with_comment};
-    use crate::net::testing::{netns, said};
+    use crate::net::testing::{in_own_process, netns, said};
 
     const COMMENT: &str = "of the lab: a b";
 
@@ -473,38 +473,41 @@ table ip mine {
 
     #[test]
     fn a_table_of_a_living_process_is_reported() {
-        let netns = netns();
-        let nfnl = Nfnl::open(&netns).expect("a socket");
-        let attributes = vec![TableAttribute::Name("own".into()), TableAttribute::Flags(TableFlags::Owner)];
-        let own = NfTablesMessage::NewTable(TableMessage { attributes });
-        let own = nfnl::frame(nfnl::message(Family::Inet, own), NLM_F_CREATE);
-        nfnl.transact(&[&own]).map_err(|refusal| refusal.error).expect("made");
-        let chain = NfTablesMessage::NewChain(netlink_packet_netfilter::nftables::ChainMessage {
-            attributes: {
-                use netlink_packet_netfilter::nftables::{ChainAttribute, Hook as HookAttribute, InetHookNumber};
-                vec![
-                    ChainAttribute::Table("own".into()),
-                    ChainAttribute::Name("f".into()),
-                    ChainAttribute::Hook(vec![
-                        HookAttribute::Number(InetHookNumber::Forward.into()),
-                        HookAttribute::Priority(0),
-                    ]),
-                    ChainAttribute::Type("filter".into()),
-                    ChainAttribute::Policy(0),
-                ]
-            },
+        // Alone: a child that another test forks has the socket too until its own program runs.
+        in_own_process("net::nft::foreign::tests::a_table_of_a_living_process_is_reported", || {
+            let netns = netns();
+            let nfnl = Nfnl::open(&netns).expect("a socket");
+            let attributes = vec![TableAttribute::Name("own".into()), TableAttribute::Flags(TableFlags::Owner)];
+            let own = NfTablesMessage::NewTable(TableMessage { attributes });
+            let own = nfnl::frame(nfnl::message(Family::Inet, own), NLM_F_CREATE);
+            nfnl.transact(&[&own]).map_err(|refusal| refusal.error).expect("made");
+            let chain = NfTablesMessage::NewChain(netlink_packet_netfilter::nftables::ChainMessage {
+                attributes: {
+                    use netlink_packet_netfilter::nftables::{ChainAttribute, Hook as HookAttribute, InetHookNumber};
+                    vec![
+                        ChainAttribute::Table("own".into()),
+                        ChainAttribute::Name("f".into()),
+                        ChainAttribute::Hook(vec![
+                            HookAttribute::Number(InetHookNumber::Forward.into()),
+                            HookAttribute::Priority(0),
+                        ]),
+                        ChainAttribute::Type("filter".into()),
+                        ChainAttribute::Policy(0),
+                    ]
+                },
+            });
+            let chain = nfnl::frame(nfnl::message(Family::Inet, chain), NLM_F_CREATE);
+            nfnl.transact(&[&chain]).map_err(|refusal| refusal.error).expect("made");
+            let drops = found(&netns);
+            assert_eq!(drops.len(), 1);
+            assert!(drops[0].owner.is_some(), "{drops:?}");
+            let mut batch = Batch::new();
+            batch.let_through(&drops[0], &Through::From(dev("br0")), COMMENT);
+            let error = batch.commit(&netns).expect_err("another's");
+            assert!(error.is_denied(), "{error:?}");
+            drop(nfnl);
+            assert_eq!(found(&netns), []);
         });
-        let chain = nfnl::frame(nfnl::message(Family::Inet, chain), NLM_F_CREATE);
-        nfnl.transact(&[&chain]).map_err(|refusal| refusal.error).expect("made");
-        let drops = found(&netns);
-        assert_eq!(drops.len(), 1);
-        assert!(drops[0].owner.is_some(), "{drops:?}");
-        let mut batch = Batch::new();
-        batch.let_through(&drops[0], &Through::From(dev("br0")), COMMENT);
-        let error = batch.commit(&netns).expect_err("another's");
-        assert!(error.is_denied(), "{error:?}");
-        drop(nfnl);
-        assert_eq!(found(&netns), []);
     }
 
     #[test]

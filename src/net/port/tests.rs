@@ -7,7 +7,7 @@ use nix::sys::socket::{
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::*;
-use crate::net::testing::{block_on, netns, netns_and_rtnl};
+use crate::net::testing::{block_on, in_own_process, netns, netns_and_rtnl};
 use crate::net::{AddrOptions, addr};
 
 fn ip(text: &str) -> IpAddr {
@@ -54,34 +54,37 @@ fn on_its_way(socket: Socket) -> OwnedFd {
 
 #[test]
 fn a_listener_is_named_whichever_addresses_meet() {
-    block_on(async {
-        let (netns, rtnl) = netns_and_rtnl();
-        for text in ["10.0.0.1/24", "fd00::1/64"] {
-            let options = AddrOptions { nodad: true, ..AddrOptions::default() };
-            addr::add(&rtnl, 1, text.parse().expect("a network"), &options).await.expect("added");
-        }
-        let wanted = [None, Some("0.0.0.0"), Some("10.0.0.1"), Some("127.0.0.1"), Some("::"), Some("fd00::1")];
-        for proto in [Proto::Tcp, Proto::Udp] {
-            for (listener, in_the_way) in [
-                // Of IPv6 it takes IPv4 as well.
-                ("[::]:80", [true, true, true, true, true, true]),
-                ("0.0.0.0:80", [true, true, true, true, false, false]),
-                ("10.0.0.1:80", [true, true, true, false, false, false]),
-                ("[fd00::1]:80", [true, false, false, false, true, true]),
-            ] {
-                let socket = bound(&netns, proto, listener);
-                if proto == Proto::Tcp {
-                    socket.listen(5).expect("listening");
-                }
-                for (at, in_the_way) in wanted.iter().zip(in_the_way) {
-                    let expected = if in_the_way { ours(proto, listener) } else { "free".to_string() };
-                    assert_eq!(checked(&netns, proto, *at, 80), expected, "{listener} {at:?}");
-                    assert_eq!(checked(&netns, proto, *at, 81), "free");
-                }
-                drop(socket);
-                assert_eq!(checked(&netns, proto, None, 80), "free", "{proto} {listener}");
+    // Alone: a child that another test forks has the listener too until its own program runs.
+    in_own_process("net::port::tests::a_listener_is_named_whichever_addresses_meet", || {
+        block_on(async {
+            let (netns, rtnl) = netns_and_rtnl();
+            for text in ["10.0.0.1/24", "fd00::1/64"] {
+                let options = AddrOptions { nodad: true, ..AddrOptions::default() };
+                addr::add(&rtnl, 1, text.parse().expect("a network"), &options).await.expect("added");
             }
-        }
+            let wanted = [None, Some("0.0.0.0"), Some("10.0.0.1"), Some("127.0.0.1"), Some("::"), Some("fd00::1")];
+            for proto in [Proto::Tcp, Proto::Udp] {
+                for (listener, in_the_way) in [
+                    // Of IPv6 it takes IPv4 as well.
+                    ("[::]:80", [true, true, true, true, true, true]),
+                    ("0.0.0.0:80", [true, true, true, true, false, false]),
+                    ("10.0.0.1:80", [true, true, true, false, false, false]),
+                    ("[fd00::1]:80", [true, false, false, false, true, true]),
+                ] {
+                    let socket = bound(&netns, proto, listener);
+                    if proto == Proto::Tcp {
+                        socket.listen(5).expect("listening");
+                    }
+                    for (at, in_the_way) in wanted.iter().zip(in_the_way) {
+                        let expected = if in_the_way { ours(proto, listener) } else { "free".to_string() };
+                        assert_eq!(checked(&netns, proto, *at, 80), expected, "{listener} {at:?}");
+                        assert_eq!(checked(&netns, proto, *at, 81), "free");
+                    }
+                    drop(socket);
+                    assert_eq!(checked(&netns, proto, None, 80), "free", "{proto} {listener}");
+                }
+            }
+        })
     });
 }
 
