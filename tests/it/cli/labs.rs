@@ -501,6 +501,7 @@ fn a_state_directory_of_ones_own() {
         lab `lab` is down
         $ find deep/er/state -mindepth 1
         deep/er/state/lock
+        deep/er/state/secret
         deep/er/state/labs
     "#]]);
 }
