@@ -71,9 +71,9 @@ print("printed")
             lines
             c
             4
-            DEV   DST          KIND     METRIC  PROTOCOL  SRC       TABLE  VIA
-            eth0  10.0.0.0/24  unicast  0       2         10.0.0.1  254
-            eth0  fe80::X    unicast  256     2                   254
+            DEV   DST          HOPS                                  KIND     METRIC  PROTOCOL  SRC       TABLE  VIA
+            eth0  10.0.0.0/24  {"dev":"eth0","via":null,"weight":1}  unicast  0       kernel    10.0.0.1  main
+            eth0  fe80::X    {"dev":"eth0","via":null,"weight":1}  unicast  256     kernel              main
             dev lo of h
             dev eth0 of h: veth up  10.0.0.1/24  -- g/eth0
             ok   it is so
@@ -309,16 +309,16 @@ fn bytes_that_are_no_text() {
         piped(
             r"1 + 1\000\n",
             expect![[r#"
-            $ printf '1 + 1\000\n' | topo repl
-            --- stderr
-            error: unexpected '␀'
-             --> [1]:1:6
-              |
-            1 | 1 + 1␀
-              |      ^
-            stopped at line 1 of standard input
-            --- exit code 1
-        "#]],
+                $ printf '1 + 1\000\n' | topo repl
+                --- stderr
+                error: unexpected '\0'
+                 --> [1]:1:6
+                  |
+                1 | 1 + 1␀
+                  |      ^
+                stopped at line 1 of standard input
+                --- exit code 1
+            "#]],
         );
         piped(
             r#""\033[31m\007"\n"#,

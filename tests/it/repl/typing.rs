@@ -78,17 +78,17 @@ fn tab_lists_what_can_stand_at_the_cursor() {
             h           hash_of(    host        host_only(
 
             methods of a namespace: h.
-            bridge(       filters()     let_through(  neigh(        resolvers()   sees(         tcp(
-            devs()        forward(      mappings()    neighs()      route(        serve(        throughput(
-            dnat(         http(         masquerade(   ping(         routes()      snat(         trace(
-            exec(         identity      mtu(          remove()      rule(         start(        udp(
-            filter(       is_alive()    name          resolver(     rules()       sysctl(
+            bridge(       filters()     let_through(  name          resolver(     rules()       sysctl(
+            devs()        forward(      lo_up()       neigh(        resolvers()   sees(         tcp(
+            dnat(         http(         mappings()    neighs()      route(        serve(        throughput(
+            exec(         identity      masquerade(   ping(         routes()      snat(         trace(
+            filter(       is_alive()    mtu(          remove()      rule(         start(        udp(
 
             methods of a device: h["eth0"].
-            addr(        down()       kernel_name  mtu          port(        state
-            addrs()      fdb(         kind         name         ports()      up()
-            attach(      hairpin(     mac          netns        rename(      vlans()
-            detach(      index        move_to(     owner        shape(
+            addr(        autoconf(    hairpin(     mac          netns        rename(      vlans()
+            addrs()      detach(      index        move_to(     owner        shape(
+            announce()   down()       kernel_name  mtu          port(        state
+            attach(      fdb(         kind         name         ports()      up()
 
             options: veth(h["a"], h["b"], #{
             mac:        mtu:        peer_mac:   port:       up:
