@@ -9,13 +9,14 @@
 //! that somebody else has set meanwhile stays. All of that is done under one lock.
 //!
 //! The file says first what is about to be written to the kernel, so that the next one who comes ends what was cut short. It is removed
-//! with its last holder.
+//! with its last holder. Where the state directory can't be written to, it is `/run/toposcript-STATE-HOST` until that can be done again.
 
 mod held;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use super::error::{Error, Result};
@@ -23,6 +24,7 @@ use super::files;
 use super::guard::{self, Apart};
 use super::kernel::Kernel;
 use super::model::NetnsRef;
+use super::name;
 use super::state::{StateDir, Status, boot_id};
 use crate::net::{self, Netns, ProcessId};
 use held::{Along, Held, Holder, Pending, Setting, canonical, is_along, is_temp, leads, read_file, same, write_file};
@@ -57,6 +59,8 @@ struct Book<'a> {
     state: &'a StateDir,
     netns: Netns,
     path: PathBuf,
+    /// Where it is written while `path` can't be: on a full disk, or one that is read-only.
+    spare: Option<PathBuf>,
     _lock: File,
 }
 
@@ -170,21 +174,35 @@ impl Book<'_> {
         let prefix = state.settings_prefix(state.inside().map(|inside| inside.holder));
         let host = netns.cookie()?.map_or_else(|| netns.id().to_string(), |cookie| format!("{cookie:x}"));
         let path = state.root().join(format!("{prefix}{host}"));
-        Ok(Book { state, netns: netns.clone(), path, _lock: lock })
+        // What a sandbox holds goes with it.
+        let spare = match state.inside() {
+            Some(_) => None,
+            None => Some(spare_of(state, &host).map_err(|error| net::Error::io(doing(), error))?),
+        };
+        Ok(Book { state, netns: netns.clone(), path, spare, _lock: lock })
     }
 
     /// Reads what is held, after ending what was cut short.
     fn load(&self) -> net::Result<Held> {
         let now = boot_id()
             .map_err(|error| net::Error::because("tell this boot from others", libc::EIO, &error.to_string()))?;
-        let mut held = read_file(&self.path)?;
+        let mut held = self.read()?;
         if held.boot_id != now {
             held = Held { boot_id: now, ..Held::default() };
+        }
+        if self.spare.as_ref().is_some_and(|spare| spare.exists()) {
+            // To its own place again, if that can be.
+            self.save(&held)?;
         }
         if held.pending.is_some() {
             self.carry_out(&mut held)?;
         }
         Ok(held)
+    }
+
+    /// Reads what is noted.
+    fn read(&self) -> net::Result<Held> {
+        read_file(self.spare.as_ref().filter(|spare| spare.exists()).unwrap_or(&self.path))
     }
 
     fn save(&self, held: &Held) -> net::Result<()> {
@@ -195,6 +213,13 @@ impl Book<'_> {
                 removed => removed,
             }),
             false => write_file(&self.path, held),
+        };
+        let saved = match (saved, &self.spare) {
+            (Ok(()), Some(spare)) => files::remove(spare).map(|_| ()),
+            (Err(error), Some(spare)) if error.raw_os_error().is_some_and(has_no_room) => {
+                write_file(spare, held).map_err(|_| error)
+            }
+            (saved, _) => saved,
         };
         saved.map_err(|error| net::Error::io(doing(), error))
     }
@@ -401,9 +426,21 @@ fn key_leads_to_router(family: &str, setting: &str, value: &str) -> bool {
 /// What can't be noted for want of room is no hindrance to giving back: a holder whose lab has gone does not count.
 fn tolerant(done: net::Result<()>, leaving: bool) -> net::Result<()> {
     match done {
-        Err(error) if leaving && matches!(error.errno(), libc::ENOSPC | libc::EDQUOT | libc::EROFS) => Ok(()),
+        Err(error) if leaving && has_no_room(error.errno()) => Ok(()),
         done => done,
     }
+}
+
+/// Tells whether an error says that nothing can be written to the file system.
+fn has_no_room(errno: i32) -> bool {
+    matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EROFS)
+}
+
+/// Returns the file that stands for the one in the state directory: of its own for each directory, also for two of one path.
+fn spare_of(state: &StateDir, host: &str) -> std::io::Result<PathBuf> {
+    let root = std::fs::metadata(state.root())?;
+    let place = format!("{} {} {}", state.root().display(), root.dev(), root.ino());
+    Ok(PathBuf::from(format!("/run/toposcript-{}-{host}", name::short_hash(place.as_bytes()))))
 }
 
 impl Kernel {
@@ -438,7 +475,7 @@ impl Kernel {
         let Some(now) = read(&netns, &key)? else { return Ok(true) };
         let Some((state, holder)) = self.holder(hold)? else { return Ok(same(&now, hold.value)) };
         let book = Book::open(&state, &netns)?;
-        let held = read_file(&book.path)?;
+        let held = book.read()?;
         let setting = held.settings.get(&key).filter(|setting| setting.position(&holder).is_some());
         let stands = setting.is_some_and(|setting| same(&now, setting.value()));
         let followers = setting.iter().flat_map(|setting| &setting.along).filter(|along| along.put.is_none());
@@ -449,7 +486,9 @@ impl Kernel {
                 return Ok(false);
             }
         }
-        Ok(stands && (!hold.apart || held.apart().iter().all(Apart::is_empty) || guard::is_there(&netns, &state)?))
+        // The rules are for both families: the first setting of a lab that needs them looks after them.
+        let is_keeper = held.keeper(&holder) == Some(key.as_str());
+        Ok(stands && (!is_keeper || guard::is_there(&netns, &state)?))
     }
 
     /// Describes this lab as a holder; nothing where no lab is at work.

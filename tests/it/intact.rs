@@ -221,6 +221,26 @@ fn a_read_only_state_directory_keeps_nothing_up() {
     });
 }
 
+/// Several labs hold a setting of the host: one that went is known to have gone, also where that can't be noted in the state directory.
+#[test]
+fn settings_come_back_on_a_read_only_disk() {
+    in_small_world(|w, before, topo| {
+        for (lab, ttl) in [("t1", 70), ("t2", 71), ("t3", 72)] {
+            topo(&["run", "--name", lab, "-e", &format!("host.sysctl(\"net.ipv4.ip_default_ttl\", {ttl});")]).ok();
+        }
+        w.run("mount -o remount,ro sd").ok();
+        for (lab, left) in [("t1", "72"), ("t3", "71"), ("t2", "64")] {
+            topo(&["down", lab]).fails(1).says("Read-only file system");
+            assert_eq!(w.run("cat /proc/sys/net/ipv4/ip_default_ttl").ok().out().trim(), left, "after {lab}");
+        }
+        w.run("ls /run/toposcript-*; mount -o remount,rw sd").ok();
+        topo(&["down", "t1", "t2", "t3", "lab"]).ok();
+        topo(&["network", "rm", "--force", "web"]).ok();
+        w.run("! ls /run/toposcript-* 2>/dev/null").ok();
+        w.assert_clean(before);
+    });
+}
+
 /// So few file descriptors that nothing can be opened beside what a removal needs.
 #[test]
 fn few_descriptors_are_enough() {

@@ -1,7 +1,7 @@
 //! Settings of the host that several labs hold: in whatever order and however many at once they come and go, each setting is in the
 //! end what it was before the first of them.
 
-use super::stage::{KILLED, build, in_used_world, kill_at_each_point, with_fault};
+use super::stage::{KILLED, build, end_restart, in_used_world, kill_at_each_point, restart, with_fault};
 use super::world::{Running, World};
 
 const TTL: &str = "net.ipv4.ip_default_ttl";
@@ -223,9 +223,10 @@ fn a_note_that_is_not_to_be_relied_on() {
         down(w, "lab");
         w.assert_clean(before);
         // As a machine leaves it that ended without a `down`.
+        restart(w);
         hold(w, "lab", &ttl(70));
-        w.run("sed -i 's/\"boot_id\":\"[^\"]*\"/\"boot_id\":\"an-earlier-one\"/' state/labs/*/lab.json; echo 64 >/proc/sys/net/ipv4/ip_default_ttl")
-            .ok();
+        end_restart(w);
+        w.run("echo 64 >/proc/sys/net/ipv4/ip_default_ttl").ok();
         hold(w, "new", &ttl(71));
         down(w, "new");
         w.topo(&["gc"]).ok();

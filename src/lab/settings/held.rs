@@ -77,10 +77,13 @@ impl Setting {
     }
 
     pub(super) fn position(&self, who: &Holder) -> Option<usize> {
-        let same = |known: &Holder| {
-            (&known.lab, known.creator, known.created, known.no) == (&who.lab, who.creator, who.created, who.no)
-        };
-        self.holders.iter().position(same)
+        self.holders.iter().position(|known| known.is_of_lab(who) && known.no == who.no)
+    }
+}
+
+impl Holder {
+    fn is_of_lab(&self, other: &Holder) -> bool {
+        (&self.lab, self.creator, self.created) == (&other.lab, other.creator, other.created)
     }
 }
 
@@ -103,6 +106,16 @@ impl Held {
         let leader = self.settings.get(&leader_of(key)?)?;
         let of = |key: &str| leader.along.iter().find(|along| along.key == key).map(|along| along.before.clone());
         of(key).or_else(|| of(&leader_of(key)?.replace("/conf/all/", "/conf/default/")))
+    }
+
+    /// Returns the setting by which the lab of a holder keeps devices apart, the first one of several.
+    pub(super) fn keeper(&self, who: &Holder) -> Option<&'static str> {
+        let keeps = |key: &str| {
+            let holders = self.settings.get(key).map(|setting| setting.holders.as_slice()).unwrap_or_default();
+            holders.iter().any(|known| known.apart && known.is_of_lab(who))
+        };
+        let mut keys = FORWARDING.into_iter().zip(self.apart()).filter(|(_, apart)| !apart.is_empty());
+        keys.find(|(key, _)| keeps(key)).map(|(key, _)| key)
     }
 
     /// Returns which devices are to be kept apart, for IPv4 and for IPv6.

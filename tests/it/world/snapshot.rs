@@ -267,7 +267,7 @@ fn leases(path: &Path) -> Option<Value> {
         return None;
     }
     let block: Value = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    block.get("leases").cloned()
+    block.get("value")?.get("leases").cloned()
 }
 
 /// Tells whether a file of leases has none: only where the search goes on.
