@@ -203,13 +203,18 @@ fn what_took_the_place_of_ours_stays() {
             w.run(&format!("{replace}\nip link del br1; ip link add br1 index {index} type bridge")).ok();
             let theirs = w.snapshot();
             match end {
-                "down" => w.topo(&["down", "lab"]).ok(),
-                _ => w.run("rm -r state/labs/lab; \"$TOPO\" gc").clone(),
-            };
+                "down" => {
+                    w.topo(&["down", "lab"]).fails(1).says("others changed it, and it was left");
+                }
+                _ => drop(w.run("rm -r state/labs/lab; \"$TOPO\" gc")),
+            }
             drop(theirs);
             w.run("ip -n a link show inside; ip addr show br0 | grep 10.9.0.1; ip link show br1; ip link show cable0")
                 .ok();
             w.run("ip netns del a; for dev in br0 br1 cable0; do ip link del $dev; done").ok();
+            if end == "down" {
+                w.topo(&["down", "lab"]).ok().says("lab `lab` is down");
+            }
             w.topo(&["gc"]).ok();
             w.assert_clean(before);
         }
@@ -236,7 +241,7 @@ fn what_others_set_since_stays() {
              echo 99 >/proc/sys/net/ipv4/ip_default_ttl",
         )
         .ok();
-        w.topo(&["down", "lab"]).ok();
+        w.topo(&["down", "lab"]).fails(1).says("address `203.0.113.1/24` of `ext0`").says("it was left");
         w.run(
             "ip addr show ext0 | grep 203.0.113.1/24; ip route | grep 'blackhole 192.0.2.0/24'; ip rule | grep '^500:'
              ip neigh | grep '203.0.113.9.*02:00:00:00:00:0a'; grep -x 99 /proc/sys/net/ipv4/ip_default_ttl",
@@ -247,6 +252,7 @@ fn what_others_set_since_stays() {
              ip route del blackhole 192.0.2.0/24; ip rule del priority 500; echo 64 >/proc/sys/net/ipv4/ip_default_ttl",
         )
         .ok();
+        w.topo(&["down", "lab"]).ok().says("lab `lab` is down");
     });
 }
 
