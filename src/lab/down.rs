@@ -180,8 +180,9 @@ fn undo_journal(
     // Read before anything is changed: a damaged journal leaves the lab as it is.
     let list = journal::read(&dir, record, steps)?;
     let host = host_for_down(state, record)?;
-    let mut errors = down_children(state, dir.name(), steps, listener);
+    // Noted before its parts go: a lab that is cut short here has lost some of them, and is not up any more.
     let unnoted = dir.note_undoing()?;
+    let mut errors = down_children(state, dir.name(), steps, listener);
     let mut kernel = open_for_down(state, record, &host)?;
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
