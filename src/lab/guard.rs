@@ -3,6 +3,8 @@
 //! Networks of containers make the host forward, by all its devices. Its own cards did not forward to each other before, and do not
 //! because of that either: one table of nf_tables, for all labs of the state directory, drops what would pass between them.
 
+use std::collections::BTreeSet;
+
 use super::name;
 use super::state::StateDir;
 use crate::net::nft::{
@@ -28,6 +30,8 @@ impl Apart {
 
 const FAMILY: Family = Family::Inet;
 const CHAIN: &str = "forward";
+/// The chain that has the last word about what comes in by a device and goes out by one that are both kept apart.
+const BETWEEN: &str = "between";
 
 impl StateDir {
     /// Returns the name and the comment of the table that keeps devices apart. It is no lab's, and so has no lab's mark.
@@ -59,7 +63,9 @@ pub(super) fn put(netns: &Netns, state: &StateDir, apart: &[Apart; 2]) -> Result
     }
     batch.create_table(FAMILY, &table, Some(&comment));
     let base = Base { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0, policy: Policy::Accept };
-    batch.add_chain(&Chain { family: FAMILY, table: table.clone(), name: CHAIN.into(), base: Some(base) });
+    for (name, base) in [(BETWEEN, None), (CHAIN, Some(base))] {
+        batch.add_chain(&Chain { family: FAMILY, table: table.clone(), name: name.into(), base });
+    }
     for (version, apart) in [IpVersion::V4, IpVersion::V6].into_iter().zip(apart) {
         if apart.is_empty() {
             continue;
@@ -75,9 +81,16 @@ pub(super) fn put(netns: &Netns, state: &StateDir, apart: &[Apart; 2]) -> Result
             batch.add_elements(FAMILY, &table, name, &elements, false);
         }
         let matches = vec![Match::Nfproto(version), Match::InDevOf(from), Match::OutDevOf(to)];
-        let rule = Rule { counter: true, ..Rule::new(matches, Action::Drop) };
-        batch.add_rule(FAMILY, &table, CHAIN, &rule, nft::At::End);
+        batch.add_rule(FAMILY, &table, CHAIN, &Rule::new(matches, Action::Jump(BETWEEN.into())), nft::At::End);
     }
+    // With net.bridge.bridge-nf-call-iptables a bridge shows here what it passes from port to port: that never leaves the bridge.
+    let within: BTreeSet<&String> = apart.iter().flat_map(|apart| &apart.from).collect();
+    for dev in within {
+        let matches = [Match::InDev { name: dev.clone(), not: false }, Match::OutDev { name: dev.clone(), not: false }];
+        batch.add_rule(FAMILY, &table, BETWEEN, &Rule::new(matches.to_vec(), Action::Accept), nft::At::End);
+    }
+    let rule = Rule { counter: true, ..Rule::new(Vec::new(), Action::Drop) };
+    batch.add_rule(FAMILY, &table, BETWEEN, &rule, nft::At::End);
     batch.commit(netns)
 }
 
