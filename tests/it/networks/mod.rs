@@ -64,7 +64,8 @@ fn used_world(others: &str) -> World {
 }
 
 /// What others made in most tests here: containers, as namespaces with a name.
-const CONTAINERS: &str = "for c in c1 c2 c3; do ip netns add $c; done";
+/// Their loopback is up from the start, as every connection leaves it.
+const CONTAINERS: &str = "for c in c1 c2 c3; do ip netns add $c; ip -n $c link set lo up; done";
 
 /// Makes a network with a container.
 fn make_web(w: &World) {
