@@ -196,6 +196,10 @@ impl Kernel {
         if at.made {
             return Ok(None);
         }
+        // A lab within this one, of the same run, may have ended the group with its own commands.
+        if self.trail.as_deref().is_some_and(|trail| matches!(trail, Trail::Group(group) if !group.path().exists())) {
+            self.trail = None;
+        }
         if let (None, Some(state)) = (&self.trail, &self.state) {
             self.trail = state.begin_trail(&self.lab, &self.marks)?.map(Rc::new);
         }
