@@ -130,7 +130,7 @@ fn n2_a_container_that_ends_meanwhile() {
 /// N4: `rm --force` disconnects all, also one that has ended.
 #[test]
 fn n4_force_disconnects_first() {
-    in_network_world("ip netns add c2; ip netns add c3", |w, _| {
+    in_network_world("for c in c2 c3; do ip netns add $c; ip -n $c link set lo up; done", |w, _| {
         let alone = inside(w, "c2");
         w.run("ip netns add c1").ok();
         network(w, "create web --subnet 10.5.0.0/24").ok();
