@@ -6,7 +6,7 @@
 //!
 //! A host is a network namespace: one state directory may serve several. A lab enters with the value that it wants, which then stands;
 //! when a lab leaves, the value of the last one that is left stands, and after all of them the value from before the first. A value
-//! that somebody else has set meanwhile stays. All of that is done under one lock.
+//! that others have set meanwhile stays. All of that is done under one lock.
 //!
 //! The file says first what is about to be written to the kernel, so that the next one who comes ends what was cut short. It is removed
 //! with its last holder. Where the state directory can't be written to, it is `/run/toposcript-STATE-HOST` until that can be done again.
@@ -410,7 +410,7 @@ impl Book<'_> {
         let mut writes = Vec::new();
         for along in &setting.along {
             let (Some(put), Some(now)) = (&along.put, read(&self.netns, &along.key)?) else { continue };
-            // Set by somebody else meanwhile, it stays; the kernel may change it along once more.
+            // Set by others meanwhile, it stays; the kernel may change it along once more.
             let back = if same(&now, put) { &along.before } else { &now };
             writes.push((along.key.clone(), back.clone()));
         }

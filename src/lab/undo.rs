@@ -147,7 +147,7 @@ fn is_occupied(kernel: &Kernel, at: &NetnsRef) -> bool {
 }
 
 /// Ends the processes in namespaces `ids` that a lab made: SIGTERM, then SIGKILL. Those of another pid namespace stay, which is an
-/// error: a container has joined the namespace, and whoever started that ends it.
+/// error: a container has joined the namespace, and its engine ends it.
 pub(super) fn end_processes(ids: &BTreeSet<NetnsId>, ended: &mut Vec<EndedProcess>) -> Result<()> {
     if ids.is_empty() {
         return Ok(());

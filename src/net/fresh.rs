@@ -9,7 +9,7 @@ use nix::sys::stat::{Mode, umask};
 
 use super::descriptors::inherit_limit;
 
-/// Which of the caller's open files a command gets, besides its standard input and outputs.
+/// Which of the caller's open files a command gets, beyond its standard input and outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenFiles {
     /// All of them: the command takes the place of `topo` at a shell, where `<(…)` is a descriptor.
