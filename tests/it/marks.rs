@@ -29,8 +29,7 @@ fn machine(w: &World, name: &str) -> String {
 
 /// Runs a shell script in a machine, in which `topo` has its default state directory.
 fn run_in(w: &World, machine: &str, script: &str) -> Ran {
-    let topo = w.program().parent().expect("a directory").display().to_string();
-    let script = format!("unset TOPO_STATE; export TOPO_STORE=/run/store PATH={topo}:$PATH; {script}");
+    let script = format!("unset TOPO_STATE; export TOPO_STORE=/run/store; {script}");
     w.run(&format!("nsenter -t {machine} -n -m -p sh -ec '{}'", script.replace('\'', r"'\''")))
 }
 

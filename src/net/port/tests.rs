@@ -14,6 +14,11 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// Runs a test in a process of its own: a child that another test forks has its sockets too, until its own program runs.
+fn alone(test: &str, does: impl FnOnce()) {
+    in_own_process(&format!("net::port::tests::{test}"), does);
+}
+
 /// Makes a socket that is bound in the namespace, without SO_REUSEADDR.
 fn bound(netns: &Netns, proto: Proto, address: &str) -> Socket {
     let address: SocketAddr = address.parse().expect("an address with its port");
@@ -54,8 +59,7 @@ fn on_its_way(socket: Socket) -> OwnedFd {
 
 #[test]
 fn a_listener_is_named_whichever_addresses_meet() {
-    // Alone: a child that another test forks has the listener too until its own program runs.
-    in_own_process("net::port::tests::a_listener_is_named_whichever_addresses_meet", || {
+    alone("a_listener_is_named_whichever_addresses_meet", || {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
             for text in ["10.0.0.1/24", "fd00::1/64"] {
@@ -131,64 +135,72 @@ fn a_socket_that_reuses_addresses_does_not_hide() {
 /// Of several sockets at a port one is named that a process has, whichever comes first in the kernel's table.
 #[test]
 fn of_several_sockets_one_with_an_owner_is_named() {
-    let netns = netns();
-    for (passing, stays) in [("127.0.0.1:80", "127.0.0.2:80"), ("127.0.0.2:80", "127.0.0.1:80")] {
-        let _passing = on_its_way(listening(&netns, passing));
-        let _stays = listening(&netns, stays);
-        assert_eq!(checked(&netns, Proto::Tcp, None, 80), ours(Proto::Tcp, stays));
-    }
+    alone("of_several_sockets_one_with_an_owner_is_named", || {
+        let netns = netns();
+        for (passing, stays) in [("127.0.0.1:80", "127.0.0.2:80"), ("127.0.0.2:80", "127.0.0.1:80")] {
+            let _passing = on_its_way(listening(&netns, passing));
+            let _stays = listening(&netns, stays);
+            assert_eq!(checked(&netns, Proto::Tcp, None, 80), ours(Proto::Tcp, stays));
+        }
+    });
 }
 
 /// The server closes first, so its port has the connection in TIME_WAIT: bind(2) refuses it then, unless both sockets have
 /// SO_REUSEADDR, and for no reason that concerns a server.
 #[test]
 fn a_connection_that_has_ended_leaves_the_port_free() {
-    let netns = netns();
-    let server = listening(&netns, "127.0.0.1:80");
-    let client = netns.inside(|| std::net::TcpStream::connect(("127.0.0.1", 80))).expect("inside");
-    let mut client = client.expect("connected");
-    let accepted = server.accept().expect("accepted");
-    drop(server);
-    assert_eq!(
-        checked(&netns, Proto::Tcp, None, 80),
-        ours(Proto::Tcp, "127.0.0.1:80"),
-        "a connection that somebody has"
-    );
-    drop(accepted);
-    assert_eq!(client.read(&mut [0]).expect("its end"), 0);
-    drop(client);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let states = || netns.inside(|| fs::read_to_string("/proc/thread-self/net/tcp")).expect("inside").expect("a table");
-    // State 6 of include/net/tcp_states.h.
-    while !states().contains("0100007F:0050 0100007F") || !states().contains(" 06 ") {
-        assert!(Instant::now() < deadline, "{}", states());
-        std::thread::yield_now();
-    }
-    let again = netns.inside(|| bind(Proto::Tcp, ip("127.0.0.1"), false, 80)).expect("inside").expect_err("TIME_WAIT");
-    assert_eq!(again.raw_os_error(), Some(libc::EADDRINUSE));
-    for at in [None, Some("127.0.0.1"), Some("0.0.0.0")] {
-        assert_eq!(checked(&netns, Proto::Tcp, at, 80), "free", "{at:?}");
-    }
-    // Beside it, whoever comes is found all the same.
-    let listener = netns.inside(|| bind(Proto::Tcp, ip("127.0.0.2"), false, 80)).expect("inside").expect("bound");
-    listener.listen(5).expect("listening");
-    assert_eq!(checked(&netns, Proto::Tcp, None, 80), ours(Proto::Tcp, "127.0.0.2:80"));
-    assert_eq!(checked(&netns, Proto::Tcp, Some("127.0.0.1"), 80), "free");
+    alone("a_connection_that_has_ended_leaves_the_port_free", || {
+        let netns = netns();
+        let server = listening(&netns, "127.0.0.1:80");
+        let client = netns.inside(|| std::net::TcpStream::connect(("127.0.0.1", 80))).expect("inside");
+        let mut client = client.expect("connected");
+        let accepted = server.accept().expect("accepted");
+        drop(server);
+        assert_eq!(
+            checked(&netns, Proto::Tcp, None, 80),
+            ours(Proto::Tcp, "127.0.0.1:80"),
+            "a connection that somebody has"
+        );
+        drop(accepted);
+        assert_eq!(client.read(&mut [0]).expect("its end"), 0);
+        drop(client);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let states =
+            || netns.inside(|| fs::read_to_string("/proc/thread-self/net/tcp")).expect("inside").expect("a table");
+        // State 6 of include/net/tcp_states.h.
+        while !states().contains("0100007F:0050 0100007F") || !states().contains(" 06 ") {
+            assert!(Instant::now() < deadline, "{}", states());
+            std::thread::yield_now();
+        }
+        let again =
+            netns.inside(|| bind(Proto::Tcp, ip("127.0.0.1"), false, 80)).expect("inside").expect_err("TIME_WAIT");
+        assert_eq!(again.raw_os_error(), Some(libc::EADDRINUSE));
+        for at in [None, Some("127.0.0.1"), Some("0.0.0.0")] {
+            assert_eq!(checked(&netns, Proto::Tcp, at, 80), "free", "{at:?}");
+        }
+        // Beside it, whoever comes is found all the same.
+        let listener = netns.inside(|| bind(Proto::Tcp, ip("127.0.0.2"), false, 80)).expect("inside").expect("bound");
+        listener.listen(5).expect("listening");
+        assert_eq!(checked(&netns, Proto::Tcp, None, 80), ours(Proto::Tcp, "127.0.0.2:80"));
+        assert_eq!(checked(&netns, Proto::Tcp, Some("127.0.0.1"), 80), "free");
+    });
 }
 
 #[test]
 fn where_the_owner_cannot_be_found_it_says_so() {
-    const NOBODY: &str = "by the kernel, or by a process that can't be looked at";
-    let netns = netns();
-    let passing = on_its_way(listening(&netns, "0.0.0.0:80"));
-    let said = checked(&netns, Proto::Tcp, None, 80);
-    assert_eq!(said, format!("TCP port 80 is in use at `0.0.0.0:80` {NOBODY}"));
-    drop(passing);
-    assert_eq!(checked(&netns, Proto::Tcp, None, 80), "free");
-    // One that is bound and does not listen is in no table.
-    let _bound = bound(&netns, Proto::Tcp, "127.0.0.1:80");
-    assert_eq!(checked(&netns, Proto::Tcp, None, 80), format!("TCP port 80 is in use {NOBODY}"));
-    assert_eq!(checked(&netns, Proto::Tcp, Some("127.0.0.2"), 80), "free");
+    alone("where_the_owner_cannot_be_found_it_says_so", || {
+        const NOBODY: &str = "by the kernel, or by a process that can't be looked at";
+        let netns = netns();
+        let passing = on_its_way(listening(&netns, "0.0.0.0:80"));
+        let said = checked(&netns, Proto::Tcp, None, 80);
+        assert_eq!(said, format!("TCP port 80 is in use at `0.0.0.0:80` {NOBODY}"));
+        drop(passing);
+        assert_eq!(checked(&netns, Proto::Tcp, None, 80), "free");
+        // One that is bound and does not listen is in no table.
+        let _bound = bound(&netns, Proto::Tcp, "127.0.0.1:80");
+        assert_eq!(checked(&netns, Proto::Tcp, None, 80), format!("TCP port 80 is in use {NOBODY}"));
+        assert_eq!(checked(&netns, Proto::Tcp, Some("127.0.0.2"), 80), "free");
+    });
 }
 
 #[test]

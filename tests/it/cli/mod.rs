@@ -129,10 +129,10 @@ fn is_hex(word: &str) -> bool {
     word.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
-/// Returns the name of a lab's table without the hash of the state directory that is in it.
+/// Returns the name of a lab's table without the mark of the state directory that is in it.
 fn table_of(word: &str) -> Option<&str> {
     let (hash, lab) = word.strip_prefix("topo-")?.split_once('-')?;
-    (hash.len() == 8 && is_hex(hash)).then_some(lab)
+    (hash.len() == 16 && is_hex(hash)).then_some(lab)
 }
 
 /// Replaces what differs from run to run: measured times, ages, dates, process numbers, random hardware addresses, ids.

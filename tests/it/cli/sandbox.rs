@@ -193,11 +193,7 @@ fn where_sandboxes_are_forbidden() {
             "forbidden",
             "echo 0 >/proc/sys/user/max_user_namespaces\nexec setpriv --inh-caps=-all --ambient-caps=-all topo \"$@\"\n",
         );
-        let path = concat!("PATH=/run/world:$(dirname ", env!("CARGO_BIN_EXE_topo"), "):$PATH");
-        w.write(
-            "topo",
-            &format!("{path} exec unshare --user --map-current-user --keep-caps sh -e ./forbidden \"$@\"\n"),
-        );
+        w.write("topo", "exec unshare --user --map-current-user --keep-caps sh -e ./forbidden \"$@\"\n");
         w.session(expect![[r#"
             $ sh ./topo run pair.rhai
             --- stderr

@@ -233,10 +233,11 @@ impl World {
     }
 
     fn env(&self, login: Login) -> Vec<(&'static str, String)> {
+        let topo = self.program().parent().expect("a directory").display();
         let path = std::env::var("PATH").unwrap_or_default();
         let inside = |name: &str| self.dir().join(name).display().to_string();
         let mut env = vec![
-            ("PATH", format!("{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
+            ("PATH", format!("{topo}:{path}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")),
             ("HOME", inside("home")),
             ("TMPDIR", inside("tmp")),
             ("TOPO_STATE", self.state().display().to_string()),
