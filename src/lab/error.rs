@@ -143,6 +143,13 @@ impl Error {
         self
     }
 
+    /// Spells the cause and the hint in another way; what was attempted, which has the user's own names, stays.
+    pub fn respelt(mut self, spell: impl Fn(String) -> String) -> Error {
+        self.0.because = self.0.because.map(&spell);
+        self.0.hint = self.0.hint.map(spell);
+        self
+    }
+
     /// Adds the place in the script, unless one is known already: the first one is the one that asked.
     pub fn at(mut self, place: &Place) -> Error {
         if self.0.place.is_none() && !place.is_empty() {

@@ -9,7 +9,7 @@ use super::Group;
 use super::context::{RhaiResultOf, place_of, raise, with_lab};
 use super::difference::{are_equal, difference, shown};
 use super::units::argument;
-use crate::lab::{CheckResult, Error, Event, Kind, Place, Result, name};
+use crate::lab::{CheckResult, Error, Event, Kind, Place, Result};
 use crate::net;
 
 pub(super) const GROUP: Group = Group {
@@ -111,29 +111,6 @@ fn named(what: &str, sentence: &str) -> String {
 /// What a script can call.
 #[export_module(manifest)]
 pub mod functions {
-    /// Stops the script with an error of a kind, as the primitives do: what was attempted, why it can't be, and what to do.
-    ///
-    /// Like `throw`, with the form that errors of topo have: `catch (e)` finds `e.kind`, `e.message` and `e.hint`.
-    ///
-    /// Fails with the kind that it is given, and with `invalid` for one that there is not.
-    ///
-    /// ```rhai
-    /// try {
-    ///     fail("missing", "find the switch", "nobody made it", "`bridge(\"sw0\")` makes it");
-    /// } catch (e) {
-    ///     assert(e.kind == "missing" && e.message == "find the switch: nobody made it");
-    /// }
-    /// ```
-    #[rhai_fn(return_raw)]
-    pub fn fail(ctx: NativeCallContext, kind: &str, doing: &str, because: &str, hint: &str) -> RhaiResultOf<()> {
-        let Some(found) = Kind::of_word(kind) else {
-            let error = Error::invalid("raise an error").because(format!("there is no kind `{}`", name::shown(kind)));
-            return raise(&ctx, Err(error));
-        };
-        let error = Error::new(found, doing).because(because);
-        raise(&ctx, Err(if hint.is_empty() { error } else { error.hint(hint) }))
-    }
-
     /// Notes whether a sentence holds, given true, false or a probe's result. The script goes on either way; a run with a check
     /// that didn't hold fails at its end. Returns whether it holds.
     ///

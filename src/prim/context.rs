@@ -176,6 +176,13 @@ pub(super) fn raise<T>(ctx: &NativeCallContext, result: Result<T>) -> RhaiResult
     result.map_err(|error| rhai_error(error.at(&place_of(ctx)), ctx.call_position()))
 }
 
+/// Returns the error of ours that a script failed with, and where it was raised; an interruption is none that it could change.
+pub(super) fn error_of(failed: &EvalAltResult) -> Option<(Error, Position)> {
+    let EvalAltResult::ErrorRuntime(value, position) = failed.unwrap_inner() else { return None };
+    let ScriptError(error) = value.clone().try_cast::<ScriptError>()?;
+    Some((Error::clone(&error), *position))
+}
+
 /// Wraps an error for rhai.
 pub fn rhai_error(error: Error, position: Position) -> Box<EvalAltResult> {
     let interrupted = error.kind() == Kind::Interrupted;

@@ -20,6 +20,7 @@ mod difference;
 mod dnat;
 mod dummy;
 mod endpoint;
+mod errors;
 mod fdb;
 mod filter;
 mod firewalls;
@@ -76,6 +77,7 @@ use crate::lab::{ReadStep, Steps};
 
 pub use beyond::Beyond;
 pub use context::{LabHandle, ScriptError, TrySpan, place_of, rhai_error};
+pub use errors::Failed;
 pub use handles::{Dev, NetnsHandle};
 pub use labs::{Args, as_json};
 pub use options::{OptionDoc, OptionSet};
@@ -169,6 +171,7 @@ pub const GROUPS: &[Group] = &[
     sees::GROUP,
     throughput::GROUP,
     check::GROUP,
+    errors::GROUP,
     value::GROUP,
     graph::GROUP,
     labs::GROUP,

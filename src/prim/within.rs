@@ -7,7 +7,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, EvalAltResult, FnPtr, Map};
 
 use super::Group;
-use super::context::{RhaiResultOf, ScriptError, lab_of, place_of, raise, rhai_error, with_lab};
+use super::context::{RhaiResultOf, error_of, lab_of, place_of, raise, rhai_error, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::FromScript;
@@ -97,10 +97,8 @@ pub(super) fn with_errors(
     if errors.is_empty() {
         return failed;
     }
-    if let EvalAltResult::ErrorRuntime(value, position) = failed.unwrap_inner()
-        && let Some(ScriptError(error)) = value.clone().try_cast::<ScriptError>()
-    {
-        return rhai_error(Error::clone(&error).also(errors), *position);
+    if let Some((error, position)) = error_of(&failed) {
+        return rhai_error(error.also(errors), position);
     }
     // Another sort of error has no room for them.
     for error in errors {

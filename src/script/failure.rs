@@ -9,7 +9,7 @@ use super::lexer;
 use super::sources::{Script, Texts};
 use crate::lab::name::{printable, shown};
 use crate::lab::{Error, Kind, Place, Spot};
-use crate::prim::ScriptError;
+use crate::prim::{Failed, ScriptError};
 
 /// What ended a script.
 #[derive(Debug, Clone)]
@@ -45,6 +45,14 @@ impl Failure {
         let inner = descend(error, &script.name, &mut spots);
         spots.reverse();
         let place = Place(spots);
+        if let EvalAltResult::ErrorRuntime(value, _) = inner
+            && let Some(Failed(kept)) = value.clone().try_cast::<Failed>()
+        {
+            // Where it arose, and from the script that threw it again on who called that.
+            let mut failure = Failure::of(&kept, script, engine);
+            failure.place.0.extend(place.0.into_iter().skip(1));
+            return failure;
+        }
         match inner {
             EvalAltResult::ErrorRuntime(value, _) | EvalAltResult::ErrorTerminated(value, _) => {
                 Failure::thrown(value, place, matches!(inner, EvalAltResult::ErrorTerminated(..)))

@@ -281,7 +281,7 @@ pub(crate) fn files_in(dir: &str, extension: &str) -> Vec<String> {
 
 mod primitives {
     suites!("suite": netns veth dev bridge port links vlan vxlan fdb tunnel bond vrf dummy tap shape addr route rule neigh sysctl endpoint
-        masquerade dnat filter process start resolver ping check value labs ipam records within graph tcp http sees path
+        masquerade dnat filter process start resolver ping check errors value labs ipam records within graph tcp http sees path
         serve throughput refusals);
 }
 

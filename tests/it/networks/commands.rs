@@ -201,6 +201,7 @@ fn several_networks_at_once() {
             three: put back: drop what goes the way `forward`
             two: put back: add table `topo-XXXXXXXX-net.two`
             two: put back: make table `topo-XXXXXXXX-net.two` ready for published ports
+            two: put back: set `net.ipv6.conf.all.forwarding` to `1`
             $ topo network restore
             four: it is up
             one: it is up
