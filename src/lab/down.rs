@@ -58,9 +58,11 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
     let (list, unread) = journal::salvage(&dir, &record, steps);
     damages.extend(unread);
     let mut kernel = open_for_down(state, &record, &host)?;
+    kernel.give_back_under_any_name();
     errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::undo(&mut kernel, &list.asked, list.done, &mut each));
+    listener.warn(kernel.take_given_back());
     if !damages.is_empty() && host == Seen::Here {
         errors.extend(gc::remove_marked(state, &record.marks.mark).err());
     }
@@ -180,19 +182,41 @@ fn undo_journal(
     // Read before anything is changed: a damaged journal leaves the lab as it is.
     let list = journal::read(&dir, record, steps)?;
     let host = host_for_down(state, record)?;
+    let mut kernel = open_for_down(state, record, &host)?;
+    let survey = undo::Survey::of(&mut kernel, &list.asked);
+    survey.check_ways_back(&mut kernel, &list.asked, || format!("take down lab `{}`", record.name))?;
+    check_children(state, dir.name(), steps)?;
     // Noted before its parts go: a lab that is cut short here has lost some of them, and is not up any more.
     let unnoted = dir.note_undoing()?;
     let mut errors = down_children(state, dir.name(), steps, listener);
-    let mut kernel = open_for_down(state, record, &host)?;
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
-    errors.extend(undo::undo(&mut kernel, &list.asked, list.done, &mut each));
+    errors.extend(undo::undo_surveyed(&mut kernel, survey, &list.asked, list.done, &mut each));
+    listener.warn(kernel.take_given_back());
     listener.note_ended(kernel.note::<Vec<EndedProcess>>().drain(..));
     match errors.is_empty() {
         true => dir.remove_after(state, || undo::retire_dir(&kernel, state))?,
         false => errors.extend(unnoted),
     }
     Ok(errors)
+}
+
+/// Checks that what the parts of the lab `name` hold of others can be given back. What else is wrong with a part is told when it goes.
+fn check_children(state: &StateDir, name: &str, steps: &Steps) -> Result<(), Error> {
+    for child in state.children(name)? {
+        let Ok(dir) = state.find(&child) else { continue };
+        let Ok(record) = dir.record() else { continue };
+        let (Ok(list), Ok(host)) = (journal::read(&dir, &record, steps), host_for_down(state, &record)) else {
+            continue;
+        };
+        if list.asked.iter().any(|asked| asked.step.makes_netns().is_some()) {
+            let mut kernel = open_for_down(state, &record, &host)?;
+            let survey = undo::Survey::of(&mut kernel, &list.asked);
+            survey.check_ways_back(&mut kernel, &list.asked, || format!("take down lab `{child}`"))?;
+        }
+        check_children(state, &child, steps)?;
+    }
+    Ok(())
 }
 
 /// Takes down the labs that are parts of the lab `name`; one that is not there any more is down.

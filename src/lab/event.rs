@@ -97,6 +97,11 @@ impl Listener {
         (self.hear)(event);
     }
 
+    /// Says what the user should know of.
+    pub(super) fn warn(&mut self, texts: impl IntoIterator<Item = String>) {
+        texts.into_iter().for_each(|text| self.tell(&Event::Warning(text)));
+    }
+
     /// Says that a step is applied, or taken back.
     pub(super) fn tell_step(&mut self, asked: &Asked, undo: bool) {
         if self.steps {

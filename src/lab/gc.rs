@@ -235,6 +235,10 @@ fn collect_marked(state: &StateDir, collected: &mut Collected, only: Option<&str
         if let Some(netns) = netns {
             undo::end_processes(&BTreeSet::from([netns.id()]), &mut collected.processes)?;
         }
+        if let Err(errors) = give_back_lost(&mut kernel, &name) {
+            collected.errors.extend(errors.iter().map(|source| undo::failed_way_back(source.doing(), source)));
+            continue;
+        }
         match kernel.dir().unbind(&name) {
             Err(error) if !error.is_gone() => return Err(failed(error)),
             _ => collected.netns.push(name),
@@ -254,6 +258,24 @@ fn collect_marked(state: &StateDir, collected: &mut Collected, only: Option<&str
     (collected.tables, collected.rules) = rules.remove(&host, orphan)?;
     let _all = state.lock_all()?;
     if state.names()?.is_empty() { undo::retire_dir(&kernel, state) } else { Ok(()) }
+}
+
+/// Gives the devices back that no lab made, of a namespace of a lab that is not known any more.
+fn give_back_lost(kernel: &mut Kernel, name: &str) -> std::result::Result<(), Vec<net::Error>> {
+    let at = NetnsRef { no: u32::MAX, name: name.to_string(), at: NetnsAt::Named, made: true };
+    let found = kernel.find_foreign(&[&at], &[&at], &[]);
+    let given = match found {
+        Ok(found) => found.iter().try_for_each(|(at, links)| {
+            let ways = kernel.ways_back(at, links, &[], &BTreeSet::from([at.no]));
+            kernel.give_back(&ways)
+        }),
+        // A file on which nothing was mounted yet.
+        Err(error) if error.is_gone() => Ok(()),
+        Err(error) => Err(vec![error]),
+    };
+    kernel.forget(&at);
+    kernel.close_forgotten();
+    given
 }
 
 /// What nf_tables has with a mark as its comment: tables, and rules in tables of others.

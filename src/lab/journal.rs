@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::{Error, Kind, Result};
+use super::moved::Moved;
 use super::place::Place;
 use super::state::{LabDir, Record};
 use super::step::{Step, Steps};
@@ -342,6 +343,21 @@ pub(super) fn read(dir: &LabDir, record: &Record, steps: &Steps) -> Result<Stepl
         })?;
     }
     Ok(Steplist { asked, done: head.done })
+}
+
+/// Reads how the steps of a lab moved devices, in their order.
+pub(super) fn moves(dir: &LabDir, record: &Record) -> Result<Vec<Moved>> {
+    let mut found: Vec<(u64, Moved)> = Vec::new();
+    for line in load(dir, record)?.1.lines {
+        match line {
+            Line::Step { no, word, data, .. } if word == Moved::WORD => {
+                found.extend(serde_json::from_str(data.get()).ok().map(|moved| (no, moved)));
+            }
+            Line::Step { .. } => {}
+            Line::Undone { from } => found.retain(|(no, _)| *no < from),
+        }
+    }
+    Ok(found.into_iter().map(|(_, moved)| moved).collect())
 }
 
 /// Tells what is wrong with the journal of a lab, if anything is.

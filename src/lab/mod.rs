@@ -9,6 +9,7 @@
 mod adopt;
 mod building;
 mod commands;
+mod dev_state;
 mod down;
 mod error;
 mod etc;
@@ -26,6 +27,7 @@ mod left;
 mod loops;
 mod marks;
 mod model;
+mod moved;
 pub mod name;
 mod names;
 mod notes;
@@ -43,6 +45,7 @@ mod undo;
 mod view;
 
 pub use building::{Checkpoint, Lab, Moment, Origin};
+pub use dev_state::{add_link_local, link_local_request, put_back, set_up};
 pub use down::{down, down_by_force, forget};
 pub use error::{Error, Kind, Result, as_refusal};
 pub use event::{CheckResult, EndedProcess, Event, Listener};
@@ -56,6 +59,7 @@ pub use marks::{Marks, lab_of_mark};
 pub use model::{
     DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Switch, TableRef, shown_dev,
 };
+pub use moved::{Moved, WAY_ON};
 pub use names::Names;
 pub use place::{Place, Spot};
 pub use processes::{LogView, ProcessFiles, ProcessView, Watched, logs_of, watch_logs};

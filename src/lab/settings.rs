@@ -11,6 +11,7 @@
 //! The file says first what is about to be written to the kernel, so that the next one who comes ends what was cut short. It is removed
 //! with its last holder. Where the state directory can't be written to, it is `/run/toposcript-STATE-HOST` until that can be done again.
 
+mod away;
 mod held;
 
 use std::collections::BTreeMap;

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::error::{Error, Kind, Result};
 use super::kernel::Kernel;
 use super::model::{DevRef, Model, NetnsRef, TableRef};
+use super::moved::Moved;
 use crate::net::{self, Request, Work};
 
 /// One change of the kernel.
@@ -113,8 +114,8 @@ pub trait Step: Debug {
     }
     /// Returns the namespaces any of whose ends takes the step's effect along.
     fn lives_in(&self) -> Vec<&NetnsRef>;
-    /// Returns the namespace that must not end before the step is taken back: one with somebody else's device in it.
-    fn holds_netns(&self) -> Option<&NetnsRef> {
+    /// Returns how a device was moved that must be given back before the namespace ends in which it is.
+    fn moved(&self) -> Option<&Moved> {
         None
     }
     /// Returns the device whose end takes the step's effect along.

@@ -10,9 +10,10 @@ use super::kernel::Kernel;
 use super::left;
 use super::marks::Marks;
 use super::model::{DevRef, NetnsRef, TableRef};
+use super::moved::{Moved, WAY_ON};
 use super::name;
 use super::state::{LabDir, StateDir};
-use crate::net::{self, Change, NetnsId};
+use crate::net::{self, Change, Link, NetnsId};
 
 /// For `undo`: all steps are applied.
 pub(super) const ALL_DONE: u64 = u64::MAX;
@@ -23,34 +24,112 @@ const GRACE: Duration = Duration::from_secs(2);
 /// A bridge of more ports is set down before they go.
 const LARGE_BRIDGE: usize = 16;
 
+/// What a lab's namespaces hold that are about to go, looked at before anything is changed.
+#[derive(Default)]
+pub(super) struct Survey {
+    /// The numbers of the namespaces that are there as the lab's, or that are not there any more.
+    going: BTreeSet<u32>,
+    ids: BTreeSet<NetnsId>,
+    /// Devices that the lab did not make.
+    foreign: Vec<(NetnsRef, Vec<Link>)>,
+    errors: Vec<Error>,
+}
+
+impl Survey {
+    /// Looks at the namespaces that `steps` have made.
+    pub(super) fn of(kernel: &mut Kernel, steps: &[Asked]) -> Survey {
+        let mut survey = Survey::default();
+        let makers: Vec<(&Asked, &NetnsRef)> =
+            steps.iter().filter_map(|asked| Some((asked, asked.step.makes_netns()?))).collect();
+        let made: Vec<&NetnsRef> = makers.iter().map(|(_, at)| *at).collect();
+        let mut there = Vec::new();
+        for ((asked, at), found) in makers.iter().zip(kernel.all_ours(&made)) {
+            match found {
+                Ok(Some(id)) => {
+                    survey.going.insert(at.no);
+                    survey.ids.insert(id);
+                    there.push(*at);
+                }
+                // Not there, or somebody else's by now: nothing of ours is inside.
+                Ok(None) => {
+                    survey.going.insert(at.no);
+                }
+                Err(source) => {
+                    survey.errors.push(Error::kernel(format!("look at netns `{}`", at.name), &source).at(&asked.place));
+                }
+            }
+        }
+        let devs: Vec<&DevRef> = steps.iter().flat_map(|asked| asked.step.makes_devs()).collect();
+        match kernel.find_foreign(&there, &there, &devs) {
+            Ok(foreign) => survey.foreign = foreign,
+            Err(source) => survey.errors.push(Error::kernel("look for devices that the lab did not make", &source)),
+        }
+        survey
+    }
+
+    /// Checks that the devices that the lab did not make can go back where they came from.
+    pub(super) fn check_ways_back(
+        &self,
+        kernel: &mut Kernel,
+        steps: &[Asked],
+        doing: impl FnOnce() -> String,
+    ) -> Result<()> {
+        if self.foreign.is_empty() {
+            return Ok(());
+        }
+        let moves = moves(steps);
+        let mut ways = Vec::new();
+        for (at, links) in &self.foreign {
+            ways.extend(kernel.ways_back(at, links, &moves, &self.going));
+        }
+        kernel.check_ways(&ways).map_err(|taken| taken.error(doing()))
+    }
+
+    /// Gives the devices back that the lab did not make and that are still in a namespace.
+    fn give_back(&self, kernel: &mut Kernel, at: &NetnsRef, steps: &[Asked]) -> Vec<net::Error> {
+        let Some((_, links)) = self.foreign.iter().find(|(netns, _)| netns.no == at.no) else { return Vec::new() };
+        let now = kernel.rtnl(at).and_then(|rtnl| kernel.run(net::link::list(&rtnl)));
+        let links = match now {
+            Ok(mut now) => {
+                now.retain(|link| links.iter().any(|known| known.index == link.index && known.mac == link.mac));
+                now
+            }
+            Err(error) if error.is_gone() => return Vec::new(),
+            Err(error) => return vec![error],
+        };
+        let ways = kernel.ways_back(at, &links, &moves(steps), &self.going);
+        kernel.give_back(&ways).err().unwrap_or_default()
+    }
+}
+
+/// Returns how the steps moved devices that outlive the namespaces where they are.
+fn moves(steps: &[Asked]) -> Vec<&Moved> {
+    steps.iter().filter_map(|asked| asked.step.moved()).collect()
+}
+
 /// Takes back `steps`, the last one first, and returns every failure; `each` is told before a step is taken back. Those up to the
 /// number `done` are known to be applied: where their objects are there without the lab's mark, that is a failure too.
 ///
 /// What ends with a namespace or a device that goes anyway is not taken back one by one: the kernel frees it all at
 /// once, and this waits until it has.
 pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], done: u64, each: &mut dyn FnMut(&Asked)) -> Vec<Error> {
-    let mut errors = Vec::new();
-    let mut going = BTreeSet::new();
-    let mut ids = BTreeSet::new();
+    let survey = Survey::of(kernel, steps);
+    undo_surveyed(kernel, survey, steps, done, each)
+}
+
+/// The same, after a look at the lab's namespaces.
+pub(super) fn undo_surveyed(
+    kernel: &mut Kernel,
+    mut survey: Survey,
+    steps: &[Asked],
+    done: u64,
+    each: &mut dyn FnMut(&Asked),
+) -> Vec<Error> {
+    let mut errors = std::mem::take(&mut survey.errors);
+    let mut going = survey.going.clone();
     let mut occupied = BTreeSet::new();
     let mut unnamed = Vec::new();
-    let makers: Vec<(&Asked, &NetnsRef)> =
-        steps.iter().filter_map(|asked| Some((asked, asked.step.makes_netns()?))).collect();
-    let made: Vec<&NetnsRef> = makers.iter().map(|(_, at)| *at).collect();
-    for ((asked, at), found) in makers.iter().zip(kernel.all_ours(&made)) {
-        match found {
-            Ok(Some(id)) => {
-                going.insert(at.no);
-                ids.insert(id);
-            }
-            // Not there, or somebody else's by now: nothing of ours is inside.
-            Ok(None) => {
-                going.insert(at.no);
-            }
-            Err(source) => errors.push(Error::kernel(format!("look at netns `{}`", at.name), &source).at(&asked.place)),
-        }
-    }
-    if let Err(error) = end_processes(&ids, kernel.note()) {
+    if let Err(error) = end_processes(&survey.ids, kernel.note()) {
         errors.push(error);
         // A namespace with somebody in it keeps its name: without it nobody would find them again.
         let kept = steps.iter().filter_map(|asked| asked.step.makes_netns()).filter(|at| is_occupied(kernel, at));
@@ -79,6 +158,13 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], done: u64, each: &mut d
             continue;
         }
         each(asked);
+        if let Some(at) = step.makes_netns() {
+            let failed = survey.give_back(kernel, at, steps);
+            if !failed.is_empty() {
+                errors.extend(failed.iter().map(|source| failed_way_back(source.doing(), source).at(&asked.place)));
+                continue;
+            }
+        }
         match step.makes_netns() {
             // Many end at once, which takes the kernel as long as one: they are let go together.
             Some(at) => unnamed.push(at),
@@ -86,8 +172,15 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], done: u64, each: &mut d
         }
         match step.undo(kernel) {
             Err(source) if !source.is_gone() => {
-                occupied.extend(step.holds_netns().map(|at| at.no));
-                errors.push(Error::kernel(format!("undo: {}", step.doing()), &source).at(&asked.place));
+                let doing = format!("undo: {}", step.doing());
+                let error = match step.moved() {
+                    Some(moved) => {
+                        occupied.insert(moved.to.netns.no);
+                        failed_way_back(&doing, &source)
+                    }
+                    None => Error::kernel(doing, &source),
+                };
+                errors.push(error.at(&asked.place));
             }
             _ => {}
         }
@@ -96,6 +189,12 @@ pub(super) fn undo(kernel: &mut Kernel, steps: &[Asked], done: u64, each: &mut d
     let_go(kernel, &mut unnamed);
     errors.extend(kernel.wait_gone().iter().map(|source| Error::kernel("wait until the links are gone", source)));
     errors
+}
+
+/// Says that a device could not go back, and what to do where its name is taken.
+pub(super) fn failed_way_back(doing: &str, source: &net::Error) -> Error {
+    let error = Error::kernel(doing, source);
+    if source.is_exists() { error.hint(WAY_ON) } else { error }
 }
 
 /// Sets large bridges down that are about to go with their ports: each port that leaves one that is up makes the kernel look at all

@@ -9,7 +9,9 @@ use netlink_packet_core::{NLM_F_APPEND, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop, State,
 };
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
 
 #[cfg(test)]
@@ -22,7 +24,8 @@ use super::rtnl::{NEW, raw_attribute};
 #[cfg(test)]
 pub(crate) use super::veth::add_veth;
 pub use super::veth::{VethEnd, veth_request};
-use super::{Error, Mac, Netns, Request, Result, Rtnl};
+use super::visit::visit;
+use super::{Error, Mac, Netns, Request, Result, Rtnl, rtnl};
 
 /// The longest name of a link in bytes (IFNAMSIZ less its NUL); a longer one can only be an altname.
 const NAME_MAX: usize = 15;
@@ -219,6 +222,36 @@ pub async fn list(rtnl: &Rtnl) -> Result<Vec<Link>> {
     let mut links: Vec<Link> = answers.into_iter().filter_map(read).collect();
     links.sort_by_key(|link| link.index);
     Ok(links)
+}
+
+/// Lists the links of several namespaces, in one visit to all of them.
+pub fn list_each(namespaces: &[Netns]) -> Result<Vec<Result<Vec<Link>>>> {
+    const DOING: &str = "list links";
+    let Some(first) = namespaces.first() else { return Ok(Vec::new()) };
+    let list = |netns: &Netns| {
+        setns(netns.fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(DOING, errno as i32))?;
+        let mut message = LinkMessage::default();
+        message.attributes = vec![without_statistics()];
+        let answers = rtnl::list_here(DOING, RouteNetlinkMessage::GetLink(message))?;
+        Ok(answers.into_iter().filter_map(read).collect())
+    };
+    visit(DOING, first, || namespaces.iter().map(list).collect())
+}
+
+/// Returns the number by which a namespace knows another one, if it does.
+///
+/// Like `ip netns list-id`.
+pub async fn number_of(rtnl: &Rtnl, other: &Netns) -> Result<Option<i32>> {
+    let mut message = NsidMessage::default();
+    message.attributes = vec![NsidAttribute::Fd(other.fd().as_raw_fd().cast_unsigned())];
+    let answer = rtnl.get("read the number of a network namespace", RouteNetlinkMessage::GetNsId(message)).await?;
+    let Some(RouteNetlinkMessage::NewNsId(answer)) = answer else { return Ok(None) };
+    let number = answer.attributes.into_iter().find_map(|attribute| match attribute {
+        NsidAttribute::Id(number) => Some(number),
+        _ => None,
+    });
+    // NETNSA_NSID_NOT_ASSIGNED
+    Ok(number.filter(|number| *number >= 0))
 }
 
 /// Reads the link of that number, if there is one.

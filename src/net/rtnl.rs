@@ -160,6 +160,43 @@ pub(super) fn ask_here(doing: &str, message: RouteNetlinkMessage) -> Result<Opti
     exchange_here(doing, message, 0).map(|(_, answer)| answer)
 }
 
+/// Asks for a whole table over a new socket in the namespace that the calling thread is in, without a runtime.
+pub(super) fn list_here(doing: &str, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+    let fd = new_socket(0).map_err(|error| Error::io(doing, error))?;
+    let mut message = NetlinkMessage::from(message);
+    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    message.finalize();
+    let mut bytes = vec![0; ANSWER_MAX.max(message.buffer_len())];
+    let errno = |errno| Error::new(doing, errno as i32);
+    let unreadable = |error: String| Error::new(doing, libc::EBADMSG).saying(error);
+    let mut answers = Vec::new();
+    for _ in 0..DUMPS_MAX {
+        answers.clear();
+        let mut whole = true;
+        message.serialize(&mut bytes);
+        send(fd.as_raw_fd(), &bytes[..message.buffer_len()], MsgFlags::empty()).map_err(errno)?;
+        'dump: loop {
+            let length = receive(&fd, &mut bytes).map_err(errno)?;
+            let mut rest = &bytes[..length];
+            while !rest.is_empty() {
+                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
+                    .map_err(|error| unreadable(error.to_string()))?;
+                let size = (answer.header.length as usize).next_multiple_of(4);
+                rest = rest.get(size.max(16)..).unwrap_or_default();
+                whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
+                match outcome(doing, answer) {
+                    Some(answer) => answers.push(answer?),
+                    None => break 'dump,
+                }
+            }
+        }
+        if whole {
+            break;
+        }
+    }
+    Ok(answers)
+}
+
 fn exchange_here(
     doing: &str,
     message: RouteNetlinkMessage,

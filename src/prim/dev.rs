@@ -9,7 +9,7 @@ use super::Group;
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::dev_change::{MoveDev, RenameDev, SetUp};
 use super::handles::{self, Dev, NetnsHandle};
-use crate::lab::{DevRef, Error, Kind, Lab, OWNER_PROTOCOL, Result, name};
+use crate::lab::{DevRef, Error, Kind, Lab, Moved, OWNER_PROTOCOL, Result, name};
 use crate::net;
 use crate::step_sort;
 
@@ -109,7 +109,7 @@ pub mod functions {
             let from = dev.existing(lab)?.dev;
             handles::load(lab, &from.netns)?;
             let to = DevRef { name: new_name.to_string(), ..from.clone() };
-            lab.ask(RenameDev { from, to }, place)
+            lab.ask(RenameDev { from, to, settings: Vec::new() }, place)
         })?;
         Ok(dev)
     }
@@ -138,7 +138,7 @@ pub mod functions {
             let up = check_movable(lab, &from, &format!("move {} to netns `{}`", from.shown(), target.name))?;
             let index = lab.model().next_index(target.no);
             let to = DevRef { netns: target, index, ..from.clone() };
-            lab.ask(MoveDev { from, to, up, settings: Vec::new(), load: None }, place)
+            lab.ask(MoveDev(Moved { from, to, up, settings: Vec::new(), load: None }), place)
         })?;
         Ok(dev)
     }

@@ -1,13 +1,11 @@
 //! The steps that change a device: its name, its place, and whether it is up.
 
-use std::net::IpAddr;
-
-use ipnetwork::{IpNetwork, Ipv6Network};
 use serde::{Deserialize, Serialize};
 
 use super::veth::{add_full_name, check_free, ip};
-use crate::lab::{DevRef, Kernel, Model, NetnsRef, OWNER_PROTOCOL, Requests, Result, Step, name};
-use crate::net::{self, Change, Load, Mac, Request};
+use crate::lab::{DevRef, Kernel, Model, Moved, NetnsRef, OWNER_PROTOCOL, Requests, Result, Step, name};
+pub(super) use crate::lab::{add_link_local, link_local_request, put_back, set_up};
+use crate::net::{self, Change, Load};
 use crate::step_identity;
 
 /// Gives a device another name.
@@ -15,6 +13,9 @@ use crate::step_identity;
 pub(super) struct RenameDev {
     pub from: DevRef,
     pub to: DevRef,
+    /// Settings of a device of others that labs hold, as they are without them: a holder finds them by the device's name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<(String, String)>,
 }
 
 impl Step for RenameDev {
@@ -48,8 +49,21 @@ impl Step for RenameDev {
         !self.from.made
     }
 
+    fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
+        if self.from.made || self.from.netns.made {
+            return Ok(());
+        }
+        let netns = kernel.netns(&self.from.netns)?;
+        let now = super::sysctl::of_dev(&netns, &name::kernel_name(&self.from.name))?;
+        let mut own = kernel.without_holders(&self.from.netns, now.clone())?;
+        own.retain(|setting| !now.contains(setting));
+        self.settings = own;
+        Ok(())
+    }
+
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         rename(kernel, &self.from, &self.to)?;
+        rename_settings(kernel, &self.from, &self.to)?;
         add_full_name(kernel, &self.to)
     }
 
@@ -61,6 +75,8 @@ impl Step for RenameDev {
             return Ok(());
         }
         rename(kernel, &self.to, &self.from)?;
+        rename_settings(kernel, &self.to, &self.from)?;
+        kernel.put_settings_back(&self.from.netns, &self.settings)?;
         match add_full_name(kernel, &self.from) {
             Err(error) if error.is_exists() => Ok(()),
             done => done,
@@ -104,24 +120,20 @@ fn rename(kernel: &mut Kernel, from: &DevRef, to: &DevRef) -> net::Result<()> {
     Ok(())
 }
 
+/// What labs hold of a device of others is found by its name.
+fn rename_settings(kernel: &mut Kernel, from: &DevRef, to: &DevRef) -> net::Result<()> {
+    let [old, new] = [from, to].map(|dev| name::kernel_name(&dev.name));
+    if from.made { Ok(()) } else { kernel.rename_settings(&from.netns, &old, &new) }
+}
+
 /// Moves a device into another namespace.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct MoveDev {
-    pub from: DevRef,
-    pub to: DevRef,
-    pub up: bool,
-    /// The settings of somebody else's device, which the kernel makes anew wherever it comes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub settings: Vec<(String, String)>,
-    /// What a device of the lab's own carries, which a move makes it lose.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load: Option<Load>,
-}
+pub(super) struct MoveDev(pub Moved);
 
 impl MoveDev {
     /// Tells whether the device must outlive the namespace that it was moved to.
     fn is_fetched_back(&self) -> bool {
-        !self.from.made || self.load.is_some()
+        !self.0.from.made || self.0.load.is_some()
     }
 }
 
@@ -129,24 +141,24 @@ impl Step for MoveDev {
     step_identity!("move");
 
     fn doing(&self) -> String {
-        format!("move {} to netns `{}`", self.from.shown(), self.to.netns.name)
+        format!("move {} to netns `{}`", self.0.from.shown(), self.0.to.netns.name)
     }
 
     fn like(&self) -> Vec<String> {
-        let short = name::kernel_name(&self.from.name);
+        let short = name::kernel_name(&self.0.from.name);
         vec![
-            format!("{} link set dev {short} netns {}", ip(&self.from.netns), self.to.netns.name),
-            format!("{} link set dev {short} up", ip(&self.to.netns)),
+            format!("{} link set dev {short} netns {}", ip(&self.0.from.netns), self.0.to.netns.name),
+            format!("{} link set dev {short} up", ip(&self.0.to.netns)),
         ]
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_dev(self.from.no, &self.from.shown())?;
-        model.living_netns(&self.to.netns)?;
-        check_free(model, &self.to, &self.doing())?;
-        model.set_controller(self.from.no, None);
-        model.relocate_dev(self.from.no, self.to.clone());
-        if let Some(entry) = model.dev_mut(self.to.no) {
+        model.living_dev(self.0.from.no, &self.0.from.shown())?;
+        model.living_netns(&self.0.to.netns)?;
+        check_free(model, &self.0.to, &self.doing())?;
+        model.set_controller(self.0.from.no, None);
+        model.relocate_dev(self.0.from.no, self.0.to.clone());
+        if let Some(entry) = model.dev_mut(self.0.to.no) {
             // The kernel drops them with the move, and its shape.
             entry.addresses.clear();
             entry.shape = None;
@@ -155,41 +167,31 @@ impl Step for MoveDev {
     }
 
     fn unplan(&self, model: &mut Model, _why: &str) {
-        model.relocate_dev(self.from.no, self.from.clone());
+        model.relocate_dev(self.0.from.no, self.0.from.clone());
     }
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
-        let made = self.from.made || self.from.netns.made;
+        let made = self.0.from.made || self.0.from.netns.made;
         if !kernel.must_remember(made) {
             return Ok(());
         }
         if !made {
-            let netns = kernel.netns(&self.from.netns)?;
-            self.settings = super::sysctl::of_dev(&netns, &name::kernel_name(&self.from.name))?;
-        } else if let Some(link) = there(kernel, &self.from)? {
-            self.settings = super::sysctl::of_dev(&kernel.netns(&self.from.netns)?, &link.name)?;
-            self.load = Some(load_of(kernel, &self.from, &link)?);
+            let netns = kernel.netns(&self.0.from.netns)?;
+            let settings = super::sysctl::of_dev(&netns, &name::kernel_name(&self.0.from.name))?;
+            self.0.settings = kernel.without_holders(&self.0.from.netns, settings)?;
+        } else if let Some(link) = there(kernel, &self.0.from)? {
+            self.0.settings = super::sysctl::of_dev(&kernel.netns(&self.0.from.netns)?, &link.name)?;
+            self.0.load = Some(load_of(kernel, &self.0.from, &link)?);
         }
         Ok(())
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        move_dev(kernel, &self.from, &self.to, self.up)
+        move_dev(kernel, &self.0.from, &self.0.to, self.0.up)
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if kernel.link(&self.to)?.is_some() {
-            move_dev(kernel, &self.to, &self.from, self.up)?;
-        } else {
-            // An undo that was cut short had moved it back, which sets it down, and no more.
-            match kernel.link(&self.from)? {
-                Some(link) if self.up && !link.up => set_up(kernel, &self.from, true)?,
-                Some(_) => {}
-                None => return Ok(()),
-            }
-        }
-        super::sysctl::restore(&kernel.netns(&self.from.netns)?, &self.settings)?;
-        self.load.as_ref().map_or(Ok(()), |load| put_back(kernel, &self.from, load))
+        self.0.go_back(kernel)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {
@@ -199,11 +201,11 @@ impl Step for MoveDev {
     // A device that the lab made goes with the namespace that it is in. Another one is fetched back first: the kernel
     // would destroy a virtual one.
     fn lives_in(&self) -> Vec<&NetnsRef> {
-        if self.is_fetched_back() { Vec::new() } else { vec![&self.to.netns] }
+        if self.is_fetched_back() { Vec::new() } else { vec![&self.0.to.netns] }
     }
 
-    fn holds_netns(&self) -> Option<&NetnsRef> {
-        self.is_fetched_back().then_some(&self.to.netns)
+    fn moved(&self) -> Option<&Moved> {
+        self.is_fetched_back().then_some(&self.0)
     }
 }
 
@@ -218,16 +220,6 @@ pub(super) fn there(kernel: &mut Kernel, dev: &DevRef) -> net::Result<Option<net
 pub(super) fn load_of(kernel: &mut Kernel, dev: &DevRef, link: &net::Link) -> net::Result<Load> {
     let rtnl = kernel.rtnl(&dev.netns)?;
     kernel.run(Load::of(&rtnl, link))
-}
-
-/// Makes a device carry again what it carried.
-pub(super) fn put_back(kernel: &mut Kernel, dev: &DevRef, load: &Load) -> net::Result<()> {
-    let Some(link) = kernel.link(dev)? else { return Ok(()) };
-    let (netns, rtnl) = (kernel.netns(&dev.netns)?, kernel.rtnl(&dev.netns)?);
-    kernel.run(async {
-        load.put_on(&rtnl, &link, None).await?;
-        load.wait_working(&netns, &rtnl, &link).await
-    })
 }
 
 fn move_dev(kernel: &mut Kernel, from: &DevRef, to: &DevRef, up: bool) -> net::Result<()> {
@@ -360,47 +352,5 @@ impl SetUp {
             }
             _ => set_up(kernel, &self.dev, self.up),
         }
-    }
-}
-
-/// Gives a device that is about to come up the link-local address that the kernel would give it, but without duplicate
-/// address detection. That takes a second or two, in which a router asks for no neighbour and drops what it should forward
-/// (net/ipv6/ndisc.c, ndisc_send_ns); `tests/suite/route.rhai` shows it. The kernel then finds the address there.
-pub(super) fn add_link_local(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
-    kernel.send(link_local_request(dev).map(|request| (&dev.netns, request)))
-}
-
-/// Returns the request of `add_link_local`, where there is one.
-pub(super) fn link_local_request(dev: &DevRef) -> Option<Request> {
-    let mac = dev.mac.filter(|_| dev.made)?;
-    let options = net::AddrOptions { protocol: net::addr::BY_KERNEL, nodad: true, peer: None };
-    // Without IPv6, in the kernel or on the device, there is nothing to be ready for.
-    let passes = |error: &net::Error| {
-        error.is_exists() || error.is_unsupported() || error.is_denied() || error.errno() == libc::EINVAL
-    };
-    Some(net::addr::add_request(dev.index, link_local(mac), &options).unless(passes))
-}
-
-/// Returns the link-local address that a hardware address makes.
-fn link_local(mac: Mac) -> IpNetwork {
-    let ip = mac.link_local();
-    // A prefix length of 64 is one that every IPv6 address can have.
-    Ipv6Network::new(ip, 64).map_or_else(|_| IpNetwork::from(IpAddr::V6(ip)), IpNetwork::V6)
-}
-
-pub(super) fn set_up(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
-    let change = net::link::change_request(dev.index, &Change { up: Some(up), ..Change::default() });
-    let local = if up { link_local_request(dev) } else { None };
-    kernel.send(local.into_iter().chain([change]).map(|request| (&dev.netns, request)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The example of RFC 4291, appendix A.
-    #[test]
-    fn a_link_local_address_is_made_of_the_hardware_address() {
-        assert_eq!(link_local(Mac([0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde])).to_string(), "fe80::3656:78ff:fe9a:bcde/64");
     }
 }

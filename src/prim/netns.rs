@@ -14,8 +14,8 @@ use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, ask, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
 use crate::lab::{
-    self, DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Requests, Result, Step, lab_of_mark,
-    name,
+    self, DevEntry, DevRef, Error, Event, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Requests, Result, Step,
+    WAY_ON, lab_of_mark, name,
 };
 use crate::net::{self, Entry, Netns};
 use crate::{step_identity, step_sort};
@@ -106,6 +106,9 @@ impl Step for AddNetns {
 #[derive(Debug, Serialize, Deserialize)]
 struct RemoveNetns {
     at: NetnsRef,
+    /// The devices in it that the lab did not make, and how they go back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    back: Vec<Moved>,
 }
 
 impl Step for RemoveNetns {
@@ -116,7 +119,13 @@ impl Step for RemoveNetns {
     }
 
     fn like(&self) -> Vec<String> {
-        vec![format!("ip netns pids {0} | xargs -r kill; ip netns delete {0}", self.at.name)]
+        let back = self.back.iter().map(|way| {
+            let (here, there) = (name::kernel_name(&way.to.name), name::kernel_name(&way.from.name));
+            let netns = if way.from.netns.at == NetnsAt::Host { "1" } else { &way.from.netns.name };
+            format!("ip -n {} link set dev {here} netns {netns} name {there}", self.at.name)
+        });
+        let remove = format!("ip netns pids {0} | xargs -r kill; ip netns delete {0}", self.at.name);
+        back.chain([remove]).collect()
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -126,6 +135,8 @@ impl Step for RemoveNetns {
                 .hint("a lab removes only what it made"));
         }
         model.living_netns(&self.at)?;
+        // Handles to them stay good.
+        self.back.iter().for_each(|way| model.relocate_dev(way.to.no, way.from.clone()));
         model.remove_netns(self.at.no, "its netns was removed");
         Ok(())
     }
@@ -144,6 +155,7 @@ impl Step for RemoveNetns {
             let text = format!("process {} is in it", process.pid);
             return Err(net::Error::new(self.doing(), libc::EBUSY).saying(text));
         }
+        kernel.give_back(&self.back).map_err(|errors| first_of(errors, self.doing()))?;
         // The kernel frees a namespace some time after it is let go, and until then the other end of a cable keeps its name
         // (tests/suite/netns.rhai, test_remove_frees_the_cables); so do devices elsewhere on top of one in here.
         let rtnl = kernel.rtnl(&self.at)?;
@@ -161,6 +173,10 @@ impl Step for RemoveNetns {
         kernel.dir().unbind(&self.at.name)
     }
 
+    fn advice(&self, refusal: &net::Error) -> Option<String> {
+        refusal.is_exists().then(|| WAY_ON.to_string())
+    }
+
     fn is_removal(&self) -> bool {
         true
     }
@@ -176,6 +192,10 @@ impl Step for RemoveNetns {
     fn lives_in(&self) -> Vec<&NetnsRef> {
         Vec::new()
     }
+}
+
+fn first_of(errors: Vec<net::Error>, doing: String) -> net::Error {
+    errors.into_iter().next().unwrap_or_else(|| net::Error::new(doing, libc::EIO))
 }
 
 /// Checks that no namespace of this name is on the machine.
@@ -386,9 +406,14 @@ pub mod functions {
 
     /// Removes a namespace that this lab made, with all that is in it; its processes are ended.
     ///
-    /// Like `ip netns delete NAME`, after ending what `ip netns pids NAME` lists.
+    /// Devices that the lab did not make are given back first. `move_to` tells where one came from, also that of another lab; one
+    /// that was moved in by other means goes to the host. What was made inside goes with the namespace: a device that `exec` made,
+    /// a bridge, a veth with both ends in the lab. `topo down` does the same.
     ///
-    /// Fails with `denied` for a namespace that the lab did not make. Handles to it and to its devices fail with `gone`.
+    /// Like `ip netns delete NAME`, after ending what `ip netns pids NAME` lists, and `ip -n NAME link set dev DEV netns 1`.
+    ///
+    /// Fails with `denied` for a namespace that the lab did not make, and with `exists`, before anything is changed, where the name
+    /// of a device that goes back is taken there. Handles to the namespace and to its devices fail with `gone`.
     ///
     /// ```rhai
     /// let h = netns("h1");
@@ -401,8 +426,14 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             // On its own: a removal can't be taken back, so what was asked for before it must be known to be good.
             lab.settle()?;
-            lab.ask(RemoveNetns { at: NetnsRef::clone(&netns.0) }, place)?;
-            lab.settle()
+            let at = NetnsRef::clone(&netns.0);
+            let is_there = at.made && lab.model().living_netns(&at).is_ok();
+            let back = if is_there { lab.ways_back_from(&at)? } else { Vec::new() };
+            lab.ask(RemoveNetns { at, back }, place)?;
+            lab.settle()?;
+            let told = lab.foreign().0.take_given_back();
+            told.into_iter().for_each(|text| lab.say(&Event::Warning(text)));
+            Ok(())
         })
     }
 

@@ -144,9 +144,13 @@ pub(super) fn begin(
     ready: Option<&Ready>,
     deadline: Duration,
 ) -> RhaiResultOf<Process> {
-    let (process, etc) = with_lab(ctx, |lab| {
+    let failed = |source: net::Error| Error::kernel("look for devices of the process", &source);
+    let (process, etc, before) = with_lab(ctx, |lab| {
         let etc = lab.etc_for(&start.netns)?;
-        Ok((name_for(lab, &start)?, etc))
+        let process = name_for(lab, &start)?;
+        let before =
+            if ready.is_some() { lab.foreign().0.devs_before(&start.netns).map_err(failed)? } else { [].into() };
+        Ok((process, etc, before))
     })?;
     let Start { argv, env, cwd, stdin, .. } = start;
     ask(ctx, StartProcess { process: process.clone(), argv, env, cwd, stdin, etc })?;
@@ -154,7 +158,11 @@ pub(super) fn begin(
     let steps = with_lab(ctx, |lab| Ok(lab.size()))?;
     let Some(ready) = ready else { return Ok(Process(Rc::new(process))) };
     match become_ready(ctx, &process, ready, deadline) {
-        Ok(()) => Ok(Process(Rc::new(process))),
+        Ok(()) => {
+            // What it has made by then is the lab's.
+            with_lab(ctx, |lab| lab.foreign().0.mark_since(&process.netns, &before).map_err(failed))?;
+            Ok(Process(Rc::new(process)))
+        }
         Err(failed) => {
             let errors = with_lab(ctx, |lab| Ok(give_up(lab, &process, steps)))?;
             Err(super::within::with_errors(ctx, failed, errors))

@@ -15,6 +15,7 @@ mod cli;
 mod docs;
 mod flat;
 mod foreign;
+mod given_back;
 mod hosts;
 mod intact;
 mod marks;

@@ -233,3 +233,55 @@ fn a_note_that_is_not_to_be_relied_on() {
         w.assert_clean(before);
     });
 }
+
+/// A device of others goes to a lab's namespace or gets another name, and a holder of the host's settings comes or goes meanwhile: in
+/// each order the device has in the end what it had before both.
+#[test]
+fn a_device_that_is_away_while_holders_come_and_go() {
+    let others = "ip netns add out; ip link add ext0 type veth peer name ext1 netns out; ip link set ext0 up
+        ip link add ext2 type veth peer name ext3 netns out; ip link set ext2 up; echo 1 >/proc/sys/net/ipv4/conf/ext2/forwarding
+        echo 0 >/proc/sys/net/ipv6/conf/ext2/accept_ra";
+    in_used_world(others, |w, before| {
+        let holder = "host.forward(true); host.sysctl(\"net.ipv4.conf.default.rp_filter\", 1);";
+        let all = |key: &str| ["ext0", "ext2"].map(|dev| read(w, &format!("net/{key}").replace("DEV", dev)));
+        let held = || {
+            for key in ["ipv4/conf/DEV/forwarding", "ipv6/conf/DEV/forwarding"] {
+                assert_eq!(all(key), ["1", "1"], "{key}");
+            }
+            assert_eq!(all("ipv6/conf/DEV/accept_ra"), ["2", "0"]);
+        };
+        for away in [
+            "let h = netns(\"h1\"); for name in [\"ext0\", \"ext2\"] { host[name].move_to(h); }",
+            "host[\"ext0\"].rename(\"new0\"); host[\"ext2\"].rename(\"new2\");",
+        ] {
+            for order in [
+                ["+away", "+holder", "-away", "-holder"],
+                ["+away", "+holder", "-holder", "-away"],
+                ["+holder", "+away", "-holder", "-away"],
+                ["+holder", "+away", "-away", "-holder"],
+            ] {
+                println!("{away} {order:?}");
+                for (at, event) in order.iter().enumerate() {
+                    match (&event[..1], &event[1..]) {
+                        ("+", "away") => hold(w, "away", away),
+                        ("+", name) => hold(w, name, holder),
+                        (_, name) => down(w, name),
+                    }
+                    if *event == "-away" && !order[..at].contains(&"-holder") {
+                        held();
+                    }
+                }
+                w.assert_clean(before);
+            }
+        }
+        // Several holders, the first of which goes while the device is away, and a move within a lab that is a holder itself.
+        hold(w, "first", "host.forward(true);");
+        hold(w, "lab", "host.forward(true, #{ apart: true }); host[\"ext0\"].move_to(netns(\"h1\"));");
+        down(w, "first");
+        hold(w, "last", "host.forward(true);");
+        down(w, "lab");
+        assert_eq!(read(w, "net/ipv6/conf/ext0/accept_ra"), "2");
+        down(w, "last");
+        w.assert_clean(before);
+    });
+}

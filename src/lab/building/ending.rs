@@ -1,12 +1,17 @@
 //! The end of a run: the lab stays up, or all of it is taken back.
 
+use std::collections::BTreeSet;
+
 use super::Lab;
 use crate::lab::down;
 use crate::lab::error::{Error, Result};
 use crate::lab::journal::Asked;
+use crate::lab::model::{DevRef, NetnsRef};
+use crate::lab::moved::Moved;
 use crate::lab::state::{LabDir, Status};
 use crate::lab::step::Steps;
 use crate::lab::undo;
+use crate::net;
 
 impl Lab {
     /// Ends the run and leaves the lab up; tells whether there is one (a script that made nothing leaves none).
@@ -36,6 +41,7 @@ impl Lab {
         let listener = &mut self.listener;
         let mut each = |asked: &Asked| listener.tell_step(asked, true);
         errors.extend(undo::undo(&mut self.kernel, &self.applied, undo::ALL_DONE, &mut each));
+        self.listener.warn(self.kernel.take_given_back());
         errors
     }
 
@@ -60,5 +66,25 @@ impl Lab {
             false => errors.extend(unnoted),
         }
         errors
+    }
+
+    /// Finds the devices that the lab did not make in one of its namespaces, and how they go back; an error where one can't.
+    pub fn ways_back_from(&mut self, at: &NetnsRef) -> Result<Vec<Moved>> {
+        self.settle()?;
+        let doing = format!("remove netns `{}`", at.name);
+        let failed = |source: net::Error| Error::kernel(&doing, &source);
+        if self.kernel.ours(at).map_err(failed)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let all: Vec<&NetnsRef> = self.model.all_netns().map(|entry| &entry.at).filter(|at| at.made).collect();
+        let made: Vec<&DevRef> = self.model.all_devs().map(|entry| &entry.dev).filter(|dev| dev.made).collect();
+        let moves: Vec<&Moved> = self.applied.iter().filter_map(|asked| asked.step.moved()).collect();
+        let found = self.kernel.find_foreign(&[at], &all, &made).map_err(failed)?;
+        let mut ways = Vec::new();
+        for (at, links) in found {
+            ways.extend(self.kernel.ways_back(&at, &links, &moves, &BTreeSet::from([at.no])));
+        }
+        self.kernel.check_ways(&ways).map_err(|taken| taken.error(doing))?;
+        Ok(ways)
     }
 }

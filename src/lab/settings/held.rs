@@ -156,7 +156,7 @@ pub(super) fn canonical(key: &str) -> net::Result<String> {
 
 /// Returns the setting for all devices that a device's is set along with, if there is such
 /// (net/ipv4/devinet.c, inet_forward_change; net/ipv6/addrconf.c, the handlers of `addrconf_sysctl`).
-fn leader_of(key: &str) -> Option<String> {
+pub(super) fn leader_of(key: &str) -> Option<String> {
     const FOLLOW: [(&str, &str); 6] = [
         ("ipv4", "forwarding"),
         ("ipv6", "forwarding"),
