@@ -22,18 +22,8 @@ pub(super) struct Args {
 /// Runs `topo ls`.
 pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
     let state = context.state()?;
-    let steps = prim::steps();
-    let mut summaries = Vec::new();
-    let mut errors = Vec::new();
-    for name in state.names()? {
-        match state.find(&name).and_then(|dir| lab::summary(&state, &dir, &steps)) {
-            Ok(summary) if args.all || summary.kind != LabKind::Endpoint => summaries.push(summary),
-            Ok(_) => {}
-            // One that is just being made, or has just gone.
-            Err(error) if error.kind() == lab::Kind::Missing => {}
-            Err(error) => errors.push(error),
-        }
-    }
+    let (mut summaries, errors) = lab::summaries(&state, &prim::steps())?;
+    summaries.retain(|summary| args.all || summary.kind != LabKind::Endpoint);
     if args.json {
         terminal::json(&summaries.iter().map(|summary| serde_json::to_value(summary).unwrap_or(Value::Null)).collect());
     } else if summaries.is_empty() {

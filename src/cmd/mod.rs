@@ -13,6 +13,7 @@ mod inside;
 mod logs;
 mod ls;
 mod output;
+mod repair;
 mod repl;
 mod run;
 mod scripts;
@@ -109,6 +110,8 @@ commands! {
     Ls: ls,
     /// Shows what a lab holds: namespaces, devices, addresses, routes
     Show: show,
+    /// Puts back what others took from a lab
+    Repair: repair,
     /// Takes labs down, with all that they made
     Down: down,
     /// Runs a command in a namespace of a lab
@@ -187,6 +190,7 @@ fn dispatch(matches: &ArgMatches, chosen: Option<(&Workflow, &ArgMatches)>, cont
         Command::Check(args) => check::check(&args, context),
         Command::Ls(args) => ls::ls(&args, context),
         Command::Show(args) => show::show(&args, context),
+        Command::Repair(args) => repair::repair(&args, context),
         Command::Down(args) => down::down(&args, context),
         Command::Exec(args) => exec::exec(args, context),
         Command::Logs(args) => logs::logs(&args, context),

@@ -531,10 +531,14 @@ fn refused(asked: &Asked, source: &net::Error) -> Error {
 /// Sees to the carriers that came and went: without that the kernel does it some moments later, and a first packet is lost. First
 /// to those of plain devices, then to those of bridges, which follow from their ports', then to those of what is on top. Then
 /// waits for the addresses that another worker sees to.
-fn fence(steps: &[Asked], kernel: &mut Kernel, model: &Model) -> net::Result<()> {
+pub(super) fn fence<'a>(
+    steps: impl IntoIterator<Item = &'a Asked> + Clone,
+    kernel: &mut Kernel,
+    model: &Model,
+) -> net::Result<()> {
     const WORKER: Duration = Duration::from_secs(2);
     let mut woken: BTreeMap<(u8, u32), &DevRef> = BTreeMap::new();
-    for dev in steps.iter().flat_map(|asked| asked.step.wakes()) {
+    for dev in steps.clone().into_iter().flat_map(|asked| asked.step.wakes()) {
         let entry = model.dev(dev.no);
         woken.insert((entry.map_or(0, DevEntry::carrier_rank), dev.no), dev);
         let bridge = entry.and_then(|entry| model.dev(entry.controller?));
@@ -544,7 +548,7 @@ fn fence(steps: &[Asked], kernel: &mut Kernel, model: &Model) -> net::Result<()>
     woken.retain(|_, dev| !kernel.netns(&dev.netns).is_err_and(|error| error.is_gone()));
     kernel.send(woken.into_values().map(|dev| (&dev.netns, net::link::touch_request(dev.index))))?;
     let mut later: BTreeMap<u32, (&NetnsRef, Vec<IpAddr>)> = BTreeMap::new();
-    for (at, ip) in steps.iter().filter_map(|asked| asked.step.works_later()) {
+    for (at, ip) in steps.into_iter().filter_map(|asked| asked.step.works_later()) {
         later.entry(at.no).or_insert((at, Vec::new())).1.push(ip);
     }
     for (at, ips) in later.into_values() {

@@ -161,13 +161,18 @@ fn is_dead(state: &StateDir, record: &Record) -> Result<bool> {
 
 /// Tells whether a namespace of somebody else has ended for sure: it isn't where it was, and neither a process nor a mount
 /// holds it.
-fn has_ended(tie: &Tie) -> Result<bool> {
+pub(super) fn has_ended(tie: &Tie) -> Result<bool> {
     let failed = |source: net::Error| Error::kernel(format!("look for netns `{}`", tie.at.name), &source);
-    let (NetnsAt::Path(_, id) | NetnsAt::Process(_, id)) = &tie.at.at else { return Ok(false) };
+    let (opened, id) = match &tie.at.at {
+        NetnsAt::Path(path, id) => (Netns::open(path), id),
+        NetnsAt::Process(process, id) => (Netns::of_pid(process.pid), id),
+        NetnsAt::Host | NetnsAt::Named => return Ok(false),
+    };
     // An inode is given again; where it is another's by now, the first one has ended.
     let is_it = |netns: Netns| Ok(tie.cookie.is_none() || netns.cookie()? == tie.cookie);
-    let found = || match Kernel::open()?.netns(&tie.at) {
-        Ok(netns) => is_it(netns).map(Some),
+    let found = || match opened {
+        Ok(netns) if netns.id() == *id => is_it(netns).map(Some),
+        Ok(_) => Ok(None),
         Err(source) if source.is_gone() || source.errno() == libc::EINVAL => Ok(None),
         Err(source) => Err(source),
     };

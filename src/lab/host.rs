@@ -110,6 +110,16 @@ impl StateDir {
         seen.map_err(|source| Error::kernel(format!("look for the host of lab `{}`", record.name), &source))
     }
 
+    /// Tells whether the host of a lab is the one of this process, without looking for it elsewhere.
+    pub(super) fn is_host_here(&self, record: &Record) -> Result<bool> {
+        let here = self.inside().map(|inside| inside.holder);
+        match &record.host {
+            _ if record.holder != here => Ok(false),
+            Some(host) => self.host().map(|here| host.is_netns_of(here) && host.pids == here.pids),
+            None => Ok(true),
+        }
+    }
+
     /// Tells whether a lab was made in another pid namespace, such as a container's: only there is known whether its run is alive.
     pub(super) fn is_of_other_pids(&self, record: &Record) -> Result<bool> {
         let here = self.inside().map(|inside| inside.holder);

@@ -147,6 +147,8 @@ pub struct DevEntry {
     pub about: String,
     /// The bridge that it is a port of.
     pub controller: Option<u32>,
+    /// Whether the lab set it up or down last, as far as that is known.
+    pub up: Option<bool>,
     /// Whether the bridge that it is a port of carries what it carried before.
     pub carried: bool,
     /// The addresses that this lab gave it.
@@ -182,6 +184,7 @@ impl DevEntry {
             parent: None,
             about: String::new(),
             controller: None,
+            up: None,
             carried: false,
             addresses: Vec::new(),
             ports: 0,
@@ -274,6 +277,11 @@ impl Model {
         devs.into_iter().for_each(|no| self.remove_dev(no, why));
         let processes: Vec<u32> = self.processes.range(no..).map(|(no, _)| *no).collect();
         processes.into_iter().for_each(|no| self.remove_process(no, why));
+        self.look_again();
+    }
+
+    /// Has what is in namespaces that the lab did not make looked up anew.
+    pub fn look_again(&mut self) {
         self.netns.values_mut().filter(|entry| !entry.at.made).for_each(|entry| entry.loaded = false);
     }
 

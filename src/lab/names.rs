@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Result;
 use super::etc;
+use super::glance::HostDev;
 use super::model::{Model, NetnsRef};
 use super::state::LabDir;
 use super::step::Steps;
@@ -26,6 +27,8 @@ pub struct Names {
     resolvers: Vec<u32>,
     /// The lines of /etc/hosts about its nodes.
     nodes: String,
+    /// The devices that it made on the host.
+    pub(super) host_devs: Vec<HostDev>,
     /// How many namespaces the lab made.
     pub netns_made: usize,
     /// How many devices the lab made.
@@ -76,6 +79,7 @@ impl Names {
         Names {
             resolvers: netns.iter().map(|at| at.no).filter(|no| model.resolver(*no).is_some()).collect(),
             nodes: etc::nodes(model),
+            host_devs: HostDev::all(model),
             netns_made: netns.iter().filter(|at| at.made).count(),
             devs_made: model.all_devs().filter(|entry| entry.dev.made).count(),
             journal: None,

@@ -4,12 +4,30 @@ use std::collections::BTreeSet;
 
 use super::error::{Error, Kind, Result};
 use super::event::Listener;
-use super::journal;
+use super::gc;
+use super::journal::Asked;
 use super::kernel::Kernel;
+use super::outcome::Folded;
 use super::state::{LabDir, StateDir, Status};
-use super::step::Steps;
+use super::step::{Step, Steps};
+use super::view;
+use crate::net;
+
+/// How often a lab is gone through: what one step makes again may be what an earlier one waits for.
+const ROUNDS_MAX: usize = 4;
+
+/// What a repair did, and what it could not do.
+#[derive(Debug, Default)]
+pub struct Repaired {
+    /// What was made again, in words.
+    pub made: Vec<String>,
+    /// What could not be.
+    pub errors: Vec<Error>,
+}
 
 /// Returns what the kernel no longer has of a lab and of the labs that are parts of it, in words.
+///
+/// What is on a device that is gone is not named beside it.
 pub fn drift(state: &StateDir, name: &str, steps: &Steps) -> Result<Vec<String>> {
     let mut lost = Vec::new();
     each(state, name, &mut |dir| {
@@ -17,41 +35,64 @@ pub fn drift(state: &StateDir, name: &str, steps: &Steps) -> Result<Vec<String>>
         if dir.record()?.status != Status::Up {
             return Ok(());
         }
-        visit(state, dir, steps, &mut |asked, held, _| {
-            if !held {
-                lost.push(asked.step.doing());
+        if let Some(ended) = ended(dir)? {
+            lost.push(ended);
+            return Ok(());
+        }
+        let mut lab = Opened::open(state, dir, steps)?;
+        for at in 0..lab.asked.len() {
+            if !lab.is_held(at)? {
+                lost.push(lab.asked[at].step.doing());
             }
-            Ok(())
-        })
+        }
+        Ok(())
     })?;
     Ok(lost)
 }
 
-/// Makes again what the kernel no longer has of a lab and of the labs that are parts of it; returns what that was, in words.
-pub fn repair(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Result<Vec<String>> {
-    let mut made = Vec::new();
+/// Makes again what the kernel no longer has of a lab and of the labs that are parts of it. What can't be made is told, and does not
+/// keep the rest from being made.
+pub fn repair(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Result<Repaired> {
+    let mut repaired = Repaired::default();
+    if !state.is_up(&state.find(name)?.record()?)? {
+        return Err(Error::new(Kind::Gone, format!("repair lab `{name}`"))
+            .because("it is not up: its run died, or the machine was restarted")
+            .hint(format!("`topo down {name}` or `topo gc` removes what is left of it")));
+    }
     each(state, name, &mut |dir| {
         dir.lock(state)?;
-        let mut tables = BTreeSet::new();
-        visit(state, dir, steps, &mut |asked, held, kernel| {
-            let table = asked.step.lives_in_table();
-            // The rules behind a lost one are made again too: their order is what they mean.
-            if held && !table.as_ref().is_some_and(|table| tables.contains(table)) {
-                return Ok(());
+        if let Some(ended) = ended(dir)? {
+            let error = Error::new(Kind::Gone, format!("repair lab `{}`", dir.name())).because(ended);
+            repaired.errors.push(error.hint("`topo gc` removes what is left of it"));
+            return Ok(());
+        }
+        let mut lab = Opened::open(state, dir, steps)?;
+        let mut made = BTreeSet::new();
+        for _ in 0..ROUNDS_MAX {
+            let (mended, errors) = lab.mend(listener)?;
+            let failed = !errors.is_empty();
+            repaired.errors.extend(errors);
+            if mended.is_empty() || failed {
+                break;
             }
-            tables.extend(table);
-            listener.tell_step(asked, false);
-            asked
-                .step
-                .repair(kernel)
-                .map_err(|source| Error::kernel(format!("repair: {}", asked.step.doing()), &source))?;
-            if !held {
-                made.push(asked.step.doing());
-            }
-            Ok(())
-        })
+            made.extend(mended);
+        }
+        lab.fence(&made)?;
+        repaired.made.extend(made.iter().map(|at| lab.asked[*at].step.doing()));
+        Ok(())
     })?;
-    Ok(made)
+    Ok(repaired)
+}
+
+/// Says that the namespace that a lab is for has ended, if it has.
+fn ended(dir: &LabDir) -> Result<Option<String>> {
+    let Some(tie) = dir.record()?.tied_to else { return Ok(None) };
+    Ok(gc::has_ended(&tie)?.then(|| format!("netns `{}` has ended", tie.at.name)))
+}
+
+/// Tells whether the namespace that a lab is for has ended.
+pub fn has_ended(dir: &LabDir) -> Result<bool> {
+    Ok(ended(dir)?.is_some())
 }
 
 /// Goes through a lab and the labs that are parts of it, the outer ones first.
@@ -67,25 +108,85 @@ fn each(state: &StateDir, name: &str, work: &mut dyn FnMut(&mut LabDir) -> Resul
     Ok(())
 }
 
-/// Goes through the steps of a lab in their order, and tells of each whether the kernel still has its effect.
-fn visit(
-    state: &StateDir,
-    dir: &LabDir,
-    steps: &Steps,
-    work: &mut dyn FnMut(&journal::Asked, bool, &mut Kernel) -> Result<()>,
-) -> Result<()> {
-    let record = dir.record()?;
-    state.check_host(&record, || format!("look at lab `{}`", record.name))?;
-    let mut kernel = Kernel::open_for(state, &record.name, &record.marks)
-        .map_err(|source| Error::kernel("open the kernel", &source))?;
-    for asked in journal::read(dir, &record, steps)?.asked {
-        let held = match asked.step.is_held(&mut kernel) {
-            Ok(held) => held,
-            // In a namespace that has ended with all that was in it.
-            Err(source) if source.is_gone() => continue,
-            Err(source) => return Err(Error::kernel(format!("look for: {}", asked.step.doing()), &source)),
-        };
-        work(&asked, held, &mut kernel)?;
+/// A lab whose steps are compared with the kernel.
+struct Opened {
+    asked: Vec<Asked>,
+    folded: Folded,
+    kernel: Kernel,
+}
+
+impl Opened {
+    fn open(state: &StateDir, dir: &LabDir, steps: &Steps) -> Result<Opened> {
+        let record = dir.record()?;
+        state.check_host(&record, || format!("look at lab `{}`", record.name))?;
+        let kernel = Kernel::open_for(state, &record.name, &record.marks)
+            .map_err(|source| Error::kernel("open the kernel", &source))?;
+        let (model, asked) = view::fold(dir, &record, steps)?;
+        Ok(Opened { folded: Folded::new(model, &asked), asked, kernel })
     }
-    Ok(())
+
+    /// Tells whether the kernel still has the effect of a step.
+    fn is_held(&mut self, at: usize) -> Result<bool> {
+        let asked = &self.asked[at];
+        let outcome = self.folded.seen_by(asked.no);
+        let sets = asked.step.sets();
+        if !sets.is_empty() && !sets.iter().any(|slot| outcome.is_last(slot)) {
+            return Ok(true);
+        }
+        match asked.step.is_held(&mut self.kernel, outcome) {
+            // In a namespace that has ended with all that was in it: who made that answers for it.
+            Err(source) if source.is_gone() => Ok(true),
+            held => held.map_err(|source| Error::kernel(format!("look for: {}", asked.step.doing()), &source)),
+        }
+    }
+
+    /// Makes again what is not held, in the order of the steps; returns the places of those steps, and what failed.
+    fn mend(&mut self, listener: &mut Listener) -> Result<(Vec<usize>, Vec<Error>)> {
+        let (mut made, mut errors) = (Vec::new(), Vec::new());
+        let mut tables = BTreeSet::new();
+        for at in 0..self.asked.len() {
+            let held = self.is_held(at)?;
+            let asked = &self.asked[at];
+            let table = asked.step.lives_in_table();
+            // The rules behind a lost one are made again too: their order is what they mean.
+            if held && !table.as_ref().is_some_and(|table| tables.contains(table)) {
+                continue;
+            }
+            tables.extend(table);
+            listener.tell_step(asked, false);
+            match asked.step.mend(&mut self.kernel, self.folded.seen_by(asked.no)) {
+                Ok(()) if held => {}
+                Ok(()) => made.push(at),
+                Err(source) => errors.push(not_mended(asked.step.as_ref(), &source)),
+            }
+        }
+        Ok((made, errors))
+    }
+
+    /// Waits until what was made again works.
+    fn fence(&mut self, made: &BTreeSet<usize>) -> Result<()> {
+        let failed = |source: net::Error| Error::kernel("wait for what was put back", &source);
+        let steps = made.iter().map(|at| &self.asked[*at]);
+        super::building::fence(steps, &mut self.kernel, self.folded.model()).map_err(failed)
+    }
+}
+
+fn not_mended(step: &dyn Step, source: &net::Error) -> Error {
+    let error = Error::kernel(format!("put back: {}", step.doing()), source);
+    if !source.is_exists() {
+        return match step.advice(source) {
+            Some(advice) => error.hint(advice),
+            None => error,
+        };
+    }
+    let what = match (step.makes_netns(), step.makes_devs().first()) {
+        (Some(at), _) => {
+            format!("another netns `{}` is there, which this lab did not make: rename or delete that", at.name)
+        }
+        (None, Some(dev)) => {
+            format!("another device has the name or the number of {}: rename or delete that", dev.shown())
+        }
+        (None, None) => "the same was made by others: remove that".into(),
+    };
+    error.hint(format!("{what}, and repair again"))
 }

@@ -10,6 +10,7 @@ use super::error::{Error, Kind, Result};
 use super::kernel::Kernel;
 use super::model::{DevRef, Model, NetnsRef, TableRef};
 use super::moved::Moved;
+use super::outcome::{Outcome, Slot};
 use crate::net::{self, Request, Work};
 
 /// One change of the kernel.
@@ -73,15 +74,24 @@ pub trait Step: Debug {
     }
     /// Takes the change back.
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()>;
-    /// Tells whether the kernel still has what `apply` made, as it made it: what others took away, `repair` applies again. A
-    /// step that can't tell, or could not be applied again, says yes.
-    fn is_held(&self, _kernel: &mut Kernel) -> net::Result<bool> {
-        Ok(true)
+    /// Returns what the step sets and a later step may set anew. It is not looked for if all of it was set anew.
+    fn sets(&self) -> Vec<Slot> {
+        Vec::new()
     }
-    /// Makes the change again where it is not held. What is left of it would stand in the way, so that it is taken back first.
-    fn repair(&self, kernel: &mut Kernel) -> net::Result<()> {
-        self.undo(kernel).or_else(|source| if source.is_gone() { Ok(()) } else { Err(source) })?;
-        self.apply(kernel)
+    /// Tells whether the kernel still has what `apply` made, as far as the lab itself did not change it later. What is on a device
+    /// that is gone counts as held: the step that made the device answers for it. A step that keeps nothing in the kernel says yes.
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool>;
+    /// Makes the change again where it is not held, in whole or in part. What is left of it is kept where it can be.
+    fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
+        match self.undo(kernel) {
+            Err(source) if !source.is_gone() => return Err(source),
+            _ => {}
+        }
+        self.apply(kernel)?;
+        match self.finish() {
+            Some(finish) => kernel.send(finish.requests.into_iter().map(|request| (finish.netns, request))),
+            None => Ok(()),
+        }
     }
     /// Returns what is left to do after `apply` and can wait until the settling's other links are in, if anything is.
     fn finish(&self) -> Option<Finish<'_>> {

@@ -1,13 +1,19 @@
 //! A lab as it stands: what its journal says, and what the kernel says of it now.
 
+use std::collections::{BTreeSet, HashMap};
+
+use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use super::building::Lab;
 use super::error::{Error, Kind, Result};
+use super::gc;
+use super::glance::Glance;
 use super::host::Seen;
 use super::journal;
 use super::kernel::Kernel;
 use super::model::{DevEntry, Model, NetnsRef};
+use super::name;
 use super::names::Names;
 use super::processes::{ProcessView, view_process};
 use super::state::{LabDir, LabKind, Record, StateDir, Status};
@@ -21,8 +27,8 @@ pub struct Summary {
     pub name: String,
     /// What it is for.
     pub kind: LabKind,
-    /// "up", "building", "undoing", "dead" where the process that built it or its sandbox has ended, or "gone" where the machine
-    /// was restarted since.
+    /// "up", "damaged" where others took something of it away, "building", "undoing", "dead" where the process that built it or its
+    /// sandbox has ended, or "gone" where the machine was restarted since.
     pub state: &'static str,
     /// How many namespaces it made.
     pub netns: usize,
@@ -34,6 +40,9 @@ pub struct Summary {
     pub created: u64,
     /// The script that made it.
     pub script: String,
+    /// The lab that it is a part of.
+    #[serde(skip)]
+    pub parent: Option<String>,
 }
 
 /// A lab with all that it holds.
@@ -76,7 +85,7 @@ pub struct DevView {
     pub kernel_name: Option<String>,
     /// Its kind: `veth`, `bridge` …
     pub kind: String,
-    /// "up", "down" or "no carrier".
+    /// "up", "down", "no carrier", or "gone" where others deleted it.
     pub state: &'static str,
     /// Its hardware address.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +94,12 @@ pub struct DevView {
     pub mtu: u32,
     /// Its addresses with prefix lengths.
     pub addresses: Vec<String>,
+    /// The addresses that the lab gave it and that others took away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
+    /// Whether it is otherwise than the lab left it: gone, renamed, set down, out of its bridge, or without an address.
+    #[serde(skip)]
+    pub amiss: bool,
     /// The bridge that it is a port of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<String>,
@@ -99,11 +114,44 @@ pub struct DevView {
     pub peer: Option<String>,
 }
 
-/// Returns the lab in one line, from its record and journal alone.
-pub fn summary(state: &StateDir, dir: &LabDir, steps: &Steps) -> Result<Summary> {
+/// Returns the lab in one line: from its record and journal, and what a glance at the host tells.
+fn summary(state: &StateDir, dir: &LabDir, steps: &Steps, glance: &Glance) -> Result<Summary> {
     let record = dir.record()?;
     let names = Names::of(dir, steps)?;
-    Ok(summarize(state, dir, &record, &names))
+    let mut summary = summarize(state, dir, &record, &names);
+    if summary.state == "up" && state.is_up(&record)? && glance.is_amiss(state, &record, &names)? {
+        summary.state = DAMAGED;
+    }
+    Ok(summary)
+}
+
+/// The word for a lab of which others took something away.
+const DAMAGED: &str = "damaged";
+
+/// Returns the labs in one line each, and what could not be read. A lab whose part is damaged is damaged.
+pub fn summaries(state: &StateDir, steps: &Steps) -> Result<(Vec<Summary>, Vec<Error>)> {
+    let glance = Glance::take()?;
+    let (mut summaries, mut errors) = (Vec::new(), Vec::new());
+    for name in state.names()? {
+        match state.find(&name).and_then(|dir| summary(state, &dir, steps, &glance)) {
+            Ok(summary) => summaries.push(summary),
+            // One that is just being made, or has just gone.
+            Err(error) if error.kind() == Kind::Missing => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    let parents: HashMap<String, Option<String>> =
+        summaries.iter().map(|summary| (summary.name.clone(), summary.parent.clone())).collect();
+    let mut damaged: BTreeSet<String> = BTreeSet::new();
+    for summary in summaries.iter().filter(|summary| summary.state == DAMAGED) {
+        let mut above = summary.parent.as_ref();
+        while let Some(name) = above.filter(|name| damaged.insert((*name).clone())) {
+            above = parents.get(name).and_then(Option::as_ref);
+        }
+    }
+    let hit = |summary: &&mut Summary| summary.state == "up" && damaged.contains(&summary.name);
+    summaries.iter_mut().filter(hit).for_each(|summary| summary.state = DAMAGED);
+    Ok((summaries, errors))
 }
 
 fn summarize(state: &StateDir, dir: &LabDir, record: &Record, names: &Names) -> Summary {
@@ -125,6 +173,7 @@ fn summarize(state: &StateDir, dir: &LabDir, record: &Record, names: &Names) -> 
         sandbox: record.holder.is_some(),
         created: record.created,
         script: record.script.clone(),
+        parent: record.parent.clone(),
     }
 }
 
@@ -150,8 +199,11 @@ fn enter_foreign(model: &mut Model, step: &dyn Step) {
             model.add_netns(at.clone());
         }
     }
-    if let Some(dev) = step.lives_on().filter(|dev| !dev.made && model.dev(dev.no).is_none()) {
-        model.add_dev(DevEntry::new(dev.clone(), ""));
+    // A bridge that gets a port of this lab's is known by its carrier, which the step changes.
+    for dev in step.lives_on().into_iter().chain(step.wakes()).filter(|dev| !dev.made) {
+        if model.dev(dev.no).is_none() {
+            model.add_dev(DevEntry::new(dev.clone(), ""));
+        }
     }
 }
 
@@ -182,17 +234,27 @@ pub fn view(state: &StateDir, name: &str, steps: &Steps) -> Result<LabView> {
     let (model, asked) = fold(&dir, &record, steps)?;
     let mut kernel =
         Kernel::open_for(state, name, &record.marks).map_err(|source| Error::kernel("open the kernel", &source))?;
-    if state.host_of(&record)? != Seen::Here {
+    let seen = state.host_of(&record)?;
+    if seen != Seen::Here {
         kernel.lose_host();
     }
     let ended = match record.is_of_earlier_boot()? {
         true => Some("the machine was restarted"),
         false => state.has_ended(&record).then_some("its sandbox has ended"),
     };
-    let namespaces = namespaces_of(&model).iter().map(|at| view_netns(&mut kernel, &model, at, ended)).collect();
+    let namespaces: Vec<NetnsView> =
+        namespaces_of(&model).iter().map(|at| view_netns(&mut kernel, &model, at, ended)).collect();
+    let mut summary = summarize(state, &dir, &record, &Names::in_model(&model));
+    let amiss = |netns: &NetnsView| netns.gone.is_some() || netns.devs.iter().any(|dev| dev.amiss);
+    let tie_ended = || record.tied_to.as_ref().map_or(Ok(false), gc::has_ended);
+    // What is on another host is not seen from here.
+    let is_seen = summary.state == "up" && state.is_up(&record)? && !matches!(seen, Seen::Elsewhere(..));
+    if is_seen && (namespaces.iter().any(amiss) || tie_ended()?) {
+        summary.state = DAMAGED;
+    }
     let processes = model.all_processes().map(|process| view_process(&dir.processes(), process)).collect();
     let steps = asked.iter().flat_map(|asked| asked.step.like()).collect();
-    Ok(LabView { summary: summarize(state, &dir, &record, &Names::in_model(&model)), namespaces, processes, steps })
+    Ok(LabView { summary, namespaces, processes, steps })
 }
 
 fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: Option<&str>) -> NetnsView {
@@ -236,6 +298,8 @@ fn fill(view: &mut NetnsView, dump: &net::Dump, kernel: &Kernel, model: &Model, 
         view.devs.push(DevView {
             kernel_name: (name != link.name).then(|| link.name.clone()),
             kind: link.kind.clone().unwrap_or_else(|| "physical".into()),
+            amiss: dev.is_some_and(|dev| is_amiss(dev, link, dump, model)),
+            lost: dev.map(|dev| lost_addresses(dev, link, dump)).unwrap_or_default(),
             state: match (link.up, link.carrier) {
                 (true, true) => "up",
                 (true, false) => "no carrier",
@@ -258,10 +322,50 @@ fn fill(view: &mut NetnsView, dump: &net::Dump, kernel: &Kernel, model: &Model, 
             name,
         });
     }
+    let is_there =
+        |dev: &&DevEntry| dump.links.iter().any(|link| link.index == dev.dev.index && kernel.is_same(&dev.dev, link));
+    for dev in model.all_devs().filter(|dev| dev.dev.made && dev.dev.netns.no == at.no).filter(|dev| !is_there(dev)) {
+        view.devs.push(gone_dev(dev));
+    }
     if at.made {
         view.routes =
             dump.routes.iter().filter(|route| is_worth_showing(route)).map(|route| route.shown(&user_name)).collect();
     }
+}
+
+/// Returns a device of the lab's that others deleted.
+fn gone_dev(dev: &DevEntry) -> DevView {
+    DevView {
+        name: dev.dev.name.clone(),
+        kernel_name: None,
+        kind: dev.kind.to_string(),
+        state: "gone",
+        mac: dev.dev.mac,
+        mtu: 0,
+        addresses: Vec::new(),
+        lost: dev.addresses.iter().map(ToString::to_string).collect(),
+        amiss: true,
+        controller: None,
+        about: None,
+        on: None,
+        peer: None,
+    }
+}
+
+/// Returns the addresses that a device should have and has not; one that is down has no IPv6 addresses.
+fn lost_addresses(dev: &DevEntry, link: &net::Link, dump: &net::Dump) -> Vec<String> {
+    let has = |net: &IpNetwork| dump.addresses.iter().any(|one| one.index == link.index && one.net == *net);
+    let wanted = dev.addresses.iter().filter(|net| link.up || net.is_ipv4());
+    wanted.filter(|net| !has(net)).map(ToString::to_string).collect()
+}
+
+fn is_amiss(dev: &DevEntry, link: &net::Link, dump: &net::Dump, model: &Model) -> bool {
+    let bridge = dev.controller.and_then(|no| model.dev(no)).map(|bridge| bridge.dev.index);
+    dev.dev.made
+        && (link.name != name::kernel_name(&dev.dev.name)
+            || dev.up == Some(true) && !link.up
+            || bridge.is_some() && link.controller != bridge
+            || !lost_addresses(dev, link, dump).is_empty())
 }
 
 fn place_of(name: &str, netns: &str) -> String {

@@ -6,6 +6,7 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkInfo, LinkMessage,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::rtnl::NEW;
 use super::{NewLink, Request, Result, Rtnl, VlanProtocol};
@@ -63,6 +64,18 @@ pub struct BridgeOptions {
 }
 
 impl BridgeOptions {
+    /// Returns those that are not the same in `now`, as the kernel has it. Times count as the same within its clock's tick.
+    pub fn unlike(&self, now: &BridgeOptions) -> BridgeOptions {
+        let (wanted, now) = (serde_json::to_value(self), serde_json::to_value(now));
+        let (Ok(Value::Object(mut wanted)), Ok(now)) = (wanted, now) else { return BridgeOptions::default() };
+        wanted.retain(|key, value| match (value.as_u64(), now.get(key).and_then(Value::as_u64)) {
+            (Some(wanted), Some(now)) if key.ends_with("_ms") => wanted.abs_diff(now) > ms(1).into(),
+            // What the kernel does not tell, it does not have.
+            _ => now.get(key).is_some_and(|now| now != value),
+        });
+        serde_json::from_value(Value::Object(wanted)).unwrap_or_default()
+    }
+
     fn attributes(&self) -> Vec<InfoBridge> {
         let stp = |on| if on { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
         [
@@ -248,8 +261,8 @@ impl PortOptions {
 
 impl PortOptions {
     /// Returns those whose key, as they are stored, passes.
-    fn filtered(&self, mut passes: impl FnMut(&str, &serde_json::Value) -> bool) -> PortOptions {
-        let Ok(serde_json::Value::Object(mut all)) = serde_json::to_value(self) else { return PortOptions::default() };
+    fn filtered(&self, mut passes: impl FnMut(&str, &Value) -> bool) -> PortOptions {
+        let Ok(Value::Object(mut all)) = serde_json::to_value(self) else { return PortOptions::default() };
         all.retain(|key, value| passes(key, value));
         serde_json::from_value(all.into()).unwrap_or_default()
     }
@@ -258,6 +271,17 @@ impl PortOptions {
     pub fn of_those_in(&self, other: &PortOptions) -> PortOptions {
         let other = serde_json::to_value(other).unwrap_or_default();
         self.filtered(|key, _| other.get(key).is_some())
+    }
+
+    /// Returns the names of those that are given.
+    pub fn given(&self) -> Vec<String> {
+        let all = serde_json::to_value(self).unwrap_or_default();
+        all.as_object().map(|all| all.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Returns those whose names are `wanted`.
+    pub fn only(&self, wanted: impl Fn(&str) -> bool) -> PortOptions {
+        self.filtered(|key, _| wanted(key))
     }
 
     /// Returns those that are not the same in `other`.

@@ -137,6 +137,21 @@ impl Route {
         (self.dst, self.table, metric(self)) == (other.dst, other.table, metric(other))
     }
 
+    /// Tells whether `known`, as the kernel has it, is this route.
+    pub fn is(&self, known: &Route) -> bool {
+        let as_said = |known: Option<u32>, wanted: Option<u32>| wanted.is_none() || known == wanted;
+        let hops = |route: &Route| -> Vec<Option<IpAddr>> {
+            let mut hops: Vec<_> = route.hops.iter().map(|hop| hop.via).collect();
+            hops.sort();
+            hops
+        };
+        self.takes_the_place_of(known)
+            && (self.protocol, self.kind, self.via) == (known.protocol, known.kind, known.via)
+            && as_said(known.dev, self.dev)
+            && (self.src.is_none() || self.src == known.src)
+            && hops(self) == hops(known)
+    }
+
     fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         let header = &mut message.header;

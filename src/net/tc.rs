@@ -107,6 +107,23 @@ impl Shape {
         self.burst_bytes.unwrap_or(u32::try_from(usual).unwrap_or(u32::MAX))
     }
 
+    /// Tells whether `now`, as the kernel has it, is this shape: it keeps rates in bytes a second, shares in parts of 2^32, and counts
+    /// times in ticks.
+    pub fn is(&self, now: &Shape) -> bool {
+        let rate = |shape: &Shape| shape.rate_bits.map(|bits| bits / 8);
+        let near = |a: u64, b: u64, within: u64| a.abs_diff(b) <= within;
+        let shares = |shape: &Shape| [shape.loss, shape.duplicate, shape.reorder, shape.corrupt];
+        let burst = match (self.burst_bytes, now.burst_bytes) {
+            (Some(wanted), Some(now)) => near(wanted.into(), now.into(), u64::from(wanted) / 50 + 1),
+            (wanted, _) => wanted.is_none(),
+        };
+        rate(self) == rate(now)
+            && near(self.delay_ns, now.delay_ns, 1000)
+            && near(self.jitter_ns, now.jitter_ns, 1000)
+            && shares(self).iter().zip(shares(now)).all(|(wanted, now)| (wanted - now).abs() < 0.01)
+            && burst
+    }
+
     /// Returns how many bytes wait at most before `tbf` lets them go: those of 100 ms, and of 32 packets at least.
     fn queue(&self, rate_bits: u64, mtu: u32) -> u32 {
         let packet = u64::from(mtu) + HEADER_BYTES;

@@ -13,7 +13,8 @@ use super::handles::{self, Dev};
 use super::units;
 use super::value::Ip;
 use super::veth::ip;
-use crate::lab::{DevRef, Error, Kernel, Kind, Model, NetnsRef, OWNER_PROTOCOL, Requests, Result, Step, name};
+use super::whole;
+use crate::lab::{DevRef, Error, Kernel, Kind, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Requests, Result, Step, name};
 use crate::net::{self, AddrOptions};
 use crate::{step_identity, step_sort};
 
@@ -133,9 +134,13 @@ impl Step for AddAddr {
         if net::sysctl::read(&netns, &key)? == "1" { net::sysctl::write(&netns, &key, "0") } else { Ok(()) }
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
-        // An address that went with its device comes back with the device alone.
-        Ok(kernel.link(&self.dev)?.is_none() || self.is_there(kernel)?)
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        let wanted = |dev: &DevRef| lab.model().dev(dev.no).is_none_or(|entry| entry.addresses.contains(&self.net));
+        match whole::there(kernel, lab, &self.dev)? {
+            // What is down has no IPv6 address (net/ipv6/addrconf.c, addrconf_ifdown), and gets it back when it comes up.
+            Some((dev, link)) if wanted(&dev) && (link.up || self.net.is_ipv4()) => self.is_there(kernel),
+            _ => Ok(true),
+        }
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

@@ -7,7 +7,10 @@ use super::dev::carried;
 use super::dev_change::{load_of, put_back, set_up, there};
 use super::handles::Dev;
 use super::veth::{BRIDGE_PORTS_MAX, ip, restore_mac, tool};
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, name};
+use super::whole;
+use crate::lab::{
+    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Place, Result, Slot, Step, name,
+};
 use crate::net::{self, AddrOptions, Change, Load};
 use crate::step_identity;
 
@@ -106,6 +109,35 @@ impl PortSettings {
         PortSettings { options, vlans }.apply(kernel, port, false)
     }
 
+    /// Returns what of a port, or with `own` of the bridge's own part, this sets.
+    pub fn slots(&self, no: u32, own: bool) -> Vec<Slot> {
+        let part = if own { "own" } else { "port" };
+        let words = self.options.given().into_iter().chain(self.vlans.is_some().then(|| "vlans".into()));
+        words.map(|word| (no, format!("{part} {word}").into())).collect()
+    }
+
+    /// Returns what of this no later step of the lab sets anew.
+    fn of_this_step(&self, lab: Outcome<'_>, no: u32, own: bool) -> PortSettings {
+        let part = if own { "own" } else { "port" };
+        let is_last = |word: &str| lab.is_last(&(no, format!("{part} {word}").into()));
+        let vlans = self.vlans.clone().filter(|_| is_last("vlans"));
+        PortSettings { options: self.options.only(is_last), vlans }
+    }
+
+    /// Tells whether a port is set so; one that is no port any more is not asked for.
+    pub fn are_held(&self, kernel: &mut Kernel, lab: Outcome<'_>, dev: &DevRef, own: bool) -> net::Result<bool> {
+        let wanted = self.of_this_step(lab, dev.no, own);
+        let found = whole::there(kernel, lab, dev)?.filter(|(_, link)| own || link.port.is_some());
+        let Some((dev, link)) = found.filter(|_| wanted != PortSettings::default()) else { return Ok(true) };
+        Ok(PortSettings::of(kernel, &dev, &link)?.of_those_in(&wanted) == wanted)
+    }
+
+    /// Sets a port so again.
+    pub fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>, dev: &DevRef, own: bool) -> net::Result<()> {
+        let Some((now, _)) = whole::there(kernel, lab, dev)? else { return Ok(()) };
+        self.of_this_step(lab, dev.no, own).apply(kernel, &now, own)
+    }
+
     /// Says what the kernel lacks, where it refuses VLANs.
     pub fn advice(&self, refusal: &net::Error) -> Option<String> {
         (self.vlans.is_some() && refusal.is_unsupported()).then(|| NO_VLANS.to_string())
@@ -172,6 +204,21 @@ impl Attach {
                 }
                 if up { set_up(kernel, &self.port, true) } else { Ok(()) }
             }
+        }
+    }
+}
+
+impl Attach {
+    /// Tells whether the port is where this step plugged it, as far as no later step changed that.
+    fn is_plugged(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        if !lab.is_last(&whole::slot(self.port.no, "controller")) {
+            return Ok(true);
+        }
+        let Some((_, link)) = whole::there(kernel, lab, &self.port)? else { return Ok(true) };
+        match &self.bridge {
+            // A bridge that is gone has no ports: the step that made it answers for it.
+            Some(bridge) => Ok(kernel.link(bridge)?.is_none_or(|bridge| link.controller == Some(bridge.index))),
+            None => Ok(link.controller.is_none()),
         }
     }
 }
@@ -274,6 +321,29 @@ impl Step for Attach {
             set.restore(kernel, &self.port)?;
         }
         self.bridge.iter().try_for_each(|bridge| restore_mac(kernel, bridge))
+    }
+
+    fn sets(&self) -> Vec<Slot> {
+        let mut slots = self.settings.slots(self.port.no, false);
+        slots.push(whole::slot(self.port.no, "controller"));
+        slots
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        let plugged = self.is_plugged(kernel, lab)?;
+        Ok(plugged && self.settings.are_held(kernel, lab, &self.port, false)?)
+    }
+
+    fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
+        if !self.is_plugged(kernel, lab)? {
+            let taken = kernel.link(&self.port)?.is_some_and(|link| link.controller.is_some());
+            if taken && !self.port.made && self.bridge.is_some() {
+                let text = "it is a port of another device now, and the lab did not make it";
+                return Err(net::Error::because(self.doing(), libc::EEXIST, text));
+            }
+            self.plug(kernel, self.bridge.as_ref().map(|bridge| bridge.index))?;
+        }
+        self.settings.mend(kernel, lab, &self.port, false)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

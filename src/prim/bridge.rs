@@ -17,8 +17,10 @@ use super::options::options;
 use super::port::{self, AttachOptions};
 use super::units::{DevMac, Mtu, Priority, VlanIdOrNone};
 use super::veth::{check_free, delete_made, full_name_request, ip};
+use super::whole::{self, Found};
 use crate::lab::{
-    DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Place, Requests, Result, Step, Switch, name,
+    DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Place, Requests, Result, Step,
+    Switch, name,
 };
 use crate::net::{self, Change, Mac, NewLink, VlanProtocol};
 use crate::{step_identity, step_sort};
@@ -91,6 +93,23 @@ struct AddBridge {
     options: net::BridgeOptions,
 }
 
+impl AddBridge {
+    fn made_with(&self) -> whole::Shape {
+        whole::Shape { up: self.up, mtu: self.mtu, mac: self.dev.mac, controller: None }
+    }
+
+    /// Returns the options that others changed, as they should be.
+    fn other_options(&self, kernel: &mut Kernel, found: &Found) -> net::Result<net::BridgeOptions> {
+        let Found::There(dev, _) = found else { return Ok(net::BridgeOptions::default()) };
+        let now = kernel.link(dev)?.and_then(|link| link.bridge).unwrap_or_default().options;
+        let wanted = net::BridgeOptions {
+            mcast_snooping: Some(self.options.mcast_snooping.unwrap_or(true)),
+            ..self.options.clone()
+        };
+        Ok(wanted.unlike(&now))
+    }
+}
+
 impl Step for AddBridge {
     step_identity!("bridge");
 
@@ -114,7 +133,7 @@ impl Step for AddBridge {
         check_free(model, &self.dev, &self.doing())?;
         let is_on = |option: Option<bool>| option == Some(true);
         let switch = Switch { stp: is_on(self.options.stp), vlan_filtering: is_on(self.options.vlan_filtering) };
-        model.add_dev(DevEntry { switch, ..DevEntry::new(self.dev.clone(), "bridge") });
+        model.add_dev(DevEntry { switch, up: Some(self.up), ..DevEntry::new(self.dev.clone(), "bridge") });
         Ok(())
     }
 
@@ -154,6 +173,23 @@ impl Step for AddBridge {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         delete_made(kernel, &self.dev)
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        let found = whole::find(kernel, lab, &self.dev, self.made_with())?;
+        Ok(found.is_whole() && self.other_options(kernel, &found)? == net::BridgeOptions::default())
+    }
+
+    fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
+        let found = whole::find(kernel, lab, &self.dev, self.made_with())?;
+        let Found::There(dev, difference) = &found else {
+            self.apply(kernel)?;
+            let requests = self.finish().map(|finish| finish.requests).unwrap_or_default();
+            return kernel.send(requests.into_iter().map(|request| (&self.dev.netns, request)));
+        };
+        whole::put_right(kernel, dev, difference)?;
+        let options = self.other_options(kernel, &found)?;
+        kernel.send([(&dev.netns, net::link::set_bridge_request(dev.index, &options))])
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

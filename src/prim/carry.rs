@@ -7,7 +7,10 @@ use super::attach::PortSettings;
 use super::dev::carried;
 use super::handles;
 use super::veth::ip;
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
+use super::whole;
+use crate::lab::{
+    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Result, Slot, Step, name,
+};
 use crate::net::{self, Change, Load};
 use crate::step_identity;
 
@@ -138,6 +141,26 @@ impl Step for Carry {
             first?;
             net::link::change(&rtnl, bridge.index, &Change { mac: self.bridge.mac, ..Change::default() }).await
         })
+    }
+
+    fn sets(&self) -> Vec<Slot> {
+        let mut slots = self.settings.slots(self.port.no, false);
+        slots.extend([whole::slot(self.port.no, "controller"), whole::slot(self.bridge.no, "mac")]);
+        slots
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        let (Some((_, port)), Some((_, bridge))) =
+            (whole::there(kernel, lab, &self.port)?, whole::there(kernel, lab, &self.bridge)?)
+        else {
+            return Ok(true);
+        };
+        let plugged = port.controller == Some(bridge.index) && port.mac == bridge.mac;
+        Ok(plugged && self.settings.are_held(kernel, lab, &self.port, false)?)
+    }
+
+    fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
+        self.apply(kernel)
     }
 
     // The bridge must be up.

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::veth::{add_full_name, check_free, ip};
-use crate::lab::{DevRef, Kernel, Model, Moved, NetnsRef, OWNER_PROTOCOL, Requests, Result, Step, name};
+use super::whole;
+use crate::lab::{DevRef, Kernel, Model, Moved, NetnsRef, OWNER_PROTOCOL, Outcome, Requests, Result, Slot, Step, name};
 pub(super) use crate::lab::{add_link_local, link_local_request, put_back, set_up};
 use crate::net::{self, Change, Load};
 use crate::step_identity;
@@ -79,6 +80,27 @@ impl Step for RenameDev {
         kernel.put_settings_back(&self.from.netns, &self.settings)?;
         match add_full_name(kernel, &self.from) {
             Err(error) if error.is_exists() => Ok(()),
+            done => done,
+        }
+    }
+
+    fn sets(&self) -> Vec<Slot> {
+        vec![whole::slot(self.from.no, "name")]
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        let there = whole::there(kernel, lab, &self.to)?;
+        Ok(there.is_none_or(|(_, link)| link.name == name::kernel_name(&self.to.name)))
+    }
+
+    fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
+        match self.apply(kernel) {
+            // It has its full name still.
+            Err(error)
+                if error.is_exists() && kernel.link(&self.to)?.is_some_and(|link| link.goes_by(&self.to.name)) =>
+            {
+                Ok(())
+            }
             done => done,
         }
     }
@@ -194,6 +216,19 @@ impl Step for MoveDev {
         self.0.go_back(kernel)
     }
 
+    fn sets(&self) -> Vec<Slot> {
+        vec![whole::slot(self.0.from.no, "place")]
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        let moved = lab.has_netns(&self.0.to.netns) && kernel.link(&self.0.to)?.is_none();
+        Ok(!moved || self.0.from.made && kernel.link(&self.0.from)?.is_none())
+    }
+
+    fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
+        self.apply(kernel)
+    }
+
     fn needs_finished(&self, _no: u32) -> bool {
         true
     }
@@ -257,10 +292,18 @@ impl Step for SetUp {
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_dev(self.dev.no, &self.dev.shown()).map(|_| ())
+        model.living_dev(self.dev.no, &self.dev.shown())?;
+        if let Some(entry) = model.dev_mut(self.dev.no) {
+            entry.up = Some(self.up);
+        }
+        Ok(())
     }
 
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
+    fn unplan(&self, model: &mut Model, _why: &str) {
+        if let Some(entry) = model.dev_mut(self.dev.no) {
+            entry.up = self.before;
+        }
+    }
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         let made = self.dev.made || self.dev.netns.made;
@@ -311,6 +354,18 @@ impl Step for SetUp {
             (Some(before), Some(link)) if link.up == self.up && before != self.up => set_up(kernel, &self.dev, before),
             _ => Ok(()),
         }
+    }
+
+    fn sets(&self) -> Vec<Slot> {
+        vec![whole::slot(self.dev.no, "up")]
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        Ok(whole::there(kernel, lab, &self.dev)?.is_none_or(|(_, link)| link.up == self.up))
+    }
+
+    fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
+        self.apply(kernel)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

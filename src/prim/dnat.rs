@@ -17,7 +17,10 @@ use super::ruleset::{self, FAMILY, LabTable};
 use super::sysctl;
 use super::units::DevOrName;
 use super::ways::Ways;
-use crate::lab::{DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, TableRef, lab_of_mark, name};
+use super::whole;
+use crate::lab::{
+    DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Place, Result, Slot, Step, TableRef, lab_of_mark, name,
+};
 use crate::net::nft::{self, Element, L4Proto, Peer, Through, Value};
 use crate::net::{self, PortOptions};
 use crate::{step_identity, step_sort};
@@ -117,9 +120,13 @@ impl Step for SetHairpin {
         self.set(kernel, !self.on)
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+    fn sets(&self) -> Vec<Slot> {
+        vec![whole::slot(self.port.no, "port hairpin")]
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         // One that is no port any more can't be set.
-        let port = kernel.link(&self.port)?.and_then(|link| link.port);
+        let port = whole::there(kernel, lab, &self.port)?.and_then(|(_, link)| link.port);
         Ok(port.and_then(|port| port.options.hairpin).is_none_or(|on| on == self.on))
     }
 

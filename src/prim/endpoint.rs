@@ -13,8 +13,11 @@ use super::handles::{Dev, NetnsHandle};
 use super::ruleset::{enter, in_netns};
 use super::sysctl;
 use super::veth::ip;
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Model, NetnsAt, NetnsRef, Requests, Result, Step, name};
-use crate::net::{self, Change};
+use super::whole;
+use crate::lab::{
+    DevEntry, DevRef, Error, Kernel, Model, NetnsAt, NetnsRef, Outcome, Requests, Result, Slot, Step, name,
+};
+use crate::net::{self, Change, Netns};
 use crate::{step_identity, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -61,7 +64,7 @@ impl Step for RaiseLo {
         Ok(())
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+    fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         let rtnl = kernel.rtnl(&self.netns)?;
         Ok(kernel.run(net::link::get(&rtnl, LO))?.is_none_or(|link| link.up))
     }
@@ -107,6 +110,27 @@ impl SetAutoconf {
     fn settings(&self, dev: &str) -> Vec<(String, &'static str)> {
         let all = !self.on && self.dev.netns.at != NetnsAt::Host;
         self.of_dev(dev).into_iter().chain(all.then(|| (REDIRECTS_OF_ALL.to_string(), "0"))).collect()
+    }
+
+    fn slot(&self, key: &str) -> Slot {
+        (self.dev.netns.no, key.replace('/', ".").into())
+    }
+
+    /// Returns the settings that no later step sets, under the device's name now. None if the device is gone, or was moved: a device
+    /// gets new settings in another namespace (net/ipv4/devinet.c, inetdev_event: NETDEV_UNREGISTER).
+    fn wanted(
+        &self,
+        kernel: &mut Kernel,
+        lab: Outcome<'_>,
+    ) -> net::Result<Option<(Netns, Vec<(String, &'static str)>)>> {
+        let Some((now, link)) = whole::there(kernel, lab, &self.dev)? else { return Ok(None) };
+        if now.netns.no != self.dev.netns.no {
+            return Ok(None);
+        }
+        let asked = self.settings(&name::kernel_name(&self.dev.name));
+        let named = self.settings(&link.name);
+        let last = asked.into_iter().zip(named).filter(|((key, _), _)| lab.is_last(&self.slot(key)));
+        Ok(Some((kernel.netns(&now.netns)?, last.map(|(_, setting)| setting).collect())))
     }
 
     /// Tells whether another device in the namespace counts on the setting of all.
@@ -176,13 +200,19 @@ impl Step for SetAutoconf {
         sysctl::restore(&netns, &back)
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
-        // Settings that went with their device come back with the device.
-        let Some(link) = kernel.link(&self.dev)? else { return Ok(true) };
-        let netns = kernel.netns(&self.dev.netns)?;
-        let settings = self.settings(&link.name);
-        let now = sysctl::readable(&netns, settings.iter().map(|(key, _)| key.clone()).collect())?;
+    fn sets(&self) -> Vec<Slot> {
+        self.settings(&name::kernel_name(&self.dev.name)).iter().map(|(key, _)| self.slot(key)).collect()
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        let Some((netns, settings)) = self.wanted(kernel, lab)? else { return Ok(true) };
+        let now = sysctl::readable(&netns, settings.into_iter().map(|(key, _)| key).collect())?;
         Ok(now.iter().all(|(_, value)| value == self.value()))
+    }
+
+    fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
+        let Some((netns, settings)) = self.wanted(kernel, lab)? else { return Ok(()) };
+        net::sysctl::write_all(&netns, &settings)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

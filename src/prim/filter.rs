@@ -12,7 +12,9 @@ use super::options::options;
 use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use super::units::{DevOrName, FromScript, Mark, Subnet};
-use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef, lab_of_mark, name};
+use crate::lab::{
+    Error, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Slot, Step, TableRef, lab_of_mark, name,
+};
 use crate::net;
 use crate::net::nft::{
     self, Action, Base, Batch, Chain, ChainKind, CtState, Hook, L4Proto, Match, Peer, Policy, Rule, Through,
@@ -272,7 +274,11 @@ impl Step for SetPolicy {
         self.set(kernel, Policy::Accept)
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+    fn sets(&self) -> Vec<Slot> {
+        vec![(self.table.netns.no, format!("policy of {}", self.chain.name).into())]
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         let Some(netns) = self.table.find(kernel)? else { return Ok(false) };
         let same = |chain: &Chain| {
             chain.table == self.table.name

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ruleset::{self, enter, in_netns};
-use crate::lab::{Error, Event, Kernel, Lab, Model, NetnsRef, Place, Result, Step, TableRef};
+use crate::lab::{Error, Event, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Step, TableRef};
 use crate::net;
 use crate::net::nft::{self, Batch, Family, IpVersion, Peer, Through};
 use crate::step_identity;
@@ -115,7 +115,7 @@ impl Step for LetThrough {
         batch.commit(&netns)
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+    fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         let netns = kernel.netns(&self.netns)?;
         let drops = LetThrough::in_the_way(&netns)?;
         for drop in &drops {

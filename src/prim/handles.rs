@@ -142,8 +142,13 @@ pub fn load(lab: &mut Lab, netns: &NetnsRef) -> Result<()> {
     let links = look_with(kernel, netns, &format!("look into netns `{}`", netns.name), net::link::list)?;
     for link in &links {
         let entry = foreign(lab, netns, link);
-        if lab.model().dev_named(netns.no, &entry.dev.name).is_none() {
-            lab.model().add_dev(entry);
+        match lab.model().dev_named(netns.no, &entry.dev.name).map(|known| known.dev.no) {
+            None => lab.model().add_dev(entry),
+            // A journal names devices of others without their kinds.
+            Some(no) => {
+                let known = lab.model().dev_mut(no).filter(|known| known.kind.is_empty());
+                known.into_iter().for_each(|known| known.kind = entry.kind.clone());
+            }
         }
     }
     if let Some(entry) = lab.model().netns_mut(netns.no) {

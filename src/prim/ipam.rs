@@ -15,7 +15,7 @@ use super::options::options;
 use super::units::{self, Count, DevOrName, FromScript};
 use super::value::{Ip, Net, without_host_bits};
 use crate::lab::ipam::{Ipam, PoolSpec, Range, Subnet};
-use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Place, Result, Step, as_refusal};
+use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Place, Result, Step, as_refusal};
 use crate::net;
 use crate::{step_identity, step_sort};
 
@@ -122,6 +122,11 @@ impl Step for AddPool {
             drop_pool(&Ipam::new(store.as_ref()), self.spec.subnet, &self.spec.owner)
         };
         remove().map(|_| ()).map_err(as_refusal)
+    }
+
+    // A pool is in the store.
+    fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
+        Ok(true)
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

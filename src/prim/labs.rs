@@ -156,6 +156,23 @@ pub mod functions {
         super::super::context::settle(&ctx)
     }
 
+    /// Tells the user of something that they may not expect. It goes to standard error, and the script goes on.
+    ///
+    /// Like `echo "warning: TEXT" >&2`.
+    ///
+    /// Fails with nothing.
+    ///
+    /// ```rhai
+    /// warn("the address was changed");
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn warn(ctx: NativeCallContext, text: &str) -> RhaiResultOf<()> {
+        with_lab(&ctx, |lab| {
+            lab.say(&Event::Warning(text.to_string()));
+            Ok(())
+        })
+    }
+
     /// Prints rows, which are maps, as a table with a column for each key; under `--json`, as a list of objects.
     ///
     /// Like `column -t`.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::AllocOptions;
 use crate::lab::ipam::{Ipam, NoPool, Range};
-use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, as_refusal, name};
+use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Step, as_refusal, name};
 use crate::net;
 use crate::step_identity;
 
@@ -63,6 +63,11 @@ impl Step for Lease {
             Ipam::new(store.as_ref()).release_many(self.subnet, ips, &self.owner)
         };
         release().map(|_| ()).map_err(as_refusal)
+    }
+
+    // A lease is in the store, and `ipam_release` gives it back earlier.
+    fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
+        Ok(true)
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

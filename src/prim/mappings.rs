@@ -11,7 +11,7 @@ use super::ports::{Ports, Proto};
 use super::published;
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use crate::lab::store::{Guard, Key};
-use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, TableRef, as_refusal};
+use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Result, Step, TableRef, as_refusal};
 use crate::net::conntrack::Flow;
 use crate::net::nft::{self, L4Proto, PortRange};
 use crate::net::nft::{
@@ -279,7 +279,7 @@ impl Step for AddMappings {
         self.flush(&netns)
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+    fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         let Some(netns) = self.table.find(kernel)? else { return Ok(false) };
         let of_table = |table: &nft::Table| table.family == FAMILY && table.name == self.table.name;
         let sets = nft::sets_of(&netns, of_table)?;

@@ -68,6 +68,7 @@ mod vlan;
 mod vrf;
 mod vxlan;
 mod ways;
+mod whole;
 mod within;
 
 use rhai::plugin::ModuleManifest;

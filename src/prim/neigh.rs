@@ -13,7 +13,8 @@ use super::options::options;
 use super::units::{self, DevOrName};
 use super::value::Ip;
 use super::veth::ip;
-use crate::lab::{DevRef, Error, Kernel, Model, NetnsRef, OWNER_PROTOCOL, Result, Step, name};
+use super::whole;
+use crate::lab::{DevRef, Error, Kernel, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Result, Step, name};
 use crate::net::{self, Mac};
 use crate::{step_identity, step_sort};
 
@@ -110,6 +111,14 @@ impl Step for AddNeigh {
         }
         let rtnl = kernel.rtnl(&self.dev.netns)?;
         kernel.run(net::neigh::delete(&rtnl, self.dev.index, self.ip))
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        match whole::there(kernel, lab, &self.dev)? {
+            // What goes down forgets its neighbours (net/core/neighbour.c, neigh_ifdown).
+            Some((_, link)) if link.up => self.is_there(kernel),
+            _ => Ok(true),
+        }
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

@@ -14,8 +14,8 @@ use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, ask, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
 use crate::lab::{
-    self, DevEntry, DevRef, Error, Event, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Requests, Result, Step,
-    WAY_ON, lab_of_mark, name,
+    self, DevEntry, DevRef, Error, Event, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Outcome, Requests,
+    Result, Step, WAY_ON, lab_of_mark, name,
 };
 use crate::net::{self, Entry, Netns};
 use crate::{step_identity, step_sort};
@@ -34,6 +34,16 @@ struct AddNetns {
     at: NetnsRef,
     lo: u32,
 }
+
+impl AddNetns {
+    fn lo_is_up(&self, kernel: &mut Kernel) -> net::Result<bool> {
+        let rtnl = kernel.rtnl(&self.at)?;
+        Ok(kernel.run(net::link::get(&rtnl, LO_INDEX))?.is_some_and(|lo| lo.up))
+    }
+}
+
+/// The number of `lo` in every namespace (LOOPBACK_IFINDEX in include/net/flow.h).
+const LO_INDEX: u32 = 1;
 
 impl Step for AddNetns {
     step_identity!("netns");
@@ -91,6 +101,22 @@ impl Step for AddNetns {
             Entry::Absent | Entry::Other => false,
         };
         if ours { kernel.dir().unbind(&self.at.name) } else { Ok(()) }
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        if !lab.has_netns(&self.at) {
+            return Ok(true);
+        }
+        Ok(kernel.ours(&self.at)?.is_some() && (lab.is_set(self.lo, "up") || self.lo_is_up(kernel)?))
+    }
+
+    fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
+        if kernel.ours(&self.at)?.is_some() {
+            return kernel.send([(&self.at, net::lo_up_request())]);
+        }
+        kernel.forget(&self.at);
+        self.undo(kernel)?;
+        self.apply(kernel)
     }
 
     fn makes_netns(&self) -> Option<&NetnsRef> {
@@ -183,6 +209,11 @@ impl Step for RemoveNetns {
 
     fn undo(&self, _kernel: &mut Kernel) -> net::Result<()> {
         Ok(())
+    }
+
+    // A removal leaves nothing to lose.
+    fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
+        Ok(true)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

@@ -7,8 +7,9 @@ use super::dev_change::link_local_request;
 use super::handles::{self, Dev, NetnsHandle};
 use super::units::{self, DevMac, FromScript, Mtu};
 use super::veth::{check_free, delete_made, full_name_request, ip};
+use super::whole::{self, Found};
 use crate::lab::{
-    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Place, Requests, Result, Step, name,
+    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Outcome, Place, Requests, Result, Step, name,
 };
 use crate::net::{self, Change, Fdb, IpvlanMode, LinkKind, Mac, NewLink, Request, Vxlan};
 use crate::step_identity;
@@ -83,6 +84,10 @@ impl AddLink {
         self.parent.as_ref().map_or(&self.dev.netns, |parent| &parent.netns)
     }
 
+    fn made_with(&self) -> whole::Shape {
+        whole::Shape { up: self.up, mtu: self.mtu, ..whole::Shape::default() }
+    }
+
     /// Tells whether it ends with the device below.
     fn ends_with_parent(&self) -> bool {
         self.kind.is_stacked() || matches!(self.kind, LinkKind::Vxlan(_))
@@ -137,7 +142,13 @@ impl Step for AddLink {
             }
             _ => Vec::new(),
         };
-        model.add_dev(DevEntry { parent, about, fdb, ..DevEntry::new(self.dev.clone(), self.kind.kind()) });
+        model.add_dev(DevEntry {
+            parent,
+            about,
+            fdb,
+            up: Some(self.up),
+            ..DevEntry::new(self.dev.clone(), self.kind.kind())
+        });
         Ok(())
     }
 
@@ -198,6 +209,17 @@ impl Step for AddLink {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         delete_made(kernel, &self.dev)
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        Ok(whole::find(kernel, lab, &self.dev, self.made_with())?.is_whole())
+    }
+
+    fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
+        match whole::find(kernel, lab, &self.dev, self.made_with())? {
+            Found::There(dev, difference) => whole::put_right(kernel, &dev, &difference),
+            _ => self.apply(kernel),
+        }
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

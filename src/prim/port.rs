@@ -11,7 +11,7 @@ use super::dev_change::there;
 use super::handles::{self, Dev};
 use super::options::options;
 use super::units::{Cost, FromScript, PortPriority, VlanId, VlanIds};
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, Result, Step};
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, Outcome, Result, Slot, Step};
 use crate::net::{self, PortVlans};
 use crate::{step_identity, step_sort};
 
@@ -233,6 +233,18 @@ impl Step for SetPort {
             return Ok(());
         }
         before.apply(kernel, &self.dev, self.own)
+    }
+
+    fn sets(&self) -> Vec<Slot> {
+        self.settings.slots(self.dev.no, self.own)
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        self.settings.are_held(kernel, lab, &self.dev, self.own)
+    }
+
+    fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
+        self.settings.mend(kernel, lab, &self.dev, self.own)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

@@ -9,7 +9,7 @@ use super::Group;
 use super::context::{RhaiResultOf, lab_of, place_of, raise, with_lab};
 use super::labs::as_json;
 use crate::lab::store::{Key, RECORDS};
-use crate::lab::{Error, Event, Kernel, Kind, Lab, Model, NetnsRef, Result, Step, as_refusal, name};
+use crate::lab::{Error, Event, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Result, Step, as_refusal, name};
 use crate::net;
 use crate::{step_identity, step_sort};
 
@@ -78,6 +78,11 @@ impl Step for PutRecord {
             }
         };
         take_back().map_err(as_refusal)
+    }
+
+    // A record is in the store, where scripts change and remove it.
+    fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
+        Ok(true)
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

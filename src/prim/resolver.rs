@@ -11,7 +11,7 @@ use super::context::{RhaiResultOf, ask, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::{FromScript, argument};
-use crate::lab::{Error, Kernel, Model, NetnsRef, Resolver, Result, Step, name};
+use crate::lab::{Error, Kernel, Model, NetnsRef, Outcome, Resolver, Result, Step, name};
 use crate::{net, step_identity, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -108,6 +108,11 @@ impl Step for SetResolver {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         kernel.write_resolver(&self.netns, self.before.as_ref())
+    }
+
+    // The name servers are in a file of the lab's directory.
+    fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
+        Ok(true)
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

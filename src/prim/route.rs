@@ -14,7 +14,9 @@ use super::options::options;
 use super::units::{self, DevOrName, FromScript, Maps, Metric, Subnet, Table, Weight};
 use super::value::{Ip, Net};
 use super::veth::ip;
-use crate::lab::{DevRef, Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Place, Requests, Result, Step, name};
+use crate::lab::{
+    DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Place, Requests, Result, Step, name,
+};
 use crate::net::{self, NextHop, Route, RouteKind};
 use crate::{step_identity, step_sort};
 
@@ -80,6 +82,27 @@ impl AddRoute {
     }
 }
 
+impl AddRoute {
+    /// Tells whether a device that the route goes over is gone or down, and took it along: who made that device answers for it.
+    fn waits_for_dev(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        let gateways: Vec<IpAddr> =
+            self.route.via.into_iter().chain(self.route.hops.iter().filter_map(|hop| hop.via)).collect();
+        let leads = |entry: &&DevEntry| {
+            entry.dev.netns.no == self.netns.no
+                && entry.addresses.iter().any(|net| gateways.iter().any(|gateway| net.contains(*gateway)))
+        };
+        let by_address = lab.model().all_devs().filter(leads).map(|entry| &entry.dev);
+        let by_name = self.devs.iter().filter_map(|dev| lab.dev(dev));
+        for dev in by_name.chain(by_address) {
+            if kernel.link(dev)?.is_none_or(|link| !link.up) {
+                return Ok(true);
+            }
+        }
+        // One over a device that the lab removed later.
+        Ok(self.devs.iter().any(|dev| lab.dev(dev).is_none()))
+    }
+}
+
 impl Step for AddRoute {
     step_identity!("route");
 
@@ -135,6 +158,15 @@ impl Step for AddRoute {
         let rtnl = kernel.rtnl(&self.netns)?;
         // A route of another owner to the same place has another protocol, and a deletion that names ours passes it by.
         kernel.run(net::route::delete(&rtnl, &self.route))
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        if !lab.has_netns(&self.netns) {
+            return Ok(true);
+        }
+        let rtnl = kernel.rtnl(&self.netns)?;
+        let known = kernel.run(net::route::list(&rtnl))?;
+        Ok(known.iter().any(|known| self.route.is(known)) || self.waits_for_dev(kernel, lab)?)
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

@@ -14,7 +14,7 @@ use super::route;
 use super::units::{DevOrName, FromScript, Mark, Metric, PrefixLength, Subnet, Table};
 use super::value::Net;
 use super::veth::ip;
-use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Place, Result, Step, name};
+use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Place, Result, Step, name};
 use crate::net::{self, Rule, RuleKind};
 use crate::{step_identity, step_sort};
 
@@ -134,6 +134,14 @@ impl Step for AddRule {
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
         kernel.run(net::rule::delete(&rtnl, &self.rule))
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        if !lab.has_netns(&self.netns) {
+            return Ok(true);
+        }
+        let rtnl = kernel.rtnl(&self.netns)?;
+        Ok(kernel.run(net::rule::list(&rtnl))?.iter().any(|known| self.rule.is(known)))
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{
-    Error, Kernel, Kind, Lab, LabKind, Model, NetnsRef, Place, Result, Step, TableRef, lab_of_mark, name,
+    Error, Kernel, Kind, Lab, LabKind, Model, NetnsRef, Outcome, Place, Result, Step, TableRef, lab_of_mark, name,
 };
 use crate::net::nft::{self, At, Base, Batch, Chain, ChainKind, Family, Hook, Policy, Rule, Set};
 use crate::net::{self, Netns};
@@ -167,7 +167,7 @@ impl Step for AddTable {
         batch.commit(&netns)
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+    fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         self.table.find(kernel).map(|netns| netns.is_some())
     }
 
@@ -274,7 +274,7 @@ impl Step for AddRules {
         batch.commit(&netns)
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+    fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         let Some(netns) = self.table.find(kernel)? else { return Ok(false) };
         Ok(self.tagged(&netns)?.len() == self.rules.len())
     }

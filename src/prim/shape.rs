@@ -13,7 +13,8 @@ use super::options::options;
 use super::quantity::{Bytes, Percent, Rate, rate_text, time_text};
 use super::units::Count;
 use super::veth::ip;
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, Place, Result, Step, name};
+use super::whole;
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Slot, Step, name};
 use crate::net::tc::{self, Root};
 use crate::net::{self, Shape, nft};
 use crate::{step_identity, step_sort};
@@ -224,10 +225,25 @@ impl Step for ShapeDev {
         }
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
-        let Some(link) = kernel.link(&self.dev)? else { return Ok(true) };
-        let root = tc::root(&kernel.netns(&self.dev.netns)?, link.index)?;
-        Ok(self.shape.is_none() || matches!(root, Root::Ours(_)) || loses_at_far_end(kernel, self.far_end.as_ref())?)
+    fn sets(&self) -> Vec<Slot> {
+        vec![whole::slot(self.dev.no, "shape")]
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        let (Some(shape), Some((dev, link))) = (self.shape, whole::there(kernel, lab, &self.dev)?) else {
+            return Ok(true);
+        };
+        // A move takes the shape along (`MoveDev::plan`).
+        if lab.model().dev(dev.no).is_some_and(|entry| entry.shape.is_none()) {
+            return Ok(true);
+        }
+        // Without netem the loss is at the far end, and here is the rest, if there is any.
+        let wanted = match loses_at_far_end(kernel, self.far_end.as_ref())? {
+            true => shape.without_loss().filter(|rest| rest.rate_bits.is_some()),
+            false => Some(shape),
+        };
+        let root = tc::root(&kernel.netns(&dev.netns)?, link.index)?;
+        Ok(wanted.is_none_or(|wanted| matches!(root, Root::Ours(now) if wanted.is(&now))))
     }
 
     // The table at the far end goes with the namespace there, but not with the device.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{
-    Error, Kernel, Kind, Lab, Marks, Model, NetnsRef, PROCESS_MARK, ProcessFiles, ProcessRef, Result, Step,
+    Error, Kernel, Kind, Lab, Marks, Model, NetnsRef, Outcome, PROCESS_MARK, ProcessFiles, ProcessRef, Result, Step,
 };
 use crate::net::{self, Cgroup, ProcessRecord, Supervised, process, supervise};
 use crate::step_identity;
@@ -115,6 +115,23 @@ impl Step for StartProcess {
             group.end()?;
         }
         files.remove()
+    }
+
+    /// One that ended by itself, or was stopped, is not missed. One whose supervisor was killed is, and one that is in a namespace
+    /// that has lost its name.
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        if !lab.has_netns(&self.process.netns) {
+            return Ok(true);
+        }
+        let files = self.files(kernel)?;
+        let running = files.is_running();
+        match files.record()? {
+            Some(record) if running => {
+                let here = kernel.netns(&self.process.netns)?.id();
+                Ok(net::Netns::of_pid(record.supervisor.pid).is_ok_and(|netns| netns.id() == here))
+            }
+            record => Ok(record.is_some_and(|record| record.ended.is_some())),
+        }
     }
 
     /// What it starts may look at all that was made before it.

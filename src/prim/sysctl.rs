@@ -10,7 +10,7 @@ use super::handles::{self, NetnsHandle};
 use super::options::options;
 use super::ping::Version;
 use super::ruleset::{enter, in_netns};
-use crate::lab::{Error, Hold, Kernel, Lab, Model, NetnsAt, NetnsRef, Place, Result, Step, name};
+use crate::lab::{Error, Hold, Kernel, Lab, Model, NetnsAt, NetnsRef, Outcome, Place, Result, Slot, Step, name};
 use crate::net;
 use crate::{step_identity, step_sort};
 
@@ -165,7 +165,11 @@ impl Step for SetSysctl {
         restore(&netns, &self.along)
     }
 
-    fn is_held(&self, kernel: &mut Kernel) -> net::Result<bool> {
+    fn sets(&self) -> Vec<Slot> {
+        vec![(self.netns.no, self.key.replace('/', ".").into())]
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         if self.is_shared() {
             return kernel.has_setting(&self.netns, &self.hold());
         }
@@ -179,7 +183,7 @@ impl Step for SetSysctl {
     }
 
     /// What others hold stays theirs meanwhile: the host does not stop forwarding for a moment.
-    fn repair(&self, kernel: &mut Kernel) -> net::Result<()> {
+    fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
         if !self.is_shared() {
             self.undo(kernel)?;
         }

@@ -12,7 +12,8 @@ use super::new_link;
 use super::options::options;
 use super::units::{DevMac, Id, Mtu};
 use super::veth::{check_free, delete_made, ip};
-use crate::lab::{DevEntry, DevRef, Kernel, Lab, Model, NetnsRef, Place, Result, Step, name};
+use super::whole::{self, Found};
+use crate::lab::{DevEntry, DevRef, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Step, name};
 use crate::net::{self, Change, Tap};
 use crate::{step_identity, step_sort};
 
@@ -69,6 +70,12 @@ struct AddTap {
     up: bool,
 }
 
+impl AddTap {
+    fn made_with(&self) -> whole::Shape {
+        whole::Shape { up: self.up, mtu: self.mtu, ..whole::Shape::default() }
+    }
+}
+
 impl Step for AddTap {
     step_identity!("tap");
 
@@ -91,7 +98,11 @@ impl Step for AddTap {
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_netns(&self.dev.netns)?;
         check_free(model, &self.dev, &self.doing())?;
-        model.add_dev(DevEntry { about: self.tap.words(), ..DevEntry::new(self.dev.clone(), "tun") });
+        model.add_dev(DevEntry {
+            about: self.tap.words(),
+            up: Some(self.up),
+            ..DevEntry::new(self.dev.clone(), "tun")
+        });
         Ok(())
     }
 
@@ -124,6 +135,17 @@ impl Step for AddTap {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         delete_made(kernel, &self.dev)
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        Ok(whole::find(kernel, lab, &self.dev, self.made_with())?.is_whole())
+    }
+
+    fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
+        match whole::find(kernel, lab, &self.dev, self.made_with())? {
+            Found::There(dev, difference) => whole::put_right(kernel, &dev, &difference),
+            _ => self.apply(kernel),
+        }
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

@@ -11,8 +11,9 @@ use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::port::{self, PortMap};
 use super::units::{DevMac, Mtu};
+use super::whole::{self, Found};
 use crate::lab::{
-    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Requests, Result, Step, name, shown_dev,
+    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Requests, Result, Step, name, shown_dev,
 };
 use crate::net::{self, Change, Mac, NewLink, Request, VethEnd};
 use crate::{step_identity, step_sort};
@@ -65,6 +66,17 @@ impl AddVeth {
     fn main_and_peer(&self) -> (&End, &End) {
         let [a, b] = &self.ends;
         if a.bridge.is_none() && b.bridge.is_some() { (b, a) } else { (a, b) }
+    }
+
+    /// Returns what an end was made with; a bridge that is gone is not asked for.
+    fn made_with(&self, kernel: &mut Kernel, end: &End) -> net::Result<whole::Shape> {
+        let controller = match &end.bridge {
+            Some(bridge) => kernel.link(bridge)?.map(|link| link.index),
+            None => None,
+        };
+        // The MTU that every new veth has (ether_setup of net/ethernet/eth.c).
+        let mtu = Some(self.mtu.unwrap_or(1500));
+        Ok(whole::Shape { up: self.up, mtu, mac: end.dev.mac, controller })
     }
 }
 
@@ -123,7 +135,11 @@ impl Step for AddVeth {
         }
         let [a, b] = &self.ends;
         for (end, other) in [(a, b), (b, a)] {
-            model.add_dev(DevEntry { peer: Some(other.dev.no), ..DevEntry::new(end.dev.clone(), "veth") });
+            model.add_dev(DevEntry {
+                peer: Some(other.dev.no),
+                up: Some(self.up),
+                ..DevEntry::new(end.dev.clone(), "veth")
+            });
             if let Some(bridge) = &end.bridge {
                 model.set_controller(end.dev.no, Some(bridge.no));
             }
@@ -187,6 +203,36 @@ impl Step for AddVeth {
             self.ends.iter().try_for_each(|end| kernel.leave_changed(&end.dev))?;
         }
         self.ends.iter().filter_map(|end| end.bridge.as_ref()).try_for_each(|bridge| restore_mac(kernel, bridge))
+    }
+
+    fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
+        for end in &self.ends {
+            let made_with = self.made_with(kernel, end)?;
+            if !whole::find(kernel, lab, &end.dev, made_with)?.is_whole() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A cable of which both ends are there is plugged in again, and not made again: who uses it goes on.
+    fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
+        let mut there = Vec::new();
+        for end in &self.ends {
+            let made_with = self.made_with(kernel, end)?;
+            match whole::find(kernel, lab, &end.dev, made_with)? {
+                Found::There(dev, difference) => there.push((dev, difference)),
+                _ => continue,
+            }
+        }
+        if there.len() == self.ends.len() {
+            return there.iter().try_for_each(|(dev, difference)| whole::put_right(kernel, dev, difference));
+        }
+        // An end that somebody moved elsewhere goes with the one that is left.
+        for (dev, _) in &there {
+            delete_link(kernel, dev)?;
+        }
+        self.apply(kernel)
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

@@ -7,7 +7,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, EvalAltResult, FnPtr, Map};
 
 use super::Group;
-use super::context::{RhaiResultOf, error_of, lab_of, place_of, raise, rhai_error, with_lab};
+use super::context::{RhaiResultOf, ScriptError, error_of, lab_of, place_of, raise, rhai_error, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::FromScript;
@@ -74,17 +74,18 @@ fn keeping() -> (Listener, Rc<RefCell<Vec<Event>>>) {
     (Listener::new(move |event| kept.borrow_mut().push(event.clone())), events)
 }
 
-/// Forgets the devices of others that are no more, so that their names are free again.
+/// Forgets the devices of others that are no more, or have another name, so that their names are free again.
 fn forget_gone(lab: &mut Lab, why: &str) -> Result<()> {
     let (kernel, model) = lab.foreign();
     let foreign: Vec<DevRef> =
         model.all_devs().filter(|entry| !entry.dev.made).map(|entry| entry.dev.clone()).collect();
     for dev in foreign {
         let link = kernel.link(&dev).map_err(|source| Error::kernel(format!("look at {}", dev.shown()), &source))?;
-        if link.is_none() {
+        if link.is_none_or(|link| !link.goes_by(&name::kernel_name(&dev.name))) {
             model.remove_dev(dev.no, why);
         }
     }
+    model.look_again();
     Ok(())
 }
 
@@ -111,6 +112,17 @@ pub(super) fn with_errors(
         drop(said);
     }
     failed
+}
+
+/// Puts back what others took from a lab; what is in it may have to be looked up again.
+fn repair(lab: &mut Lab, name: &str) -> Result<lab::Repaired> {
+    lab.note_act();
+    lab.settle()?;
+    let (mut keep, events) = keeping();
+    let repaired = lab::repair(lab.state(), name, &super::steps(), &mut keep);
+    events.borrow().iter().for_each(|event| lab.say(event));
+    forget_gone(lab, &format!("lab `{name}` was repaired"))?;
+    repaired
 }
 
 /// What a script can call.
@@ -222,6 +234,68 @@ pub mod functions {
         })
     }
 
+    /// Tells how labs are, in a word each: `up`, `damaged` where devices or namespaces are missing or changed, or `down`. It looks at
+    /// the host's links once; `lab_drift` looks at everything.
+    ///
+    /// Like the third column of `topo ls`.
+    ///
+    /// Fails with `state` where a record is damaged.
+    ///
+    /// ```rhai
+    /// lab_within("switch", #{}, || { bridge("br0"); });
+    /// assert(lab_states(["switch", "office"]) == ["up", "down"]);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab_states(ctx: NativeCallContext, names: Array) -> RhaiResultOf<Array> {
+        with_lab(&ctx, |lab| {
+            lab.settle()?;
+            let (glance, steps) = (lab::Glance::take()?, super::super::steps());
+            let state = |name: Dynamic| glance.state_of(lab.state(), &name.to_string(), &steps);
+            names.into_iter().map(|name| state(name).map(Dynamic::from)).collect()
+        })
+    }
+
+    /// Tells whether the netns has ended that a lab is for: the container of a network's endpoint.
+    ///
+    /// Like `test ! -e /proc/PID/ns/net`.
+    ///
+    /// Fails with `missing` where there is no such lab.
+    ///
+    /// ```rhai
+    /// let h = netns("h1");
+    /// lab_within("end", #{ tied_to: h }, || { veth("up0", h["eth0"]); });
+    /// assert(!lab_has_ended("end"));
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab_has_ended(ctx: NativeCallContext, name: &str) -> RhaiResultOf<bool> {
+        with_lab(&ctx, |lab| {
+            lab.settle()?;
+            lab::has_ended(&lab.state().find(name)?)
+        })
+    }
+
+    /// Makes again what the kernel no longer has of a lab, as far as that can be done. Returns a map: what was `made`, in words, and the
+    /// errors of what `failed`.
+    ///
+    /// Like `lab_repair`, which stops the script where something failed.
+    ///
+    /// Fails with `missing` where there is no such lab, and with `gone` where it is not up.
+    ///
+    /// ```rhai
+    /// lab_within("switch", #{}, || { bridge("br0"); });
+    /// assert(lab_mend("switch") == #{ made: [], failed: [] });
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn lab_mend(ctx: NativeCallContext, name: &str) -> RhaiResultOf<Map> {
+        with_lab(&ctx, |lab| {
+            let repaired = repair(lab, name)?;
+            let made: Array = repaired.made.into_iter().map(Dynamic::from).collect();
+            let failed: Array =
+                repaired.errors.into_iter().map(|error| Dynamic::from(ScriptError(error.into()))).collect();
+            Ok(Map::from_iter([("made".into(), made.into()), ("failed".into(), failed.into())]))
+        })
+    }
+
     /// Makes again what the kernel no longer has of a lab; returns what that was, in words.
     ///
     /// Like the commands of `topo show --steps`, as far as they are needed.
@@ -235,12 +309,8 @@ pub mod functions {
     #[rhai_fn(return_raw)]
     pub fn lab_repair(ctx: NativeCallContext, name: &str) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
-            lab.note_act();
-            lab.settle()?;
-            let (mut keep, events) = keeping();
-            let made = lab::repair(lab.state(), name, &super::super::steps(), &mut keep);
-            events.borrow().iter().for_each(|event| lab.say(event));
-            Ok(made?.into_iter().map(Dynamic::from).collect())
+            let lab::Repaired { made, errors } = repair(lab, name)?;
+            Error::joined(errors).map_or_else(|| Ok(made.into_iter().map(Dynamic::from).collect()), Err)
         })
     }
 

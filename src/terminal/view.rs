@@ -16,6 +16,9 @@ pub fn lab_text(view: &LabView) -> String {
         summary.script,
         age(summary.created, lab::now())
     );
+    if summary.state == "damaged" {
+        text.push_str(&format!("`topo repair {}` puts back what others took away\n", summary.name));
+    }
     for netns in &view.namespaces {
         text.push_str(&netns_text(netns));
     }
@@ -65,6 +68,7 @@ pub fn dev_row(dev: &DevView) -> [String; 3] {
         None => dev.name.clone(),
     };
     let mut rest = dev.addresses.clone();
+    rest.extend(dev.lost.iter().map(|address| format!("without {address}")));
     rest.extend(dev.about.clone());
     rest.extend(dev.on.iter().map(|below| format!("on {below}")));
     if let Some(controller) = &dev.controller {

@@ -24,6 +24,7 @@ mod networks;
 mod ownership;
 mod page;
 mod probes;
+mod repair;
 mod repl;
 mod runner;
 mod settings;

@@ -25,6 +25,7 @@ fn the_commands() {
                         unknown options
           ls            Lists the labs
           show          Shows what a lab holds: namespaces, devices, addresses, routes
+          repair        Puts back what others took from a lab
           down          Takes labs down, with all that they made
           exec          Runs a command in a namespace of a lab
           logs          Shows what the processes of a lab have written

@@ -162,12 +162,14 @@ h2["eth0"].down();
         w.run("while ip link show dev h1-eth0 >/dev/null 2>&1; do :; done").ok();
         w.session(expect![[r#"
             $ topo show site
-            lab site: up, 3 netns, 7 devices, made by site.rhai Ns ago
+            lab site: damaged, 3 netns, 7 devices, made by site.rhai Ns ago
+            `topo repair site` puts back what others took away
 
             host  (not made by this lab)
               the-switch-of-the-upper-floor (the-sw-d0995ef3)  bridge up        10.0.0.254/24
               r1-uplink-to-the-upper-floor (r1-upl-fbc30250)   veth up          port of the-switch-of-the-upper-floor  -- r1/uplink-to-the-upper-floor
               h2-eth0                                          veth no carrier  port of the-switch-of-the-upper-floor  -- h2/eth0
+              h1-eth0                                          veth gone
 
             h1
               gone: something else removed it

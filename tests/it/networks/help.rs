@@ -21,7 +21,7 @@ fn the_help_of_each_command() {
               disconnect  Disconnects a container from a network
               inspect     Shows all about a container network, as JSON
               ls          Lists the container networks
-              repair      Puts back what of container networks was flushed or changed
+              repair      Puts back what of container networks others deleted or changed
               restore     Builds container networks again after a restart of the machine
               rm          Removes container networks
               help        Print this message or the help of the given subcommand(s)
@@ -41,7 +41,7 @@ fn the_help_of_each_command() {
               disconnect  Disconnects a container from a network
               inspect     Shows all about a container network, as JSON
               ls          Lists the container networks
-              repair      Puts back what of container networks was flushed or changed
+              repair      Puts back what of container networks others deleted or changed
               restore     Builds container networks again after a restart of the machine
               rm          Removes container networks
               help        Print this message or the help of the given subcommand(s)
@@ -137,7 +137,7 @@ fn the_help_of_each_command() {
             Shows all about a container network, as JSON.
 
             Its subnets, its containers with their addresses and ports, and its drift: what the kernel no longer
-            has as it should be, and `topo network repair` puts back.
+            has as it should be, and `topo network repair` puts back. The state is up, damaged or down.
 
             Usage: topo network inspect [OPTIONS] <NETWORK>
 
@@ -304,9 +304,11 @@ fn the_help_of_each_command() {
                   --name <NAME>
                       Name the lab
             $ topo network repair --help
-            Puts back what of container networks was flushed or changed.
+            Puts back what of container networks others deleted or changed.
 
-            Rules that somebody flushed, settings that somebody changed; no container notices.
+            A bridge or a cable with all that was on it, rules that somebody flushed, settings that somebody
+            changed. A container that is there again under the name of one that has ended is connected in its
+            place. The exit code is 1 if something could not be put back.
 
             Usage: topo network repair [OPTIONS] [NETWORK]...
 
@@ -343,7 +345,8 @@ fn the_help_of_each_command() {
             Builds container networks again after a restart of the machine.
 
             Addresses stay with those that had them: a container that is there again under the same name or path
-            is connected again; the others keep theirs until they are disconnected.
+            is connected again; the others keep theirs until they are disconnected. Of a network that is up,
+            what others deleted or changed is put back.
 
             Usage: topo network restore [OPTIONS] [NETWORK]...
 

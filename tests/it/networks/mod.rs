@@ -9,6 +9,7 @@
 //! | `unjoined.rs` | containers that can't be connected |
 //! | `container.rs` | what a container is beside an address: N15 to N17 |
 //! | `damaged.rs` | stores that can't be read |
+//! | `broken.rs` | what others delete and change, and containers that have ended |
 //! | `addresses.rs` | which addresses are handed out, to whom, and how they come back |
 //! | `collected.rs` | what `topo gc` frees, and what it leaves |
 //! | `life.rs` | obstacles, names, containers that end, repeated connects |
@@ -20,6 +21,7 @@
 
 mod addresses;
 mod at_once;
+mod broken;
 mod collected;
 mod commands;
 mod container;

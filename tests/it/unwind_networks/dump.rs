@@ -34,7 +34,7 @@ impl Dump {
     /// Leaves out what is noted of the labs, and the numbers of namespaces: what two labs of the same kind never share.
     pub(crate) fn of_networks(self) -> Dump {
         let is_record = |name: &str| name.contains("/state/labs/");
-        let thing = |name: &str, value: &Value| (!is_record(name)).then(|| (unnumbered(name), unnumbered_value(value)));
+        let thing = |name: &str, value: &Value| if is_record(name) { None } else { unnumbered_thing(name, value) };
         Dump { world: self.world.mapped(thing), inside: self.inside }
     }
 
@@ -57,6 +57,11 @@ fn thing(name: &str, value: &Value) -> Option<(String, Value)> {
     let of_lab = |file: &str| name.contains("/state/labs/") && name.ends_with(file);
     let derived = ["/lab.json.tmp", "/etc", "/etc/hosts"].into_iter().any(of_lab);
     (!derived).then(|| (masked(name), masked_value("", value)))
+}
+
+/// Leaves out the numbers of namespaces, which a namespace that was made again does not share.
+pub(crate) fn unnumbered_thing(name: &str, value: &Value) -> Option<(String, Value)> {
+    Some((unnumbered(name), unnumbered_value(value)))
 }
 
 /// Leaves out the number of a namespace, `net:[4026532319]`.

@@ -1,0 +1,129 @@
+//! A glance at many labs: whether devices and namespaces of theirs are missing, by one list of the host's links.
+//!
+//! It tells what most damage begins with. `drift` looks at each step.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Result};
+use super::gc;
+use super::kernel::Kernel;
+use super::model::{Model, NetnsAt, NetnsRef};
+use super::name;
+use super::names::Names;
+use super::state::{LabDir, Record, StateDir};
+use super::step::Steps;
+use crate::net::{self, Entry, Mac, NetnsDir, Owners};
+
+/// A device that a lab has on the host, as its steps left it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct HostDev {
+    index: u32,
+    name: String,
+    mac: Option<Mac>,
+    controller: Option<u32>,
+    up: bool,
+}
+
+impl HostDev {
+    /// Returns those of a lab.
+    pub(super) fn all(model: &Model) -> Vec<HostDev> {
+        let here = model.all_devs().filter(|entry| entry.dev.made && entry.dev.netns.at == NetnsAt::Host);
+        here.map(|entry| HostDev {
+            index: entry.dev.index,
+            name: name::kernel_name(&entry.dev.name),
+            mac: entry.dev.mac,
+            controller: entry.controller.and_then(|no| model.dev(no)).map(|bridge| bridge.dev.index),
+            up: entry.up == Some(true),
+        })
+        .collect()
+    }
+}
+
+/// The host, looked at once for all labs.
+#[derive(Debug)]
+pub struct Glance {
+    links: HashMap<u32, net::Link>,
+    dir: NetnsDir,
+    owners: Owners,
+}
+
+impl Glance {
+    /// Looks at the host.
+    pub fn take() -> Result<Glance> {
+        let list = || {
+            let mut kernel = Kernel::open()?;
+            let rtnl = kernel.rtnl(&NetnsRef::host())?;
+            kernel.run(net::link::list(&rtnl))
+        };
+        let links = list().map_err(|source| Error::kernel("list the links of the host", &source))?;
+        let links = links.into_iter().map(|link| (link.index, link)).collect();
+        let dir = NetnsDir::system();
+        Ok(Glance { links, owners: dir.owners(), dir })
+    }
+
+    /// Tells whether devices on the host or names of namespaces of a lab that is up are missing or changed, or the namespace has ended
+    /// that it is for. One whose host is another than that of this process, such as a sandbox, can't be looked at from here.
+    pub(super) fn is_amiss(&self, state: &StateDir, record: &Record, names: &Names) -> Result<bool> {
+        if !state.is_host_here(record)? {
+            return Ok(false);
+        }
+        let mark = &record.marks.mark;
+        if !names.host_devs.iter().all(|dev| self.has(dev, mark)) {
+            return Ok(true);
+        }
+        for at in names.netns.iter().filter(|at| at.made && at.at == NetnsAt::Named) {
+            let found = self.has_netns(&at.name, mark);
+            if !found.map_err(|source| Error::kernel(format!("look at netns `{}`", at.name), &source))? {
+                return Ok(true);
+            }
+        }
+        record.tied_to.as_ref().map_or(Ok(false), gc::has_ended)
+    }
+
+    /// Tells whether there is a namespace under a name whose owner has this mark.
+    fn has_netns(&self, name: &str, mark: &str) -> net::Result<bool> {
+        let Entry::Netns(netns) = self.dir.entry(name)? else { return Ok(false) };
+        match self.owners.mark_of(name, &netns) {
+            // Only root can tell.
+            Err(error) if error.is_denied() => Ok(true),
+            owner => Ok(owner?.as_deref() == Some(mark)),
+        }
+    }
+
+    fn has(&self, dev: &HostDev, mark: &str) -> bool {
+        self.links.get(&dev.index).is_some_and(|link| {
+            (link.alias.as_deref() == Some(mark) || dev.mac.is_some() && link.mac == dev.mac)
+                && link.name == dev.name
+                && (dev.controller.is_none() || link.controller == dev.controller)
+                && (link.up || !dev.up)
+        })
+    }
+
+    /// Tells in a word how a lab is with its parts: "up", "damaged", or "down" where it is not of this boot or not there.
+    pub fn state_of(&self, state: &StateDir, name: &str, steps: &Steps) -> Result<&'static str> {
+        let dir = match state.find(name) {
+            Err(error) if error.kind() == super::Kind::Missing => return Ok("down"),
+            dir => dir?,
+        };
+        if !state.is_up(&dir.record()?)? {
+            return Ok("down");
+        }
+        Ok(if self.is_amiss_with_parts(state, &dir, steps)? { "damaged" } else { "up" })
+    }
+
+    fn is_amiss_with_parts(&self, state: &StateDir, dir: &LabDir, steps: &Steps) -> Result<bool> {
+        if self.is_amiss(state, &dir.record()?, &Names::of(dir, steps)?)? {
+            return Ok(true);
+        }
+        for part in state.children(dir.name())? {
+            // One that somebody took down since it was listed is not missed.
+            let Ok(dir) = state.find(&part) else { continue };
+            if state.is_up(&dir.record()?)? && self.is_amiss_with_parts(state, &dir, steps)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
