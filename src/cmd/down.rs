@@ -16,7 +16,7 @@ pub(super) struct Args {
     /// Take down a damaged lab as far as possible, say what is left, and forget it
     #[arg(long, conflicts_with = "forget")]
     force: bool,
-    /// Only remove what is known of a lab, and leave alone what it made: for one whose container has ended
+    /// Only remove what is known of a lab, and leave alone what it made: for one whose container has ended; `gc` frees its addresses
     #[arg(long, conflicts_with = "all")]
     forget: bool,
     /// Print each step that is taken back

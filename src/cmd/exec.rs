@@ -13,7 +13,7 @@ use crate::prim;
 
 /// Runs a command in a namespace of a lab, with this terminal. `host` is the namespace in which the lab's script ran.
 ///
-/// The command has this shell's environment, working directory and open files. Its signals are the default ones and its umask is 022:
+/// The command has this shell's environment, working directory and open files. Its signals are the default ones, and its umask is 022 or a stricter one of the shell's:
 /// `topo exec NETNS nohup COMMAND` ignores SIGHUP, `nohup topo exec` does not.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -191,9 +191,9 @@ impl Lab {
                 .hint("call `lab` before the first thing is made"));
         }
         let marks = self.state.marks(name)?;
+        self.kernel.set_lab(name, marks)?;
         self.origin.name = name.to_string();
         self.origin.any_name = false;
-        self.kernel.set_lab(name, marks);
         Ok(())
     }
 
@@ -313,7 +313,7 @@ impl Lab {
                 Err(error) if self.origin.any_name && matches!(error.kind(), Kind::Exists | Kind::Busy) => {
                     self.origin.name = self.state.free_name(&self.origin.name)?;
                     let marks = self.state.marks(&self.origin.name)?;
-                    self.kernel.set_lab(&self.origin.name, marks);
+                    self.kernel.set_lab(&self.origin.name, marks)?;
                     claimed = self.claim_name();
                 }
                 _ => break,

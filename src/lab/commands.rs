@@ -102,6 +102,30 @@ impl StateDir {
         made.map(|file| Some(Trail::List(file))).map_err(|error| net::Error::io(doing, error))
     }
 
+    /// Gives this run's trail the lab's new name: what its commands left running is this lab's, and not that of a lab within it.
+    pub(super) fn rename_trail(
+        &self,
+        trail: &Trail,
+        old: &str,
+        lab: &str,
+        marks: &Marks,
+    ) -> net::Result<Option<Trail>> {
+        let run = write_run(ProcessId::current()?);
+        let Trail::Group(group) = trail else {
+            let (from, to) =
+                (self.commands().join(format!("{old}@{run}")), self.commands().join(format!("{lab}@{run}")));
+            let doing = format!("rename `{}`", from.display());
+            std::fs::rename(&from, &to).map_err(|error| net::Error::io(&doing, error))?;
+            let file = OpenOptions::new().append(true).open(&to).map_err(|error| net::Error::io(doing, error))?;
+            return Ok(Some(Trail::List(file)));
+        };
+        let new = self.begin_trail(lab, marks)?;
+        if let Some(Trail::Group(new)) = &new {
+            group.move_into(new)?;
+        }
+        Ok(new)
+    }
+
     /// Finds all control groups that have a mark, whose is still to be told, and all files of commands of this state directory.
     fn trails(&self) -> Vec<Found> {
         let mut found = Vec::new();
@@ -130,16 +154,11 @@ impl StateDir {
     /// have ended or are this one.
     fn trails_of(&self, lab: &str, marks: &Marks, creator: ProcessId) -> Result<Vec<Found>> {
         let me = ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
-        let known = self.names()?;
         // A damaged secret is no reason to leave what has the lab's own mark.
         let is_named = |found: &Found| found.lab == lab && found.mark.as_ref().is_none_or(|mark| *mark == marks.mark);
         let is_its = |found: &Found| match found.of {
             Of::Process => is_named(found),
-            Of::Run(run) if is_named(found) => run == me || run == creator || !run.is_alive(),
-            // A run that got its name only after its first command.
-            Of::Run(run) => {
-                run == creator && !known.contains(&found.lab) && self.is_of_this_state(found).unwrap_or_default()
-            }
+            Of::Run(run) => is_named(found) && (run == me || run == creator || !run.is_alive()),
         };
         Ok(self.trails().into_iter().filter(is_its).collect())
     }
@@ -185,16 +204,17 @@ impl StateDir {
         self.trails_of(lab, marks, creator)?.iter().try_for_each(|found| self.end_trail(found))
     }
 
-    /// Removes the trail of this run where its commands left nothing running.
+    /// Removes the trail of this run for a lab where its commands left nothing running.
     pub(super) fn tidy_trail(&self, marks: &Marks) -> Result<()> {
         let me = ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
         if self.inside().is_some() {
             return Ok(());
         }
-        for found in self.trails().iter().filter(|found| found.of == Of::Run(me)) {
-            if !self.is_of_this_state(found)? {
-                continue;
-            }
+        let is_its = |found: &&Found| {
+            let is_named = found.mark.as_ref().is_none_or(|mark| *mark == marks.mark);
+            found.of == Of::Run(me) && is_named && lab_of_mark(&marks.mark) == Some(&found.lab)
+        };
+        for found in self.trails().iter().filter(is_its) {
             let is_empty = match &found.at {
                 At::Group(group) => group.members().is_empty(),
                 At::File(path) => {

@@ -167,11 +167,15 @@ impl Kernel {
     }
 
     /// Changes the lab's name, before anything is made.
-    pub(super) fn set_lab(&mut self, lab: &str, marks: Marks) {
+    pub(super) fn set_lab(&mut self, lab: &str, marks: Marks) -> super::error::Result<()> {
         // What was begun has the old mark.
         self.stop_beside();
+        if let (Some(state), Some(trail)) = (&self.state, self.trail.take()) {
+            let moved = state.rename_trail(&trail, &self.lab, lab, &marks);
+            self.trail = moved.map_err(|source| Error::kernel(format!("name the lab `{lab}`"), &source))?.map(Rc::new);
+        }
         (self.lab, self.marks) = (lab.to_string(), marks);
-        // The trail keeps the old name: it is found by the process that made it.
+        Ok(())
     }
 
     /// Returns where the lab keeps the records and logs of its processes; for the kernel of a lab.
@@ -195,10 +199,6 @@ impl Kernel {
     pub fn trail_in(&mut self, at: &NetnsRef) -> net::Result<Option<Rc<Trail>>> {
         if at.made {
             return Ok(None);
-        }
-        // A lab within this one, of the same run, may have ended the group with its own commands.
-        if self.trail.as_deref().is_some_and(|trail| matches!(trail, Trail::Group(group) if !group.path().exists())) {
-            self.trail = None;
         }
         if let (None, Some(state)) = (&self.trail, &self.state) {
             self.trail = state.begin_trail(&self.lab, &self.marks)?.map(Rc::new);

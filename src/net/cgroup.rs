@@ -147,6 +147,30 @@ impl Cgroup {
         }
     }
 
+    /// Moves all that is in it into another group, and removes it.
+    ///
+    /// Like `for pid in $(cat cgroup.procs); do echo $pid > ../OTHER/cgroup.procs; done; rmdir .` inside it. EBUSY where processes are
+    /// started faster than they are moved.
+    pub fn move_into(&self, other: &Cgroup) -> Result<()> {
+        const ROUNDS_MAX: usize = 100;
+        let doing = format!("move what is in the control group `{}`", self.path.display());
+        fault::point(&doing)?;
+        for _ in 0..ROUNDS_MAX {
+            for pid in self.processes() {
+                match fs::write(other.entrance(), pid.to_string()) {
+                    Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(Error::io(doing, error)),
+                    _ => {}
+                }
+            }
+            match self.remove() {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(doing, error)),
+                _ => return Ok(()),
+            }
+        }
+        Err(Error::new(doing, libc::EBUSY))
+    }
+
     fn remove(&self) -> io::Result<()> {
         for group in self.below() {
             group.remove()?;

@@ -1,4 +1,4 @@
-//! What a command begins with, whatever `topo` itself was started with: default signal dispositions, no blocked signal, umask 022, the
+//! What a command begins with, whatever `topo` itself was started with: default signal dispositions, no blocked signal, a sane umask, the
 //! limit of open files that `topo` was started with, and no open file but its own.
 //!
 //! An ignored signal stays ignored across execve(2), and a descriptor without FD_CLOEXEC stays open. So what a script starts would
@@ -22,7 +22,7 @@ pub enum OpenFiles {
 pub(super) fn begin(files: OpenFiles) -> nix::Result<()> {
     default_signals();
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
-    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    sane_umask();
     inherit_limit()?;
     match files {
         OpenFiles::Callers => Ok(()),
@@ -35,8 +35,18 @@ pub(super) fn begin(files: OpenFiles) -> nix::Result<()> {
 /// any command. To be called before it opens anything.
 pub(super) fn be_nobodys() -> nix::Result<()> {
     default_signals();
-    umask(Mode::S_IWGRP | Mode::S_IWOTH);
+    sane_umask();
     close_range(0)
+}
+
+/// Sets a umask of 022, and beyond that what the caller's keeps from its group and from others, as sudo does (sudoers(5), `umask`): what
+/// a private user's script writes stays private. One that takes rights from the owner is none that anybody works with.
+fn sane_umask() {
+    let least = Mode::S_IWGRP | Mode::S_IWOTH;
+    let callers = umask(least);
+    if !callers.intersects(Mode::S_IRWXU) {
+        umask(least | callers);
+    }
 }
 
 /// Sets all signals back to what they do by default.

@@ -213,7 +213,7 @@ pub fn command_in(netns: &Netns, command: &mut std::process::Command, files: Ope
     as_any_command(command, files);
 }
 
-/// Makes `command` begin with default signal dispositions, no blocked signal, umask 022 and the caller's limit of open files.
+/// Makes `command` begin with default signal dispositions, no blocked signal, a sane umask and the caller's limit of open files.
 pub fn as_any_command(command: &mut std::process::Command, files: OpenFiles) {
     // SAFETY: between fork and exec only async-signal-safe calls are allowed: these are system calls, signal(3), a look at
     // what was written once, and an assignment of plain memory, without allocation or locks (signal-safety(7)).

@@ -114,7 +114,8 @@ pub mod functions {
         Ok(dev)
     }
 
-    /// Moves a device into another namespace, where it comes up; the kernel drops its addresses. A pair that `veth` makes in
+    /// Moves a device into another namespace, where it comes up; the kernel drops its addresses. The hardware address stays, so neighbours
+    /// reach an address at once that it is given again; for one that another device had, call `announce`. A pair that `veth` makes in
     /// place is a hundred times cheaper.
     ///
     /// Like `ip link set dev DEV netns NETNS`.

@@ -156,7 +156,7 @@ pub mod functions {
     /// `code` is 128 and the signal's number where a signal ended it. What it leaves running ends with the lab.
     ///
     /// It has the environment and the working directory of `topo`, and nothing else of its caller: no open files, no ignored or blocked
-    /// signals, umask 022. It has no terminal: a program that asks for a password there fails at once.
+    /// signals, and a umask of 022 or a stricter one of the caller's. It has no terminal: a program that asks for a password there fails at once.
     ///
     /// Like `ip netns exec NETNS sh -c 'COMMAND'`, without its own view of `/sys`.
     ///

@@ -319,7 +319,8 @@ pub mod functions {
     ///
     /// Its output goes to a log (`p.log()`, `topo logs`), of which the beginning and the end are kept, 1 MiB at most. A program that
     /// forks into the background is followed there. It runs on while the lab is up, and ends with the lab, however that
-    /// ends, with all that it has started. It has no open files of the caller of `topo`, no ignored or blocked signals, and umask 022.
+    /// ends, with all that it has started. It has no open files of the caller of `topo`, no ignored or blocked signals, and a umask of 022
+    /// or a stricter one of the caller's.
     ///
     /// Like `ip netns exec NETNS sh -c 'COMMAND' > LOG 2>&1 &`, and a loop until it is ready.
     ///

@@ -126,6 +126,52 @@ fn what_is_run_in_a_sandbox_begins_clean() {
     in_used_user_world("", |w, _| begins_clean(w, "none"));
 }
 
+/// A stricter umask of the caller stays, in a file that a command of a script writes too; one that is laxer, or that takes rights from
+/// the owner, does not.
+#[test]
+fn a_stricter_umask_stays() {
+    in_used_world("", |w, _| {
+        let topo = w.program().display();
+        for (callers, commands) in [("077", "0077"), ("027", "0027"), ("002", "0022"), ("0", "0022"), ("0777", "0022")]
+        {
+            let script = r#"let h = netns("h"); print(h.exec("umask; echo secret >written").stdout);
+                print(h.start("umask; exec sleep 100", #{ ready: "0" }).log());"#;
+            let ran = w
+                .run(&format!("umask {callers}; {topo} run --rm -e '{script}'; stat -c %a written; rm -f written"))
+                .ok();
+            assert_eq!(ran.out().matches(commands).count(), 2, "{callers}: {}", ran.out());
+            let mode = 0o666 & !u32::from_str_radix(commands, 8).expect("octal");
+            assert!(ran.out().ends_with(&format!("\n{mode:o}\n")), "{callers}: {}", ran.out());
+        }
+    });
+}
+
+/// A lab within another one that fails ends its own commands alone: what the outer lab had started on the host before it had a name goes on.
+#[test]
+fn a_lab_within_that_fails_ends_its_own_commands() {
+    in_used_world("", |w, before| {
+        let begins = ["", r#"lab("other");"#, r#"lab("other"); netns("h0");"#];
+        for (begin, options) in begins.iter().flat_map(|begin| ["", "standalone: true"].map(|options| (begin, options)))
+        {
+            let part = format!(
+                r#"lab_within("part", #{{ {options} }}, || {{
+                    netns("h"); host.exec("sleep 1002 >/dev/null 2>&1 &"); throw "enough";
+                }})"#
+            );
+            let script = format!(
+                r#"host.exec("sleep 1001 >/dev/null 2>&1 &"); {begin}
+                try {{ {part}; }} catch (e) {{ print(e.to_string()); }}
+                print(host.exec("ps -A -o args").stdout); netns("after");"#
+            );
+            println!("{begin} {options}");
+            let ran = w.topo(&["run", "-e", &script]).ok();
+            assert!(ran.out().contains("sleep 1001") && !ran.out().contains("sleep 1002"), "{}", ran.out());
+            w.topo(&["down", "--all"]).ok();
+            w.assert_clean(before);
+        }
+    });
+}
+
 /// A test that takes too long is stopped at its line, though the runner was started with SIGINT ignored.
 #[test]
 fn tests_stop_though_the_runner_ignores_signals() {

@@ -104,7 +104,7 @@ fn help_of_commands() {
               --all      Take all labs down; container networks stay, which `topo network rm` removes
               --force    Take down a damaged lab as far as possible, say what is left, and forget it
               --forget   Only remove what is known of a lab, and leave alone what it made: for one whose
-                         container has ended
+                         container has ended; `gc` frees its addresses
               --trace    Print each step that is taken back
           -h, --help     Print help
           -V, --version  Print version
