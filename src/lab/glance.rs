@@ -107,20 +107,22 @@ impl Glance {
             Err(error) if error.kind() == super::Kind::Missing => return Ok("down"),
             dir => dir?,
         };
-        if !state.is_up(&dir.record()?)? {
+        let record = dir.record()?;
+        if !state.is_up(&record)? {
             return Ok("down");
         }
-        Ok(if self.is_amiss_with_parts(state, &dir, steps)? { "damaged" } else { "up" })
+        Ok(if self.is_amiss_with_parts(state, &dir, &record, steps)? { "damaged" } else { "up" })
     }
 
-    fn is_amiss_with_parts(&self, state: &StateDir, dir: &LabDir, steps: &Steps) -> Result<bool> {
-        if self.is_amiss(state, &dir.record()?, &Names::of(dir, steps)?)? {
+    fn is_amiss_with_parts(&self, state: &StateDir, dir: &LabDir, record: &Record, steps: &Steps) -> Result<bool> {
+        if self.is_amiss(state, record, &Names::of(dir, steps)?)? {
             return Ok(true);
         }
         for part in state.children(dir.name())? {
             // One that somebody took down since it was listed is not missed.
             let Ok(dir) = state.find(&part) else { continue };
-            if state.is_up(&dir.record()?)? && self.is_amiss_with_parts(state, &dir, steps)? {
+            let record = dir.record()?;
+            if state.is_up(&record)? && self.is_amiss_with_parts(state, &dir, &record, steps)? {
                 return Ok(true);
             }
         }

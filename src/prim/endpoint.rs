@@ -92,13 +92,16 @@ struct SetAutoconf {
 /// linux/inetdevice.h).
 const REDIRECTS_OF_ALL: &str = "net/ipv4/conf/all/accept_redirects";
 
+/// Settings with their values.
+type Settings = Vec<(String, &'static str)>;
+
 impl SetAutoconf {
     fn value(&self) -> &'static str {
         if self.on { "1" } else { "0" }
     }
 
     /// Returns the settings of the device under its name in the kernel (Documentation/networking/ip-sysctl.rst).
-    fn of_dev(&self, dev: &str) -> Vec<(String, &'static str)> {
+    fn of_dev(&self, dev: &str) -> Settings {
         // The device takes part in no choice of routers either: it sends no solicitations then (net/ipv6/addrconf.c,
         // addrconf_dad_completed).
         let settings = ["ipv6 accept_ra", "ipv6 autoconf", "ipv6 accept_redirects", "ipv4 accept_redirects"];
@@ -107,7 +110,7 @@ impl SetAutoconf {
     }
 
     /// Returns all settings. That of all devices of the host is the host's own.
-    fn settings(&self, dev: &str) -> Vec<(String, &'static str)> {
+    fn settings(&self, dev: &str) -> Settings {
         let all = !self.on && self.dev.netns.at != NetnsAt::Host;
         self.of_dev(dev).into_iter().chain(all.then(|| (REDIRECTS_OF_ALL.to_string(), "0"))).collect()
     }
@@ -118,11 +121,7 @@ impl SetAutoconf {
 
     /// Returns the settings that no later step sets, under the device's name now. None if the device is gone, or was moved: a device
     /// gets new settings in another namespace (net/ipv4/devinet.c, inetdev_event: NETDEV_UNREGISTER).
-    fn wanted(
-        &self,
-        kernel: &mut Kernel,
-        lab: Outcome<'_>,
-    ) -> net::Result<Option<(Netns, Vec<(String, &'static str)>)>> {
+    fn wanted(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<Option<(Netns, Settings)>> {
         let Some((now, link)) = whole::there(kernel, lab, &self.dev)? else { return Ok(None) };
         if now.netns.no != self.dev.netns.no {
             return Ok(None);

@@ -45,7 +45,14 @@ impl Whole {
 
     fn take(w: &World, is_compared: fn(&str) -> bool) -> Whole {
         let inside = w.run_as_root(INSIDE).ok().stdout;
-        let thing = |name: &str, value: &Value| if is_compared(name) { unnumbered_thing(name, value) } else { None };
+        let thing = |name: &str, value: &Value| {
+            let (name, mut value) = unnumbered_thing(name, value).filter(|(name, _)| is_compared(name))?;
+            // A bridge numbers its ports in the order in which they join it (find_portno of net/bridge/br_if.c).
+            if let Some(port) = value.pointer_mut("/linkinfo/info_slave_data").and_then(Value::as_object_mut) {
+                port.retain(|key, _| !["designated_port", "id", "no"].contains(&key.as_str()));
+            }
+            Some((name, value))
+        };
         Whole { is_compared, world: w.snapshot().mapped(thing), inside: inside.lines().map(str::to_owned).collect() }
     }
 
