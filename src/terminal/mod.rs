@@ -59,12 +59,19 @@ pub fn table(titles: &[String], rows: &[Vec<String>]) -> String {
     text.lines().map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect()
 }
 
-/// Writes a JSON value as a table's cell.
+/// Writes a JSON value as a table's cell; a map's fields are words, as those of `nexthop via 10.0.0.1 dev eth0`.
 pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
-        Value::Array(list) => list.iter().map(cell).collect::<Vec<_>>().join(" "),
+        Value::Array(list) => {
+            let between = if list.iter().any(Value::is_object) { ", " } else { " " };
+            list.iter().map(cell).collect::<Vec<_>>().join(between)
+        }
+        Value::Object(map) => {
+            let fields = map.iter().filter(|(_, value)| !value.is_null());
+            fields.map(|(name, value)| format!("{name} {}", cell(value))).collect::<Vec<_>>().join(" ")
+        }
         other => other.to_string(),
     }
 }

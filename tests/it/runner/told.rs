@@ -70,7 +70,7 @@ fn as_text() {
                   h/idle (running):
                   I am here
                 output:
-                  a # <b> & [1m
+                  a # <b> & \u{1b}[1m
                 run it alone: topo test tests/some.rhai::test_bad
 
                 1 passed, 1 failed, 1 failed as expected, 1 skipped in T s
@@ -119,7 +119,7 @@ fn as_text() {
                   h/idle (running):
                   I am here
                 output:
-                  a # <b> & [1m
+                  a # <b> & \u{1b}[1m
                 run it alone: topo test tests/some.rhai::test_bad
 
                 1 passed, 1 failed, 2 not run in T s
