@@ -231,5 +231,6 @@ pub(super) fn text_of(value: &Dynamic) -> String {
     let ip = || value.clone().try_cast::<super::Ip>().map(|ip| ip.0.to_string());
     let net = || value.clone().try_cast::<super::Net>().map(|net| net.0.to_string());
     let process = || value.clone().try_cast::<super::Process>().map(|process| process.0.name.clone());
-    dev.or_else(netns).or_else(process).or_else(ip).or_else(net).unwrap_or_else(|| value.to_string())
+    let table = || value.clone().try_cast::<super::units::Table>().map(|table| table.to_string());
+    dev.or_else(netns).or_else(process).or_else(ip).or_else(net).or_else(table).unwrap_or_else(|| value.to_string())
 }

@@ -3,6 +3,7 @@
 use rhai::{Array, Dynamic, Map};
 
 use super::context::text_of;
+use super::units::Table;
 
 /// So many differences are told; those that follow are counted.
 const TOLD_MAX: usize = 5;
@@ -81,6 +82,10 @@ fn compare(path: &str, left: &Dynamic, right: &Dynamic, most: usize, found: &mut
 }
 
 fn same(left: &Dynamic, right: &Dynamic) -> bool {
+    let table = |value: &Dynamic| value.clone().try_cast::<Table>();
+    if let Some(found) = table(left).map(|left| left.is(right)).or_else(|| table(right).map(|right| right.is(left))) {
+        return found;
+    }
     let number = |value: &Dynamic| value.as_float().ok().or_else(|| value.as_int().ok().map(|whole| whole as f64));
     match (left.as_int(), right.as_int()) {
         (Ok(left), Ok(right)) => return left == right,

@@ -9,7 +9,9 @@ use rhai::{Array, Dynamic, Map};
 
 use super::Group;
 use super::context::{RhaiResultOf, raise, with_lab};
+use super::units::Table;
 use crate::lab::{Error, Event, Kind, Result, name};
+use crate::net;
 
 pub(super) const GROUP: Group = Group {
     name: "lab",
@@ -80,6 +82,9 @@ pub fn as_json(value: &Dynamic) -> serde_json::Value {
     }
     if let Ok(flag) = value.as_bool() {
         return flag.into();
+    }
+    if let Some(Table(number)) = value.clone().try_cast::<Table>().filter(|table| net::table_name(table.0).is_none()) {
+        return number.into();
     }
     if let Some(list) = value.read_lock::<Array>() {
         return list.iter().map(as_json).collect();

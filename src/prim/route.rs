@@ -272,19 +272,10 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, dst: Dynamic, options: Map, place: Pl
     lab.ask(AddRoute { netns: at, route, devs }, place)
 }
 
-/// Returns a number for a script: by its name, where it has one.
-pub(super) fn named(name: Option<&'static str>, number: u32) -> Dynamic {
-    name.map_or_else(|| i64::from(number).into(), Dynamic::from)
-}
-
-/// Returns the name of a routing table, or its number.
-pub(super) fn table(number: u32) -> Dynamic {
-    named(net::table_name(number), number)
-}
-
 /// Returns the name of who made a route, or the number.
 fn protocol(number: u8) -> Dynamic {
-    named(if number == OWNER_PROTOCOL { Some("topo") } else { net::protocol_name(number) }, number.into())
+    let name = if number == OWNER_PROTOCOL { Some("topo") } else { net::protocol_name(number) };
+    name.map_or_else(|| i64::from(number).into(), Dynamic::from)
 }
 
 /// Returns the next hops as maps that `route` takes as `hops`.
@@ -308,7 +299,7 @@ fn as_map(route: &Route, name: &mut dyn FnMut(u32) -> Option<String>) -> Map {
     };
     put("dst", Dynamic::from(Net(route.dst)));
     put("kind", route.kind.word().into());
-    put("table", table(route.table));
+    put("table", Dynamic::from(Table(route.table)));
     put("protocol", protocol(route.protocol));
     put("hops", next_hops(route, name).into());
     put("metric", route.metric.map_or(0, i64::from).into());
@@ -353,7 +344,8 @@ pub mod functions {
     /// `table`, `src`, `protocol` and `hops`.
     ///
     /// `hops` has all next hops, one or several, each with `via`, `dev` and `weight`; `via` and `dev` are `()` where there are
-    /// several. `table` is `"main"` or `"default"`, or else the table's number. `protocol` is who added the route: `"kernel"`,
+    /// several. `table` is equal to its number, and to `"main"` or `"default"` where it is one of these; `table.number` is the number
+    /// alone. `protocol` is who added the route: `"kernel"`,
     /// `"topo"`, `"boot"` (`ip route`), `"bird"` or another name of rtnetlink(7), or else a number.
     ///
     /// Like `ip route show table all`, for both families.
@@ -382,6 +374,71 @@ pub mod functions {
                 })
                 .collect())
         })
+    }
+
+    /// The script's word for it.
+    #[expect(dead_code, reason = "rhai reads the line and not the name")]
+    pub type RoutingTable = crate::prim::units::Table;
+
+    /// Returns the number of a routing table.
+    #[rhai_fn(get = "number", pure)]
+    pub fn table_number(table: &mut Table) -> i64 {
+        i64::from(table.0)
+    }
+
+    #[rhai_fn(global, name = "to_string", name = "to_debug", pure)]
+    pub fn table_text(table: &mut Table) -> String {
+        table.to_string()
+    }
+
+    #[rhai_fn(global, name = "==")]
+    pub fn tables_equal(a: Table, b: Table) -> bool {
+        a == b
+    }
+
+    #[rhai_fn(global, name = "!=")]
+    pub fn tables_differ(a: Table, b: Table) -> bool {
+        a != b
+    }
+
+    #[rhai_fn(global, name = "==")]
+    pub fn table_has_number(table: Table, number: i64) -> bool {
+        table.is(&number.into())
+    }
+
+    #[rhai_fn(global, name = "!=")]
+    pub fn table_lacks_number(table: Table, number: i64) -> bool {
+        !table.is(&number.into())
+    }
+
+    #[rhai_fn(global, name = "==")]
+    pub fn table_has_name(table: Table, name: &str) -> bool {
+        table.is(&name.into())
+    }
+
+    #[rhai_fn(global, name = "!=")]
+    pub fn table_lacks_name(table: Table, name: &str) -> bool {
+        !table.is(&name.into())
+    }
+
+    #[rhai_fn(global, name = "==")]
+    pub fn number_is_table(number: i64, table: Table) -> bool {
+        table.is(&number.into())
+    }
+
+    #[rhai_fn(global, name = "!=")]
+    pub fn number_is_no_table(number: i64, table: Table) -> bool {
+        !table.is(&number.into())
+    }
+
+    #[rhai_fn(global, name = "==")]
+    pub fn name_is_table(name: &str, table: Table) -> bool {
+        table.is(&name.into())
+    }
+
+    #[rhai_fn(global, name = "!=")]
+    pub fn name_is_no_table(name: &str, table: Table) -> bool {
+        !table.is(&name.into())
     }
 }
 

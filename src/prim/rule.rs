@@ -10,7 +10,6 @@ use super::filter::FilterProto;
 use super::handles::{self, NetnsHandle};
 use super::options::options;
 use super::ports::Ports;
-use super::route;
 use super::units::{DevOrName, FromScript, Mark, Metric, PrefixLength, Subnet, Table};
 use super::value::Net;
 use super::veth::ip;
@@ -276,7 +275,7 @@ pub mod functions {
                     ("dport".into(), rule.dport.map_or(Dynamic::UNIT, |range| net::range_text(range).into())),
                     ("uid".into(), rule.uid.map_or(Dynamic::UNIT, |range| net::range_text(range).into())),
                     ("kind".into(), rule.kind.word().into()),
-                    ("table".into(), route::table(rule.table)),
+                    ("table".into(), Dynamic::from(Table(rule.table))),
                     (
                         "suppress_prefixlength".into(),
                         rule.suppress_prefixlength.map_or(Dynamic::UNIT, |n| i64::from(n).into()),

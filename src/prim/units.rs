@@ -1,5 +1,6 @@
 //! How values of a script become values of ours: numbers in their range, addresses, times with units, handles.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -54,14 +55,33 @@ number! {
     /// An MTU in bytes: what the kernel takes for a veth (linux/if_ether.h ETH_MIN_MTU, ETH_MAX_MTU).
     Mtu(u32), 68..=65535, "a number of bytes from 68 to 65535"
 }
-/// A routing table.
+/// A routing table. What a script compares one with is its name or its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table(pub u32);
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match net::table_name(self.0) {
+            Some(name) => f.write_str(name),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl Table {
+    /// Tells whether a script's value means this table.
+    pub(super) fn is(self, value: &Dynamic) -> bool {
+        Table::from_script(value.clone()).is_ok_and(|other| other == self)
+    }
+}
 
 impl FromScript for Table {
     const WHAT: &'static str = r#"a table number from 1 to 4294967295, or "main", "default" or "local""#;
 
     fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
+        if let Some(table) = value.clone().try_cast::<Table>() {
+            return Ok(table);
+        }
         if let Ok(text) = value.clone().into_string() {
             let known = net::TABLES.into_iter().find(|(_, name)| *name == text);
             return known.map(|(number, _)| Table(number)).ok_or_else(String::new);
