@@ -15,7 +15,7 @@ const LONG: &str = r#"let h = netns("h1");
 veth(h["eth0"], "up0");
 h.devs();
 print("ready");
-h.exec("sleep 100");
+h.exec("exec sleep 100");
 "#;
 
 #[test]
@@ -383,6 +383,7 @@ fn what_a_killed_run_left() {
         w.write("long.rhai", LONG);
         let running = w.start_topo(&["run", "long.rhai"]);
         running.wait_for_output("ready", Duration::from_secs(20));
+        w.run("until pgrep -x sleep >/dev/null; do :; done").ok();
         running.signal(Signal::SIGKILL);
         running.wait().fails(137);
         w.session(expect![[r#"
@@ -422,6 +423,7 @@ fn what_a_killed_run_left() {
             $ topo gc
             --- stderr
             removed lab `long`
+            ended process PID `sleep 100`
             $ topo ls
             --- stderr
             no lab is up
