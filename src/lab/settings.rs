@@ -172,9 +172,8 @@ impl Book<'_> {
         let doing = || format!("lock the settings of the host, by `{}`", labs.display());
         let lock = File::open(&labs).map_err(|error| net::Error::io(doing(), error))?;
         lock.lock().map_err(|error| net::Error::io(doing(), error))?;
-        let prefix = state.settings_prefix(state.inside().map(|inside| inside.holder));
-        let host = netns.cookie()?.map_or_else(|| netns.id().to_string(), |cookie| format!("{cookie:x}"));
-        let path = state.root().join(format!("{prefix}{host}"));
+        let host = host_word(netns)?;
+        let path = state.root().join(settings_file(state, &host));
         // What a sandbox holds goes with it.
         let spare = match state.inside() {
             Some(_) => None,
@@ -444,7 +443,31 @@ fn spare_of(state: &StateDir, host: &str) -> std::io::Result<PathBuf> {
     Ok(PathBuf::from(format!("/run/toposcript-{}-{host}", name::short_hash(place.as_bytes()))))
 }
 
+/// Returns what tells a namespace from all others of this boot.
+fn host_word(netns: &Netns) -> net::Result<String> {
+    Ok(netns.cookie()?.map_or_else(|| netns.id().to_string(), |cookie| format!("{cookie:x}")))
+}
+
+/// Returns the name of the file for the settings of a host.
+fn settings_file(state: &StateDir, host: &str) -> String {
+    format!("{}{host}", state.settings_prefix(state.inside().map(|inside| inside.holder)))
+}
+
 impl Kernel {
+    /// Returns where it is noted which labs hold settings of a namespace; a word for `forget_holds`.
+    pub fn place_of_holds(&self, netns: &Netns) -> net::Result<String> {
+        host_word(netns)
+    }
+
+    /// Forgets which labs held settings of a namespace that is gone.
+    pub fn forget_holds(&self, place: &str) -> net::Result<()> {
+        let Some(state) = self.state() else { return Ok(()) };
+        let doing = || "forget the settings of a namespace that is gone".to_string();
+        files::remove(&state.root().join(settings_file(state, place)))
+            .map(|_| ())
+            .map_err(|error| net::Error::io(doing(), error))
+    }
+
     /// Enters this lab as a holder of a setting of the host `at`, and sets it.
     pub fn hold_setting(&mut self, at: &NetnsRef, hold: &Hold<'_>) -> net::Result<()> {
         let key = canonical(hold.key)?;

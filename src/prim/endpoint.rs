@@ -15,7 +15,7 @@ use super::sysctl;
 use super::veth::ip;
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Kernel, Model, NetnsAt, NetnsRef, Outcome, Requests, Result, Slot, Step, name,
+    DevEntry, DevRef, Error, Hold, Kernel, Model, NetnsAt, NetnsRef, Outcome, Requests, Result, Slot, Step, name,
 };
 use crate::net::{self, Change, Netns};
 use crate::{step_identity, step_sort};
@@ -86,6 +86,9 @@ struct SetAutoconf {
     /// Settings that were otherwise before, of what the lab did not make.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     before: Vec<(String, String)>,
+    /// Where other labs may hold the setting of all devices too: where it is noted who does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shared: Option<String>,
 }
 
 /// The setting that counts beside that of the device unless the device forwards (net/ipv4/devinet.c; IN_DEV_RX_REDIRECTS of
@@ -111,8 +114,22 @@ impl SetAutoconf {
 
     /// Returns all settings. That of all devices of the host is the host's own.
     fn settings(&self, dev: &str) -> Settings {
-        let all = !self.on && self.dev.netns.at != NetnsAt::Host;
-        self.of_dev(dev).into_iter().chain(all.then(|| (REDIRECTS_OF_ALL.to_string(), "0"))).collect()
+        let all = self.is_for_all().then(|| (REDIRECTS_OF_ALL.to_string(), "0"));
+        self.of_dev(dev).into_iter().chain(all).collect()
+    }
+
+    fn is_for_all(&self) -> bool {
+        !self.on && self.dev.netns.at != NetnsAt::Host
+    }
+
+    /// Returns the hold on the setting of all devices, of which each device of the lab has one.
+    fn hold(&self) -> Hold<'_> {
+        Hold { key: REDIRECTS_OF_ALL, value: "0", no: self.dev.no, apart: false }
+    }
+
+    /// Returns which settings are not held together with other labs.
+    fn alone(&self, settings: Settings) -> Settings {
+        settings.into_iter().filter(|(key, _)| self.shared.is_none() || key != REDIRECTS_OF_ALL).collect()
     }
 
     fn slot(&self, key: &str) -> Slot {
@@ -130,14 +147,6 @@ impl SetAutoconf {
         let named = self.settings(&link.name);
         let last = asked.into_iter().zip(named).filter(|((key, _), _)| lab.is_last(&self.slot(key)));
         Ok(Some((kernel.netns(&now.netns)?, last.map(|(_, setting)| setting).collect())))
-    }
-
-    /// Tells whether another device in the namespace counts on the setting of all.
-    fn has_company(&self, kernel: &mut Kernel) -> net::Result<bool> {
-        let rtnl = kernel.rtnl(&self.dev.netns)?;
-        let links = kernel.run(net::link::list(&rtnl))?;
-        let is_a_labs = |link: &net::Link| link.alias.as_deref().is_some_and(|alias| alias.starts_with("topo:"));
-        Ok(links.iter().any(|link| link.index != self.dev.index && link.index != LO && is_a_labs(link)))
     }
 }
 
@@ -172,31 +181,42 @@ impl Step for SetAutoconf {
             Err(error) if self.dev.netns.made && error.is_gone() => return Ok(()),
             opened => opened?,
         };
-        let asked = self.settings(&name::kernel_name(&self.dev.name));
-        let wanted = asked.into_iter().filter(|(key, _)| if key == REDIRECTS_OF_ALL { of_all } else { of_dev });
-        let keys = wanted.map(|(key, _)| key).collect();
-        let now = sysctl::readable(&netns, keys)?;
-        self.before = now.into_iter().filter(|(_, now)| now != self.value()).collect();
+        if of_all && self.is_for_all() {
+            self.shared = Some(kernel.place_of_holds(&netns)?);
+        }
+        if of_dev {
+            let asked = self.of_dev(&name::kernel_name(&self.dev.name));
+            let now = sysctl::readable(&netns, asked.into_iter().map(|(key, _)| key).collect())?;
+            self.before = now.into_iter().filter(|(_, now)| now != self.value()).collect();
+        }
         Ok(())
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let netns = kernel.netns(&self.dev.netns)?;
-        net::sysctl::write_all(&netns, &self.settings(&name::kernel_name(&self.dev.name)))
+        net::sysctl::write_all(&netns, &self.alone(self.settings(&name::kernel_name(&self.dev.name))))?;
+        match self.shared {
+            Some(_) => kernel.hold_setting(&self.dev.netns, &self.hold()),
+            None => Ok(()),
+        }
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if self.before.is_empty() {
+        if self.before.is_empty() && self.shared.is_none() {
             return Ok(());
         }
-        let netns = kernel.netns(&self.dev.netns)?;
-        let company = self.has_company(kernel)?;
-        let ours = |(key, _): &&(String, String)| {
-            let now = net::sysctl::read(&netns, key);
-            now.is_ok_and(|now| now == self.value()) && !(company && key == REDIRECTS_OF_ALL)
+        let netns = match (kernel.netns(&self.dev.netns), &self.shared) {
+            // With the namespace went all that was held in it.
+            (Err(error), Some(place)) if error.is_gone() => return kernel.forget_holds(place),
+            (opened, _) => opened?,
         };
+        let ours = |(key, _): &&(String, String)| net::sysctl::read(&netns, key).is_ok_and(|now| now == self.value());
         let back: Vec<(String, String)> = self.before.iter().filter(ours).cloned().collect();
-        sysctl::restore(&netns, &back)
+        sysctl::restore(&netns, &back)?;
+        match self.shared {
+            Some(_) => kernel.let_setting_go(&self.dev.netns, &self.hold()),
+            None => Ok(()),
+        }
     }
 
     fn sets(&self) -> Vec<Slot> {
@@ -205,13 +225,19 @@ impl Step for SetAutoconf {
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         let Some((netns, settings)) = self.wanted(kernel, lab)? else { return Ok(true) };
-        let now = sysctl::readable(&netns, settings.into_iter().map(|(key, _)| key).collect())?;
+        if self.shared.is_some() && !kernel.has_setting(&self.dev.netns, &self.hold())? {
+            return Ok(false);
+        }
+        let now = sysctl::readable(&netns, self.alone(settings).into_iter().map(|(key, _)| key).collect())?;
         Ok(now.iter().all(|(_, value)| value == self.value()))
     }
 
     fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
         let Some((netns, settings)) = self.wanted(kernel, lab)? else { return Ok(()) };
-        net::sysctl::write_all(&netns, &settings)
+        if self.shared.is_some() {
+            kernel.hold_setting(&self.dev.netns, &self.hold())?;
+        }
+        net::sysctl::write_all(&netns, &self.alone(settings))
     }
 
     fn needs_finished(&self, _no: u32) -> bool {
@@ -224,7 +250,7 @@ impl Step for SetAutoconf {
 
     // That of all devices stays when the device goes.
     fn lives_on(&self) -> Option<&DevRef> {
-        self.before.iter().all(|(key, _)| key != REDIRECTS_OF_ALL).then_some(&self.dev)
+        self.shared.is_none().then_some(&self.dev)
     }
 }
 
@@ -298,7 +324,7 @@ pub mod functions {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let entry = dev.existing(lab)?;
-            lab.ask(SetAutoconf { dev: entry.dev, on, before: Vec::new() }, place)
+            lab.ask(SetAutoconf { dev: entry.dev, on, before: Vec::new(), shared: None }, place)
         })?;
         Ok(dev)
     }

@@ -169,3 +169,32 @@ fn n17_an_address_is_found_at_its_new_place() {
         }
     });
 }
+
+/// A setting that two things of ours hold and the first that goes takes back, or nobody: that of all devices of a container comes back
+/// with the last of its networks, whichever goes first, and a container that ends leaves no note of it.
+#[test]
+fn n16_the_setting_of_all_comes_back_with_the_last_network() {
+    in_network_world(CONTAINERS, |w, before| {
+        network(w, "create one --subnet 10.5.0.0/24").ok();
+        network(w, "create two --subnet 10.6.0.0/24").ok();
+        let of_all = || w.run("ip netns exec c1 cat /proc/sys/net/ipv4/conf/all/accept_redirects").ok().out().trim().to_owned();
+        assert_eq!(of_all(), "1");
+        for [first, last] in [["one", "two"], ["two", "one"]] {
+            network(w, "connect one c1").ok();
+            network(w, "connect two c1").ok();
+            assert_eq!(of_all(), "0");
+            network(w, &format!("disconnect {first} c1")).ok();
+            assert_eq!(of_all(), "0", "{last} still counts on it");
+            network(w, &format!("disconnect {last} c1")).ok();
+            assert_eq!(of_all(), "1", "{last} was the last one");
+        }
+        // Somebody else has set it meanwhile.
+        network(w, "connect one c1").ok();
+        w.run("ip netns exec c1 sysctl -qw net.ipv4.conf.all.accept_redirects=1").ok();
+        assert!(network(w, "repair one").ok().out().contains("c1"));
+        assert_eq!(of_all(), "0");
+        w.run("ip netns del c1; ip netns add c1").ok();
+        network(w, "rm --force one two").ok();
+        w.assert_clean(before);
+    });
+}
