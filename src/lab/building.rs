@@ -20,7 +20,7 @@ use super::loops::{self, Cable};
 use super::model::{DevEntry, DevRef, Model, NetnsRef};
 use super::name;
 use super::place::Place;
-use super::state::{self, LabDir, LabKind, Record, StateDir, Status, Tie};
+use super::state::{self, LabDir, LabKind, Record, StateDir, Status};
 use super::step::{Finish, Step, Steps};
 use super::store::Store;
 use super::undo;
@@ -51,7 +51,7 @@ pub struct Origin {
     /// The lab that it is a part of, and goes with.
     pub parent: Option<String>,
     /// The namespace of somebody else that it is for.
-    pub tied_to: Option<Tie>,
+    pub tied_to: Option<NetnsRef>,
 }
 
 /// A lab that is being built.

@@ -34,7 +34,7 @@ pub(super) fn files_for(
     if at.no == 0 {
         return Ok(Vec::new());
     }
-    let mut files = if at.at == NetnsAt::Named { of_netns(&at.name) } else { Vec::new() };
+    let mut files = if matches!(at.at, NetnsAt::Named | NetnsAt::NamedAs(_)) { of_netns(&at.name) } else { Vec::new() };
     if has_resolver {
         files.retain(|file| file.at != Path::new(RESOLV_CONF));
         files.push(EtcFile { shown: resolver_file(dir, at.no), at: RESOLV_CONF.into() });

@@ -15,10 +15,10 @@ use super::leases::{Freed, release_dead};
 use super::marks::lab_of_mark;
 use super::model::{NetnsAt, NetnsRef};
 use super::name;
-use super::state::{LabDir, Record, StateDir, Status, Tie};
+use super::state::{LabDir, Record, StateDir, Status};
 use super::step::Steps;
 use super::undo;
-use crate::net::{self, Entry, Netns, nft};
+use crate::net::{self, Entry, Netns, NetnsDir, nft};
 
 /// What was removed, and what could not be.
 #[derive(Debug, Default)]
@@ -161,17 +161,18 @@ fn is_dead(state: &StateDir, record: &Record) -> Result<bool> {
 
 /// Tells whether a namespace of somebody else has ended for sure: it isn't where it was, and neither a process nor a mount
 /// holds it.
-pub(super) fn has_ended(tie: &Tie) -> Result<bool> {
-    let failed = |source: net::Error| Error::kernel(format!("look for netns `{}`", tie.at.name), &source);
-    let (opened, id) = match &tie.at.at {
-        NetnsAt::Path(path, id) => (Netns::open(path), id),
-        NetnsAt::Process(process, id) => (Netns::of_pid(process.pid), id),
+pub(super) fn has_ended(at: &NetnsRef) -> Result<bool> {
+    let failed = |source: net::Error| Error::kernel(format!("look for netns `{}`", at.name), &source);
+    let (opened, seen) = match &at.at {
+        NetnsAt::NamedAs(seen) => (NetnsDir::system().open(&at.name), seen),
+        NetnsAt::Path(path, seen) => (Netns::open(path), seen),
+        NetnsAt::Process(process, seen) => (Netns::of_pid(process.pid), seen),
         NetnsAt::Host | NetnsAt::Named => return Ok(false),
     };
-    // An inode is given again; where it is another's by now, the first one has ended.
-    let is_it = |netns: Netns| Ok(tie.cookie.is_none() || netns.cookie()? == tie.cookie);
+    let id = &seen.id;
     let found = || match opened {
-        Ok(netns) if netns.id() == *id => is_it(netns).map(Some),
+        // An inode is given again; where it is another's by now, the first one has ended.
+        Ok(netns) if netns.id() == *id => seen.is(&netns).map(Some),
         Ok(_) => Ok(None),
         Err(source) if source.is_gone() || source.errno() == libc::EINVAL => Ok(None),
         Err(source) => Err(source),
@@ -183,7 +184,7 @@ pub(super) fn has_ended(tie: &Tie) -> Result<bool> {
         return Ok(false);
     }
     for process in net::process::in_netns(&BTreeSet::from([*id])).map_err(failed)? {
-        match Netns::of_pid(process.pid).and_then(is_it) {
+        match Netns::of_pid(process.pid).and_then(|netns| seen.is(&netns)) {
             Ok(false) => return Ok(true),
             Ok(true) => return Ok(false),
             // It has ended meanwhile.

@@ -11,7 +11,7 @@ use super::commands;
 use super::error::{Error, Kind};
 use super::etc;
 use super::marks::Marks;
-use super::model::{DevRef, NetnsAt, NetnsRef, ProcessRef, Resolver};
+use super::model::{DevRef, NetnsAt, NetnsRef, ProcessRef, Resolver, Seen};
 use super::name;
 use super::notes::Notes;
 use super::state::StateDir;
@@ -328,8 +328,8 @@ impl Kernel {
     }
 
     fn find(&self, at: &NetnsRef) -> net::Result<Netns> {
-        let same = |netns: Netns, id: &NetnsId| {
-            if netns.id() == *id {
+        let same = |netns: Netns, seen: &Seen| {
+            if seen.is(&netns)? {
                 return Ok(netns);
             }
             Err(net::Error::new(format!("open netns `{}`, which is another one by now", at.name), libc::ENOENT))
@@ -343,8 +343,9 @@ impl Kernel {
             NetnsAt::Named => {
                 self.named(at)?.ok_or_else(|| net::Error::new(format!("open netns `{}`", at.name), libc::ENOENT))
             }
-            NetnsAt::Path(path, id) => same(Netns::open(path)?, id),
-            NetnsAt::Process(process, id) => same(Netns::of_pid(process.pid)?, id),
+            NetnsAt::NamedAs(seen) => same(self.dir.open(&at.name)?, seen),
+            NetnsAt::Path(path, seen) => same(Netns::open(path)?, seen),
+            NetnsAt::Process(process, seen) => same(Netns::of_pid(process.pid)?, seen),
         }
     }
 

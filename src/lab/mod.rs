@@ -60,7 +60,7 @@ pub use kernel::Kernel;
 pub use leases::audit;
 pub use marks::{Marks, lab_of_mark};
 pub use model::{
-    DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Switch, TableRef, shown_dev,
+    DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Seen, Switch, TableRef, shown_dev,
 };
 pub use moved::{Moved, WAY_ON};
 pub use names::Names;
@@ -70,7 +70,7 @@ pub use processes::{LogView, ProcessFiles, ProcessView, Watched, logs_of, watch_
 pub use repair::{Repaired, drift, has_ended, repair};
 pub use sandbox::{Inside, Private, can_build_here, enter};
 pub use settings::Hold;
-pub use state::{LabDir, LabKind, Record, Scratch, StateDir, Status, Tie, boot_id, now};
+pub use state::{LabDir, LabKind, Record, Scratch, StateDir, Status, boot_id, now};
 pub use step::{Finish, ReadStep, Requests, Step, Steps};
 pub use store::{LocalStore, Store};
 pub use traces::Traces;

@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind, Result};
-use crate::net::{Fdb, Mac, NetnsId, ProcessId, Shape};
+use crate::net::{self, Fdb, Mac, Netns, NetnsId, ProcessId, Shape};
 
 /// How a namespace is found again, by this process or by a later one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,12 +18,37 @@ use crate::net::{Fdb, Mac, NetnsId, ProcessId, Shape};
 pub enum NetnsAt {
     /// The namespace in which the script runs.
     Host,
-    /// By its name, as `ip netns` knows it.
+    /// By its name, as `ip netns` knows it: one of the lab's own, which its mark proves.
     Named,
-    /// By a path, and the identity it had when it was first opened.
-    Path(PathBuf, NetnsId),
-    /// By a process, and the identity it had when it was first opened.
-    Process(ProcessId, NetnsId),
+    /// By its name, and what it was when it was first opened.
+    NamedAs(Seen),
+    /// By a path, and what it was when it was first opened.
+    Path(PathBuf, Seen),
+    /// By a process, and what it was when it was first opened.
+    Process(ProcessId, Seen),
+}
+
+/// What tells a namespace of others from all that there are in this boot: a name, a path and the number of a process are given again,
+/// and so is the inode; the cookie is not (net/core/net_namespace.c, net_gen_cookie).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// The file that stands for it.
+    pub id: NetnsId,
+    /// Its cookie, where the kernel tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
+}
+
+impl Seen {
+    /// Looks at a namespace.
+    pub fn of(netns: &Netns) -> net::Result<Seen> {
+        Ok(Seen { id: netns.id(), cookie: netns.cookie()? })
+    }
+
+    /// Tells whether it is this one.
+    pub fn is(&self, netns: &Netns) -> net::Result<bool> {
+        Ok(netns.id() == self.id && (self.cookie.is_none() || netns.cookie()? == self.cookie))
+    }
 }
 
 /// A namespace as steps refer to it: a number within the lab, the user's word for it, and how to find it.

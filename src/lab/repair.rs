@@ -87,7 +87,7 @@ pub fn repair(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listen
 /// Says that the namespace that a lab is for has ended, if it has.
 fn ended(dir: &LabDir) -> Result<Option<String>> {
     let Some(tie) = dir.record()?.tied_to else { return Ok(None) };
-    Ok(gc::has_ended(&tie)?.then(|| format!("netns `{}` has ended", tie.at.name)))
+    Ok(gc::has_ended(&tie)?.then(|| format!("netns `{}` has ended", tie.name)))
 }
 
 /// Tells whether the namespace that a lab is for has ended.

@@ -103,7 +103,7 @@ pub struct Record {
     pub host: Option<Host>,
     /// The namespace of somebody else that it is for: once that has ended, nobody wants the lab.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tied_to: Option<Tie>,
+    pub tied_to: Option<NetnsRef>,
 }
 
 impl Record {
@@ -111,15 +111,6 @@ impl Record {
     pub fn is_of_earlier_boot(&self) -> Result<bool> {
         Ok(self.boot_id != boot_id()?)
     }
-}
-
-/// A namespace of somebody else, so noted that no later one is taken for it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Tie {
-    /// Where it is found.
-    pub at: NetnsRef,
-    /// Its cookie, where the kernel has such.
-    pub cookie: Option<u64>,
 }
 
 /// The state directory.

@@ -1,5 +1,7 @@
 //! Errors that a script raises, spells and answers.
 
+#![expect(clippy::unwrap_used, reason = "what `#[export_module]` makes of a property unwraps, and nothing here does")]
+
 use std::rc::Rc;
 
 use rhai::plugin::*;

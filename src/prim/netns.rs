@@ -15,7 +15,7 @@ use super::context::{RhaiResultOf, ask, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
 use crate::lab::{
     self, DevEntry, DevRef, Error, Event, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Outcome, Requests,
-    Result, Step, WAY_ON, lab_of_mark, name,
+    Result, Seen, Step, WAY_ON, lab_of_mark, name,
 };
 use crate::net::{self, Entry, Netns};
 use crate::{step_identity, step_sort};
@@ -257,7 +257,7 @@ fn check_free(lab: &mut Lab, name: &str) -> Result<()> {
 }
 
 /// Enters a namespace that the lab did not make, or returns the entry that it has.
-fn open_foreign(lab: &mut Lab, name: String, at: NetnsAt, netns: Netns) -> Result<NetnsHandle> {
+fn open_foreign(lab: &mut Lab, name: String, at: impl FnOnce(Seen) -> NetnsAt, netns: &Netns) -> Result<NetnsHandle> {
     let (kernel, _) = lab.foreign();
     let host = kernel.netns(&NetnsRef::host()).map_err(|source| Error::kernel("open the host", &source))?;
     if netns.id() == host.id() {
@@ -266,8 +266,9 @@ fn open_foreign(lab: &mut Lab, name: String, at: NetnsAt, netns: Netns) -> Resul
     if let Some(known) = lab.model().netns_named(&name) {
         return Ok(NetnsHandle::new(known.at.clone()));
     }
+    let seen = Seen::of(netns).map_err(|source| Error::kernel(format!("look at netns `{name}`"), &source))?;
     let no = lab.model().next_no();
-    let at = NetnsRef { no, name, at, made: false };
+    let at = NetnsRef { no, name, at: at(seen), made: false };
     lab.model().add_netns(at.clone());
     Ok(NetnsHandle::new(at))
 }
@@ -329,7 +330,7 @@ pub mod functions {
             let doing = format!("find netns `{name}`");
             let (kernel, _) = lab.foreign();
             match kernel.dir().open(name) {
-                Ok(netns) => open_foreign(lab, name.to_string(), NetnsAt::Named, netns),
+                Ok(netns) => open_foreign(lab, name.to_string(), NetnsAt::NamedAs, &netns),
                 Err(source) if source.is_gone() => {
                     let error = Error::new(Kind::Missing, doing).because("there is no netns of this name");
                     let names = kernel.dir().list().unwrap_or_default();
@@ -368,8 +369,7 @@ pub mod functions {
             let number = number.ok_or_else(|| Error::invalid(doing.clone()).because("a pid is a number above 0"))?;
             let process = net::ProcessId::of(number).map_err(failed)?;
             let netns = net::Netns::of_pid(number).map_err(failed)?;
-            let at = NetnsAt::Process(process, netns.id());
-            open_foreign(lab, format!("pid {pid}"), at, netns)
+            open_foreign(lab, format!("pid {pid}"), |seen| NetnsAt::Process(process, seen), &netns)
         })
     }
 
@@ -393,8 +393,7 @@ pub mod functions {
                 libc::EINVAL => Error::invalid(doing.clone()).because(&source),
                 _ => Error::kernel(doing.clone(), &source),
             })?;
-            let at = NetnsAt::Path(path.into(), netns.id());
-            open_foreign(lab, path.to_string(), at, netns)
+            open_foreign(lab, path.to_string(), |seen| NetnsAt::Path(path.into(), seen), &netns)
         })
     }
 

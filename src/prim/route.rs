@@ -1,5 +1,7 @@
 //! Routes of both families: to a gateway, over a device, over several, or into nowhere.
 
+#![expect(clippy::unwrap_used, reason = "what `#[export_module]` makes of a property unwraps, and nothing here does")]
+
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;

@@ -305,7 +305,7 @@ pub(super) fn enter(netns: &NetnsRef) -> String {
     use crate::lab::NetnsAt;
     match &netns.at {
         NetnsAt::Host => String::new(),
-        NetnsAt::Named => format!("ip netns exec {} ", netns.name),
+        NetnsAt::Named | NetnsAt::NamedAs(_) => format!("ip netns exec {} ", netns.name),
         NetnsAt::Path(path, _) => format!("nsenter --net={} ", path.display()),
         NetnsAt::Process(process, _) => format!("nsenter -t {} -n ", process.pid),
     }

@@ -264,7 +264,7 @@ pub(super) fn ip(netns: &NetnsRef) -> String {
 pub(super) fn tool(name: &str, netns: &NetnsRef) -> String {
     match &netns.at {
         crate::lab::NetnsAt::Host => name.into(),
-        crate::lab::NetnsAt::Named => format!("{name} -n {}", netns.name),
+        crate::lab::NetnsAt::Named | crate::lab::NetnsAt::NamedAs(_) => format!("{name} -n {}", netns.name),
         crate::lab::NetnsAt::Path(path, _) => format!("nsenter --net={} {name}", path.display()),
         crate::lab::NetnsAt::Process(process, _) => format!("nsenter -t {} -n {name}", process.pid),
     }

@@ -12,7 +12,7 @@ use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::FromScript;
 use crate::lab::{
-    self, DevRef, Error, Event, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, Tie, name,
+    self, DevRef, Error, Event, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, Seen, name,
 };
 use crate::net;
 
@@ -51,7 +51,7 @@ impl FromScript for LabKind {
 }
 
 /// Finds out how a namespace is known for good: a name may stand for another one later, its identity can't.
-fn tie(lab: &mut Lab, netns: &NetnsHandle) -> Result<Option<Tie>> {
+fn tie(lab: &mut Lab, netns: &NetnsHandle) -> Result<Option<NetnsRef>> {
     let at = netns.living(lab)?;
     if at.at == NetnsAt::Host {
         return Ok(None);
@@ -59,12 +59,11 @@ fn tie(lab: &mut Lab, netns: &NetnsHandle) -> Result<Option<Tie>> {
     let (kernel, _) = lab.settled()?;
     let failed = |source: net::Error| Error::kernel(format!("look at netns `{}`", at.name), &source);
     let netns = kernel.netns(&at).map_err(failed)?;
-    let cookie = netns.cookie().map_err(failed)?;
     let at = match at.at {
-        NetnsAt::Named => NetnsRef { at: NetnsAt::Path(kernel.dir().path(&at.name), netns.id()), ..at },
+        NetnsAt::Named => NetnsRef { at: NetnsAt::NamedAs(Seen::of(&netns).map_err(failed)?), ..at },
         _ => at,
     };
-    Ok(Some(Tie { at, cookie }))
+    Ok(Some(at))
 }
 
 /// Returns a listener that keeps what it hears, and what it kept.

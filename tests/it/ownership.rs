@@ -275,3 +275,29 @@ fn settings_of_the_host_come_back_one_by_one() {
         }
     });
 }
+
+/// A name that was given again: what a lab set in a namespace of others is not taken back in a later one of that name, by `down`, `gc`
+/// and a part of another lab alike.
+#[test]
+fn a_later_namespace_of_the_same_name_is_left_alone() {
+    const THEIRS: &str = "ip netns add c1; ip netns exec c1 sysctl -qw net.ipv4.conf.all.forwarding=1 net.ipv4.conf.all.accept_redirects=0
+        ip netns exec c1 nft add table inet theirs; ip -n c1 link set lo up; ip -n c1 route add blackhole 10.9.0.0/16";
+    let ways = [r#"let c = netns_get("c1");"#, r#"let c = netns_open("/run/netns/c1");"#, r#"let c = netns_of("c1");"#];
+    in_used_world("ip netns add other", |w, _| {
+        for way in ways {
+            w.run("ip netns add c1").ok();
+            let does = r#"c.forward(true); c.route("10.9.0.0/16", #{ blackhole: true }); veth("up0", c["eth0"])[1].autoconf(false);"#;
+            let does = format!("{way} {does} c.filter(\"input\", \"drop\", #{{ proto: \"tcp\", port: 1 }});");
+            w.topo(&["run", "--name", "lab", "-e", &does]).ok();
+            w.run("ip netns del c1").ok();
+            w.run(THEIRS).ok();
+            let look = "ip netns exec c1 sh -c 'grep -rsH . /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/ip_forward; nft list ruleset'; ip -n c1 route; ip -n c1 link";
+            let before = w.run(look).ok().stdout;
+            assert!(before.contains("blackhole 10.9.0.0/16") && before.contains("table inet theirs"), "{before}");
+            w.topo(&["ls"]).ok();
+            w.topo(&["down", "lab"]).ok();
+            assert_eq!(w.run(look).ok().stdout, before, "{way}");
+            w.run("ip netns del c1").ok();
+        }
+    });
+}

@@ -131,7 +131,10 @@ fn statements_that_are_cut_short() {
             let fault = if point % 4 == 1 { "kill" } else { "fail" };
             let ran = session(w, &format!("{fault}:{point}"), &format!("{NAMES}\n{line}\n:undo\n"));
             assert!([0, 1, KILLED].contains(&ran.code), "{}", ran.stdout);
-            w.topo(&["ls"]).ok().says("up");
+            let listed = w.topo(&["ls"]).ok();
+            // Cut short, it may lack what the statement was to make, or what its undo took away.
+            let cut = ran.code != 0 && listed.out().contains("damaged");
+            assert!(listed.out().contains(" up ") || cut, "{}", listed.out());
             w.topo(&["gc"]).ok();
             w.topo(&["down", "lab"]).ok();
             w.run("rm session.rhai").ok();

@@ -165,7 +165,7 @@ fn i4_damaged_addresses() {
             --- stderr
             error: undo: lease `10.5.0.2` of the pool `10.5.0.0/24`: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: expected value at line 1 column 1 (the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it)
              |
-             = at: stdlib/network/addresses.rhai:87:23, called from stdlib/network/typed.rhai:19:75, called from stdlib/network/typed.rhai:5:22, called from scripts/network/connect.rhai:19:23
+             = at: stdlib/network/addresses.rhai:87:23, called from scripts/network/connect.rhai:18:68, called from scripts/network/connect.rhai:18:16
             --- exit code 1
             $ topo network ls
             NAME  SUBNET       DRIVER  GATEWAY   STATE  ENDPOINTS  LABELS
