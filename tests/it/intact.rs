@@ -253,7 +253,7 @@ fn few_descriptors_are_enough() {
         few(8, "down lab").fails(1).says("Too many open files");
         few(12, "network disconnect web c1").fails(1).says("Too many open files");
         few(20, "down lab").ok().says("lab `lab` is down");
-        few(28, "network disconnect web c1").ok();
+        few(32, "network disconnect web c1").ok();
         few(28, "network rm web").ok();
         few(20, "gc").ok();
         assert_kernel_is_clean(w);

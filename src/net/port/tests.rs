@@ -104,12 +104,14 @@ fn of_two_families_one_may_be_free() {
 
 #[test]
 fn one_protocol_and_one_namespace_are_no_others() {
-    let (netns, other) = (netns(), netns());
-    let _listener = listening(&netns, "0.0.0.0:80");
-    assert_eq!(checked(&netns, Proto::Udp, None, 80), "free");
-    assert_eq!(checked(&other, Proto::Tcp, None, 80), "free");
-    // This machine may have no SCTP at all; then nobody has a port of it.
-    assert_eq!(checked(&netns, Proto::Sctp, None, 80), "free");
+    alone("one_protocol_and_one_namespace_are_no_others", || {
+        let (netns, other) = (netns(), netns());
+        let _listener = listening(&netns, "0.0.0.0:80");
+        assert_eq!(checked(&netns, Proto::Udp, None, 80), "free");
+        assert_eq!(checked(&other, Proto::Tcp, None, 80), "free");
+        // This machine may have no SCTP at all; then nobody has a port of it.
+        assert_eq!(checked(&netns, Proto::Sctp, None, 80), "free");
+    });
 }
 
 #[test]
@@ -205,25 +207,27 @@ fn where_the_owner_cannot_be_found_it_says_so() {
 
 #[test]
 fn the_first_of_many_is_named_and_many_are_quick() {
-    let netns = netns();
-    let fds = || fs::read_dir("/proc/self/fd").expect("our descriptors").count();
-    let (listener, before) = (listening(&netns, "127.0.0.1:61000"), fds());
-    let began = Instant::now();
-    for proto in [Proto::Tcp, Proto::Udp] {
-        check_free(&netns, &[Wanted { proto, at: None, ports: 1..=60000 }]).expect("all free");
-    }
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    match check_free(&netns, &[Wanted { proto: Proto::Tcp, at: None, ports: 60900..=65535 }]) {
-        Err(PortRefusal::InUse(PortInUse { port: 61000, owner: Some(owner), .. })) => {
-            assert_eq!(owner.pid, std::process::id());
+    alone("the_first_of_many_is_named_and_many_are_quick", || {
+        let netns = netns();
+        let fds = || fs::read_dir("/proc/self/fd").expect("our descriptors").count();
+        let (listener, before) = (listening(&netns, "127.0.0.1:61000"), fds());
+        let began = Instant::now();
+        for proto in [Proto::Tcp, Proto::Udp] {
+            check_free(&netns, &[Wanted { proto, at: None, ports: 1..=60000 }]).expect("all free");
         }
-        other => unreachable!("{other:?}"),
-    }
-    drop(listener);
-    check_free(&netns, &[Wanted { proto: Proto::Tcp, at: None, ports: 60900..=65535 }])
-        .expect("all free, the last port too");
-    // Other tests open and close theirs meanwhile: 60000 that stayed open would tell.
-    assert!(fds() < before + 1000, "{} descriptors, {before} before", fds());
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        match check_free(&netns, &[Wanted { proto: Proto::Tcp, at: None, ports: 60900..=65535 }]) {
+            Err(PortRefusal::InUse(PortInUse { port: 61000, owner: Some(owner), .. })) => {
+                assert_eq!(owner.pid, std::process::id());
+            }
+            other => unreachable!("{other:?}"),
+        }
+        drop(listener);
+        check_free(&netns, &[Wanted { proto: Proto::Tcp, at: None, ports: 60900..=65535 }])
+            .expect("all free, the last port too");
+        // Other tests open and close theirs meanwhile: 60000 that stayed open would tell.
+        assert!(fds() < before + 1000, "{} descriptors, {before} before", fds());
+    });
 }
 
 #[test]
