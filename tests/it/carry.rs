@@ -41,8 +41,9 @@ impl Echoes<'_> {
                 .filter_map(|word| word.parse().ok())
                 .collect();
             let [sent, received, ..] = numbers[..] else { panic!("{command}: {}{}", ran.out(), ran.err()) };
-            // A tenth of a second: the kernel takes some of it to let a port go.
-            assert!(received > 5 && sent - received <= 10, "{command}: {received} of {sent} were answered");
+            // Half a second: the kernel takes some of it to let a port go, on a busy machine too. An address whose uniqueness is probed
+            // first (RFC 4862, 5.4), or a port that learns before it forwards, would take a second or more.
+            assert!(received > 5 && sent - received <= 50, "{command}: {received} of {sent} were answered");
         }
         reached(self.w);
     }
