@@ -71,9 +71,9 @@ print("printed")
             lines
             c
             4
-            DEV   DST          HOPS                                  KIND     METRIC  PROTOCOL  SRC       TABLE  VIA
-            eth0  10.0.0.0/24  {"dev":"eth0","via":null,"weight":1}  unicast  0       kernel    10.0.0.1  main
-            eth0  fe80::X    {"dev":"eth0","via":null,"weight":1}  unicast  256     kernel              main
+            DEV   DST          HOPS               KIND     METRIC  PROTOCOL  SRC       TABLE  VIA
+            eth0  10.0.0.0/24  dev eth0 weight 1  unicast  0       kernel    10.0.0.1  main
+            eth0  fe80::X    dev eth0 weight 1  unicast  256     kernel              main
             dev lo of h
             dev eth0 of h: veth up  10.0.0.1/24  -- g/eth0
             ok   it is so
