@@ -70,7 +70,7 @@ pub struct Kernel {
     state: Option<StateDir>,
     open: HashMap<u32, Open>,
     /// How many namespaces are kept open at a time.
-    open_max: usize,
+    pub(super) open_max: usize,
     /// Counts what is asked of `open`.
     clock: u64,
     waiting: Option<Waiting>,

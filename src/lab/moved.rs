@@ -8,7 +8,7 @@
 //! (`netns_immutable`), and a device whose other end or whose parent is in a namespace of the lab. Of others, such as a dummy, it
 //! does not; those that commands of the script make get the lab's mark.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -128,27 +128,43 @@ impl Kernel {
         all: &[&NetnsRef],
         made: &[&DevRef],
     ) -> net::Result<Vec<(NetnsRef, Vec<Link>)>> {
-        let mut opened = Vec::with_capacity(going.len());
-        for at in going {
-            opened.push(self.netns(at)?);
+        let mut known: HashMap<(u32, u32), Vec<&DevRef>> = HashMap::new();
+        for dev in made {
+            known.entry((dev.netns.no, dev.index)).or_default().push(dev);
         }
         let mut found = Vec::new();
-        for (at, links) in going.iter().zip(net::link::list_each(&opened)?) {
-            let mut links = links?;
-            let is_known = |link: &Link| {
-                let here = made.iter().filter(|dev| dev.netns.no == at.no && dev.index == link.index);
-                here.into_iter().any(|dev| self.is_same(dev, link))
-            };
-            links.retain(|link| may_leave(link) && !is_known(link));
-            if links.iter().any(is_tied) {
-                let inside = self.numbers_in(at, all)?;
-                links.retain(|link| !is_tied(link) || link.link_netnsid.is_some_and(|no| !inside.contains(&no)));
-            }
-            if !links.is_empty() {
-                found.push(((*at).clone(), links));
+        // No more are open at once than the limit of descriptors allows.
+        for some in going.chunks(self.open_max) {
+            let opened = some.iter().map(|at| self.netns(at)).collect::<net::Result<Vec<_>>>()?;
+            let listed = net::link::list_each(&opened)?;
+            drop(opened);
+            for (at, links) in some.iter().zip(listed) {
+                let links = self.foreign_of(at, links?, all, &known)?;
+                if !links.is_empty() {
+                    found.push(((*at).clone(), links));
+                }
             }
         }
         Ok(found)
+    }
+
+    /// Returns which of the links of the namespace `at` the lab did not make, where it has those that are `known`.
+    fn foreign_of(
+        &mut self,
+        at: &NetnsRef,
+        mut links: Vec<Link>,
+        all: &[&NetnsRef],
+        known: &HashMap<(u32, u32), Vec<&DevRef>>,
+    ) -> net::Result<Vec<Link>> {
+        let is_known = |link: &Link| {
+            known.get(&(at.no, link.index)).is_some_and(|here| here.iter().any(|dev| self.is_same(dev, link)))
+        };
+        links.retain(|link| may_leave(link) && !is_known(link));
+        if links.iter().any(is_tied) {
+            let inside = self.numbers_in(at, all)?;
+            links.retain(|link| !is_tied(link) || link.link_netnsid.is_some_and(|no| !inside.contains(&no)));
+        }
+        Ok(links)
     }
 
     /// Returns the numbers by which the namespace `at` knows others, as far as these are there.

@@ -463,9 +463,13 @@ impl Kernel {
     pub fn forget_holds(&self, place: &str) -> net::Result<()> {
         let Some(state) = self.state() else { return Ok(()) };
         let doing = || "forget the settings of a namespace that is gone".to_string();
-        files::remove(&state.root().join(settings_file(state, place)))
-            .map(|_| ())
-            .map_err(|error| net::Error::io(doing(), error))
+        let failed = |error| net::Error::io(doing(), error);
+        let spare = spare_of(state, place).map_err(failed)?;
+        for path in [spare, state.root().join(settings_file(state, place))] {
+            // What can't be removed is left to `gc`.
+            tolerant(files::remove(&path).map(|_| ()).map_err(failed), true)?;
+        }
+        Ok(())
     }
 
     /// Enters this lab as a holder of a setting of the host `at`, and sets it.

@@ -50,7 +50,7 @@ impl Survey {
                     survey.ids.insert(id);
                     there.push(*at);
                 }
-                // Not there, or somebody else's by now: nothing of ours is inside.
+                // It is gone, or its name is another one's now: nothing of ours is inside.
                 Ok(None) => {
                     survey.going.insert(at.no);
                 }

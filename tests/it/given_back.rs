@@ -205,3 +205,16 @@ fn what_was_made_inside_goes_with_the_namespace() {
         w.assert_clean(before);
     });
 }
+
+/// What is kept open for each of many: a lab of more namespaces than the limit of descriptors goes down, and gives back what others
+/// moved into the last of them.
+#[test]
+fn a_lab_of_more_namespaces_than_descriptors_goes_down() {
+    in_used_world("ip netns add other; ip link add theirs type veth peer name end netns other", |w, before| {
+        let few = |words: &str| w.run(&format!("ulimit -n 120; exec topo {words}"));
+        few("run --name lab -e 'for i in 0..130 { netns(`h${i}`); }'").ok();
+        w.ip("link set theirs netns h129");
+        few("down lab").ok().says("theirs");
+        w.assert_clean(before);
+    });
+}

@@ -180,7 +180,7 @@ fn a_connection_that_has_ended_leaves_the_port_free() {
         for at in [None, Some("127.0.0.1"), Some("0.0.0.0")] {
             assert_eq!(checked(&netns, Proto::Tcp, at, 80), "free", "{at:?}");
         }
-        // Beside it, whoever comes is found all the same.
+        // A listener beside it is found.
         let listener = netns.inside(|| bind(Proto::Tcp, ip("127.0.0.2"), false, 80)).expect("inside").expect("bound");
         listener.listen(5).expect("listening");
         assert_eq!(checked(&netns, Proto::Tcp, None, 80), ours(Proto::Tcp, "127.0.0.2:80"));
