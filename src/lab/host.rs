@@ -7,16 +7,14 @@ use std::os::unix::fs::MetadataExt;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind, Result};
+use super::model::Identity;
 use super::state::{Record, StateDir, boot_id};
-use crate::net::{self, Entry, Netns, NetnsDir, NetnsId};
+use crate::net::{self, Entry, Netns, NetnsDir};
 
 /// The namespaces in which a lab's script ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
-    netns: NetnsId,
-    /// What no later namespace of this boot has, where the kernel has such: the kernel gives the numbers of namespaces again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cookie: Option<u64>,
+    netns: Identity,
     /// The pid namespace, by its device and inode.
     pids: Option<(u64, u64)>,
 }
@@ -40,18 +38,18 @@ impl Host {
     pub(super) fn here() -> net::Result<Host> {
         let netns = Netns::current()?;
         let pids = fs::metadata("/proc/self/ns/pid").ok().map(|meta| (meta.dev(), meta.ino()));
-        Ok(Host { netns: netns.id(), cookie: netns.cookie()?, pids })
+        Ok(Host { netns: Identity::of(&netns)?, pids })
     }
 
     fn is_netns_of(&self, other: &Host) -> bool {
-        match (self.cookie, other.cookie) {
+        match (self.netns.cookie, other.netns.cookie) {
             (Some(cookie), Some(other)) => cookie == other,
-            _ => self.netns == other.netns,
+            _ => self.netns.id == other.netns.id,
         }
     }
 
     fn is(&self, netns: &Netns) -> bool {
-        netns.id() == self.netns && (self.cookie.is_none() || netns.cookie().is_ok_and(|cookie| cookie == self.cookie))
+        self.netns.is(netns).unwrap_or_default()
     }
 
     /// Tells where it is, seen from a process whose host is `here`.
@@ -83,7 +81,7 @@ impl Host {
                 return Ok(Some(format!("nsenter --net={}", dir.path(&name).display())));
             }
         }
-        for process in net::process::in_netns(&BTreeSet::from([self.netns]))? {
+        for process in net::process::in_netns(&BTreeSet::from([self.netns.id]))? {
             if Netns::of_pid(process.pid).is_ok_and(|netns| self.is(&netns)) {
                 return Ok(Some(format!("nsenter -t {} -n", process.pid)));
             }

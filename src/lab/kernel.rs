@@ -11,7 +11,7 @@ use super::commands;
 use super::error::{Error, Kind};
 use super::etc;
 use super::marks::Marks;
-use super::model::{DevRef, NetnsAt, NetnsRef, ProcessRef, Resolver, Seen};
+use super::model::{DevRef, Identity, NetnsAt, NetnsRef, ProcessRef, Resolver};
 use super::name;
 use super::notes::Notes;
 use super::state::StateDir;
@@ -328,7 +328,7 @@ impl Kernel {
     }
 
     fn find(&self, at: &NetnsRef) -> net::Result<Netns> {
-        let same = |netns: Netns, seen: &Seen| {
+        let same = |netns: Netns, seen: &Identity| {
             if seen.is(&netns)? {
                 return Ok(netns);
             }

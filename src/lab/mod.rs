@@ -60,7 +60,7 @@ pub use kernel::Kernel;
 pub use leases::audit;
 pub use marks::{Marks, lab_of_mark};
 pub use model::{
-    DevEntry, DevRef, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Seen, Switch, TableRef, shown_dev,
+    DevEntry, DevRef, Identity, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Switch, TableRef, shown_dev,
 };
 pub use moved::{Moved, WAY_ON};
 pub use names::Names;

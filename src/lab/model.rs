@@ -21,17 +21,17 @@ pub enum NetnsAt {
     /// By its name, as `ip netns` knows it: one of the lab's own, which its mark proves.
     Named,
     /// By its name, and what it was when it was first opened.
-    NamedAs(Seen),
+    NamedAs(Identity),
     /// By a path, and what it was when it was first opened.
-    Path(PathBuf, Seen),
+    Path(PathBuf, Identity),
     /// By a process, and what it was when it was first opened.
-    Process(ProcessId, Seen),
+    Process(ProcessId, Identity),
 }
 
 /// What tells a namespace of others from all that there are in this boot: a name, a path and the number of a process are given again,
 /// and so is the inode; the cookie is not (net/core/net_namespace.c, net_gen_cookie).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Identity {
     /// The file that stands for it.
     pub id: NetnsId,
     /// Its cookie, where the kernel tells it.
@@ -39,10 +39,10 @@ pub struct Seen {
     pub cookie: Option<u64>,
 }
 
-impl Seen {
+impl Identity {
     /// Looks at a namespace.
-    pub fn of(netns: &Netns) -> net::Result<Seen> {
-        Ok(Seen { id: netns.id(), cookie: netns.cookie()? })
+    pub fn of(netns: &Netns) -> net::Result<Identity> {
+        Ok(Identity { id: netns.id(), cookie: netns.cookie()? })
     }
 
     /// Tells whether it is this one.

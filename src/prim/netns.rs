@@ -14,8 +14,8 @@ use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, ask, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle};
 use crate::lab::{
-    self, DevEntry, DevRef, Error, Event, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Outcome, Requests,
-    Result, Seen, Step, WAY_ON, lab_of_mark, name,
+    self, DevEntry, DevRef, Error, Event, Identity, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Outcome,
+    Requests, Result, Step, WAY_ON, lab_of_mark, name,
 };
 use crate::net::{self, Entry, Netns};
 use crate::{step_identity, step_sort};
@@ -257,7 +257,12 @@ fn check_free(lab: &mut Lab, name: &str) -> Result<()> {
 }
 
 /// Enters a namespace that the lab did not make, or returns the entry that it has.
-fn open_foreign(lab: &mut Lab, name: String, at: impl FnOnce(Seen) -> NetnsAt, netns: &Netns) -> Result<NetnsHandle> {
+fn open_foreign(
+    lab: &mut Lab,
+    name: String,
+    at: impl FnOnce(Identity) -> NetnsAt,
+    netns: &Netns,
+) -> Result<NetnsHandle> {
     let (kernel, _) = lab.foreign();
     let host = kernel.netns(&NetnsRef::host()).map_err(|source| Error::kernel("open the host", &source))?;
     if netns.id() == host.id() {
@@ -266,7 +271,7 @@ fn open_foreign(lab: &mut Lab, name: String, at: impl FnOnce(Seen) -> NetnsAt, n
     if let Some(known) = lab.model().netns_named(&name) {
         return Ok(NetnsHandle::new(known.at.clone()));
     }
-    let seen = Seen::of(netns).map_err(|source| Error::kernel(format!("look at netns `{name}`"), &source))?;
+    let seen = Identity::of(netns).map_err(|source| Error::kernel(format!("look at netns `{name}`"), &source))?;
     let no = lab.model().next_no();
     let at = NetnsRef { no, name, at: at(seen), made: false };
     lab.model().add_netns(at.clone());

@@ -7,7 +7,7 @@ use super::dev_change::link_local_request;
 use super::handles::{self, Dev, NetnsHandle};
 use super::units::{self, DevMac, FromScript, Mtu};
 use super::veth::{check_free, delete_made, full_name_request, ip};
-use super::whole::{self, Found};
+use super::whole;
 use crate::lab::{
     DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Outcome, Place, Requests, Result, Step, name,
 };
@@ -216,10 +216,7 @@ impl Step for AddLink {
     }
 
     fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
-        match whole::find(kernel, lab, &self.dev, self.made_with())? {
-            Found::There(dev, difference) => whole::put_right(kernel, &dev, &difference),
-            _ => self.apply(kernel),
-        }
+        whole::mend(kernel, lab, &self.dev, self.made_with(), |kernel| self.apply(kernel))
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

@@ -12,7 +12,7 @@ use super::new_link;
 use super::options::options;
 use super::units::{DevMac, Id, Mtu};
 use super::veth::{check_free, delete_made, ip};
-use super::whole::{self, Found};
+use super::whole;
 use crate::lab::{DevEntry, DevRef, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Step, name};
 use crate::net::{self, Change, Tap};
 use crate::{step_identity, step_sort};
@@ -142,10 +142,7 @@ impl Step for AddTap {
     }
 
     fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
-        match whole::find(kernel, lab, &self.dev, self.made_with())? {
-            Found::There(dev, difference) => whole::put_right(kernel, &dev, &difference),
-            _ => self.apply(kernel),
-        }
+        whole::mend(kernel, lab, &self.dev, self.made_with(), |kernel| self.apply(kernel))
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

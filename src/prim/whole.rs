@@ -95,6 +95,20 @@ pub(super) fn put_right(kernel: &mut Kernel, dev: &DevRef, difference: &Differen
     if difference.up { set_up(kernel, dev, true) } else { Ok(()) }
 }
 
+/// Puts a device right that is there, and makes any other again.
+pub(super) fn mend(
+    kernel: &mut Kernel,
+    lab: Outcome<'_>,
+    dev: &DevRef,
+    made: Shape,
+    make: impl FnOnce(&mut Kernel) -> net::Result<()>,
+) -> net::Result<()> {
+    match find(kernel, lab, dev, made)? {
+        Found::There(dev, difference) => put_right(kernel, &dev, &difference),
+        Found::Removed | Found::Gone => make(kernel),
+    }
+}
+
 /// Returns where a device is in the end, with its link. None if it is gone: the step that made it answers for that.
 pub(super) fn there(kernel: &mut Kernel, lab: Outcome<'_>, dev: &DevRef) -> net::Result<Option<(DevRef, net::Link)>> {
     let Some(now) = lab.dev(dev) else { return Ok(None) };

@@ -12,7 +12,7 @@ use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::FromScript;
 use crate::lab::{
-    self, DevRef, Error, Event, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, Seen, name,
+    self, DevRef, Error, Event, Identity, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, name,
 };
 use crate::net;
 
@@ -60,7 +60,7 @@ fn tie(lab: &mut Lab, netns: &NetnsHandle) -> Result<Option<NetnsRef>> {
     let failed = |source: net::Error| Error::kernel(format!("look at netns `{}`", at.name), &source);
     let netns = kernel.netns(&at).map_err(failed)?;
     let at = match at.at {
-        NetnsAt::Named => NetnsRef { at: NetnsAt::NamedAs(Seen::of(&netns).map_err(failed)?), ..at },
+        NetnsAt::Named => NetnsRef { at: NetnsAt::NamedAs(Identity::of(&netns).map_err(failed)?), ..at },
         _ => at,
     };
     Ok(Some(at))
