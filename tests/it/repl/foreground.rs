@@ -15,6 +15,11 @@ impl Screen {
         self.shows(&format!("{ready}-2"));
     }
 
+    /// Waits for the prompt of a shell.
+    fn prompt_of_shell(&mut self) {
+        self.until("no prompt of the shell", |screen| screen.line().ends_with(['#', '$']));
+    }
+
     /// The session reads and answers.
     fn answers(&mut self) {
         self.prompt();
@@ -38,9 +43,12 @@ fn shells_give_it_back(w: &World, shell: &str) {
     screen.shows("busy-2");
     screen.keys(CTRL_C);
     // What is typed while the kernel takes Ctrl-C in is dropped with the rest of the line (termios(3), NOFLSH).
-    screen.until("no prompt of the shell", |screen| screen.line().ends_with(['#', '$']));
+    screen.prompt_of_shell();
     screen.keys("echo back-$((1 + 2))\r");
     screen.shows("back-3");
+    // Before its prompt bash does not read keys yet, and the kernel takes Ctrl-D for the end of a line that bash never sees
+    // (termios(3), VEOF).
+    screen.prompt_of_shell();
     screen.keys(CTRL_D);
     screen.answers();
     // Killed, a shell gives nothing back itself.
