@@ -6,7 +6,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, Map};
 
 use super::Group;
-use super::context::{RhaiResultOf, place_of, raise, with_lab};
+use super::context::{RhaiResultOf, call, place_of, raise, with_lab};
 use super::difference::{are_equal, difference, shown};
 use super::units::argument;
 use crate::lab::{CheckResult, Error, Event, Kind, Place, Result};
@@ -89,7 +89,7 @@ pub(super) fn wait_a_moment(ctx: &NativeCallContext, moment: Duration) -> RhaiRe
 fn until(ctx: &NativeCallContext, doing: &str, time: Duration, closure: &FnPtr) -> RhaiResultOf<Verdict> {
     let began = Instant::now();
     loop {
-        let value: Dynamic = closure.call_within_context(ctx, ())?;
+        let value: Dynamic = call(ctx, closure)?;
         let now = raise(ctx, verdict(doing, &value))?;
         let left = time.saturating_sub(began.elapsed());
         if now.ok || left.is_zero() {

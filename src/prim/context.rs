@@ -1,12 +1,12 @@
 //! What every primitive needs of the call it is in: the lab, the place in the script, and the way to raise an error.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
+use rhai::{Dynamic, EvalAltResult, FnPtr, NativeCallContext, Position};
 
+use super::calls::{At, Calls, Source};
 use crate::lab::{Error, Kind, Lab, Origin, Place, Result, Spot, Step};
 
 /// What the engine's functions return. The name matters: the metadata of rhai knows it.
@@ -20,11 +20,8 @@ pub struct LabHandle {
     script: Rc<RefCell<Arc<str>>>,
     /// Whether the script may not reach beyond the lab.
     confined: Rc<Cell<bool>>,
-    tries: Rc<RefCell<HashMap<String, Vec<TrySpan>>>>,
+    calls: Rc<Calls>,
 }
-
-/// Where a `try` block begins and ends in its source.
-pub type TrySpan = (Position, Position);
 
 impl LabHandle {
     /// Wraps the lab that the script named `script` builds.
@@ -33,7 +30,7 @@ impl LabHandle {
             labs: Rc::new(RefCell::new(vec![lab])),
             script: Rc::new(RefCell::new(script.into())),
             confined: Rc::default(),
-            tries: Rc::default(),
+            calls: Rc::default(),
         }
     }
 
@@ -57,25 +54,25 @@ impl LabHandle {
         labs.pop()
     }
 
-    /// Notes the `try` blocks of a source: what is asked for in one is settled by the call that asks.
-    pub fn note_tries(&self, source: &str, spans: Vec<TrySpan>) {
-        if !spans.is_empty() {
-            self.tries.borrow_mut().insert(source.into(), spans);
-        }
+    /// Enters a source that is about to run: what was put into its text, its functions, its `try` blocks. What is asked for in one of
+    /// those is settled by the call that asks.
+    pub fn enter_source(&self, name: &str, source: Source) {
+        self.calls.enter(name, source);
+    }
+
+    /// Notes a call of a script's own function.
+    pub fn note_call(&self, ctx: &NativeCallContext) {
+        self.calls.note(ctx);
+    }
+
+    /// Returns the place in the user's text of one in the text that was compiled.
+    pub fn original(&self, source: &str, at: At) -> At {
+        self.calls.original(source, at)
     }
 
     /// Tells whether a call is made within a `try` block, of its own function or of one that has called it.
     fn is_within_try(&self, ctx: &NativeCallContext) -> bool {
-        let tries = self.tries.borrow();
-        if tries.is_empty() {
-            return false;
-        }
-        let mut found = false;
-        each_call(ctx, &self.script.borrow(), |source, position| {
-            let spans = tries.get(source).map_or(&[][..], Vec::as_slice);
-            found = found || spans.iter().any(|(begin, end)| (begin..=end).contains(&&position));
-        });
-        found
+        self.calls.is_within_try(ctx, &self.script.borrow())
     }
 
     /// Names the script that goes on with the lab: the next statement of a session.
@@ -160,6 +157,14 @@ pub(super) fn with_lab<T>(ctx: &NativeCallContext, work: impl FnOnce(&mut Lab) -
     }
 }
 
+/// Calls a closure that the script gave.
+pub(super) fn call(ctx: &NativeCallContext, closure: &FnPtr) -> RhaiResultOf<Dynamic> {
+    if let Ok(lab) = lab_of(ctx) {
+        lab.note_call(ctx);
+    }
+    closure.call_within_context(ctx, ())
+}
+
 /// Settles because the script says so: whatever is refused then can be caught there.
 pub(super) fn settle(ctx: &NativeCallContext) -> RhaiResultOf<()> {
     raise(ctx, lab_of(ctx).and_then(|lab| lab.with(Lab::settle)))
@@ -195,33 +200,17 @@ pub fn rhai_error(error: Error, position: Position) -> Box<EvalAltResult> {
 
 /// Returns where in the script a call stands, and who called that.
 pub fn place_of(ctx: &NativeCallContext) -> Place {
-    let script = lab_of(ctx).map_or_else(|_| Arc::from(""), |lab| lab.script.borrow().clone());
-    let frames = ctx.debugger().map_or(0, |debugger| debugger.call_stack().len());
-    // Each step keeps its place: no more room than it needs.
-    let mut spots: Vec<Spot> = Vec::with_capacity(1 + frames);
-    each_call(ctx, &script, |source, position| {
-        let (Some(line), Some(column)) = (position.line(), position.position()) else { return };
-        if spots.last().is_none_or(|last| (&*last.source, last.line, last.column) != (source, line, column)) {
+    let mut spots: Vec<Spot> = Vec::new();
+    if let Ok(lab) = lab_of(ctx) {
+        let script = lab.script.borrow().clone();
+        lab.calls.each_place(ctx, &script, |source, (line, column)| {
             let source = if *source == *script { script.clone() } else { source.into() };
             spots.push(Spot { source, line, column });
-        }
-    });
-    Place(spots)
-}
-
-/// Goes through the source and position of a call, and of those that led to it, the innermost first.
-fn each_call(ctx: &NativeCallContext, script: &str, mut see: impl FnMut(&str, Position)) {
-    let frames = ctx.debugger().map_or(&[][..], |debugger| debugger.call_stack());
-    see(ctx.call_source().unwrap_or(script), ctx.call_position());
-    // A frame's position is where it was called; its source is where its own body stands, so the caller's source is
-    // the frame's before it.
-    for depth in (0..frames.len()).rev() {
-        let source = match depth {
-            0 => script,
-            _ => frames[depth - 1].source.as_deref().unwrap_or(script),
-        };
-        see(source, frames[depth].pos);
+        });
     }
+    // Each step keeps its place: no more room than it needs.
+    spots.shrink_to_fit();
+    Place(spots)
 }
 
 /// Returns a value of ours, or any other, as the text that `print` shows.

@@ -8,7 +8,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, EvalAltResult, FnPtr};
 
 use super::Group;
-use super::context::{RhaiResultOf, ScriptError, error_of, raise, rhai_error, with_lab};
+use super::context::{RhaiResultOf, ScriptError, call, error_of, raise, rhai_error, with_lab};
 use crate::lab::{Error, Kind, name};
 
 pub(super) const GROUP: Group = Group {
@@ -86,7 +86,7 @@ pub mod functions {
             let names = options.iter().map(|name| (format!("`{name}`"), format!("`--{name}`")));
             names.fold(text, |text, (name, typed)| text.replace(&name, &typed))
         };
-        body.call_within_context::<Dynamic>(&ctx, ()).map_err(|failed| match error_of(&failed) {
+        call(&ctx, &body).map_err(|failed| match error_of(&failed) {
             Some((error, position)) => rhai_error(error.respelt(spell), position),
             None => failed,
         })
@@ -108,7 +108,7 @@ pub mod functions {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn failure_of(ctx: NativeCallContext, body: FnPtr) -> RhaiResultOf<Dynamic> {
-        let done = body.call_within_context::<Dynamic>(&ctx, ());
+        let done = call(&ctx, &body);
         // What it asked the kernel for is part of it.
         match done.and_then(|_| with_lab(&ctx, |lab| lab.settle())) {
             Ok(()) => Ok(Dynamic::UNIT),

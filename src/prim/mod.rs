@@ -11,6 +11,7 @@ mod attach;
 mod beyond;
 mod bond;
 mod bridge;
+mod calls;
 mod carry;
 mod check;
 mod context;
@@ -77,7 +78,8 @@ use rhai::{FuncRegistration, Module, RhaiFunc};
 use crate::lab::{ReadStep, Steps};
 
 pub use beyond::Beyond;
-pub use context::{LabHandle, ScriptError, TrySpan, place_of, rhai_error};
+pub use calls::{At, Callee, Function, Insert, Source};
+pub use context::{LabHandle, ScriptError, place_of, rhai_error};
 pub use errors::Failed;
 pub use handles::{Dev, NetnsHandle};
 pub use labs::{Args, as_json};

@@ -6,7 +6,7 @@ use regex_lite::Regex;
 use rhai::{Dynamic, FnPtr, Map, NativeCallContext};
 
 use super::check::{verdict, wait_a_moment};
-use super::context::{RhaiResultOf, raise, with_lab};
+use super::context::{RhaiResultOf, call, raise, with_lab};
 use super::supervised::{self, State};
 use super::units::FromScript;
 use crate::lab::{Error, Kind, ProcessFiles, ProcessRef, Result, name};
@@ -98,7 +98,7 @@ pub(super) fn become_ready(
             with_lab(ctx, |lab| Ok((supervised::files(lab, process)?, supervised::state(lab, process)?)))?;
         let holds = match ready {
             Ready::Holds(closure) => {
-                let value: Dynamic = closure.call_within_context(ctx, ())?;
+                let value: Dynamic = call(ctx, closure)?;
                 raise(ctx, verdict("see whether the process is ready", &value))?.ok
             }
             _ => raise(ctx, is_ready(&files, &state, ready, &mut output))?,

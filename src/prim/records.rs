@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Group;
-use super::context::{RhaiResultOf, lab_of, place_of, raise, with_lab};
+use super::context::{RhaiResultOf, call, lab_of, place_of, raise, with_lab};
 use super::labs::as_json;
 use crate::lab::store::{Key, RECORDS};
 use crate::lab::{Error, Event, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Result, Step, as_refusal, name};
@@ -235,7 +235,7 @@ pub mod functions {
     #[rhai_fn(return_raw)]
     pub fn with_lock(ctx: NativeCallContext, lock: &str, body: FnPtr) -> RhaiResultOf<Dynamic> {
         let guard = with_lab(&ctx, |lab| lab.store()?.lock(&key_of(LOCKS, lock)?))?;
-        let done = body.call_within_context::<Dynamic>(&ctx, ());
+        let done = call(&ctx, &body);
         drop(guard);
         done
     }

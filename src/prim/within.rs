@@ -7,7 +7,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, EvalAltResult, FnPtr, Map};
 
 use super::Group;
-use super::context::{RhaiResultOf, ScriptError, error_of, lab_of, place_of, raise, rhai_error, with_lab};
+use super::context::{RhaiResultOf, ScriptError, call, error_of, lab_of, place_of, raise, rhai_error, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::FromScript;
@@ -173,7 +173,7 @@ pub mod functions {
             handle.with(Lab::take_name).inspect_err(|_| drop(handle.leave(false)))
         })();
         raise(&ctx, entered)?;
-        let done = body.call_within_context::<Dynamic>(&ctx, ());
+        let done = call(&ctx, &body);
         let done = done.and_then(|value| {
             // What is asked for last is refused last: still inside, where it takes all down.
             with_lab(&ctx, Lab::settle).map(|()| value)

@@ -8,6 +8,7 @@ use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Position, Scope, Stmt};
 use super::catalog;
 use super::engine;
 use super::failure::Failure;
+use super::held;
 use super::modules;
 use super::sources::{self, Dirs, Script, Texts};
 use crate::lab::{NetnsRef, Place, Spot, name};
@@ -32,6 +33,7 @@ pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
         }
         true
     });
+    checker.look_at_closures(&ast);
     checker.found.extend(modules::unreadable(script, &ast, &engine, dirs, texts));
     checker.found.sort_by_key(|failure| failure.place.spot().map(|spot| (spot.line, spot.column)));
     checker.found
@@ -261,6 +263,15 @@ impl<'a> Checker<'a> {
                 let failure = Failure { place: self.place(key.pos), ..Failure::from(&error) };
                 self.found.push(failure);
             }
+        }
+    }
+
+    /// Finds closures that read what the method works on which calls them.
+    fn look_at_closures(&mut self, ast: &AST) {
+        let own: BTreeSet<&str> = ast.iter_functions().map(|function| function.name).collect();
+        for held in held::in_ast(ast).iter().filter(|held| !held.may_work_on_a_copy(&own, &self.script.text)) {
+            let error = held.error(held.method_at);
+            self.found.push(Failure::of(&error, self.script, self.engine));
         }
     }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use rhai::debugger::DebuggerCommand;
 use rhai::packages::*;
 use rhai::plugin::*;
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Module, Scope, Shared, Stmt};
@@ -12,7 +11,8 @@ use super::bounded;
 use super::catalog;
 use super::failure::Failure;
 use super::memory;
-use super::modules::{self, Chain, Resolver};
+use super::modules::{Chain, Resolver};
+use super::prepare;
 use super::sources::{Dirs, Script, Texts};
 use super::stack;
 use crate::lab::{Event, NetnsRef, Place, Spot};
@@ -81,13 +81,9 @@ impl Session {
         if let Some(failure) = Failure::of_comment(script) {
             return Err(Box::new(failure));
         }
-        let mut ast = self
-            .engine
-            .compile_with_scope(&self.scope, &script.text)
-            .map_err(|error| self.failure(&error.into(), script))?;
-        ast.set_source(script.name.as_str());
-        self.lab.note_tries(&script.name, modules::tries(script, &ast));
-        Ok(ast)
+        let known = self.defined().0;
+        prepare::compile(&self.engine, &self.lab, &self.scope, script, &known)
+            .map_err(|error| self.failure(&error, script))
     }
 
     /// Runs a script to its end.
@@ -279,6 +275,7 @@ fn engine_for(
 ) -> (Engine, Scope<'static>) {
     let mut engine = lean();
     engine.set_default_tag(Dynamic::from(lab.clone()));
+    prepare::register(&mut engine, lab);
     let mut scope = Scope::new();
     let mut globals = Module::new();
     let host = Dynamic::from(NetnsHandle::new(NetnsRef::host()));
@@ -299,7 +296,13 @@ fn engine_for(
     });
     let noted = lab.clone();
     engine.on_debug(move |text, source, position| {
-        let at = source.map_or_else(|| position.to_string(), |source| format!("{source}:{position:?}"));
+        let at = match (source, position.line(), position.position()) {
+            (Some(source), Some(line), Some(column)) => {
+                let (line, column) = noted.original(source, (line, column));
+                format!("{source}:{line}:{column}")
+            }
+            _ => position.to_string(),
+        };
         let _ = noted.with(|lab| {
             lab.say(&Event::Debug(format!("{at}: {text}")));
             Ok(())
@@ -334,7 +337,6 @@ fn lean() -> Engine {
     engine.set_max_strings_interned(0);
     let mut standard = Module::new();
     StandardPackage::init(&mut standard);
-    DebuggingPackage::init(&mut standard);
     standard.register_lazy_functions();
     engine.register_global_module(standard.into());
     let mut ours = prim::functions();
@@ -354,9 +356,6 @@ fn set_up(engine: &mut Engine) {
         .set_max_call_levels(CALL_LEVELS_MAX)
         .set_max_expr_depths(EXPR_DEPTH_MAX, EXPR_DEPTH_MAX)
         .disable_symbol("eval");
-    // Never entered, but registered it makes rhai keep a call stack: a refusal at a settling shows who asked.
-    #[expect(deprecated, reason = "the marker for an interface that may change; this release is pinned")]
-    engine.register_debugger(|_, debugger| debugger, |_, _, _, _, _| Ok(DebuggerCommand::Continue));
 }
 
 #[cfg(test)]

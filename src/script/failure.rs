@@ -5,11 +5,12 @@ use rhai::{Dynamic, Engine, EvalAltResult, ParseErrorType, Position};
 use serde_json::json;
 
 use super::catalog;
+use super::held::Held;
 use super::lexer;
 use super::sources::{Script, Texts};
 use crate::lab::name::{printable, shown};
 use crate::lab::{Error, Kind, Place, Spot};
-use crate::prim::{Failed, ScriptError};
+use crate::prim::{Failed, LabHandle, ScriptError};
 
 /// What ended a script.
 #[derive(Debug, Clone)]
@@ -44,6 +45,15 @@ impl Failure {
         let mut spots = Vec::new();
         let inner = descend(error, &script.name, &mut spots);
         spots.reverse();
+        if let Some(lab) = engine.default_tag().clone().try_cast::<LabHandle>() {
+            // A text that does not compile is the user's, without what is put into it.
+            let compiled = spots.iter_mut().skip(usize::from(matches!(inner, EvalAltResult::ErrorParsing(..))));
+            for spot in compiled {
+                (spot.line, spot.column) = lab.original(&spot.source, (spot.line, spot.column));
+            }
+        }
+        // A native function that calls a closure stands where the closure's call does.
+        spots.dedup_by(|one, other| (&one.source, one.line, one.column) == (&other.source, other.line, other.column));
         let place = Place(spots);
         if let EvalAltResult::ErrorRuntime(value, _) = inner
             && let Some(Failed(kept)) = value.clone().try_cast::<Failed>()
@@ -67,6 +77,7 @@ impl Failure {
                 Failure::plain("script", format!("unknown property `{name}`"), place)
             }
             EvalAltResult::ErrorDotExpr(text, _) => unknown_property(text, place, engine),
+            EvalAltResult::ErrorDataRace(text, _) => data_race(text, place),
             other => {
                 // rhai writes the position at the end; the excerpt shows it better.
                 let text = other.to_string();
@@ -94,7 +105,9 @@ impl Failure {
     fn thrown(value: &Dynamic, place: Place, terminated: bool) -> Failure {
         if let Some(ScriptError(error)) = value.clone().try_cast::<ScriptError>() {
             let failure = Failure::from(&*error);
-            let place = if failure.place.is_empty() { place } else { failure.place.clone() };
+            // Of an error that was raised at once rhai knows all callers.
+            let is_at_once = failure.place.is_empty() || failure.place.spot() == place.spot();
+            let place = if is_at_once { place } else { failure.place.clone() };
             return Failure { place, ..failure };
         }
         if terminated {
@@ -239,6 +252,14 @@ fn rest_of<'t>(text: &'t str, spot: &Spot) -> Option<&'t str> {
     let line = text.lines().nth(spot.line.checked_sub(1)?)?;
     let (at, _) = line.char_indices().nth(spot.column.checked_sub(1)?)?;
     line.get(at..)
+}
+
+/// Explains a closure that reads what the call around it works on.
+fn data_race(text: &str, place: Place) -> Failure {
+    // `held` finds most before the script runs, and says what is wrong; rhai names the argument of a closure.
+    let variable = text.split('`').nth(3).filter(|_| text.ends_with("meanwhile"));
+    let message = if variable.is_some() { text } else { "a closure reads a variable that the call around it works on" };
+    Failure { hint: Some(Held::remedy(variable.unwrap_or("t"))), ..Failure::plain("script", message.into(), place) }
 }
 
 /// Explains a property that a value of ours doesn't have.

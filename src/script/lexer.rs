@@ -209,6 +209,13 @@ impl Open {
     }
 }
 
+/// Returns the byte of a text at a position.
+pub(super) fn byte_at(text: &str, position: rhai::Position) -> Option<usize> {
+    let start: usize = text.split_inclusive('\n').take(position.line()? - 1).map(str::len).sum();
+    let rest = text.get(start..)?;
+    Some(start + rest.char_indices().nth(position.position()?.checked_sub(1)?)?.0)
+}
+
 /// Tells whether a position is behind the last word of a text.
 fn is_at_end(text: &str, position: rhai::Position) -> bool {
     let (Some(line), Some(column)) = (position.line(), position.position()) else { return true };

@@ -9,9 +9,10 @@ use std::rc::Rc;
 use rhai::{AST, ASTNode, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
 
 use super::failure::Failure;
+use super::prepare;
 use super::sources::{self, Dirs, Identity, Script, Texts};
 use crate::lab::{Error, Place, Result, Spot, name};
-use crate::prim::{Beyond, LabHandle, TrySpan, rhai_error};
+use crate::prim::{Beyond, LabHandle, rhai_error};
 
 /// How many modules may be read one within the other. Each takes some of the stack, and ends the process where there is no more.
 pub(super) const IMPORTS_MAX: usize = 32;
@@ -106,7 +107,11 @@ impl ModuleResolver for Resolver {
         if let Some(module) = self.done.borrow().get(&script.name) {
             return Ok(module.clone());
         }
-        let at = importer.and_then(|importer| spot(importer, position));
+        let at = importer.and_then(|importer| {
+            let spot = spot(importer, position)?;
+            let (line, column) = self.lab.original(importer, (spot.line, spot.column));
+            Some(Spot { line, column, ..spot })
+        });
         let _reading = self.chain.enter(&script, at).map_err(raised)?;
         self.texts.keep(&script);
         if let Some(failure) = Failure::of_comment(&script) {
@@ -116,30 +121,12 @@ impl ModuleResolver for Resolver {
         }
         let in_module =
             |error: Box<EvalAltResult>| Box::new(EvalAltResult::ErrorInModule(script.name.clone(), error, position));
-        let mut ast =
-            engine.compile_with_scope(&self.scope, &script.text).map_err(|error| in_module(Box::new(error.into())))?;
-        ast.set_source(script.name.as_str());
-        self.lab.note_tries(&script.name, tries(&script, &ast));
+        let ast = prepare::compile(engine, &self.lab, &self.scope, &script, &[]).map_err(in_module)?;
         let module = Module::eval_ast_as_new(self.scope.clone(), &ast, engine).map_err(in_module)?;
         let module: Shared<Module> = module.into();
         self.done.borrow_mut().insert(script.name, module.clone());
         Ok(module)
     }
-}
-
-/// Returns where a compiled script's `try` blocks stand.
-pub(super) fn tries(script: &Script, ast: &AST) -> Vec<TrySpan> {
-    let mut found = Vec::new();
-    // Most scripts have none, and need no walk.
-    if script.text.contains("try") {
-        ast.walk(&mut |nodes| {
-            if let Some(ASTNode::Stmt(Stmt::TryCatch(block, _))) = nodes.last() {
-                found.push((block.body.position(), block.body.end_position()));
-            }
-            true
-        });
-    }
-    found
 }
 
 /// Follows the imports of a script that is not run, and returns those that are circular or nested too deep. Of a module only what is

@@ -1,0 +1,513 @@
+//! What is put into a script's text before it is compiled, so that its calls are noted (`prim::calls`) and its closures may read the
+//! variable that they are called on.
+//!
+//! `f(a, b)`, a call of a script's own function, becomes `f(a, __at(b))`, and `f()` becomes `__then(__at(()), f())`. A method works on a
+//! copy where a closure that it takes captures the very variable: `t.hops.some(|h| h == t.want)` becomes `__value(t.hops).some(…)`.
+//! rhai locks such a variable while the method runs, and refuses to read it then.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, NativeCallContext, Position, Scope, Stmt};
+
+use super::held::{self, Held};
+use super::lexer::{self, Token, TokenKind, tokens};
+use super::sources::Script;
+use crate::prim::{At, Callee, Function, Insert, LabHandle, Source};
+
+/// A script's text as it is compiled.
+pub(super) struct Prepared {
+    /// The text.
+    pub(super) text: String,
+    /// What was put into it.
+    pub(super) source: Source,
+}
+
+/// A piece that is put into a text, before the byte `at`.
+struct Edit {
+    at: usize,
+    piece: &'static str,
+    stands_for: usize,
+    callee: Option<Callee>,
+}
+
+/// rhai's methods that call a closure.
+const CALLING: &[&str] = &[
+    "all",
+    "call",
+    "dedup",
+    "drain",
+    "filter",
+    "find",
+    "find_map",
+    "for_each",
+    "index_of",
+    "map",
+    "reduce",
+    "reduce_rev",
+    "retain",
+    "some",
+    "sort",
+];
+
+/// Registers what a prepared text calls.
+pub(super) fn register(engine: &mut Engine, lab: &LabHandle) {
+    let lab = lab.clone();
+    let at = move |ctx: NativeCallContext<'_>, value: Dynamic| {
+        lab.note_call(&ctx);
+        value
+    };
+    engine.register_fn("__at", at);
+    engine.register_fn("__then", |(): (), value: Dynamic| value);
+    engine.register_fn("__value", Dynamic::flatten);
+}
+
+/// Compiles a script, and enters it as one that is about to run. `known` has its functions that are defined elsewhere.
+pub(super) fn compile(
+    engine: &Engine,
+    lab: &LabHandle,
+    scope: &Scope<'_>,
+    script: &Script,
+    known: &[String],
+) -> Result<AST, Box<EvalAltResult>> {
+    let compiled = compiled(engine, scope, script, known);
+    let (ast, source) = compiled.inspect_err(|_| lab.enter_source(&script.name, Source::default()))?;
+    lab.enter_source(&script.name, source);
+    Ok(ast)
+}
+
+fn compiled(
+    engine: &Engine,
+    scope: &Scope<'_>,
+    script: &Script,
+    known: &[String],
+) -> Result<(AST, Source), Box<EvalAltResult>> {
+    let compile = |text: &str| engine.compile_with_scope(scope, text);
+    let mut prepared = Prepared::of(&script.text, known);
+    let mut ast = match compile(&prepared.text) {
+        Ok(ast) => ast,
+        Err(_) => {
+            // What is wrong is said of the text that the user has.
+            prepared = Prepared { text: script.text.clone(), source: Source::default() };
+            compile(&prepared.text)?
+        }
+    };
+    let held = held::in_ast(&ast);
+    if !held.is_empty() {
+        let own: Vec<&str> = ast.iter_functions().map(|function| function.name).collect();
+        let own: BTreeSet<&str> = own.into_iter().chain(known.iter().map(String::as_str)).collect();
+        if let Some(held) = held.iter().find(|held| !held.may_work_on_a_copy(&own, &prepared.text)) {
+            return Err(held.error(prepared.original(held.method_at)));
+        }
+        prepared = prepare(&script.text, known, |words| {
+            held.iter().filter_map(|held| prepared.copy(words, held)).flatten().collect()
+        });
+        ast = compile(&prepared.text)?;
+    }
+    ast.set_source(script.name.as_str());
+    // Most scripts have none, and need no walk.
+    if script.text.contains("try") {
+        prepared.source.tries = tries(&ast);
+    }
+    Ok((ast, prepared.source))
+}
+
+/// Returns where a compiled script's `try` blocks stand.
+fn tries(ast: &AST) -> Vec<(Position, Position)> {
+    let mut found = Vec::new();
+    ast.walk(&mut |nodes| {
+        if let Some(ASTNode::Stmt(Stmt::TryCatch(block, _))) = nodes.last() {
+            found.push((block.body.position(), block.body.end_position()));
+        }
+        true
+    });
+    found
+}
+
+impl Prepared {
+    /// Prepares a text. `known` has the script's functions that are defined elsewhere.
+    pub(super) fn of(text: &str, known: &[String]) -> Prepared {
+        prepare(text, known, |_| Vec::new())
+    }
+
+    /// Returns the place in the user's text of one in the text that was compiled.
+    fn original(&self, position: Position) -> Position {
+        let at = || Some(self.source.original((position.line()?, position.position()?)));
+        let short = |(line, column): At| Some(Position::new(u16::try_from(line).ok()?, u16::try_from(column).ok()?));
+        at().and_then(short).unwrap_or(position)
+    }
+
+    /// Returns what makes the method work on a copy. The positions are of the text as this has it.
+    fn copy<'t>(&self, words: &Words<'t>, held: &Held) -> Option<[Edit; 2]> {
+        let byte = |position: Position| lexer::byte_at(words.text, self.original(position));
+        let begin = byte(held.root_at)?;
+        let method = byte(held.method_at)?;
+        // Before the method's name is a dot, or `?.`.
+        let name = words.tokens.iter().position(|token| token.range.start == method)?;
+        let dot = name.checked_sub(1).filter(|at| words.is(*at, '.'))?;
+        let dot = dot.checked_sub(1).filter(|at| words.is(*at, '?')).unwrap_or(dot);
+        let end = words.tokens[dot].range.start;
+        let edit = |at, piece| Edit { at, piece, stands_for: at, callee: None };
+        Some([edit(begin, "__value("), edit(end, ")")])
+    }
+}
+
+fn prepare<'t>(text: &'t str, known: &'t [String], copies: impl FnOnce(&Words<'t>) -> Vec<Edit>) -> Prepared {
+    let is_code = |token: &Token| !matches!(token.kind, TokenKind::Comment { .. });
+    let words = Words { text, tokens: tokens(text).into_iter().filter(is_code).collect() };
+    let functions = words.functions();
+    let own: BTreeSet<&str> = functions.iter().map(|(name, _)| *name).chain(known.iter().map(String::as_str)).collect();
+    let mut edits = Vec::new();
+    (0..words.tokens.len()).for_each(|at| words.note_call(at, &own, &mut edits));
+    edits.extend(copies(&words));
+    apply(text, edits, &functions)
+}
+
+/// A text in its words, without the comments.
+struct Words<'t> {
+    text: &'t str,
+    tokens: Vec<Token>,
+}
+
+impl<'t> Words<'t> {
+    fn is(&self, at: usize, symbol: char) -> bool {
+        self.tokens.get(at).is_some_and(|token| token.kind == TokenKind::Symbol(symbol))
+    }
+
+    /// Returns the word at a place, if it is one.
+    fn word(&self, at: usize) -> Option<&'t str> {
+        self.tokens.get(at).filter(|token| token.kind == TokenKind::Word).map(|token| &self.text[token.range.clone()])
+    }
+
+    /// Returns the place of the bracket that closes the one at a place.
+    fn closing(&self, open: usize) -> Option<usize> {
+        let mut depth = 0_usize;
+        for (at, token) in self.tokens.iter().enumerate().skip(open) {
+            match token.kind {
+                TokenKind::Symbol('(' | '[' | '{') => depth += 1,
+                TokenKind::Symbol(')' | ']' | '}') => {
+                    depth = depth.checked_sub(1)?;
+                    if depth == 0 {
+                        return Some(at);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Returns the functions that the text defines, and their bytes.
+    fn functions(&self) -> Vec<(&'t str, Range<usize>)> {
+        let mut found = Vec::new();
+        for at in (0..self.tokens.len()).filter(|at| self.word(*at) == Some("fn")) {
+            // With the type of `this` before it: `fn map.add(x)`.
+            let name = if self.is(at + 2, '.') { at + 3 } else { at + 1 };
+            let Some(word) = self.word(name).filter(|_| self.is(name + 1, '(')) else { continue };
+            let body = self.closing(name + 1).filter(|end| self.is(end + 1, '{')).map(|end| end + 1);
+            if let Some(end) = body.and_then(|body| self.closing(body)) {
+                found.push((word, self.tokens[at].range.start..self.tokens[end].range.end));
+            }
+        }
+        found
+    }
+
+    /// Notes the call at a place, if there is one of a function of a script's.
+    fn note_call(&self, at: usize, own: &BTreeSet<&str>, edits: &mut Vec<Edit>) {
+        let Some(name) = self.word(at).filter(|_| self.is(at + 1, '(')) else { return };
+        let mut begin = at;
+        while begin >= 3 && self.is(begin - 1, ':') && self.is(begin - 2, ':') && self.word(begin - 3).is_some() {
+            begin -= 3;
+        }
+        let before = begin.checked_sub(1);
+        let is_method = before.is_some_and(|before| self.is(before, '.'));
+        let is_definition = before.and_then(|before| self.word(before)) == Some("fn");
+        let callee = match () {
+            () if is_definition => return,
+            () if begin < at || own.contains(name) => Callee::Function(name.into()),
+            () if is_method && CALLING.contains(&name) => Callee::Closure,
+            () => return,
+        };
+        let Some(end) = self.closing(at + 1) else { return };
+        let stands_for = self.tokens[at].range.start;
+        let mut edit = |at: usize, piece, callee| edits.push(Edit { at, piece, stands_for, callee });
+        if let Some(last) = self.last_argument(at + 1, end) {
+            edit(last.start, "__at(", Some(callee));
+            edit(last.end, ")", None);
+            return;
+        }
+        let begin = if is_method { begin.checked_sub(1).and_then(|dot| self.chain_before(dot)) } else { Some(begin) };
+        let Some(begin) = begin else { return };
+        let start = self.tokens[begin].range.start;
+        edit(start, "__then(", None);
+        edit(start, "__at(()), ", Some(callee));
+        edit(self.tokens[end].range.end, ")", None);
+    }
+
+    /// Returns where the chain begins that ends before a dot: `a.b(1)[2].`.
+    fn chain_before(&self, dot: usize) -> Option<usize> {
+        let mut at = if dot > 0 && self.is(dot - 1, '?') { dot - 1 } else { dot };
+        loop {
+            // One part: a name or a value, with brackets behind it.
+            at = at.checked_sub(1)?;
+            while self.is(at, ')') || self.is(at, ']') {
+                at = self.opening(at)?;
+                match at.checked_sub(1) {
+                    Some(before) if self.word(before).is_some() || self.is(before, ')') || self.is(before, ']') => {
+                        at = before
+                    }
+                    _ => break,
+                }
+            }
+            let is_part = matches!(self.tokens[at].kind, TokenKind::Word | TokenKind::Number | TokenKind::Text { .. });
+            if !is_part && !self.is(at, '(') && !self.is(at, '[') {
+                return None;
+            }
+            let Some(before) = at.checked_sub(1) else { return Some(at) };
+            at = match () {
+                () if self.is(before, '.') && before > 0 && self.is(before - 1, '?') => before - 1,
+                () if self.is(before, '.') => before,
+                () if self.is(before, ':') && before > 0 && self.is(before - 1, ':') => before - 1,
+                () => return Some(at),
+            };
+        }
+    }
+
+    /// Returns the place of the bracket that the one at a place closes.
+    fn opening(&self, close: usize) -> Option<usize> {
+        let mut depth = 0_usize;
+        for at in (0..=close).rev() {
+            match self.tokens[at].kind {
+                TokenKind::Symbol(')' | ']' | '}') => depth += 1,
+                TokenKind::Symbol('(' | '[' | '{') => {
+                    depth = depth.checked_sub(1)?;
+                    if depth == 0 {
+                        return Some(at);
+                    }
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Returns the bytes of the last argument between the brackets of a call.
+    fn last_argument(&self, open: usize, close: usize) -> Option<Range<usize>> {
+        let (mut depth, mut begin, mut last) = (0_usize, open + 1, None);
+        let mut at = open + 1;
+        while at < close {
+            match self.tokens[at].kind {
+                TokenKind::Symbol('(' | '[' | '{') => depth += 1,
+                TokenKind::Symbol(')' | ']' | '}') => depth = depth.checked_sub(1)?,
+                // The parameters of a closure, which commas part too.
+                TokenKind::Symbol('|') if depth == 0 && !self.is_operand(at - 1) => {
+                    at = (at + 1..close).find(|at| self.is(*at, '|'))?;
+                }
+                TokenKind::Symbol(',') if depth == 0 => {
+                    last = Some(begin..at);
+                    begin = at + 1;
+                }
+                _ => {}
+            }
+            at += 1;
+        }
+        // A comma may stand behind the last one.
+        let last = if begin < close { begin..close } else { last? };
+        Some(self.tokens[last.start].range.start..self.tokens[last.end - 1].range.end)
+    }
+
+    /// Tells whether what ends here can stand before an operator.
+    fn is_operand(&self, at: usize) -> bool {
+        match self.tokens[at].kind {
+            TokenKind::Symbol(c) => matches!(c, ')' | ']' | '}'),
+            _ => self.word(at) != Some("return"),
+        }
+    }
+}
+
+/// Puts the pieces in.
+fn apply(text: &str, mut edits: Vec<Edit>, functions: &[(&str, Range<usize>)]) -> Prepared {
+    // What ends at a byte comes before what begins there; of several that begin there the outermost is first already.
+    edits.sort_by_key(|edit| (edit.at, edit.piece != ")"));
+    let mut places: Vec<usize> = edits.iter().map(|edit| edit.stands_for).collect();
+    places.extend(functions.iter().flat_map(|(_, range)| [range.start, range.end]));
+    let places = Places::of(text, places);
+    let mut made = String::with_capacity(text.len() + edits.iter().map(|edit| edit.piece.len()).sum::<usize>());
+    let mut inserts: Vec<Insert> = Vec::with_capacity(edits.len());
+    let (mut from, mut line, mut column) = (0, 1, 1);
+    let mut shifts: Vec<(usize, usize)> = Vec::with_capacity(edits.len());
+    for edit in edits {
+        let between = &text[from..edit.at];
+        advance(between, &mut line, &mut column);
+        made.push_str(between);
+        made.push_str(edit.piece);
+        from = edit.at;
+        let length = edit.piece.len();
+        let stands_for = places.at(edit.stands_for);
+        inserts.push(Insert { at: (line, column), length, stands_for, callee: edit.callee });
+        shifts.push((edit.at, length));
+        column += length;
+    }
+    made.push_str(&text[from..]);
+    // The place of a byte of the text in what is made of it.
+    let made_at = |byte: usize| {
+        let (line, column) = places.at(byte);
+        let start = text[..byte].rfind('\n').map_or(0, |at| at + 1);
+        let begin = shifts.partition_point(|(at, _)| *at < start);
+        let shift: usize = shifts[begin..].iter().take_while(|(at, _)| *at <= byte).map(|(_, length)| length).sum();
+        (line, column + shift)
+    };
+    let functions = functions
+        .iter()
+        .map(|(name, range)| Function { name: (*name).into(), span: (made_at(range.start), made_at(range.end)) })
+        .collect();
+    Prepared { text: made, source: Source { inserts, functions, tries: Vec::new() } }
+}
+
+fn advance(text: &str, line: &mut usize, column: &mut usize) {
+    match text.rfind('\n') {
+        Some(last) => {
+            *line += text.matches('\n').count();
+            *column = 1 + text[last + 1..].chars().count();
+        }
+        None => *column += text.chars().count(),
+    }
+}
+
+/// The lines and columns of some bytes of a text.
+struct Places(Vec<(usize, At)>);
+
+impl Places {
+    fn of(text: &str, mut bytes: Vec<usize>) -> Places {
+        bytes.sort_unstable();
+        bytes.dedup();
+        let (mut from, mut line, mut column) = (0, 1, 1);
+        let place = |byte: usize| {
+            advance(&text[from..byte], &mut line, &mut column);
+            from = byte;
+            (byte, (line, column))
+        };
+        Places(bytes.into_iter().map(place).collect())
+    }
+
+    fn at(&self, byte: usize) -> At {
+        self.0.binary_search_by_key(&byte, |(byte, _)| *byte).map_or((1, 1), |found| self.0[found].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(text: &str) -> String {
+        let engine = super::super::bare();
+        let mut scope = Scope::new();
+        for name in ["a", "b", "t"] {
+            scope.push_dynamic(name, Dynamic::UNIT);
+        }
+        let script = Script::inline("-e", text);
+        let prepared = Prepared::of(text, &["far".into()]);
+        match compiled(&engine, &scope, &script, &["far".into()]) {
+            Ok((_, source)) if source.inserts.len() > prepared.source.inserts.len() => {
+                let ast = engine.compile_with_scope(&scope, &prepared.text).unwrap();
+                let held = held::in_ast(&ast);
+                prepare(text, &[], |words| {
+                    held.iter().filter_map(|held| prepared.copy(words, held)).flatten().collect()
+                })
+                .text
+            }
+            Ok(_) => prepared.text,
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn calls_of_a_scripts_functions_are_noted() {
+        for (text, wanted) in [
+            ("fn f(x) {} f(1)", "fn f(x) {} f(__at(1))"),
+            ("fn f() {} f()", "fn f() {} __then(__at(()), f())"),
+            ("fn f(x, y) {} f(f(a, b), [1, 2],);", "fn f(x, y) {} f(f(a, __at(b)), __at([1, 2]),);"),
+            ("fn f(x) {} f(|a, b| a + b)", "fn f(x) {} f(__at(|a, b| a + b))"),
+            ("fn f(x, y) {} f(|a, b| f(a, b), a)", "fn f(x, y) {} f(|a, b| f(a, __at(b)), __at(a))"),
+            ("fn f(x) {} f(|| a)", "fn f(x) {} f(__at(|| a))"),
+            ("fn f(x) {} f(a | b)", "fn f(x) {} f(__at(a | b))"),
+            ("far(a)", "far(__at(a))"),
+            ("print(a)", "print(a)"),
+            ("import \"lan\" as lan; lan::star(1, \")\")", "import \"lan\" as lan; lan::star(1, __at(\")\"))"),
+            ("import \"lan\" as lan; lan::f().a[0]", "import \"lan\" as lan; __then(__at(()), lan::f()).a[0]"),
+            ("fn f() { this } a.b(1)[2]?.f()", "fn f() { this } __then(__at(()), a.b(1)[2]?.f())"),
+            ("a.map(|x| x)", "a.map(__at(|x| x))"),
+            ("if a { t.c.call() }", "if a { __then(__at(()), t.c.call()) }"),
+            ("fn f(x) {} f( // )\n a /* , */)", "fn f(x) {} f( // )\n __at(a) /* , */)"),
+        ] {
+            assert_eq!(prepared(text), wanted);
+        }
+    }
+
+    #[test]
+    fn a_method_whose_closure_captures_what_it_works_on_gets_a_copy() {
+        for (text, wanted) in [
+            ("let t = #{}; t.hops.some(|h| h == t.want)", "let t = #{}; __value(t.hops).some(__at(|h| h == t.want))"),
+            (
+                "let t = []; t.filter(|h| h > t.len()).len()",
+                "let t = []; __value(t).filter(__at(|h| h > t.len())).len()",
+            ),
+            ("let t = #{}; t.a[0].b?.map(|h| t.c)", "let t = #{}; __value(t.a[0].b)?.map(__at(|h| t.c))"),
+            ("let t = #{}; let u = #{}; t.a.map(|h| u.c)", "let t = #{}; let u = #{}; t.a.map(__at(|h| u.c))"),
+            ("let t = #{}; t.a.for_each(|h| t.b)", "let t = #{}; __value(t.a).for_each(__at(|h| t.b))"),
+            (
+                "fn f() { let t = #{}; t.a.all(|x| x == t.b) }",
+                "fn f() { let t = #{}; __value(t.a).all(__at(|x| x == t.b)) }",
+            ),
+            ("let t = #{}; a[t.n.index_of(|x| x == t.m)]", "let t = #{}; a[__value(t.n).index_of(__at(|x| x == t.m))]"),
+        ] {
+            assert_eq!(prepared(text), wanted);
+        }
+        for text in [
+            "let t = #{}; t.a.retain(|x| x != t.b)",
+            "let t = #{}; t.a.for_each(|| this = t.b)",
+            "let t = #{}; t.a.push(|| t.b)",
+            "fn own(f) { this = 1; } let t = #{}; t.a.own(|| t.b)",
+        ] {
+            assert!(prepared(text).contains("which its closure reads meanwhile"), "{text}: {}", prepared(text));
+        }
+    }
+
+    /// A place in what is compiled is the user's again, on each line and beside what is put in.
+    #[test]
+    fn places_are_the_users() {
+        let text = "fn f(x) { x }\n  f(\"é\" + f(1)); a.b\nf(2)";
+        let prepared = Prepared::of(text, &[]);
+        let at = |text: &str, byte: usize| {
+            let before = &text[..byte];
+            let line = before.matches('\n').count() + 1;
+            (line, before.rsplit('\n').next().unwrap().chars().count() + 1)
+        };
+        for word in ["x }", "\"é\"", "+", "; a.b", "a.b"] {
+            let here = at(&prepared.text, prepared.text.find(word).unwrap());
+            let expected = at(text, text.find(word).unwrap());
+            assert_eq!(prepared.source.original(here), expected, "{word}");
+        }
+        let noted: Vec<At> = prepared
+            .text
+            .match_indices("__at")
+            .map(|(byte, _)| prepared.source.original(at(&prepared.text, byte)))
+            .collect();
+        assert_eq!(noted, [(2, 3), (2, 11), (3, 1)]);
+        assert_eq!(prepared.source.functions[0].span, ((1, 1), (1, 14)));
+    }
+
+    proptest::proptest! {
+        /// No text, however broken, makes it fail, and what is put in is all that it changes.
+        #[test]
+        fn any_text_is_prepared(text in "(fn |f|\\(|\\)|\\||,|\\{|\\}|::|\\.| |a|1|\"|\n|call|\\[|\\]|\\?|é)*") {
+            let prepared = Prepared::of(&text, &["a".into()]);
+            let mut left = prepared.text.clone();
+            for piece in ["__then(", "__at(()), ", "__at("] {
+                left = left.replace(piece, "");
+            }
+            let closers: usize = prepared.source.inserts.iter().filter(|insert| insert.length == 1).count();
+            proptest::prop_assert_eq!(left.len(), text.len() + closers);
+        }
+    }
+}
