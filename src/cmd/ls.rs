@@ -4,11 +4,15 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::output::Trouble;
+use super::sandboxes::look_into_sandboxes;
 use crate::lab::{self, LabKind, Summary};
 use crate::prim;
 use crate::terminal::{self, age, data, talk};
 
 /// Lists the labs and networks: how they are, what they hold, who made them.
+///
+/// topo looks into each lab that is up, step by step. The lab is `damaged` if others took away something of it or of a part of it. topo
+/// can't look into a lab of another host, or without rights: such a lab is `unseen`, and its state is the one of its record.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print them as JSON
@@ -22,7 +26,10 @@ pub(super) struct Args {
 /// Runs `topo ls`.
 pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
     let state = context.state()?;
-    let (mut summaries, errors) = lab::summaries(&state, &prim::steps())?;
+    let (mut summaries, mut errors) = lab::summaries(&state, &prim::steps(), None)?;
+    if context.inside.is_none() {
+        errors.extend(look_into_sandboxes(&mut summaries, &state)?);
+    }
     summaries.retain(|summary| args.all || summary.kind != LabKind::Endpoint);
     if args.json {
         terminal::json(&summaries.iter().map(|summary| serde_json::to_value(summary).unwrap_or(Value::Null)).collect());
@@ -37,10 +44,15 @@ pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
 }
 
 fn row(summary: &Summary) -> Vec<String> {
-    let state = match summary.state {
-        "gone" => "gone (restarted)".to_string(),
-        state if summary.sandbox => format!("{state} (sandbox)"),
-        state => state.to_string(),
+    let notes = [
+        (summary.state == "gone").then_some("restarted"),
+        (summary.sandbox && summary.state != "gone").then_some("sandbox"),
+        summary.unseen.as_ref().map(|_| "unseen"),
+    ];
+    let notes: Vec<&str> = notes.into_iter().flatten().collect();
+    let state = match notes.is_empty() {
+        true => summary.state.to_string(),
+        false => format!("{} ({})", summary.state, notes.join(", ")),
     };
     vec![
         summary.name.clone(),

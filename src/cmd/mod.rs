@@ -16,6 +16,7 @@ mod output;
 mod repair;
 mod repl;
 mod run;
+mod sandboxes;
 mod scripts;
 mod serve;
 mod show;
@@ -152,6 +153,9 @@ fn run_words(words: Vec<OsString>) -> u8 {
     let context = Context::new(inside, words.clone());
     if inside.is_some() && words.get(1).is_some_and(|word| word == test::CHILD) {
         return test::child(&context);
+    }
+    if inside.is_some() && words.get(1).is_some_and(|word| word == sandboxes::LOOK) {
+        return sandboxes::look(&context);
     }
     let mut command = Cli::command();
     // For a command of the program's own no workflow has to be looked at.

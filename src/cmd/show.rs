@@ -10,6 +10,8 @@ use crate::prim;
 use crate::terminal::{self, data};
 
 /// Shows what a lab holds, as the kernel has it now: namespaces, devices with their addresses, routes.
+///
+/// The lab is `damaged` if others took away something of it or of a part of it. What was lost is named first, by the steps that made it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print it as JSON
@@ -41,5 +43,5 @@ pub(super) fn show(args: &Args, context: &Context) -> Result<u8, Trouble> {
     } else {
         data(&terminal::lab_text(&view));
     }
-    Ok(0)
+    view.error.map_or(Ok(0), |error| Err(error.into()))
 }

@@ -43,13 +43,18 @@ impl StateDir {
 
 /// Tells whether the table is there.
 pub(super) fn is_there(netns: &Netns, state: &StateDir) -> Result<bool> {
+    is_in(nft::list_tables(netns), state)
+}
+
+/// Tells whether the table is in a list of those that there are.
+pub(super) fn is_in<T: AsRef<Vec<nft::Table>>>(tables: Result<T>, state: &StateDir) -> Result<bool> {
     let (name, comment) = state.guard_table();
-    let tables = match nft::list_tables(netns) {
+    let tables = match tables {
         // An ordinary user has no such table, and may not ask.
         Err(error) if error.is_unsupported() || error.is_denied() => return Ok(false),
         tables => tables?,
     };
-    Ok(tables.iter().any(|table| {
+    Ok(tables.as_ref().iter().any(|table| {
         table.family == FAMILY && table.name == name && table.comment.as_deref() == Some(comment.as_str())
     }))
 }

@@ -31,6 +31,8 @@ pub(super) enum Seen {
 }
 
 const OTHER_NETNS: &str = "it was made in another network namespace, and what it has on `host` is there";
+/// Says that a lab's host has ended.
+pub(super) const HOST_ENDED: &str = "the network namespace that was its host has ended";
 const OTHER_PIDS: &str = "it was made in another pid namespace, such as a container's, and its processes are there";
 
 impl Host {
@@ -133,7 +135,7 @@ impl StateDir {
         match self.host_of(record)? {
             Seen::Here => Ok(()),
             Seen::Ended => Err(Error::new(Kind::Gone, doing())
-                .because("the network namespace that was its host has ended")
+                .because(HOST_ENDED)
                 .hint(format!("`topo down {}` removes what is left of it", record.name))),
             Seen::Elsewhere(because, hint) => Err(Error::new(Kind::Denied, doing()).because(because).hint(hint)),
         }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::commands;
 use super::error::{Error, Kind};
 use super::etc;
+use super::lists::Lists;
 use super::marks::Marks;
 use super::model::{DevRef, Identity, NetnsAt, NetnsRef, ProcessRef, Resolver};
-use super::name;
 use super::notes::Notes;
 use super::state::StateDir;
 use super::store::Store;
@@ -26,6 +26,8 @@ const DESCRIPTORS_ELSE: u64 = 300;
 const DESCRIPTORS_EACH: u64 = 3;
 /// The most namespaces that are kept open at a time, however many there may be: each socket takes memory.
 const OPEN_MAX: u64 = 4096;
+/// The number of the host among the namespaces of each lab.
+const HOST: u32 = 0;
 /// How many requests wait at most.
 const WAITING_MAX: usize = 64;
 
@@ -86,6 +88,8 @@ pub struct Kernel {
     /// How what the commands of this run leave running is found again, once one has run where nothing else tells.
     trail: Option<Rc<Trail>>,
     notes: Notes,
+    /// What was read in a look at labs.
+    pub(super) lists: Lists,
 }
 
 impl Kernel {
@@ -117,6 +121,7 @@ impl Kernel {
             loads: HashMap::new(),
             trail: None,
             notes: Notes::default(),
+            lists: Lists::default(),
         })
     }
 
@@ -125,6 +130,13 @@ impl Kernel {
         let open_max = open_max(net::raise_limit());
         let (lab, marks) = (lab.to_string(), marks.clone());
         Ok(Kernel { state: Some(state.clone()), lab, marks, open_max, ..Kernel::open()? })
+    }
+
+    /// Turns to another lab in a look at several, whose host is the same: what is open there stays open, and what was read there is kept.
+    pub(super) fn turn_to(&mut self, lab: &str, marks: &Marks) {
+        (self.lab, self.marks) = (lab.to_string(), marks.clone());
+        self.open.retain(|no, _| *no == HOST);
+        self.lists.keep(HOST);
     }
 
     /// Takes the host for ended: nothing of the lab is on the one of this process.
@@ -471,7 +483,7 @@ impl Kernel {
         self.ours_of(at, &self.dir.owners())
     }
 
-    fn ours_of(&self, at: &NetnsRef, owners: &Owners) -> net::Result<Option<Netns>> {
+    pub(super) fn ours_of(&self, at: &NetnsRef, owners: &Owners) -> net::Result<Option<Netns>> {
         let Some(netns) = self.named(at)? else { return Ok(None) };
         Ok(self.is_mark(owners.mark_of(&at.name, &netns)?.as_deref()).then_some(netns))
     }
@@ -498,7 +510,7 @@ impl Kernel {
         }
     }
 
-    fn is_mark(&self, mark: Option<&str>) -> bool {
+    pub(super) fn is_mark(&self, mark: Option<&str>) -> bool {
         // Without a lab there is no mark, and a file of `ip netns` is empty.
         !self.marks.mark.is_empty() && mark == Some(self.mark())
     }
@@ -510,35 +522,6 @@ impl Kernel {
             return Ok(true);
         }
         Ok(self.is_mark(self.dir.owners().mark_of(&at.name, netns)?.as_deref()))
-    }
-
-    /// Returns the link of `dev` as the kernel has it, if it is still the one that this lab made or opened.
-    pub fn link(&mut self, dev: &DevRef) -> net::Result<Option<net::Link>> {
-        let rtnl = match self.rtnl(&dev.netns) {
-            Ok(rtnl) => rtnl,
-            Err(error) if error.is_gone() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let link = self.run(net::link::get(&rtnl, dev.index))?;
-        Ok(link.filter(|link| self.is_same(dev, link)))
-    }
-
-    /// Tells whether a link with the index of `dev` is the one that this lab made or opened: by its hardware address, or by the
-    /// lab's mark, since one that shares the address of another changes it with that.
-    pub fn is_same(&self, dev: &DevRef, link: &net::Link) -> bool {
-        // Somebody else's device stays the one that it is under another name, which its owner may give it.
-        let known = match dev.made {
-            // One without an address to be told by is the lab's, too, where a run ended before it bore the mark.
-            true => match &link.alias {
-                Some(alias) => self.is_mark(Some(alias)),
-                None => {
-                    let names = [name::kernel_name(&dev.name), name::passing_name(dev.index)];
-                    dev.mac.is_none() && link.mac.is_none() && names.contains(&link.name)
-                }
-            },
-            false => link.goes_by(&name::kernel_name(&dev.name)),
-        };
-        known || link.mac.is_some() && link.mac == dev.mac
     }
 
     /// Remembers what `dev` carries, which goes down and loses it.

@@ -25,6 +25,8 @@ mod journal;
 mod kernel;
 mod leases;
 mod left;
+mod lists;
+mod look;
 mod loops;
 mod marks;
 mod model;
@@ -74,7 +76,7 @@ pub use state::{LabDir, LabKind, Record, Scratch, StateDir, Status, boot_id, now
 pub use step::{Finish, ReadStep, Requests, Step, Steps};
 pub use store::{LocalStore, Store};
 pub use traces::Traces;
-pub use view::{DevView, LabView, NetnsView, Summary, summaries, view};
+pub use view::{DevView, LabView, NetnsView, Summary, state_word, summaries, view};
 
 /// The protocol number that routes, rules, addresses and neighbours of ours bear: one that rt_protos of iproute2 doesn't name.
 pub const OWNER_PROTOCOL: u8 = 84;

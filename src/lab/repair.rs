@@ -4,13 +4,10 @@ use std::collections::BTreeSet;
 
 use super::error::{Error, Kind, Result};
 use super::event::Listener;
-use super::gc;
-use super::journal::Asked;
 use super::kernel::Kernel;
-use super::outcome::Folded;
-use super::state::{LabDir, StateDir, Status};
+use super::look::{self, Opened};
+use super::state::{LabDir, StateDir};
 use super::step::{Step, Steps};
-use super::view;
 use crate::net;
 
 /// How often a lab is gone through: what one step makes again may be what an earlier one waits for.
@@ -29,25 +26,13 @@ pub struct Repaired {
 ///
 /// What is on a device that is gone is not named beside it.
 pub fn drift(state: &StateDir, name: &str, steps: &Steps) -> Result<Vec<String>> {
-    let mut lost = Vec::new();
+    let mut names = Vec::new();
     each(state, name, &mut |dir| {
-        // One that a process is at work on has not all of its own yet, or no more.
-        if dir.record()?.status != Status::Up {
-            return Ok(());
-        }
-        if let Some(ended) = ended(dir)? {
-            lost.push(ended);
-            return Ok(());
-        }
-        let mut lab = Opened::open(state, dir, steps)?;
-        for at in 0..lab.asked.len() {
-            if !lab.is_held(at)? {
-                lost.push(lab.asked[at].step.doing());
-            }
-        }
+        names.push(dir.name().to_string());
         Ok(())
     })?;
-    Ok(lost)
+    let looked: Result<Vec<_>> = look::lost(state, steps, &names, usize::MAX).into_iter().collect();
+    Ok(looked?.concat())
 }
 
 /// Makes again what the kernel no longer has of a lab and of the labs that are parts of it. What can't be made is told, and does not
@@ -61,15 +46,18 @@ pub fn repair(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listen
     }
     each(state, name, &mut |dir| {
         dir.lock(state)?;
-        if let Some(ended) = ended(dir)? {
+        let record = dir.record()?;
+        if let Some(ended) = look::ended(&record)? {
             let error = Error::new(Kind::Gone, format!("repair lab `{}`", dir.name())).because(ended);
             repaired.errors.push(error.hint("`topo gc` removes what is left of it"));
             return Ok(());
         }
-        let mut lab = Opened::open(state, dir, steps)?;
+        let lab = Opened::open(state, dir, record, steps)?;
+        let mut kernel = Kernel::open_for(state, dir.name(), &lab.record.marks)
+            .map_err(|source| Error::kernel("open the kernel", &source))?;
         let mut made = BTreeSet::new();
         for _ in 0..ROUNDS_MAX {
-            let (mended, errors) = lab.mend(listener)?;
+            let (mended, errors) = lab.mend(&mut kernel, listener)?;
             let failed = !errors.is_empty();
             repaired.errors.extend(errors);
             if mended.is_empty() || failed {
@@ -77,22 +65,16 @@ pub fn repair(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listen
             }
             made.extend(mended);
         }
-        lab.fence(&made)?;
+        lab.fence(&mut kernel, &made)?;
         repaired.made.extend(made.iter().map(|at| lab.asked[*at].step.doing()));
         Ok(())
     })?;
     Ok(repaired)
 }
 
-/// Says that the namespace that a lab is for has ended, if it has.
-fn ended(dir: &LabDir) -> Result<Option<String>> {
-    let Some(tie) = dir.record()?.tied_to else { return Ok(None) };
-    Ok(gc::has_ended(&tie)?.then(|| format!("netns `{}` has ended", tie.name)))
-}
-
 /// Tells whether the namespace that a lab is for has ended.
 pub fn has_ended(dir: &LabDir) -> Result<bool> {
-    Ok(ended(dir)?.is_some())
+    Ok(look::ended(&dir.record()?)?.is_some())
 }
 
 /// Goes through a lab and the labs that are parts of it, the outer ones first.
@@ -108,44 +90,13 @@ fn each(state: &StateDir, name: &str, work: &mut dyn FnMut(&mut LabDir) -> Resul
     Ok(())
 }
 
-/// A lab whose steps are compared with the kernel.
-struct Opened {
-    asked: Vec<Asked>,
-    folded: Folded,
-    kernel: Kernel,
-}
-
 impl Opened {
-    fn open(state: &StateDir, dir: &LabDir, steps: &Steps) -> Result<Opened> {
-        let record = dir.record()?;
-        state.check_host(&record, || format!("look at lab `{}`", record.name))?;
-        let kernel = Kernel::open_for(state, &record.name, &record.marks)
-            .map_err(|source| Error::kernel("open the kernel", &source))?;
-        let (model, asked) = view::fold(dir, &record, steps)?;
-        Ok(Opened { folded: Folded::new(model, &asked), asked, kernel })
-    }
-
-    /// Tells whether the kernel still has the effect of a step.
-    fn is_held(&mut self, at: usize) -> Result<bool> {
-        let asked = &self.asked[at];
-        let outcome = self.folded.seen_by(asked.no);
-        let sets = asked.step.sets();
-        if !sets.is_empty() && !sets.iter().any(|slot| outcome.is_last(slot)) {
-            return Ok(true);
-        }
-        match asked.step.is_held(&mut self.kernel, outcome) {
-            // In a namespace that has ended with all that was in it: who made that answers for it.
-            Err(source) if source.is_gone() => Ok(true),
-            held => held.map_err(|source| Error::kernel(format!("look for: {}", asked.step.doing()), &source)),
-        }
-    }
-
     /// Makes again what is not held, in the order of the steps; returns the places of those steps, and what failed.
-    fn mend(&mut self, listener: &mut Listener) -> Result<(Vec<usize>, Vec<Error>)> {
+    fn mend(&self, kernel: &mut Kernel, listener: &mut Listener) -> Result<(Vec<usize>, Vec<Error>)> {
         let (mut made, mut errors) = (Vec::new(), Vec::new());
         let mut tables = BTreeSet::new();
         for at in 0..self.asked.len() {
-            let held = self.is_held(at)?;
+            let held = self.is_held(kernel, at)?;
             let asked = &self.asked[at];
             let table = asked.step.lives_in_table();
             // The rules behind a lost one are made again too: their order is what they mean.
@@ -154,7 +105,7 @@ impl Opened {
             }
             tables.extend(table);
             listener.tell_step(asked, false);
-            match asked.step.mend(&mut self.kernel, self.folded.seen_by(asked.no)) {
+            match asked.step.mend(kernel, self.folded.seen_by(asked.no)) {
                 Ok(()) if held => {}
                 Ok(()) => made.push(at),
                 Err(source) => errors.push(not_mended(asked.step.as_ref(), &source)),
@@ -164,10 +115,10 @@ impl Opened {
     }
 
     /// Waits until what was made again works.
-    fn fence(&mut self, made: &BTreeSet<usize>) -> Result<()> {
+    fn fence(&self, kernel: &mut Kernel, made: &BTreeSet<usize>) -> Result<()> {
         let failed = |source: net::Error| Error::kernel("wait for what was put back", &source);
         let steps = made.iter().map(|at| &self.asked[*at]);
-        super::building::fence(steps, &mut self.kernel, self.folded.model()).map_err(failed)
+        super::building::fence(steps, kernel, self.folded.model()).map_err(failed)
     }
 }
 

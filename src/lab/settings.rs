@@ -55,6 +55,26 @@ fn read(netns: &Netns, key: &str) -> net::Result<Option<String>> {
     }
 }
 
+/// The settings that are set along with another one, as they are.
+struct Followers {
+    /// Whether each is as it is to be.
+    stand: bool,
+}
+
+impl Held {
+    fn followers(&self, key: &str, netns: &Netns) -> net::Result<Followers> {
+        let along = self.settings.get(key).map(|setting| setting.along.as_slice()).unwrap_or_default();
+        for along in along.iter().filter(|along| along.put.is_none()) {
+            let wanted = self.wanted(&along.key);
+            let is_so = |now: String| wanted.is_none_or(|wanted| same(&now, &wanted));
+            if !read(netns, &along.key)?.is_none_or(is_so) {
+                return Ok(Followers { stand: false });
+            }
+        }
+        Ok(Followers { stand: true })
+    }
+}
+
 /// The settings of one host, with the lock on them.
 struct Book<'a> {
     state: &'a StateDir,
@@ -503,20 +523,14 @@ impl Kernel {
         let Some(now) = read(&netns, &key)? else { return Ok(true) };
         let Some((state, holder)) = self.holder(hold)? else { return Ok(same(&now, hold.value)) };
         let book = Book::open(&state, &netns)?;
-        let held = book.read()?;
+        let held = self.once(at, "", |_| book.read())?;
         let setting = held.settings.get(&key).filter(|setting| setting.position(&holder).is_some());
         let stands = setting.is_some_and(|setting| same(&now, setting.value()));
-        let followers = setting.iter().flat_map(|setting| &setting.along).filter(|along| along.put.is_none());
-        for along in followers {
-            let wanted = held.wanted(&along.key);
-            let is_so = |now: String| wanted.is_none_or(|wanted| same(&now, &wanted));
-            if !read(&netns, &along.key)?.is_none_or(is_so) {
-                return Ok(false);
-            }
+        if !stands || !self.once(at, &key, |_| held.followers(&key, &netns))?.stand {
+            return Ok(false);
         }
         // The rules are for both families: the first setting of a lab that needs them looks after them.
-        let is_keeper = held.keeper(&holder) == Some(key.as_str());
-        Ok(stands && (!is_keeper || guard::is_there(&netns, &state)?))
+        Ok(held.keeper(&holder) != Some(key.as_str()) || guard::is_in(self.nft_tables(at), &state)?)
     }
 
     /// Describes this lab as a holder; nothing where no lab is at work.

@@ -7,18 +7,17 @@ use serde::Serialize;
 
 use super::building::Lab;
 use super::error::{Error, Kind, Result};
-use super::gc;
-use super::glance::Glance;
-use super::host::Seen;
+use super::host::{HOST_ENDED, Seen};
 use super::journal;
 use super::kernel::Kernel;
+use super::look::{self, Sight, Sights};
 use super::model::{DevEntry, Model, NetnsRef};
-use super::name;
 use super::names::Names;
 use super::processes::{ProcessView, view_process};
+use super::repair::drift;
 use super::state::{LabDir, LabKind, Record, StateDir, Status};
 use super::step::{Step, Steps};
-use crate::net;
+use crate::net::{self, ProcessId};
 
 /// A lab in one line.
 #[derive(Debug, Serialize)]
@@ -27,8 +26,9 @@ pub struct Summary {
     pub name: String,
     /// What it is for.
     pub kind: LabKind,
-    /// "up", "damaged" where others took something of it away, "building", "undoing", "dead" where the process that built it or its
-    /// sandbox has ended, or "gone" where the machine was restarted since.
+    /// "up", "damaged" where others took something of it or of a part of it away, "building", "undoing", "dead" where the process that
+    /// built it or its sandbox has ended, or "gone" where the machine was restarted since. Where this process can't look into the lab, it
+    /// is "up" by its record alone, and `unseen` says why.
     pub state: &'static str,
     /// How many namespaces it made.
     pub netns: usize,
@@ -40,9 +40,15 @@ pub struct Summary {
     pub created: u64,
     /// The script that made it.
     pub script: String,
+    /// Why this process can't look into it, where that is so: its host is another one, the process lacks the rights, or the look failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<String>,
     /// The lab that it is a part of.
     #[serde(skip)]
     pub parent: Option<String>,
+    /// The process that holds its sandbox, where it is in one.
+    #[serde(skip)]
+    pub holder: Option<ProcessId>,
 }
 
 /// A lab with all that it holds.
@@ -51,6 +57,12 @@ pub struct LabView {
     /// The lab in one line.
     #[serde(flatten)]
     pub summary: Summary,
+    /// What others took away of it and of its parts, by the steps that made it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub damage: Vec<String>,
+    /// What kept it from being looked at.
+    #[serde(skip)]
+    pub error: Option<Error>,
     /// The namespaces in which it has something.
     pub namespaces: Vec<NetnsView>,
     /// The processes that it has started to run beside the script, in the order of their starts.
@@ -97,9 +109,6 @@ pub struct DevView {
     /// The addresses that the lab gave it and that others took away.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost: Vec<String>,
-    /// Whether it is otherwise than the lab left it: gone, renamed, set down, out of its bridge, or without an address.
-    #[serde(skip)]
-    pub amiss: bool,
     /// The bridge that it is a port of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controller: Option<String>,
@@ -114,32 +123,49 @@ pub struct DevView {
     pub peer: Option<String>,
 }
 
-/// Returns the lab in one line: from its record and journal, and what a glance at the host tells.
-fn summary(state: &StateDir, dir: &LabDir, steps: &Steps, glance: &Glance) -> Result<Summary> {
-    let record = dir.record()?;
-    let names = Names::of(dir, steps)?;
-    let mut summary = summarize(state, dir, &record, &names);
-    if summary.state == "up" && state.is_up(&record)? && glance.is_amiss(state, &record, &names)? {
-        summary.state = DAMAGED;
-    }
-    Ok(summary)
-}
-
+/// The word for a lab that is as its script left it, as far as this process can look.
+const UP: &str = "up";
 /// The word for a lab of which others took something away.
 const DAMAGED: &str = "damaged";
 
-/// Returns the labs in one line each, and what could not be read. A lab whose part is damaged is damaged.
-pub fn summaries(state: &StateDir, steps: &Steps) -> Result<(Vec<Summary>, Vec<Error>)> {
-    let glance = Glance::take()?;
+/// Returns the word for a lab's state that is written so.
+pub fn state_word(text: &str) -> Option<&'static str> {
+    [UP, DAMAGED, "building", "undoing", "dead", "gone"].into_iter().find(|word| *word == text)
+}
+
+/// Returns labs in one line each, and what could not be read: all, or those of the names. Each is looked into, step by step; a lab whose
+/// part is damaged is damaged.
+pub fn summaries(state: &StateDir, steps: &Steps, only: Option<&[String]>) -> Result<(Vec<Summary>, Vec<Error>)> {
     let (mut summaries, mut errors) = (Vec::new(), Vec::new());
-    for name in state.names()? {
-        match state.find(&name).and_then(|dir| summary(state, &dir, steps, &glance)) {
+    let mut sights = Sights::new();
+    let names = only.map_or_else(|| state.names(), |names| Ok(names.to_vec()))?;
+    for name in names {
+        match state.find(&name).and_then(|dir| summary(state, &dir, steps, &mut sights)) {
             Ok(summary) => summaries.push(summary),
             // One that is just being made, or has just gone.
             Err(error) if error.kind() == Kind::Missing => {}
             Err(error) => errors.push(error),
         }
     }
+    let is_clear = |summary: &&mut Summary| summary.state == UP && summary.unseen.is_none();
+    let mut clear: Vec<&mut Summary> = summaries.iter_mut().filter(is_clear).collect();
+    let names: Vec<String> = clear.iter().map(|summary| summary.name.clone()).collect();
+    for (summary, lost) in clear.iter_mut().zip(look::lost(state, steps, &names, 1)) {
+        match lost {
+            Ok(lost) if lost.is_empty() => {}
+            Ok(_) => summary.state = DAMAGED,
+            Err(error) => {
+                summary.unseen = Some(error.to_string());
+                errors.push(error);
+            }
+        }
+    }
+    damage_wholes(&mut summaries);
+    Ok((summaries, errors))
+}
+
+/// Calls labs damaged whose parts are.
+fn damage_wholes(summaries: &mut [Summary]) {
     let parents: HashMap<String, Option<String>> =
         summaries.iter().map(|summary| (summary.name.clone(), summary.parent.clone())).collect();
     let mut damaged: BTreeSet<String> = BTreeSet::new();
@@ -149,9 +175,22 @@ pub fn summaries(state: &StateDir, steps: &Steps) -> Result<(Vec<Summary>, Vec<E
             above = parents.get(name).and_then(Option::as_ref);
         }
     }
-    let hit = |summary: &&mut Summary| summary.state == "up" && damaged.contains(&summary.name);
+    let hit = |summary: &&mut Summary| summary.state == UP && damaged.contains(&summary.name);
     summaries.iter_mut().filter(hit).for_each(|summary| summary.state = DAMAGED);
-    Ok((summaries, errors))
+}
+
+/// Returns a lab in one line, by its record and journal, and whether it can be looked into.
+fn summary(state: &StateDir, dir: &LabDir, steps: &Steps, sights: &mut Sights) -> Result<Summary> {
+    let record = dir.record()?;
+    let mut summary = summarize(state, dir, &record, &Names::of(dir, steps)?);
+    if summary.state == UP {
+        match sights.of(state, &record)? {
+            Sight::Clear => {}
+            Sight::HostEnded => summary.state = DAMAGED,
+            Sight::Hidden(because) => summary.unseen = Some(because),
+        }
+    }
+    Ok(summary)
 }
 
 fn summarize(state: &StateDir, dir: &LabDir, record: &Record, names: &Names) -> Summary {
@@ -173,7 +212,9 @@ fn summarize(state: &StateDir, dir: &LabDir, record: &Record, names: &Names) -> 
         sandbox: record.holder.is_some(),
         created: record.created,
         script: record.script.clone(),
+        unseen: None,
         parent: record.parent.clone(),
+        holder: record.holder,
     }
 }
 
@@ -245,16 +286,22 @@ pub fn view(state: &StateDir, name: &str, steps: &Steps) -> Result<LabView> {
     let namespaces: Vec<NetnsView> =
         namespaces_of(&model).iter().map(|at| view_netns(&mut kernel, &model, at, ended)).collect();
     let mut summary = summarize(state, &dir, &record, &Names::in_model(&model));
-    let amiss = |netns: &NetnsView| netns.gone.is_some() || netns.devs.iter().any(|dev| dev.amiss);
-    let tie_ended = || record.tied_to.as_ref().map_or(Ok(false), gc::has_ended);
-    // What is on another host is not seen from here.
-    let is_seen = summary.state == "up" && state.is_up(&record)? && !matches!(seen, Seen::Elsewhere(..));
-    if is_seen && (namespaces.iter().any(amiss) || tie_ended()?) {
+    let (mut damage, mut error) = (Vec::new(), None);
+    match seen {
+        _ if summary.state != UP => {}
+        Seen::Here => match drift(state, name, steps) {
+            Ok(lost) => damage = lost,
+            Err(why) => (summary.unseen, error) = (Some(why.to_string()), Some(why)),
+        },
+        Seen::Ended => damage = vec![HOST_ENDED.into()],
+        Seen::Elsewhere(because, _) => summary.unseen = Some(because.into()),
+    }
+    if !damage.is_empty() {
         summary.state = DAMAGED;
     }
     let processes = model.all_processes().map(|process| view_process(&dir.processes(), process)).collect();
     let steps = asked.iter().flat_map(|asked| asked.step.like()).collect();
-    Ok(LabView { summary, namespaces, processes, steps })
+    Ok(LabView { summary, damage, error, namespaces, processes, steps })
 }
 
 fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: Option<&str>) -> NetnsView {
@@ -298,7 +345,6 @@ fn fill(view: &mut NetnsView, dump: &net::Dump, kernel: &Kernel, model: &Model, 
         view.devs.push(DevView {
             kernel_name: (name != link.name).then(|| link.name.clone()),
             kind: link.kind.clone().unwrap_or_else(|| "physical".into()),
-            amiss: dev.is_some_and(|dev| is_amiss(dev, link, dump, model)),
             lost: dev.map(|dev| lost_addresses(dev, link, dump)).unwrap_or_default(),
             state: match (link.up, link.carrier) {
                 (true, true) => "up",
@@ -344,7 +390,6 @@ fn gone_dev(dev: &DevEntry) -> DevView {
         mtu: 0,
         addresses: Vec::new(),
         lost: dev.addresses.iter().map(ToString::to_string).collect(),
-        amiss: true,
         controller: None,
         about: None,
         on: None,
@@ -357,15 +402,6 @@ fn lost_addresses(dev: &DevEntry, link: &net::Link, dump: &net::Dump) -> Vec<Str
     let has = |net: &IpNetwork| dump.addresses.iter().any(|one| one.index == link.index && one.net == *net);
     let wanted = dev.addresses.iter().filter(|net| link.up || net.is_ipv4());
     wanted.filter(|net| !has(net)).map(ToString::to_string).collect()
-}
-
-fn is_amiss(dev: &DevEntry, link: &net::Link, dump: &net::Dump, model: &Model) -> bool {
-    let bridge = dev.controller.and_then(|no| model.dev(no)).map(|bridge| bridge.dev.index);
-    dev.dev.made
-        && (link.name != name::kernel_name(&dev.dev.name)
-            || dev.up == Some(true) && !link.up
-            || bridge.is_some() && link.controller != bridge
-            || !lost_addresses(dev, link, dump).is_empty())
 }
 
 fn place_of(name: &str, netns: &str) -> String {

@@ -44,8 +44,7 @@ impl AddAddr {
 
     /// Returns the protocol number of the address that the device has, which tells whose it is.
     fn protocol_there(&self, kernel: &mut Kernel) -> net::Result<Option<u8>> {
-        let rtnl = kernel.rtnl(&self.dev.netns)?;
-        let addresses = kernel.run(net::addr::list(&rtnl))?;
+        let addresses = kernel.addresses(&self.dev.netns)?;
         let found = addresses.iter().find(|address| address.index == self.dev.index && address.net == self.net);
         Ok(found.map(|address| address.protocol))
     }

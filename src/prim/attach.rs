@@ -88,8 +88,10 @@ impl PortSettings {
 
     /// Reads what a port, or a bridge's own part, is set to.
     pub fn of(kernel: &mut Kernel, dev: &DevRef, link: &net::Link) -> net::Result<PortSettings> {
-        let rtnl = kernel.rtnl(&dev.netns)?;
-        let vlans = kernel.run(net::port_vlan::list(&rtnl))?;
+        let vlans = kernel.once(&dev.netns, "", |kernel| {
+            let rtnl = kernel.rtnl(&dev.netns)?;
+            kernel.run(net::port_vlan::list(&rtnl))
+        })?;
         let options = link.port.as_ref().map(|port| port.options.clone()).unwrap_or_default();
         Ok(PortSettings { options, vlans: Some(net::PortVlans::of(&vlans, link.index)) })
     }

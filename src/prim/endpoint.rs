@@ -65,8 +65,7 @@ impl Step for RaiseLo {
     }
 
     fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
-        let rtnl = kernel.rtnl(&self.netns)?;
-        Ok(kernel.run(net::link::get(&rtnl, LO))?.is_none_or(|link| link.up))
+        Ok(kernel.link_at(&self.netns, LO)?.is_none_or(|link| link.up))
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

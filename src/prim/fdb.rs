@@ -54,8 +54,7 @@ struct AddFdb {
 
 impl AddFdb {
     fn is_there(&self, kernel: &mut Kernel) -> net::Result<bool> {
-        let rtnl = kernel.rtnl(&self.dev.netns)?;
-        let entries = kernel.run(net::fdb::list(&rtnl))?;
+        let entries = kernel.fdb(&self.dev.netns)?;
         Ok(entries.iter().any(|one| one.index == self.dev.index && one.fdb == self.fdb && one.state != "learned"))
     }
 }

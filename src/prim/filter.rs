@@ -279,13 +279,15 @@ impl Step for SetPolicy {
     }
 
     fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
-        let Some(netns) = self.table.find(kernel)? else { return Ok(false) };
+        if self.table.find(kernel)?.is_none() {
+            return Ok(false);
+        }
         let same = |chain: &Chain| {
             chain.table == self.table.name
                 && chain.name == self.chain.name
                 && chain.base.is_some_and(|base| base.policy == self.policy)
         };
-        Ok(nft::list_chains(&netns)?.iter().any(same))
+        Ok(kernel.nft_chains(&self.table.netns)?.iter().any(same))
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

@@ -116,18 +116,17 @@ impl Step for LetThrough {
     }
 
     fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
-        let netns = kernel.netns(&self.netns)?;
-        let drops = LetThrough::in_the_way(&netns)?;
-        for drop in &drops {
+        let drops = kernel.once(&self.netns, "", |kernel| LetThrough::in_the_way(&kernel.netns(&self.netns)?))?;
+        for drop in drops.iter() {
             let wanted: usize = self.through.iter().map(|through| drop.rules_for(through)).sum();
-            let mut rules = nft::list_rules(&netns, drop.family, &drop.table)?;
-            rules.retain(|rule| rule.at.chain == drop.chain);
+            let all = kernel.nft_rules(&self.netns, drop.family, &drop.table)?;
+            let rules = || all.iter().filter(|rule| rule.at.chain == drop.chain);
             let is_ours = |rule: &nft::ListedRule| rule.comment.as_deref() == Some(self.tag.as_str());
-            if rules.iter().filter(|rule| is_ours(rule)).count() != wanted {
+            if rules().filter(|rule| is_ours(rule)).count() != wanted {
                 return Ok(false);
             }
             // What others have put behind them since is to count before them, too.
-            let behind = rules.iter().skip_while(|rule| !is_ours(rule));
+            let behind = rules().skip_while(|rule| !is_ours(rule));
             let theirs = |rule: &nft::ListedRule| {
                 let last = drop.before.is_some_and(|(handle, _)| handle == rule.at.handle);
                 !last && !rule.comment.as_deref().is_some_and(|comment| comment.starts_with("topo:"))

@@ -13,10 +13,10 @@ use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use crate::lab::store::{Guard, Key};
 use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Result, Step, TableRef, as_refusal};
 use crate::net::conntrack::Flow;
-use crate::net::nft::{self, L4Proto, PortRange};
 use crate::net::nft::{
     Action, Chain, ChainKind, CtState, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value,
 };
+use crate::net::nft::{L4Proto, PortRange};
 use crate::net::{self, Netns, port};
 use crate::step_identity;
 
@@ -280,9 +280,10 @@ impl Step for AddMappings {
     }
 
     fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
-        let Some(netns) = self.table.find(kernel)? else { return Ok(false) };
-        let of_table = |table: &nft::Table| table.family == FAMILY && table.name == self.table.name;
-        let sets = nft::sets_of(&netns, of_table)?;
+        if self.table.find(kernel)?.is_none() {
+            return Ok(false);
+        }
+        let sets = kernel.nft_sets(&self.table.netns, FAMILY, &self.table.name)?;
         let ours = |element: &&Element| element.comment.as_deref() == Some(self.tag.as_str());
         let held = sets.iter().flat_map(|set| &set.elements).filter(ours).count();
         Ok(held == self.elements().values().map(Vec::len).sum::<usize>())

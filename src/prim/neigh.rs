@@ -47,8 +47,7 @@ struct AddNeigh {
 impl AddNeigh {
     /// Tells whether the device has the neighbour, by a lab of ours.
     fn is_there(&self, kernel: &mut Kernel) -> net::Result<bool> {
-        let rtnl = kernel.rtnl(&self.dev.netns)?;
-        let neighbours = kernel.run(net::neigh::list(&rtnl))?;
+        let neighbours = kernel.neighbours(&self.dev.netns)?;
         Ok(neighbours.iter().any(|neigh| {
             neigh.index == self.dev.index
                 && neigh.ip == self.ip

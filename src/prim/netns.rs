@@ -37,8 +37,7 @@ struct AddNetns {
 
 impl AddNetns {
     fn lo_is_up(&self, kernel: &mut Kernel) -> net::Result<bool> {
-        let rtnl = kernel.rtnl(&self.at)?;
-        Ok(kernel.run(net::link::get(&rtnl, LO_INDEX))?.is_some_and(|lo| lo.up))
+        Ok(kernel.link_at(&self.at, LO_INDEX)?.is_some_and(|lo| lo.up))
     }
 }
 
@@ -107,7 +106,7 @@ impl Step for AddNetns {
         if !lab.has_netns(&self.at) {
             return Ok(true);
         }
-        Ok(kernel.ours(&self.at)?.is_some() && (lab.is_set(self.lo, "up") || self.lo_is_up(kernel)?))
+        Ok(kernel.has_ours(&self.at)? && (lab.is_set(self.lo, "up") || self.lo_is_up(kernel)?))
     }
 
     fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {

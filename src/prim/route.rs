@@ -166,8 +166,7 @@ impl Step for AddRoute {
         if !lab.has_netns(&self.netns) {
             return Ok(true);
         }
-        let rtnl = kernel.rtnl(&self.netns)?;
-        let known = kernel.run(net::route::list(&rtnl))?;
+        let known = kernel.routes(&self.netns)?;
         Ok(known.iter().any(|known| self.route.is(known)) || self.waits_for_dev(kernel, lab)?)
     }
 

@@ -139,8 +139,7 @@ impl Step for AddRule {
         if !lab.has_netns(&self.netns) {
             return Ok(true);
         }
-        let rtnl = kernel.rtnl(&self.netns)?;
-        Ok(kernel.run(net::rule::list(&rtnl))?.iter().any(|known| self.rule.is(known)))
+        Ok(kernel.rules(&self.netns)?.iter().any(|known| self.rule.is(known)))
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

@@ -46,14 +46,10 @@ impl LabTable {
     /// Returns the namespace, if the table in it is still the one that is meant.
     pub(super) fn find(&self, kernel: &mut Kernel) -> net::Result<Option<Netns>> {
         let netns = kernel.netns(&self.netns)?;
-        Ok(self.is_in(&netns)?.then_some(netns))
-    }
-
-    fn is_in(&self, netns: &Netns) -> net::Result<bool> {
-        let tables = nft::list_tables(netns)?;
-        Ok(tables.iter().any(|table| {
+        let is_it = |table: &nft::Table| {
             table.family == FAMILY && table.name == self.name && table.comment.as_deref() == Some(self.mark.as_str())
-        }))
+        };
+        Ok(kernel.nft_tables(&self.netns)?.iter().any(is_it).then_some(netns))
     }
 
     /// Notes a table that has the lab's name and not its mark, if there is one.
@@ -204,10 +200,8 @@ impl AddRules {
         AddRules { table, what, chains: Vec::new(), sets: Vec::new(), rules: Vec::new(), tag }
     }
 
-    fn tagged(&self, netns: &Netns) -> net::Result<Vec<nft::ListedRule>> {
-        let mut rules = nft::list_rules(netns, FAMILY, &self.table.name)?;
-        rules.retain(|rule| rule.comment.as_deref() == Some(self.tag.as_str()));
-        Ok(rules)
+    fn is_of_this(&self, rule: &nft::ListedRule) -> bool {
+        rule.comment.as_deref() == Some(self.tag.as_str())
     }
 }
 
@@ -268,15 +262,19 @@ impl Step for AddRules {
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let Some(netns) = self.table.find(kernel)? else { return Ok(()) };
         let mut batch = Batch::new();
-        for rule in self.tagged(&netns)? {
+        let rules = nft::list_rules(&netns, FAMILY, &self.table.name)?;
+        for rule in rules.into_iter().filter(|rule| self.is_of_this(rule)) {
             batch.delete_rule(FAMILY, &self.table.name, &rule.at.chain, rule.at.handle);
         }
         batch.commit(&netns)
     }
 
     fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
-        let Some(netns) = self.table.find(kernel)? else { return Ok(false) };
-        Ok(self.tagged(&netns)?.len() == self.rules.len())
+        if self.table.find(kernel)?.is_none() {
+            return Ok(false);
+        }
+        let rules = kernel.nft_rules(&self.table.netns, FAMILY, &self.table.name)?;
+        Ok(rules.iter().filter(|rule| self.is_of_this(rule)).count() == self.rules.len())
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

@@ -16,6 +16,12 @@ pub fn lab_text(view: &LabView) -> String {
         summary.script,
         age(summary.created, lab::now())
     );
+    for what in &view.damage {
+        text.push_str(&format!("lost: {what}\n"));
+    }
+    if let Some(because) = &summary.unseen {
+        text.push_str(&format!("not looked into: {because}\n"));
+    }
     if summary.state == "damaged" {
         text.push_str(&format!("`topo repair {}` puts back what others took away\n", summary.name));
     }

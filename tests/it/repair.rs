@@ -3,6 +3,7 @@
 //! Each kind of step is broken by hand once, with the tools of others. The judge is the dump of the whole world: after a repair it is
 //! as it was before the damage.
 
+mod seen;
 pub(crate) mod whole;
 
 use std::collections::BTreeSet;
@@ -28,6 +29,15 @@ fn state(w: &World, lab: &str) -> String {
     found["state"].as_str().expect("a word").to_owned()
 }
 
+/// Returns what `topo show` says of a lab: its state, and what was lost.
+fn shown(w: &World, lab: &str) -> (String, Vec<String>) {
+    let ran = w.topo(&["show", "--json", lab]).ok();
+    let view: serde_json::Value = serde_json::from_str(ran.out()).expect("JSON");
+    let lost = view["damage"].as_array().map_or(Vec::new(), Clone::clone);
+    let lost = lost.iter().map(|what| what.as_str().expect("a text").to_owned()).collect();
+    (view["state"].as_str().expect("a word").to_owned(), lost)
+}
+
 /// A lab of which nobody took anything is whole, whatever its script did to its own things on the way.
 #[test]
 fn no_step_is_missed_in_a_lab_that_is_whole() {
@@ -39,6 +49,7 @@ fn no_step_is_missed_in_a_lab_that_is_whole() {
             build(w, "whole", script).ok();
             assert_eq!(drift(w, "whole"), [""; 0]);
             assert_eq!(state(w, "whole"), "up");
+            assert_eq!(shown(w, "whole"), ("up".into(), Vec::new()));
             w.topo(&["repair", "whole"]).ok().says("nothing is amiss");
             w.topo(&["down", "whole"]).ok();
         });
@@ -172,7 +183,7 @@ const NOT_BROKEN: &[(&str, &str)] = &[
 ];
 
 /// Kind of fault: nobody looks at the kernel again, so that `topo` calls up what is gone. Each kind of step is broken once: it is
-/// missed, by the words of its step, and put back, so that all is as it was.
+/// missed, by the words of its step, by `lab_drift`, `ls` and `show` alike, and put back, so that all is as it was.
 #[test]
 fn each_kind_of_step_is_missed_and_put_back() {
     in_used_world(OTHERS, |w, _| {
@@ -183,6 +194,8 @@ fn each_kind_of_step_is_missed_and_put_back() {
             w.run(damage).ok();
             let told = drift(w, "lab");
             assert!(told.iter().any(|what| what.contains(lost)), "`{lost}` is not in {told:?}");
+            assert_eq!(state(w, "lab"), "damaged");
+            assert_eq!(shown(w, "lab"), ("damaged".into(), told.clone()));
             let repaired = w.topo(&["repair", "lab"]).ok();
             for what in &told {
                 repaired.says(&format!("put back: {what}"));
@@ -210,7 +223,7 @@ fn each_kind_of_step_is_in_the_list() {
     assert_eq!(kinds, listed);
 }
 
-/// A glance is enough for `ls` and `show` where a device or a namespace is gone, renamed, down or out of its bridge.
+/// `show` says what was lost, and how the devices are now.
 #[test]
 fn ls_and_show_say_what_is_damaged() {
     in_used_world(OTHERS, |w, _| {
@@ -226,7 +239,7 @@ fn ls_and_show_say_what_is_damaged() {
             println!("{damage}");
             w.run(damage).ok();
             assert_eq!(state(w, "lab"), "damaged");
-            w.topo(&["show", "lab"]).ok().says("lab lab: damaged").says("`topo repair lab`").says(shown);
+            w.topo(&["show", "lab"]).ok().says("lab lab: damaged").says("lost: ").says("`topo repair lab`").says(shown);
             w.topo(&["repair", "lab"]).ok();
             assert_eq!(state(w, "lab"), "up");
             w.topo(&["show", "lab"]).ok().says("lab lab: up");

@@ -80,15 +80,7 @@ pub struct SetWithElements {
 pub fn list(netns: &Netns) -> Result<Ruleset> {
     let nfnl = Nfnl::open(netns)?;
     let rules = rules(&nfnl, None, Vec::new())?;
-    let mut sets = Vec::new();
-    for set in all_sets(&nfnl)? {
-        match elements_of(&nfnl, &set) {
-            Ok(elements) => sets.push(SetWithElements { set, elements }),
-            // Deleted meanwhile.
-            Err(error) if error.is_gone() => {}
-            Err(error) => return Err(error),
-        }
-    }
+    let sets = add_elements(&nfnl, all_sets(&nfnl)?.into_iter())?;
     Ok(Ruleset {
         tables: tables(&nfnl)?,
         chains: chains(&nfnl)?,
@@ -148,17 +140,28 @@ pub fn sets_of(netns: &Netns, is_wanted: impl Fn(&Table) -> bool) -> Result<Vec<
     if tables.is_empty() {
         return Ok(Vec::new());
     }
-    let mut sets = Vec::new();
     let is_in = |set: &Set| tables.iter().any(|table| (table.family, &table.name) == (set.family, &set.table));
-    for set in all_sets(&nfnl)?.into_iter().filter(is_in) {
-        match elements_of(&nfnl, &set) {
-            Ok(elements) => sets.push(SetWithElements { set, elements }),
+    add_elements(&nfnl, all_sets(&nfnl)?.into_iter().filter(is_in))
+}
+
+/// Lists what is in sets and maps that are known; one that was deleted meanwhile is left out.
+///
+/// Like `nft list set`, of each. Fails as `list`.
+pub fn with_elements<'a>(netns: &Netns, sets: impl Iterator<Item = &'a Set>) -> Result<Vec<SetWithElements>> {
+    add_elements(&Nfnl::open(netns)?, sets.cloned())
+}
+
+fn add_elements(nfnl: &Nfnl, sets: impl Iterator<Item = Set>) -> Result<Vec<SetWithElements>> {
+    let mut listed = Vec::new();
+    for set in sets {
+        match elements_of(nfnl, &set) {
+            Ok(elements) => listed.push(SetWithElements { set, elements }),
             // Deleted meanwhile.
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(sets)
+    Ok(listed)
 }
 
 /// Finds the rules, in the tables of anybody, whose comment is one of those.

@@ -45,7 +45,7 @@ pub use generation::{Generation, generation};
 pub use legacy::{LegacyDrop, legacy_forward_drop};
 pub use list::{
     Counter, ListedRule, RuleRef, Ruleset, SetWithElements, commented_rules, elements, list, list_chains, list_rules,
-    list_sets, list_tables, rules_with_comment, sets_of,
+    list_sets, list_tables, rules_with_comment, sets_of, with_elements,
 };
 pub use loss::{drop_incoming, drop_nothing, drops_incoming};
 pub use rule::{Action, CtState, DnatKey, L4Proto, Match, PortRange, Rule};

@@ -163,6 +163,8 @@ h2["eth0"].down();
         w.session(expect![[r#"
             $ topo show site
             lab site: damaged, 3 netns, 7 devices, made by site.rhai Ns ago
+            lost: add netns `h1`
+            lost: add veth `eth0` of `h1` -- `h1-eth0`
             `topo repair site` puts back what others took away
 
             host  (not made by this lab)

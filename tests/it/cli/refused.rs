@@ -101,8 +101,8 @@ fn a_lab_that_needs_rights() {
         w.run_as_root(&format!("{able} run pair.rhai")).ok();
         w.session(expect![[r#"
             $ topo ls
-            NAME  KIND  STATE  NETNS  DEVS  AGE  SCRIPT
-            pair  lab   up     2      2     Ns   pair.rhai
+            NAME  KIND  STATE        NETNS  DEVS  AGE  SCRIPT
+            pair  lab   up (unseen)  2      2     Ns   pair.rhai
             $ topo show pair
             --- stderr
             error: look into lab `pair`: it needs CAP_NET_ADMIN and CAP_SYS_ADMIN, which this process doesn't have

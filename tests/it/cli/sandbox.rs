@@ -130,10 +130,78 @@ fn workflows_and_arguments() {
 
 /// Kills the process that holds the sandbox of the lab `pair`, and waits until it is gone.
 fn kill_holder(w: &World) {
+    let holder = holder_of_pair(w);
+    w.run(&format!("kill -9 {holder}; while [ -d /proc/{holder} ]; do :; done")).ok();
+}
+
+/// Returns the state of each lab in `topo ls`.
+fn states(w: &World) -> Vec<String> {
+    let rows: Value = serde_json::from_str(w.topo(&["ls", "--json"]).out()).expect("JSON");
+    let word = |row: &Value| row["state"].as_str().expect("a word").to_owned();
+    rows.as_array().expect("a list").iter().map(word).collect()
+}
+
+/// Kind of fault: a lab in a sandbox is called up by its record, where nobody goes in to look.
+fn damage(w: &World, flag: &[&str]) {
+    for name in ["a", "b", "c"] {
+        let words = ["run"].into_iter().chain(flag.iter().copied()).chain(["--name", name, "-e", PAIR]);
+        w.topo(&words.collect::<Vec<_>>()).ok();
+    }
+    assert_eq!(states(w), ["up"; 3]);
+    for (damage, lost) in [
+        (&["exec", "b/h1", "ip", "link", "set", "lo", "down"][..], "lost: add netns `h1`"),
+        (&["exec", "b/h2", "ip", "addr", "del", "10.0.0.2/24", "dev", "eth0"], "lost: add address `10.0.0.2/24`"),
+        (&["exec", "b/h1", "ip", "link", "del", "eth0"], "lost: add veth `eth0` of `h1`"),
+    ] {
+        w.topo(damage).ok();
+        assert_eq!(states(w), ["up", "damaged", "up"]);
+        w.topo(&["ls"]).ok().says("b     lab   damaged (sandbox)");
+        w.topo(&["show", "b"]).ok().says("lab b: damaged, in a sandbox").says(lost);
+        w.topo(&["repair", "b"]).ok();
+        assert_eq!(states(w), ["up"; 3]);
+    }
+    w.topo(&["down", "--all"]).ok();
+}
+
+#[test]
+fn damage_is_seen_from_outside() {
+    as_user(|w| damage(w, &[]));
+}
+
+#[test]
+fn damage_is_seen_from_outside_by_root() {
+    as_root(|w| damage(w, &["--sandbox"]));
+}
+
+/// A sandbox that can't be looked into: the others are, and what went wrong is said beside the list.
+#[test]
+fn a_look_that_fails_is_an_error() {
+    as_user(|w| {
+        for name in ["a", "pair"] {
+            w.topo(&["run", "--name", name, "-e", PAIR]).ok();
+        }
+        // Inside, another state directory is in the place of this one.
+        let holder = holder_of_pair(w);
+        let state = w.state().display().to_string();
+        w.run(&format!("nsenter -t {holder} -U --preserve-credentials -m mount -t tmpfs none {state}")).ok();
+        let ran = w.topo(&["ls"]).fails(1);
+        ran.says("a     lab   up (sandbox) ").says("pair  lab   up (sandbox, unseen)");
+        ran.says("error: look into the sandbox of lab `pair`: ");
+        w.run(&format!("nsenter -t {holder} -U --preserve-credentials -m umount {state}")).ok();
+        assert_eq!(states(w), ["up"; 2]);
+        // One that ends is dead, whenever that is seen.
+        kill_holder(w);
+        assert_eq!(states(w), ["up", "dead"]);
+        w.topo(&["gc"]).ok();
+        w.topo(&["down", "a"]).ok();
+    });
+}
+
+/// Returns the process that holds the sandbox of the lab `pair`.
+fn holder_of_pair(w: &World) -> Value {
     let record = std::fs::read_to_string(w.state().join("labs/pair/lab.json")).expect("the record");
     let record: Value = serde_json::from_str(&record).expect("JSON");
-    let holder = &record["holder"]["pid"];
-    w.run(&format!("kill -9 {holder}; while [ -d /proc/{holder} ]; do :; done")).ok();
+    record["holder"]["pid"].clone()
 }
 
 /// The sandbox's holder was killed: the lab is dead, nothing can be done in it, and it can be removed.
