@@ -1,9 +1,12 @@
-//! A glance at many labs: whether devices and namespaces of theirs are missing, by one list of the host's links.
+//! A glance at many labs: what they have on the host, by one list each of its links, addresses and tables of nf_tables, and the names of
+//! their namespaces.
 //!
-//! It tells what most damage begins with. `drift` looks at each step.
+//! It tells what most damage begins with, whatever the number of labs. What is inside of namespaces, routes, rules and settings it does
+//! not see: `look` looks at each step.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
@@ -24,6 +27,7 @@ pub(super) struct HostDev {
     mac: Option<Mac>,
     controller: Option<u32>,
     up: bool,
+    addresses: Vec<IpNetwork>,
 }
 
 impl HostDev {
@@ -36,6 +40,7 @@ impl HostDev {
             mac: entry.dev.mac,
             controller: entry.controller.and_then(|no| model.dev(no)).map(|bridge| bridge.dev.index),
             up: entry.up == Some(true),
+            addresses: entry.addresses.clone(),
         })
         .collect()
     }
@@ -45,6 +50,9 @@ impl HostDev {
 #[derive(Debug)]
 pub struct Glance {
     links: HashMap<u32, net::Link>,
+    addresses: HashSet<(u32, IpNetwork)>,
+    /// Names and comments; none where this process may not list them.
+    tables: Option<HashSet<(String, String)>>,
     dir: NetnsDir,
     owners: Owners,
 }
@@ -52,25 +60,35 @@ pub struct Glance {
 impl Glance {
     /// Looks at the host.
     pub fn take() -> Result<Glance> {
-        let list = || {
-            let mut kernel = Kernel::open()?;
-            let rtnl = kernel.rtnl(&NetnsRef::host())?;
-            kernel.run(net::link::list(&rtnl))
-        };
-        let links = list().map_err(|source| Error::kernel("list the links of the host", &source))?;
-        let links = links.into_iter().map(|link| (link.index, link)).collect();
-        let dir = NetnsDir::system();
-        Ok(Glance { links, owners: dir.owners(), dir })
+        Glance::list().map_err(|source| Error::kernel("look at the host", &source))
     }
 
-    /// Tells whether devices on the host or names of namespaces of a lab that is up are missing or changed, or the namespace has ended
-    /// that it is for. One whose host is another than that of this process, such as a sandbox, can't be looked at from here.
+    fn list() -> net::Result<Glance> {
+        let host = NetnsRef::host();
+        let mut kernel = Kernel::open()?;
+        let rtnl = kernel.rtnl(&host)?;
+        let links = kernel.run(net::link::list(&rtnl))?.into_iter().map(|link| (link.index, link)).collect();
+        let addresses = kernel.addresses(&host)?.iter().map(|address| (address.index, address.net)).collect();
+        let tables = match kernel.nft_tables(&host) {
+            Err(error) if error.is_unsupported() || error.is_denied() => None,
+            tables => {
+                Some(tables?.iter().filter_map(|table| Some((table.name.clone(), table.comment.clone()?))).collect())
+            }
+        };
+        let dir = NetnsDir::system();
+        Ok(Glance { links, addresses, tables, owners: dir.owners(), dir })
+    }
+
+    /// Tells whether devices, addresses or tables on the host or names of namespaces of a lab that is up are missing or changed, or the
+    /// namespace has ended that it is for. One whose host is another than that of this process, such as a sandbox, can't be looked at from here.
     pub(super) fn is_amiss(&self, state: &StateDir, record: &Record, names: &Names) -> Result<bool> {
         if !state.is_host_here(record)? {
             return Ok(false);
         }
         let mark = &record.marks.mark;
-        if !names.host_devs.iter().all(|dev| self.has(dev, mark)) {
+        let has_table =
+            |name: &String| self.tables.as_ref().is_none_or(|all| all.contains(&(name.clone(), mark.clone())));
+        if !names.host_devs.iter().all(|dev| self.has(dev, mark)) || !names.host_tables.iter().all(has_table) {
             return Ok(true);
         }
         for at in names.netns.iter().filter(|at| at.made && at.at == NetnsAt::Named) {
@@ -98,6 +116,8 @@ impl Glance {
                 && link.name == dev.name
                 && (dev.controller.is_none() || link.controller == dev.controller)
                 && (link.up || !dev.up)
+                // What is down has no IPv6 address (net/ipv6/addrconf.c, addrconf_ifdown).
+                && dev.addresses.iter().filter(|net| link.up || net.is_ipv4()).all(|net| self.addresses.contains(&(link.index, *net)))
         })
     }
 

@@ -29,6 +29,8 @@ pub struct Names {
     nodes: String,
     /// The devices that it made on the host.
     pub(super) host_devs: Vec<HostDev>,
+    /// The names of the tables of nf_tables that it made on the host.
+    pub(super) host_tables: Vec<String>,
     /// How many namespaces the lab made.
     pub netns_made: usize,
     /// How many devices the lab made.
@@ -80,6 +82,12 @@ impl Names {
             resolvers: netns.iter().map(|at| at.no).filter(|no| model.resolver(*no).is_some()).collect(),
             nodes: etc::nodes(model),
             host_devs: HostDev::all(model),
+            host_tables: model
+                .tables()
+                .iter()
+                .filter(|table| table.netns == 0)
+                .map(|table| table.name.clone())
+                .collect(),
             netns_made: netns.iter().filter(|at| at.made).count(),
             devs_made: model.all_devs().filter(|entry| entry.dev.made).count(),
             journal: None,

@@ -233,10 +233,10 @@ pub mod functions {
         })
     }
 
-    /// Tells how labs are, in a word each: `up`, `damaged` where devices or namespaces are missing or changed, or `down`. It looks at
-    /// the host's links once; `lab_drift` looks at everything.
+    /// Tells how labs are, in a word each: `up`, `damaged` or `down`. It looks at the host once for all: at the devices there, their
+    /// addresses, the tables of nf_tables, and the names of namespaces. `lab_drift` looks at everything.
     ///
-    /// Like the third column of `topo ls`.
+    /// Like the state of a network in `topo network ls`.
     ///
     /// Fails with `state` where a record is damaged.
     ///

@@ -26,6 +26,13 @@ fn listed(w: &World) -> String {
     all[0]["state"].as_str().expect("a word").to_owned()
 }
 
+/// Returns the state of the network's lab in `topo ls`, which looks at each step.
+fn lab_state(w: &World) -> String {
+    let all: Value = serde_json::from_str(w.topo(&["ls", "--json"]).ok().out()).expect("JSON");
+    let lab = all.as_array().expect("a list").iter().find(|lab| lab["name"] == "net.web").expect("the network");
+    lab["state"].as_str().expect("a word").to_owned()
+}
+
 fn two_containers(w: &World) {
     network(w, "create web --subnet 10.5.0.0/24 --ipv6 fd05::/64").ok();
     network(w, "connect web c1 --publish 8080:80").ok();
@@ -54,13 +61,20 @@ fn n19_damage_is_told_and_put_back() {
             ("ip -n c2 link set eth0 down", false, ["damaged", "up", "damaged"]),
             ("ip -n c1 route del default", false, ["damaged", "damaged", "up"]),
             ("ip -n c1 addr flush dev eth0 scope global", false, ["damaged", "damaged", "up"]),
-            ("ip addr flush dev br-web scope global", false, ["damaged", "up", "up"]),
-            ("nft flush ruleset", false, ["damaged", "damaged", "up"]),
+            ("ip addr flush dev br-web scope global", true, ["damaged", "up", "up"]),
+            ("ip addr del fd05::1/64 dev br-web", true, ["damaged", "up", "up"]),
+            ("nft flush ruleset", true, ["damaged", "damaged", "up"]),
+            (
+                "nft delete table inet $(nft list tables | grep -o 'topo-[^ ]*net.web$')",
+                true,
+                ["damaged", "damaged", "up"],
+            ),
         ] {
             println!("{damage}");
             w.run(damage).ok();
             assert_eq!(states(w), wanted);
             assert_eq!(listed(w), if at_a_glance { "damaged" } else { "up" });
+            assert_eq!(lab_state(w), "damaged");
             network(w, "repair").ok().says("web: put back: ");
             assert_eq!(states(w), ["up"; 3]);
             whole.assert_is(w);
@@ -71,6 +85,37 @@ fn n19_damage_is_told_and_put_back() {
         network(w, "restore").ok().says("web: put back: add bridge `br-web`");
         whole.assert_is(w);
         network(w, "rm --force web").ok();
+    });
+}
+
+/// The list looks at the host once for all networks, and calls only those damaged that are.
+#[test]
+fn n19_only_the_damaged_network_is_called_so() {
+    in_network_world(CONTAINERS, |w, _| {
+        two_containers(w);
+        network(w, "create other --subnet 10.6.0.0/24").ok();
+        network(w, "create third --subnet 10.7.0.0/24 --internal").ok();
+        network(w, "connect other c3").ok();
+        let words = |w: &World| {
+            let all: Value = serde_json::from_str(w.topo(&["network", "ls", "--json"]).ok().out()).expect("JSON");
+            let word =
+                |row: &Value| format!("{} {}", row["name"].as_str().unwrap_or(""), row["state"].as_str().unwrap_or(""));
+            all.as_array().expect("a list").iter().map(word).collect::<Vec<_>>().join(", ")
+        };
+        for damage in [
+            "ip addr del 10.6.0.1/24 dev br-other",
+            "nft delete table inet $(nft list tables | grep -o 'topo-[^ ]*net.other$')",
+            "ip link set br-other down",
+        ] {
+            println!("{damage}");
+            w.run(damage).ok();
+            assert_eq!(words(w), "other damaged, third up, web up");
+            network(w, "repair other").ok();
+            assert_eq!(words(w), "other up, third up, web up");
+        }
+        for name in ["web", "other", "third"] {
+            network(w, &format!("rm --force {name}")).ok();
+        }
     });
 }
 

@@ -117,22 +117,38 @@ fn the_help_of_each_command() {
                   --name <NAME>
                       Name the lab
             $ topo network ls --help
-            Lists the container networks
+            Lists the container networks.
+
+            The state is up, damaged or down. It is what the host tells: its devices, addresses and nftables
+            tables, and whether containers have ended. `topo network inspect` looks at everything.
 
             Usage: topo network ls [OPTIONS]
 
             Options:
-              -h, --help  Print help
+              -h, --help
+                      Print help (see a summary with '-h')
 
             Run options:
-                  --rm           Take the lab down at the end
-                  --keep         Keep what was built even if the script fails
-                  --sandbox      Build the lab in a private machine of its own (always so without root)
-                  --no-exec      Refuse the script all commands (`exec`, `start`) and files: for scripts of
-                                 strangers
-                  --trace        Print each step with the commands that do the same
-                  --json         Print the result as JSON
-                  --name <NAME>  Name the lab
+                  --rm
+                      Take the lab down at the end
+
+                  --keep
+                      Keep what was built even if the script fails
+
+                  --sandbox
+                      Build the lab in a private machine of its own (always so without root)
+
+                  --no-exec
+                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
+
+                  --trace
+                      Print each step with the commands that do the same
+
+                  --json
+                      Print the result as JSON
+
+                  --name <NAME>
+                      Name the lab
             $ topo network inspect --help
             Shows all about a container network, as JSON.
 
