@@ -180,8 +180,13 @@ pub(super) fn has_ended(at: &NetnsRef) -> Result<bool> {
     if let Some(is_it) = found().map_err(failed)? {
         return Ok(!is_it);
     }
-    if id.is_mounted().map_err(failed)? {
-        return Ok(false);
+    let mounts = id.mounts().map_err(failed)?;
+    let mounted = mounts.iter().filter_map(|path| Netns::open(path).ok()).find(|netns| netns.id() == *id);
+    match mounted {
+        Some(netns) => return seen.is(&netns).map(|is_it| !is_it).map_err(failed),
+        // What can't be looked at may be it.
+        None if !mounts.is_empty() => return Ok(false),
+        None => {}
     }
     for process in net::process::in_netns(&BTreeSet::from([*id])).map_err(failed)? {
         match Netns::of_pid(process.pid).and_then(|netns| seen.is(&netns)) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -35,13 +35,17 @@ impl fmt::Display for NetnsId {
 }
 
 impl NetnsId {
-    /// Tells whether a mount that this process can see holds the namespace, as those of /run/netns do
+    /// Returns where a namespace of this number is mounted that this process can see, as those of /run/netns are
     /// (proc_pid_mountinfo(5): the root of such a mount reads `net:[4026531840]`).
-    pub fn is_mounted(&self) -> Result<bool> {
+    pub fn mounts(&self) -> Result<Vec<PathBuf>> {
         let path = "/proc/thread-self/mountinfo";
         let mounts = std::fs::read_to_string(path).map_err(|error| Error::io(format!("read `{path}`"), error))?;
         let root = self.to_string();
-        Ok(mounts.lines().any(|line| line.split(' ').nth(3) == Some(root.as_str())))
+        let of_it = mounts.lines().map(|line| line.split(' ').skip(3)).filter_map(|mut words| {
+            let (of, at) = (words.next()?, words.next()?);
+            (of == root).then(|| PathBuf::from(at))
+        });
+        Ok(of_it.collect())
     }
 }
 

@@ -205,6 +205,36 @@ fn n19_a_container_that_has_ended_gives_way() {
     });
 }
 
+/// Kind of fault: a namespace is told by its number, which the kernel gives again. Another container has the number of one that has ended,
+/// which gives way all the same.
+#[test]
+fn n19_a_container_whose_number_another_one_has_gives_way() {
+    in_network_world("ip netns add c2", |w, _| {
+        network(w, "create web --subnet 10.5.0.0/24").ok();
+        // The kernel gives the lowest number that is free; what runs beside this test may be faster.
+        let again = "ip netns add c1; old=$(stat -L -c %i /run/netns/c1); $topo network connect web c1 --publish 8080:80 >&2; ip netns del c1
+            for n in $(seq 100); do
+                ip netns add x$n
+                if [ $(stat -L -c %i /run/netns/x$n) = $old ]; then echo found; break; fi
+            done";
+        let again = format!("topo={}\n{again}", w.program().display());
+        let clear = "for n in $(ls /run/netns | grep ^x); do ip netns del $n; done";
+        for round in 1.. {
+            if w.run(&again).ok().out() == "found\n" {
+                break;
+            }
+            assert!(round < 50, "the number is not given again");
+            network(w, "disconnect web c1").ok();
+            w.run(clear).ok();
+        }
+        assert_eq!(states(w), ["damaged", "ended"]);
+        let ran = network(w, "connect web c2 --publish 8080:80").ok();
+        ran.says("warning: `c1` has ended without being disconnected");
+        network(w, "rm --force web").ok();
+        w.run(clear).ok();
+    });
+}
+
 /// The same for a container that is a process, named by its number or by a path; and for one that asks for any address where all are
 /// taken.
 #[test]
