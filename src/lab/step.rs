@@ -158,6 +158,11 @@ impl Steps {
         Steps(sorts.into_iter().collect())
     }
 
+    /// Returns the word of each sort.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+        self.0.keys().copied()
+    }
+
     /// Reads a step back.
     pub fn read(&self, word: &str, data: &RawValue) -> Result<Box<dyn Step>> {
         let doing = || format!("read a step of sort `{}`", super::name::shown(word));

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::stage::in_used_world;
+use super::tier::FULL;
 use super::world::World;
 
 /// What a process has, as `/proc` tells it.
@@ -51,20 +52,22 @@ fn is_idle(pid: i32) -> bool {
     })
 }
 
-/// 1000 times in one process: a netns with a cable to the host, an address, a ping, and all of it removed.
+/// 1000 times, or 200 in the fast tier, in one process: a netns with a cable to the host, an address, a ping, and all of it removed.
 #[test]
 fn a_thousand_cycles_leave_a_process_as_it_was() {
     const MOST_KIB: u64 = 4096;
+    const CYCLES: u32 = if FULL { 1000 } else { 200 };
     in_used_world("mkfifo stop go", |w, before| {
-        let script = r#"
-            for n in 1..=1000 {
+        let script = &r#"
+            for n in 1..=CYCLES {
                 let h = netns("h");
                 veth(h["eth0"], "up0");
                 h["eth0"].addr("10.0.0.1/24");
                 assert(h.ping("10.0.0.1").ok);
                 h.remove();
-                if n == 100 || n == 1000 { host.exec("echo >stop; cat go"); }
-            }"#;
+                if n == 100 || n == CYCLES { host.exec("echo >stop; cat go"); }
+            }"#
+        .replace("CYCLES", &CYCLES.to_string());
         let running = w.start_topo(&["run", "--rm", "-e", script]);
         let pid = running.pid();
         let (early, late) = (at_stop(w, pid), at_stop(w, pid));
@@ -76,20 +79,22 @@ fn a_thousand_cycles_leave_a_process_as_it_was() {
     });
 }
 
-/// 300 commands, refused settlings and probes in one process leave no descriptor and no thread.
+/// 300 commands, or 100 in the fast tier, refused settlings and probes in one process leave no descriptor and no thread.
 #[test]
 fn commands_and_refusals_leave_a_process_as_it_was() {
     in_used_world("mkfifo stop go", |w, before| {
-        let script = r#"
+        const TIMES: u32 = if FULL { 300 } else { 100 };
+        let script = &r#"
             let h = netns("h");
-            for n in 1..=300 {
+            for n in 1..=TIMES {
                 h.exec("true");
                 try { h.exec(["/no/such/program"]); } catch (e) { }
                 try { h.exec("sleep 10", #{ deadline: "1ms" }); } catch (e) { assert(e.kind == "timeout"); }
                 try { h.route("default", #{ via: "192.0.2.1" }); netns("x"); settle(); } catch (e) { }
                 h.ping("127.0.0.1");
-                if n == 50 || n == 300 { host.exec("echo >stop; cat go"); }
-            }"#;
+                if n == 50 || n == TIMES { host.exec("echo >stop; cat go"); }
+            }"#
+        .replace("TIMES", &TIMES.to_string());
         let running = w.start_topo(&["run", "--rm", "-e", script]);
         let pid = running.pid();
         let (early, late) = (at_stop(w, pid), at_stop(w, pid));

@@ -36,6 +36,7 @@ mod star;
 mod start;
 mod suite;
 mod tidy;
+mod tier;
 mod tutorial;
 mod unwind;
 mod unwind_networks;

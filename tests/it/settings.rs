@@ -2,6 +2,7 @@
 //! end what it was before the first of them.
 
 use super::stage::{KILLED, build, end_restart, in_used_world, kill_at_each_point, restart, with_fault};
+use super::tier::{self, points};
 use super::world::{Running, World};
 
 const TTL: &str = "net.ipv4.ip_default_ttl";
@@ -27,7 +28,7 @@ fn read(w: &World, key: &str) -> String {
 #[test]
 fn each_order_of_leaving_ends_with_the_first_value() {
     in_used_world("", |w, before| {
-        for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
+        for order in tier::spread([[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]], 3) {
             (1..=3).for_each(|n| hold(w, &format!("l{n}"), &ttl(70 + n)));
             let mut up = vec![1, 2, 3];
             for n in order {
@@ -149,7 +150,7 @@ fn a_kill_at_each_point() {
         down(w, "stays");
         w.assert_clean(before);
         kill_at_each_point(w, before, &statements);
-        for point in 1.. {
+        for point in points("down") {
             hold(w, "first", &(ttl(71) + "host.forward(true);"));
             hold(w, "second", &statements);
             let ran = with_fault(w, &format!("kill:{point}"), &["down", "first"]);
@@ -180,7 +181,7 @@ fn a_failure_at_each_point() {
     in_used_world("ip link add ext0 type veth peer name ext1", |w, before| {
         hold(w, "stays", &(ttl(71) + "host.forward(true, #{ apart: true });"));
         let up = w.snapshot();
-        for point in 1.. {
+        for point in points("run") {
             let ran = with_fault(w, &format!("fail:{point}"), &["run", "--name", "lab", "-e", &statements]);
             if ran.code == 0 {
                 break;
@@ -188,7 +189,7 @@ fn a_failure_at_each_point() {
             w.topo(&["gc"]).ok();
             w.assert_clean(&up);
         }
-        for point in 1.. {
+        for point in points("down") {
             let ran = with_fault(w, &format!("fail:{point}"), &["down", "lab"]);
             if ran.code != 0 {
                 // Where nothing but its directory was left, there is nothing to take down.

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::stage::{KILLED, build, collect_cut_down, in_used_world, with_fault};
+use super::tier::{self, points};
 use super::world::{Running, World};
 
 /// Starts a run that builds `statements`, then holds still until `release` lets it go on.
@@ -121,7 +122,7 @@ fn one_of_many_gets_the_name() {
 #[test]
 fn looking_disturbs_nobody() {
     in_used_world("", |w, before| {
-        const ROUNDS: usize = 25;
+        const ROUNDS: usize = if tier::FULL { 25 } else { 5 };
         std::thread::scope(|scope| {
             for n in 0..2 {
                 scope.spawn(move || {
@@ -261,7 +262,7 @@ fn what_others_set_since_stays() {
 fn an_address_beside_ours_stays() {
     let others = "ip link add ext0 type veth peer name ext1; ip link set ext0 up; ip link set ext1 up";
     in_used_world(others, |w, before| {
-        for point in 1.. {
+        for point in points("down") {
             build(w, "lab", r#"host["ext0"].addr("203.0.113.1/24");"#).ok();
             w.ip("addr add 203.0.113.2/24 dev ext0 label ext0:two");
             w.ip("addr add 203.0.113.3/24 dev ext0 broadcast 203.0.113.77");
@@ -304,7 +305,7 @@ fn routes_of_others_without_an_address_stay() {
 #[test]
 fn a_bridge_of_others_gets_its_address_back_after_a_kill() {
     in_used_world("", |w, before| {
-        for point in 1.. {
+        for point in points("down") {
             w.run(
                 "ip link add p0 address fe:ff:ff:ff:ff:ff type veth peer name p1; ip link add auto type bridge
                  ip link set p0 master auto; ip link set auto up",
@@ -335,7 +336,7 @@ fn forwarding_of_killed_labs_ends() {
         build(w, "one", "host.forward(true);").ok();
         let up = w.snapshot();
         super::stage::kill_at_each_point(w, &up, "host.forward(true); bridge(\"br0\");");
-        for point in 1.. {
+        for point in points("down") {
             build(w, "two", "host.forward(true);").ok();
             let both = w.snapshot();
             let ran = with_fault(w, &format!("kill:{point}"), &["down", "one"]);

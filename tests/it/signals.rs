@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 
 use super::stage::{KILLED, build, in_used_user_world, in_used_world};
+use super::tier::spread;
 use super::world::{Running, Snapshot, World};
 
 /// What a run is busy with when the signal comes; each says `ready` in its own way just before.
@@ -64,7 +65,7 @@ fn sigint_takes_everything_back() {
 #[test]
 fn sigterm_takes_everything_back() {
     in_used_world("", |w, before| {
-        BUSY.iter().for_each(|(_, busy)| interrupted(w, before, &[], Signal::SIGTERM, busy));
+        spread(BUSY, 4).iter().for_each(|(_, busy)| interrupted(w, before, &[], Signal::SIGTERM, busy));
     });
 }
 
@@ -121,7 +122,7 @@ fn a_second_signal_does_not_stop_the_undo() {
 #[test]
 fn sigkill_leaves_it_to_gc() {
     in_used_world("", |w, before| {
-        for (_, busy) in BUSY {
+        for (_, busy) in spread(BUSY, 4) {
             let running = start_busy(w, &[], busy);
             running.signal(Signal::SIGKILL);
             running.wait().fails(KILLED);
@@ -138,7 +139,7 @@ fn sigkill_leaves_it_to_gc() {
 fn a_sandbox_ends_with_its_run() {
     fn all(w: &World, before: &Snapshot) {
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
-            for (_, busy) in BUSY {
+            for (_, busy) in spread(BUSY, 3) {
                 interrupted(w, before, &["--sandbox"], signal, busy);
             }
         }
@@ -151,7 +152,7 @@ fn a_sandbox_ends_with_its_run() {
 #[test]
 fn a_sandbox_ends_with_its_killed_run() {
     fn all(w: &World, before: &Snapshot) {
-        for (_, busy) in BUSY {
+        for (_, busy) in spread(BUSY, 3) {
             let running = start_busy(w, &["--sandbox"], busy);
             running.signal(Signal::SIGKILL);
             running.wait().fails(KILLED);

@@ -5,6 +5,7 @@
 //! ```
 
 use super::stage::{KILLED, in_used_world};
+use super::tier;
 use super::world::{Snapshot, World};
 
 /// The drawing, in both families, with what a change could lose: routes, neighbours, settings.
@@ -91,7 +92,7 @@ fn assert_as_it_was(w: &World, before: &str, what: &str) {
 fn statements_are_taken_back_exactly() {
     with_lab(|w, _| {
         let before = w.run(DUMP).ok().stdout;
-        for statement in STATEMENTS {
+        for statement in tier::spread(STATEMENTS, 9) {
             let ran = session(w, "", &format!("{NAMES}\n{statement}\n:undo\n"));
             assert!(ran.code == 0 && ran.stdout.contains("undone: [2]"), "`{statement}`: {}", ran.stdout);
             assert_as_it_was(w, &before, &format!("`{statement}` was undone"));
@@ -111,7 +112,7 @@ fn statements_that_are_cut_short() {
     with_lab(|w, clean| {
         let before = w.run(DUMP).ok().stdout;
         let mut points = 0;
-        for point in 1.. {
+        for point in (1..).step_by(tier::stride(1)) {
             let ran = session(w, &format!("fail:{point}"), &format!("{NAMES}\n{line}\n"));
             if ran.code == 0 {
                 session(w, "", "netns_get(\"h3\")\n").ok();
@@ -126,7 +127,7 @@ fn statements_that_are_cut_short() {
         w.run("rm session.rhai").ok();
         w.assert_clean(clean);
         // A statement, and its undo: killed or failing there, the lab is still up, and goes with all that it has.
-        for point in (1..).step_by(2) {
+        for point in (1..).step_by(if tier::FULL { 2 } else { 10 }) {
             w.topo(&["run", "--name", "lab", "-e", LAB]).ok();
             let fault = if point % 4 == 1 { "kill" } else { "fail" };
             let ran = session(w, &format!("{fault}:{point}"), &format!("{NAMES}\n{line}\n:undo\n"));

@@ -2,6 +2,7 @@
 
 use super::servers::REFUSED;
 use super::{on_both_sites, on_site};
+use crate::tier;
 use crate::world::Ran;
 
 /// D6: whatever is wrong with one of several mappings, none is made, and the container is not connected.
@@ -72,7 +73,7 @@ fn d7_a_port_that_a_process_has_is_refused() {
         let pid = site.w.run("pgrep -x python3").ok().stdout.trim().to_owned();
         let up = site.w.snapshot();
         let (connect, six) = ("connect web c1 --ip 10.5.0.11", "connect six c1 --ip fd00:5::11");
-        for (connect, mapping, what) in [
+        let mappings = [
             (connect, "8080:80", "TCP port 8080 is in use at `[::]:8080`"),
             (connect, "127.0.0.1:8080:80", "TCP port 8080 is in use at `[::]:8080`"),
             (connect, "8079-8089:79-89", "TCP port 8080 is in use at `[::]:8080`"),
@@ -81,7 +82,8 @@ fn d7_a_port_that_a_process_has_is_refused() {
             (six, "8080:80", "TCP port 8080 is in use at `[::]:8080`"),
             (six, "8082:80", "TCP port 8082 is in use at `[::1]:8082`"),
             (connect, "5353:53/udp", "UDP port 5353 is in use at `[::]:5353`"),
-        ] {
+        ];
+        for (connect, mapping, what) in tier::spread(mappings, 4) {
             let ran = site.try_network(&format!("{connect} --publish {mapping}")).fails(1);
             ran.says(what)
                 .says(&format!("by `python3` (process {pid})"))
@@ -113,7 +115,7 @@ fn d7_a_port_that_is_published_is_refused() {
         site.serve("c1", "80");
         site.lab("plain", r#"host.dnat(#{ port: 6000, to: "10.5.0.12:80" });"#).ok();
         let up = site.w.snapshot();
-        for (mapping, what, owner) in [
+        let mappings = [
             ("8080:80", "port 8080/tcp is published already, to `10.5.0.11:80`", "lab `net.web."),
             ("192.0.2.1:8080:80", "port 8080/tcp is published already", "lab `net.web."),
             ("8075-8085:75-85", "port 8080/tcp is published already", "lab `net.web."),
@@ -121,7 +123,8 @@ fn d7_a_port_that_is_published_is_refused() {
             ("127.0.0.1:9090:81", "port 9090/tcp is published already", "lab `net.web."),
             ("7005:80/udp", "port 7005/udp is published already", "lab `net.web."),
             ("6000:80", "port 6000/tcp is published already, to `10.5.0.12:80`", "lab `plain`"),
-        ] {
+        ];
+        for (mapping, what, owner) in tier::spread(mappings, 3) {
             // Of the same network, of another, and in a plain lab.
             for words in ["web c3 --ip 10.5.0.13", "db c3 --ip 10.6.0.13"] {
                 let ran = site.try_network(&format!("connect {words} --publish {mapping}")).fails(1);
@@ -157,7 +160,7 @@ fn d7_of_many_at_once_exactly_one_gets_the_port() {
             site.network(&format!("connect n{n} c{n} --ip 10.{n}.0.50"));
         }
         let up = site.w.snapshot();
-        for _ in 0..3 {
+        for _ in tier::spread(0..3, 1) {
             let containers = [(6, 1), (6, 2), (7, 3), (7, 4), (8, 5)];
             let lab = r#"host.dnat(#{ port: 8080, to: "192.0.2.2:80" });"#;
             let mut all = vec![("down plain".to_owned(), site.w.start_topo(&["run", "--name", "plain", "-e", lab]))];

@@ -57,7 +57,7 @@ fn damaged(site: &Site, damages: &[(&str, &str)]) {
         serde_json::from_value(all["drift"].clone()).expect("a list of words")
     };
     assert!(drift().is_empty());
-    for (damage, lost) in damages {
+    for (damage, lost) in crate::tier::spread(damages, 4) {
         println!("{damage}");
         let table = rules.split_whitespace().find(|word| word.starts_with("topo-")).expect("the network's table");
         site.w.run(&damage.replace("TABLE", &format!("inet {table}"))).ok();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Site;
-use crate::world::Running;
+use crate::world::{Running, World};
 
 const SERVER: &str = include_str!("server.py");
 const FLOW: &str = include_str!("flow.py");
@@ -60,37 +60,45 @@ impl Site {
 
     /// Asks as a client in `from`, and returns the answer. `to` is `ADDRESS:PORT`, with `/udp` behind it for a datagram.
     pub(super) fn ask(&self, from: &str, to: &str, seconds: u32) -> String {
-        let enter = enter(from);
-        let Some(udp) = to.strip_suffix("/udp") else {
-            let ran =
-                self.w.run(&format!("{enter}curl --silent --noproxy '*' --globoff --max-time {seconds} http://{to}/"));
-            return match ran.code {
-                0 => ran.out().trim().to_owned(),
-                7 => REFUSED.to_owned(),
-                28 => LOST.to_owned(),
-                code => panic!("curl from {from} to {to} ended with {code}: {}", ran.err()),
-            };
-        };
-        let (ip, port) = udp.rsplit_once(':').expect("a port");
-        let ip = ip.trim_matches(['[', ']']);
-        // Not `read`, which takes a datagram's first byte and leaves the rest to be thrown away.
-        let script = format!("exec 3<>/dev/udp/{ip}/{port}; echo hello >&3; exec timeout {seconds} head -n 1 <&3");
-        let ran = self.w.run(&format!("{enter}bash -c '{script}'"));
-        match ran.code {
-            0 => ran.out().trim().to_owned(),
-            1 => REFUSED.to_owned(),
-            _ => LOST.to_owned(),
-        }
+        ask(&self.w, from, to, seconds)
     }
 
-    /// Asks as each client, and checks the answers.
+    /// Asks as each client, all at once, and checks the answers.
     #[track_caller]
     pub(super) fn answers(&self, all: &[(&str, &str, &str)]) {
-        let differs = |(from, to, expected): &(&str, &str, &str)| {
-            let got = self.ask(from, to, if *expected == LOST { IS_LOST } else { COMES });
-            (got != *expected).then(|| format!("{from} asked {to}: {got}, expected: {expected}"))
-        };
-        let wrong: Vec<String> = all.iter().filter_map(differs).collect();
+        let w = &self.w;
+        let wrong: Vec<String> = std::thread::scope(|scope| {
+            let differs = |&(from, to, expected): &(&str, &str, &str)| {
+                let got = ask(w, from, to, if expected == LOST { IS_LOST } else { COMES });
+                (got != expected).then(|| format!("{from} asked {to}: {got}, expected: {expected}"))
+            };
+            let asked: Vec<_> = all.iter().map(|one| scope.spawn(move || differs(one))).collect();
+            asked.into_iter().filter_map(|one| one.join().expect("an answer")).collect()
+        });
         assert!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), self.rules());
+    }
+}
+
+/// Asks as a client in `from`, and returns the answer.
+fn ask(w: &World, from: &str, to: &str, seconds: u32) -> String {
+    let enter = enter(from);
+    let Some(udp) = to.strip_suffix("/udp") else {
+        let ran = w.run(&format!("{enter}curl --silent --noproxy '*' --globoff --max-time {seconds} http://{to}/"));
+        return match ran.code {
+            0 => ran.out().trim().to_owned(),
+            7 => REFUSED.to_owned(),
+            28 => LOST.to_owned(),
+            code => panic!("curl from {from} to {to} ended with {code}: {}", ran.err()),
+        };
+    };
+    let (ip, port) = udp.rsplit_once(':').expect("a port");
+    let ip = ip.trim_matches(['[', ']']);
+    // Not `read`, which takes a datagram's first byte and leaves the rest to be thrown away.
+    let script = format!("exec 3<>/dev/udp/{ip}/{port}; echo hello >&3; exec timeout {seconds} head -n 1 <&3");
+    let ran = w.run(&format!("{enter}bash -c '{script}'"));
+    match ran.code {
+        0 => ran.out().trim().to_owned(),
+        1 => REFUSED.to_owned(),
+        _ => LOST.to_owned(),
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::addresses::addresses;
 use super::{in_network_world, network};
+use crate::tier::spread;
 use crate::world::{Ran, Running, World};
 
 /// Starts all of `commands` at once, and returns what became of each.
@@ -77,7 +78,7 @@ fn n14_ten_networks() {
 #[test]
 fn n14_connect_against_remove() {
     in_network_world("ip netns add c1; ip netns add c2", |w, before| {
-        for _ in 0..5 {
+        for _ in spread(0..5, 2) {
             network(w, "create web").ok();
             let commands = ["network connect web c1", "network rm web", "network connect web c2"].map(str::to_owned);
             let ran = at_once(w, &commands);
@@ -136,7 +137,7 @@ fn n14_looking_disturbs_nobody() {
         std::thread::scope(|scope| {
             for n in 1..=4 {
                 scope.spawn(move || {
-                    for _ in 0..4 {
+                    for _ in spread(0..4, 2) {
                         network(w, &format!("connect web c{n} --publish {}:80", 8080 + n)).ok();
                         network(w, &format!("disconnect web c{n}")).ok();
                     }
@@ -146,7 +147,7 @@ fn n14_looking_disturbs_nobody() {
                 [["gc"].as_slice(), &["network", "ls"], &["network", "inspect", "web"], &["network", "repair", "web"]]
             {
                 scope.spawn(move || {
-                    for _ in 0..8 {
+                    for _ in spread(0..8, 3) {
                         let ran = w.topo(words).ok();
                         assert!(words != ["gc"] || ran.err() == "nothing was left behind\n", "{}", ran.err());
                     }

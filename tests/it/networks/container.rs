@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::{CONTAINERS, anonymous, in_network_world, network};
+use crate::tier::spread;
 use crate::world::World;
 
 /// Sends what a rogue router sends, from the device given: see rogue.py.
@@ -35,7 +36,7 @@ fn enter(target: &str) -> String {
 fn n15_the_loopback_is_up() {
     in_network_world(LAN, |w, _| {
         let (container, pid) = anonymous(w);
-        for kind in KINDS {
+        for kind in spread(KINDS, 3) {
             network(w, &format!("create web {kind}")).ok();
             for target in ["c1", &pid] {
                 let enter = enter(target);
@@ -86,7 +87,7 @@ fn learnt(w: &World, enter: &str) -> String {
 fn n16_nothing_is_learnt_from_a_container() {
     in_network_world(LAN, |w, _| {
         w.write("rogue.py", ROGUE);
-        for kind in KINDS {
+        for kind in spread(KINDS, 3) {
             network(w, &format!("create web {kind}")).ok();
             for c in ["c1", "c2", "c3"] {
                 network(w, &format!("connect web {c}")).ok();

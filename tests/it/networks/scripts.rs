@@ -47,7 +47,7 @@ fn a_killed_script_leaves_nothing() {
             network::create("web", #{ subnet: "10.5.0.0/24" });
             network::connect("web", netns("h1"), #{ publish: ["53:53/udp"] });"#;
         // Every fifth point: the others are met where every step is.
-        for point in (1..).step_by(5) {
+        for point in (1..).step_by(crate::tier::stride(5)) {
             let ran = with_fault(w, &format!("kill:{point}"), &["run", "--rm", "--name", "killed", "-e", script]);
             println!("point {point}: {}", ran.code);
             if ran.code != KILLED {

@@ -3,6 +3,7 @@
 
 use super::{in_network_world, network};
 use crate::stage::{KILLED, with_fault};
+use crate::tier::{spread, stride};
 use crate::world::{Snapshot, World};
 
 /// c1, c2, and the host with a way out in both families: out.
@@ -173,7 +174,7 @@ fn what_the_container_had_stays() {
 fn a_killed_disconnect_is_repaired() {
     const STRIDE: usize = 5;
     in_several(|w, _| {
-        for point in (1..).step_by(STRIDE) {
+        for point in (1..).step_by(stride(STRIDE)) {
             network(w, "connect front c1").ok();
             network(w, "connect other c1").ok();
             let ran = with_fault(w, &format!("kill:{point}"), &["network", "disconnect", "front", "c1"]);
@@ -194,7 +195,7 @@ fn a_killed_disconnect_is_repaired() {
 #[test]
 fn joined_and_left_at_once() {
     in_several(|w, _| {
-        for _ in 0..3 {
+        for _ in spread(0..3, 1) {
             let both =
                 "for n in front other back; do topo network connect $n c1 & topo network connect $n c2 & done; wait
                 for n in other front; do topo network disconnect $n c1 & topo network disconnect $n c2 & done; wait";

@@ -17,3 +17,5 @@ ip link set oport0 master obr0 up
 ip link add ovx0 type vxlan id 9 dstport 4790
 ip netns add other
 ip -n other link set lo up
+nft add table inet theirs
+nft add chain inet theirs forward '{ type filter hook forward priority 0; policy drop; }'

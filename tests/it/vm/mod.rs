@@ -1,5 +1,5 @@
 //! Tests on another kernel: what this machine's may lack (netem, VLANs, VRFs, tunnels …) is tested on the one that Debian
-//! builds for clouds, in a machine that QEMU emulates. It needs no root and no KVM, has no network, and is booted once for all tests.
+//! builds for clouds, in a machine that QEMU emulates, in the full tier. It needs no root and no KVM, has no network, and is booted once for all tests.
 //!
 //! Which tests run there is in the lists at this file's end:
 //!
@@ -151,6 +151,7 @@ fn example(name: &str) -> Case {
 
 /// Each example does in the machine what it is there to show.
 #[test]
+#[cfg_attr(not(feature = "full-tests"), ignore = "full tier")]
 fn examples_show_what_this_machine_lacks() {
     let wanted: Vec<_> = EXAMPLES.iter().filter(|(name, _)| is_wanted(name)).collect();
     if wanted.is_empty() {
@@ -186,6 +187,7 @@ macro_rules! machine {
             mod $dir {
                 $(
                     #[test]
+                    #[cfg_attr(not(feature = "full-tests"), ignore = "full tier")]
                     fn $name() {
                         super::check_file(concat!(stringify!($dir), "/", stringify!($name), ".rhai"));
                     }

@@ -3,15 +3,11 @@
 //! It is a child of the test process, so its process id and its end are those of the command itself, without a helper in
 //! between that signals would have to pass.
 
-use std::ffi::{CString, c_int, c_long, c_ulong};
+use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, Error, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -20,11 +16,12 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
-use nix::unistd::{Pid, pipe2};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::pipe2;
 
 use super::holder::NAMESPACES;
-use super::sys::{checked, clone, errno, pidfd_of, signal};
+use super::launch::Launch;
+use super::sys::{pidfd_of, signal};
 use super::{DEADLINE, Login, Tty, USER, World};
 
 /// A command that has ended.
@@ -197,12 +194,25 @@ impl World {
         env: &[(&str, &str)],
         input: Option<&str>,
     ) -> Running {
-        let mut command = self.command(login, program, args, env);
-        command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let null = || File::options().read(true).open("/dev/null");
         let shown = shown(program, args, env);
-        let mut child = self.spawn(login, command, false).unwrap_or_else(|err| not_started(&shown, &err));
-        if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
+        let start = || {
+            let (typed, stdin) = match input {
+                Some(_) => {
+                    let (end, stdin) = pipe2(OFlag::O_CLOEXEC)?;
+                    (File::from(end), Some(File::from(stdin)))
+                }
+                None => (null()?, None),
+            };
+            let (stdout, told) = pipe2(OFlag::O_CLOEXEC)?;
+            let (stderr, complained) = pipe2(OFlag::O_CLOEXEC)?;
+            let ends = [typed.as_fd(), told.as_fd(), complained.as_fd()];
+            let pid = self.spawn(login, program, args, env, ends, false)?;
+            let (stdout, stderr) = (Some(File::from(stdout)), Some(File::from(stderr)));
+            Ok((Spawned { pid, pidfd: pidfd_of(pid)?, stdout, stderr }, stdin))
+        };
+        let (child, stdin) = start().unwrap_or_else(|err| not_started(&shown, &err));
+        if let (Some(text), Some(mut stdin)) = (input, stdin) {
             let text = text.to_owned();
             // Beside the reading, since a command may answer before it has read all. It may also end before.
             thread::spawn(move || stdin.write_all(text.as_bytes()).ok());
@@ -219,17 +229,13 @@ impl World {
         args: &[&str],
         env: &[(&str, &str)],
     ) -> Running {
-        let mut command = self.command(login, program, args, env);
-        command.stdin(tty.line()).stdout(tty.line()).stderr(tty.line());
         let shown = shown(program, args, env);
-        let child = self.spawn(login, command, true).unwrap_or_else(|err| not_started(&shown, &err));
-        Running::new(child, shown)
-    }
-
-    fn command(&self, login: Login, program: &Path, args: &[&str], env: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(program);
-        command.args(args).env_clear().envs(self.env(login)).envs(env.iter().copied());
-        command
+        let start = || {
+            let line = tty.line();
+            let pid = self.spawn(login, program, args, env, [line.as_fd(); 3], true)?;
+            Ok(Spawned { pid, pidfd: pidfd_of(pid)?, stdout: None, stderr: None })
+        };
+        Running::new(start().unwrap_or_else(|err| not_started(&shown, &err)), shown)
     }
 
     fn env(&self, login: Login) -> Vec<(&'static str, String)> {
@@ -252,44 +258,27 @@ impl World {
         env
     }
 
-    fn spawn(&self, login: Login, mut command: Command, at_terminal: bool) -> io::Result<Spawned> {
-        let (pid_end, report) = pipe2(OFlag::O_CLOEXEC)?;
-        let enter = Enter {
-            world: self.holder.pidfd().as_raw_fd(),
-            namespaces: NAMESPACES | if self.holder.mapped() { libc::CLONE_NEWUSER } else { 0 },
-            directory: CString::new(self.dir().as_os_str().as_bytes())?,
-            become_user: login == Login::User && !self.holder.mapped(),
-            keep_rights: login == Login::Root && self.holder.mapped(),
-            at_terminal,
-            report: report.as_raw_fd(),
-        };
-        // SAFETY: `enter` makes only system calls, on what was prepared above.
-        unsafe { command.pre_exec(move || enter.enter()) };
-        let started = command.spawn();
-        drop(report);
-        let mut pid = [0; 4];
-        let reported = File::from(pid_end).read_exact(&mut pid);
-        let pid = i32::from_ne_bytes(pid);
-        let mut middle = match started {
-            Ok(middle) => middle,
-            Err(err) => {
-                if reported.is_ok() {
-                    waitpid(Pid::from_raw(pid), None).ok();
-                }
-                return Err(err);
-            }
-        };
-        // Before the wait, which closes it.
-        let stdin = middle.stdin.take();
-        middle.wait()?;
-        reported?;
-        Ok(Spawned {
-            pid,
-            pidfd: pidfd_of(pid)?,
-            stdin: stdin.map(|stdin| File::from(OwnedFd::from(stdin))),
-            stdout: middle.stdout.take().map(|stdout| File::from(OwnedFd::from(stdout))),
-            stderr: middle.stderr.take().map(|stderr| File::from(OwnedFd::from(stderr))),
-        })
+    fn spawn(
+        &self,
+        login: Login,
+        program: &Path,
+        args: &[&str],
+        env: &[(&str, &str)],
+        ends: [BorrowedFd<'_>; 3],
+        at_terminal: bool,
+    ) -> io::Result<i32> {
+        let own = self.env(login);
+        let env: Vec<(&str, &str)> =
+            own.iter().map(|(name, value)| (*name, value.as_str())).chain(env.iter().copied()).collect();
+        let mapped = self.holder.mapped();
+        let namespaces = NAMESPACES | if mapped { libc::CLONE_NEWUSER } else { 0 };
+        let world = (self.holder.pidfd().as_raw_fd(), namespaces);
+        let mut launch = Launch::new(program, args, &env, world, self.dir())?;
+        launch.stdio = ends.map(|end| end.as_raw_fd());
+        launch.become_user = login == Login::User && !mapped;
+        launch.keep_rights = login == Login::Root && mapped;
+        launch.at_terminal = at_terminal;
+        launch.start()
     }
 }
 
@@ -297,7 +286,6 @@ impl World {
 struct Spawned {
     pid: i32,
     pidfd: OwnedFd,
-    stdin: Option<File>,
     stdout: Option<File>,
     stderr: Option<File>,
 }
@@ -314,84 +302,6 @@ fn shown(program: &Path, args: &[&str], env: &[(&str, &str)]) -> String {
         if plain { format!(" {arg}") } else { format!(" '{}'", arg.replace('\'', r"'\''")) }
     });
     env.chain([program.into_owned()]).chain(args).collect()
-}
-
-/// The way of a fork of the test process into a world.
-struct Enter {
-    world: RawFd,
-    namespaces: c_int,
-    directory: CString,
-    become_user: bool,
-    keep_rights: bool,
-    at_terminal: bool,
-    report: RawFd,
-}
-
-impl Enter {
-    /// Goes in. Runs in the child of a fork, so only by system calls.
-    fn enter(&self) -> io::Result<()> {
-        // SAFETY: numbers, and pointers to what lives longer than the calls.
-        unsafe {
-            checked(libc::setns(self.world, self.namespaces))?;
-            checked(libc::chdir(self.directory.as_ptr()))?;
-            libc::umask(0o022);
-            // However the tests were started: `nohup` and a shell's `&` have them ignore signals, and each of their children too.
-            for signal in 1..=libc::SIGRTMAX() {
-                libc::signal(signal, libc::SIG_DFL);
-            }
-
-            // A process never changes its own pid namespace, only that of its children. The child made here gets our own
-            // parent as its parent (CLONE_PARENT), so the test process can wait for it, and we are done.
-            match clone(libc::CLONE_PARENT | libc::SIGCHLD) {
-                0 => {}
-                -1 => return Err(Error::last_os_error()),
-                pid => {
-                    libc::write(self.report, ptr::from_ref(&pid).cast(), 4);
-                    libc::_exit(0);
-                }
-            }
-            if self.at_terminal {
-                // Only the first process of a session can make its input the session's terminal.
-                checked(libc::setsid())?;
-                checked(libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0))?;
-            }
-            if self.become_user {
-                // By number, not by libc's functions: those want to stop threads that this fork doesn't have.
-                let (id, none) = (c_long::from(USER), 0 as c_long);
-                checked(libc::syscall(libc::SYS_setgroups, none, ptr::null::<libc::gid_t>()))?;
-                checked(libc::syscall(libc::SYS_setresgid, id, id, id))?;
-                checked(libc::syscall(libc::SYS_setresuid, id, id, id))?;
-            }
-            if self.keep_rights {
-                keep_capabilities()?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Makes all capabilities survive the exec of a process whose id isn't 0.
-fn keep_capabilities() -> io::Result<()> {
-    const VERSION_3: u32 = 0x2008_0522;
-    let header = [VERSION_3, 0];
-    let mut sets = [[0_u32; 3]; 2]; // For the low and the high 32: effective, permitted, inheritable.
-    // SAFETY: the structures have the size and layout that version 3 of the call asks for.
-    unsafe {
-        checked(libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()))?;
-        for set in &mut sets {
-            set[2] = set[1];
-        }
-        checked(libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()))?;
-        for capability in 0..64 {
-            let (raise, none): (c_ulong, c_ulong) = (libc::PR_CAP_AMBIENT_RAISE as c_ulong, 0);
-            if libc::prctl(libc::PR_CAP_AMBIENT, raise, capability as c_ulong, none, none) < 0
-                && errno() == libc::EINVAL
-            {
-                break; // The kernel knows no more.
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Reads both outputs until the command has ended, then takes note of its end.

@@ -29,7 +29,7 @@ fn check_leak(prepare: &str, leak: &str, section: &str, names: &str) {
     world.run(prepare).ok();
     let before = world.snapshot();
     world.run(leak).ok();
-    let said = panic_of(|| world.assert_clean_within(&before, Duration::ZERO));
+    let said = panic_of(|| world.assert_clean_within(&before, Duration::ZERO, super::Snapshot::take));
     let mut lines = said.lines().skip_while(|line| *line != format!("{section}:")).skip(1);
     assert!(
         lines.by_ref().take_while(|line| line.starts_with(' ')).any(|line| line.contains(names)),
@@ -182,7 +182,7 @@ fn a_busy_world_has_one_snapshot() {
         assert!(start.elapsed() < Duration::from_secs(20), "IPv6 did not settle");
         poll(&mut [], PollTimeout::from(50_u8)).ok();
     }
-    world.assert_clean_within(&before, Duration::ZERO);
+    world.assert_clean_within(&before, Duration::ZERO, super::Snapshot::take);
 }
 
 #[test]

@@ -22,8 +22,8 @@ pub(crate) struct Snapshot {
     sections: Vec<(&'static str, Section)>,
 }
 
-/// Asks everything that only a process in the world's network can ask, with as few processes as will do.
-const QUESTIONS: &str = r"
+/// Asks for what changes most, with one program.
+const AT_A_GLANCE: &str = r"
 answer() { printf '\001%s\n' $1; }
 answer network
 ip -d -j -batch - <<'END'
@@ -35,6 +35,10 @@ neighbour show nud all
 neighbour show proxy
 rule show
 END
+";
+
+/// Asks everything else that only a process in the world's network can ask, with as few processes as will do.
+const REST: &str = r"
 answer rules6
 if [ -d /proc/sys/net/ipv6 ]; then ip -d -j -6 rule show; fi
 answer qdiscs
@@ -61,7 +65,16 @@ done
 
 impl Snapshot {
     pub(super) fn take(world: &World) -> Snapshot {
-        let answers = answers(world);
+        Snapshot::of(world, &[AT_A_GLANCE, REST].concat())
+    }
+
+    /// Takes the sections that cost little: all but settings, queueing disciplines, rules of firewalls and IPv6 routing rules.
+    pub(super) fn glance(world: &World) -> Snapshot {
+        Snapshot::of(world, AT_A_GLANCE)
+    }
+
+    fn of(world: &World, questions: &str) -> Snapshot {
+        let answers = answers(world, questions);
         let mut sections = Vec::new();
         for (topic, text) in answers.split('\u{1}').filter_map(|answer| answer.split_once('\n')) {
             match topic {
@@ -110,11 +123,12 @@ impl Snapshot {
         Snapshot { sections: self.sections.iter().map(|(title, section)| (*title, map(section))).collect() }
     }
 
-    /// Describes what became of `self` in `after`; empty if nothing did.
+    /// Describes what became of `self` in `after`, as far as that was asked for; empty if nothing did.
     pub(crate) fn diff(&self, after: &Snapshot) -> String {
         const SHOWN: usize = 15;
         let mut text = String::new();
-        for ((title, before), (_, after)) in self.sections.iter().zip(&after.sections) {
+        for (title, before) in &self.sections {
+            let Some((_, after)) = after.sections.iter().find(|(also, _)| also == title) else { continue };
             let mut lines = Vec::new();
             for (name, value) in before {
                 match after.get(name) {
@@ -139,10 +153,10 @@ impl Snapshot {
 }
 
 /// Gets the answers; asks again when what vanishes meanwhile, with a dying namespace, disturbs a listing.
-fn answers(world: &World) -> String {
+fn answers(world: &World, questions: &str) -> String {
     let start = Instant::now();
     loop {
-        let ran = world.start(Login::Root, Path::new("sh"), &["-ec", QUESTIONS], &[], None).wait();
+        let ran = world.start(Login::Root, Path::new("sh"), &["-ec", questions], &[], None).wait();
         // nft and iptables begin a remark on each other's tables with `#`.
         if ran.code == 0 && ran.stderr.lines().all(|line| line.is_empty() || line.starts_with('#')) {
             return ran.stdout;
