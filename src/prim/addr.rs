@@ -181,6 +181,17 @@ fn lost_with_the_last(kernel: &mut Kernel, dev: &DevRef) -> net::Result<Option<S
     Ok(theirs.map(|neigh| format!("the neighbour `{}`", neigh.ip)))
 }
 
+/// Returns what is wrong with a text that a device is to get as its address, if anything is.
+pub fn wrong_address(text: &str) -> Option<Error> {
+    let net: Result<IpNetwork> = units::argument("add an address", Dynamic::from(text.to_string()));
+    let net = match net {
+        Ok(net) => net,
+        Err(error) => return Some(error),
+    };
+    let refused = |because| Error::invalid(format!("add address `{net}`")).because(because);
+    check_usable(&net).err().map(refused)
+}
+
 /// Refuses what can't be a host's own address, before the kernel takes it without a word.
 fn check_usable(net: &IpNetwork) -> std::result::Result<(), String> {
     let ip = net.ip();

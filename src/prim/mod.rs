@@ -77,6 +77,7 @@ use rhai::{FuncRegistration, Module, RhaiFunc};
 
 use crate::lab::{ReadStep, Steps};
 
+pub use addr::wrong_address;
 pub use beyond::Beyond;
 pub use calls::{At, Callee, Function, Insert, Source};
 pub use context::{LabHandle, ScriptError, place_of, rhai_error};

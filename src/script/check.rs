@@ -10,9 +10,10 @@ use super::engine;
 use super::failure::Failure;
 use super::held;
 use super::modules;
+use super::nothing;
 use super::sources::{self, Dirs, Script, Texts};
 use crate::lab::{NetnsRef, Place, Spot, name};
-use crate::prim::{Args, GROUPS, NetnsHandle, OptionSet};
+use crate::prim::{self, Args, GROUPS, NetnsHandle, OptionSet};
 
 /// Checks a script and returns all that is wrong with it, in the order of its lines.
 pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
@@ -34,6 +35,7 @@ pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
         true
     });
     checker.look_at_closures(&ast);
+    checker.look_at_results(&ast);
     checker.found.extend(modules::unreadable(script, &ast, &engine, dirs, texts));
     checker.found.sort_by_key(|failure| failure.place.spot().map(|spot| (spot.line, spot.column)));
     checker.found
@@ -197,6 +199,21 @@ impl<'a> Checker<'a> {
             return;
         }
         self.look_at_options(name, call.args.last());
+        self.look_at_constant(name, receiver, &call.args, position);
+    }
+
+    /// Finds constants that the function takes as names or addresses, and that are none.
+    fn look_at_constant(&mut self, function: &str, receiver: usize, arguments: &[Expr], position: Position) {
+        let Some(Expr::StringConstant(text, _)) = arguments.first() else { return };
+        let wrong = match (function, receiver) {
+            ("netns", 0) => name::check("netns", text).err(),
+            ("addr", 1) => prim::wrong_address(text),
+            _ => None,
+        };
+        if let Some(error) = wrong {
+            let failure = Failure { place: self.place(position), ..Failure::from(&error) };
+            self.found.push(failure);
+        }
     }
 
     fn judge(
@@ -272,6 +289,22 @@ impl<'a> Checker<'a> {
         for held in held::in_ast(ast).iter().filter(|held| !held.may_work_on_a_copy(&own, &self.script.text)) {
             let error = held.error(held.method_at);
             self.found.push(Failure::of(&error, self.script, self.engine));
+        }
+    }
+
+    /// Finds results that are used though there are none.
+    fn look_at_results(&mut self, ast: &AST) {
+        for (name, position) in nothing::used(ast) {
+            if ast.iter_functions().any(|function| function.name == name) {
+                continue;
+            }
+            let message = format!("`{name}` changes what it is called on, and returns nothing");
+            self.note(
+                "invalid",
+                message,
+                format!("call it in a statement before: `out.{name}(…);`, and use `out`"),
+                position,
+            );
         }
     }
 

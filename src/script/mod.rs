@@ -11,6 +11,7 @@ mod held;
 pub mod lexer;
 mod memory;
 mod modules;
+mod nothing;
 mod prepare;
 pub mod reference;
 mod sources;

@@ -138,6 +138,10 @@ h.route("default");
 lan::sta("sw0", 3, net("10.0.0.0/24"));
 lan::star("sw0");
 if false { bridgge("br0"); }
+let out = h.exec("cat /proc/sys/net/ipv4/ip_forward").stdout;
+if out.trim() == "0" { netns("my host"); }
+h["eth0"].addr("10.0.0.1");
+h["eth0"].addr("10.0.0.300/24");
 "#,
         );
         w.session(expect![[r#"
@@ -185,13 +189,37 @@ if false { bridgge("br0"); }
               |            ^^^^^^^
               |
               = hint: did you mean `bridge`?
-            6 mistakes found
+            error: `trim` changes what it is called on, and returns nothing
+             --> bad.rhai:9:8
+              |
+            9 | if out.trim() == "0" { netns("my host"); }
+              |        ^^^^
+              |
+              = hint: call it in a statement before: `out.trim(…);`, and use `out`
+            error: netns name `my host`: ' ' is not allowed in it
+             --> bad.rhai:9:24
+              |
+            9 | if out.trim() == "0" { netns("my host"); }
+              |                        ^^^^^
+              |
+              = hint: a name has 1 to 127 of the characters a-z A-Z 0-9 _ . @ + -, the first a letter, digit or _
+            error: add an address: expected an address with its prefix length, such as "10.0.0.1/24" or "fd00::1/64", got "10.0.0.1" (the prefix length is missing; `10.0.0.1/32` is one host)
+              --> bad.rhai:10:11
+               |
+            10 | h["eth0"].addr("10.0.0.1");
+               |           ^^^^
+            error: add an address: expected an address with its prefix length, such as "10.0.0.1/24" or "fd00::1/64", got "10.0.0.300/24" (it is not an IP address)
+              --> bad.rhai:11:11
+               |
+            11 | h["eth0"].addr("10.0.0.300/24");
+               |           ^^^^
+            10 mistakes found
             --- exit code 1
         "#]]);
         let json: serde_json::Value =
             serde_json::from_str(w.topo(&["check", "--json", "bad.rhai"]).fails(1).out()).expect("JSON");
         let lines: Vec<_> = json.as_array().expect("a list").iter().map(|one| one["at"][0]["line"].as_u64()).collect();
-        assert_eq!(lines, [2, 3, 4, 5, 6, 7].map(Some));
+        assert_eq!(lines, [2, 3, 4, 5, 6, 7, 9, 9, 10, 11].map(Some));
         w.topo(&["run", "bad.rhai"]).fails(1).says("bad.rhai:2:");
     });
 }
