@@ -227,7 +227,7 @@ pub mod functions {
     ///
     /// Like `flock FILE COMMAND`.
     ///
-    /// Fails with `busy` where another process does not let go of it for half a minute, and with what the body fails with.
+    /// Fails with `busy` where one process does not let go of it for half a minute, and with what the body fails with.
     ///
     /// ```rhai
     /// assert(with_lock("counter", || 1 + 1) == 2);

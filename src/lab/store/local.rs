@@ -15,7 +15,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -130,16 +130,17 @@ impl LocalStore {
         work()
     }
 
-    /// Waits for a lock for so long; nothing if that time passed.
+    /// Waits for a lock; nothing if one process has held it for as long as the patience lasts. Where others get it in turn, ours comes.
     ///
     /// The wait is in a thread of its own: flock(2) has no deadline. A thread that nobody waits for any more ends as soon as it
     /// gets the lock, and lets it go.
-    fn wait_for(file: File, within: Duration) -> io::Result<Option<File>> {
+    fn wait_for(&self, file: File, path: &Path) -> io::Result<Option<File>> {
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),
             Err(std::fs::TryLockError::WouldBlock) => {}
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
         }
+        let mut holder = holder_pid(path);
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::Builder::new().name("lock".into()).spawn(move || {
             let locked = loop {
@@ -150,9 +151,15 @@ impl LocalStore {
             };
             let _ = sender.send(locked.map(|()| file));
         })?;
-        match receiver.recv_timeout(within) {
-            Ok(locked) => locked.map(Some),
-            Err(_) => Ok(None),
+        loop {
+            if let Ok(locked) = receiver.recv_timeout(self.patience) {
+                return locked.map(Some);
+            }
+            let now = holder_pid(path);
+            if now.is_none() || now == holder {
+                return Ok(None);
+            }
+            holder = now;
         }
     }
 
@@ -227,14 +234,13 @@ impl LocalStore {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<Locked> {
-        let began = Instant::now();
         loop {
             let file = match self.in_dir_of(path, || files::open_lock(path)) {
                 // Nobody can make it, so nobody has it; and no value can be written.
                 Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return Ok(Locked::Unmade),
                 opened => opened?,
             };
-            let Some(file) = Self::wait_for(file, self.patience.saturating_sub(began.elapsed()))? else {
+            let Some(file) = self.wait_for(file, path)? else {
                 return Ok(Locked::ByAnother);
             };
             if is_at(&file, path)? {
@@ -423,23 +429,26 @@ fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     regular::read_at_most(file, STATE_BYTES_MAX, expected).map(Some)
 }
 
-/// Returns who holds a lock, as far as /proc/locks tells (proc_locks(5)): it knows no process outside of our pid namespace.
+/// Returns who holds a lock, in words.
 fn holder_of(path: &Path) -> String {
-    let unknown = || "another process".to_string();
-    let Ok(meta) = std::fs::metadata(path) else { return unknown() };
+    match holder_pid(path) {
+        Some(pid) if pid == std::process::id().to_string() => format!("this process ({pid}) itself"),
+        Some(pid) => format!("process {pid}"),
+        None => "another process".into(),
+    }
+}
+
+/// Returns the process that holds a lock, as far as /proc/locks tells (proc_locks(5)): it knows none outside of our pid namespace.
+fn holder_pid(path: &Path) -> Option<String> {
+    let meta = std::fs::metadata(path).ok()?;
     let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
     let file = format!("{major:02x}:{minor:02x}:{}", meta.ino());
     let locks = std::fs::read_to_string("/proc/locks").unwrap_or_default();
-    let pid = locks.lines().find_map(|line| {
+    locks.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         // `1: FLOCK ADVISORY WRITE 4242 00:1a:77 0 EOF`; those who wait have an arrow behind the number.
         (words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&file.as_str())).then(|| words[4].to_string())
-    });
-    match pid {
-        Some(pid) if pid == std::process::id().to_string() => format!("this process ({pid}) itself"),
-        Some(pid) => format!("process {pid}"),
-        None => unknown(),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ pub trait Store: Send + Sync {
     /// Returns all keys below `above` that have a value, sorted; `above` itself is not among them.
     fn list(&self, above: &Key) -> Result<Vec<Key>>;
 
-    /// Waits for the lock of `key` and takes it; the key needs no value. `busy`, naming the holder, after half a minute.
+    /// Waits for the lock of `key` and takes it; the key needs no value. `busy`, naming the holder, where one process has
+    /// held it for half a minute.
     ///
     /// Whoever holds it and asks for it again waits for itself.
     fn lock(&self, key: &Key) -> Result<Guard>;

@@ -14,6 +14,7 @@
 //! | `sandbox.rs` | labs without root |
 //! | `strangers.rs` | scripts of others: `--no-exec`, and whose files are used |
 
+mod closures;
 mod errors;
 mod help;
 mod inputs;

@@ -195,6 +195,25 @@ fn a_lock_that_is_held_is_waited_for_and_then_busy() {
     patient.lock(&web).expect("a lock");
 }
 
+/// Who waits behind others gives up only where one of them does not let go.
+#[test]
+fn a_lock_that_goes_from_one_to_the_next_is_waited_for() {
+    let (_dir, store) = store();
+    let web = key(&["web"]);
+    let store = store.with_patience(Duration::from_secs(1));
+    drop(store.lock(&web).expect("a lock, and the directory of its file"));
+    let path = store.path(&web, LOCK);
+    // Another hundred tests that run meanwhile may make each of them late by half its time.
+    let mut others: Vec<std::process::Child> = (0..4)
+        .map(|_| std::process::Command::new("flock").arg(&path).args(["sleep", "0.4"]).spawn().expect("flock starts"))
+        .collect();
+    while holder_pid(&path).is_none() {
+        std::thread::yield_now();
+    }
+    store.lock(&web).expect("the lock");
+    others.iter_mut().for_each(|other| assert!(other.wait().expect("it ends").success()));
+}
+
 #[test]
 fn one_holder_at_a_time() {
     let (_dir, store) = store();
