@@ -131,7 +131,7 @@ impl Kernel {
         Ok(self.ours_of(at, &owners)?.is_some())
     }
 
-    /// Returns the link with an index as the kernel has it, whoever made it.
+    /// Returns the link with this index, of this lab or of others.
     pub fn link_at(&mut self, at: &NetnsRef, index: u32) -> net::Result<Option<Link>> {
         if self.lists.0.is_none() {
             let rtnl = self.rtnl(at)?;

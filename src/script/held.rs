@@ -21,21 +21,18 @@ pub(super) struct Held {
 }
 
 /// rhai's methods that change what they are called on.
-const CHANGING: &[&str] = &[
+pub(super) const CHANGING: &[&str] = &[
     "append",
     "chop",
     "clear",
     "crop",
     "dedup",
     "drain",
-    "extract_mut",
     "fill_with",
     "insert",
     "make_lower",
     "make_upper",
     "mixin",
-    "order",
-    "order_desc",
     "pad",
     "pop",
     "push",
@@ -120,7 +117,7 @@ pub(super) fn in_ast(ast: &AST) -> Vec<Held> {
     found
 }
 
-/// Finds the first method of a chain with such a closure; what it returns is no part of the variable any more.
+/// Finds the first method of a chain, if it takes such a closure. Its result is no part of the variable.
 fn in_chain(chain: &Expr, variable: &str, root_at: Position) -> Option<Held> {
     let mut rest = chain;
     loop {

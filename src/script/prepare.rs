@@ -13,6 +13,7 @@ use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, NativeCallContext, Posi
 use super::held::{self, Held};
 use super::lexer::{self, Token, TokenKind, tokens};
 use super::sources::Script;
+use super::vocabulary::KEYWORDS;
 use crate::prim::{At, Callee, Function, Insert, LabHandle, Source};
 
 /// A script's text as it is compiled.
@@ -43,11 +44,15 @@ const CALLING: &[&str] = &[
     "for_each",
     "index_of",
     "map",
+    "order",
+    "order_by",
     "reduce",
     "reduce_rev",
     "retain",
     "some",
     "sort",
+    "sort_by",
+    "zip",
 ];
 
 /// Registers what a prepared text calls.
@@ -92,17 +97,20 @@ fn compiled(
             compile(&prepared.text)?
         }
     };
-    let held = held::in_ast(&ast);
+    // Without a closure there is nothing to walk for.
+    let held = if script.text.contains('|') { held::in_ast(&ast) } else { Vec::new() };
     if !held.is_empty() {
         let own: Vec<&str> = ast.iter_functions().map(|function| function.name).collect();
         let own: BTreeSet<&str> = own.into_iter().chain(known.iter().map(String::as_str)).collect();
         if let Some(held) = held.iter().find(|held| !held.may_work_on_a_copy(&own, &prepared.text)) {
             return Err(held.error(prepared.original(held.method_at)));
         }
-        prepared = prepare(&script.text, known, |words| {
+        let copying = prepare(&script.text, known, |words| {
             held.iter().filter_map(|held| prepared.copy(words, held)).flatten().collect()
         });
-        ast = compile(&prepared.text)?;
+        if let Ok(compiled) = compile(&copying.text) {
+            (prepared, ast) = (copying, compiled);
+        }
     }
     ast.set_source(script.name.as_str());
     // Most scripts have none, and need no walk.
@@ -253,7 +261,11 @@ impl<'t> Words<'t> {
             while self.is(at, ')') || self.is(at, ']') {
                 at = self.opening(at)?;
                 match at.checked_sub(1) {
-                    Some(before) if self.word(before).is_some() || self.is(before, ')') || self.is(before, ']') => {
+                    Some(before)
+                        if self.word(before).is_some_and(|word| !KEYWORDS.contains(&word))
+                            || self.is(before, ')')
+                            || self.is(before, ']') =>
+                    {
                         at = before
                     }
                     _ => break,
@@ -299,6 +311,7 @@ impl<'t> Words<'t> {
             match self.tokens[at].kind {
                 TokenKind::Symbol('(' | '[' | '{') => depth += 1,
                 TokenKind::Symbol(')' | ']' | '}') => depth = depth.checked_sub(1)?,
+                TokenKind::Symbol('|') if self.is_operand(at - 1) && self.is(at + 1, '|') => at += 1,
                 // The parameters of a closure, which commas part too.
                 TokenKind::Symbol('|') if depth == 0 && !self.is_operand(at - 1) => {
                     at = (at + 1..close).find(|at| self.is(*at, '|'))?;
@@ -421,6 +434,24 @@ mod tests {
         }
     }
 
+    /// The lists of rhai's methods: each is a function that rhai has, and all that call a closure are known.
+    #[test]
+    fn the_lists_of_methods_are_rhais() {
+        // What is only said of a closure.
+        const ABOUT: &[&str] =
+            &["debug", "get$is_anonymous", "get$name", "is_anonymous", "name", "print", "to_debug", "to_string"];
+        let closure = std::any::TypeId::of::<rhai::FnPtr>();
+        let takes = |info: rhai::FuncInfo<'_>| {
+            Some((info.metadata.name.to_string(), info.metadata.param_types.contains(&closure)))
+        };
+        let all = rhai::Engine::new().collect_fn_metadata(None, takes, true);
+        let is_known = |name: &str| name == "call" || all.iter().any(|(known, _)| known == name);
+        let unknown: Vec<_> = CALLING.iter().chain(held::CHANGING).filter(|name| !is_known(name)).collect();
+        let mut missing: Vec<&str> = all.iter().filter(|(_, takes)| *takes).map(|(name, _)| name.as_str()).collect();
+        missing.retain(|name| !CALLING.contains(name) && !ABOUT.contains(name));
+        assert!(unknown.is_empty() && missing.is_empty(), "{unknown:?} {missing:?}");
+    }
+
     #[test]
     fn calls_of_a_scripts_functions_are_noted() {
         for (text, wanted) in [
@@ -431,6 +462,8 @@ mod tests {
             ("fn f(x, y) {} f(|a, b| f(a, b), a)", "fn f(x, y) {} f(|a, b| f(a, __at(b)), __at(a))"),
             ("fn f(x) {} f(|| a)", "fn f(x) {} f(__at(|| a))"),
             ("fn f(x) {} f(a | b)", "fn f(x) {} f(__at(a | b))"),
+            ("fn f(x, y) {} f(a || b, |a, b| a)", "fn f(x, y) {} f(a || b, __at(|a, b| a))"),
+            ("if (t.c).call() { a }", "if __then(__at(()), (t.c).call()) { a }"),
             ("far(a)", "far(__at(a))"),
             ("print(a)", "print(a)"),
             ("import \"lan\" as lan; lan::star(1, \")\")", "import \"lan\" as lan; lan::star(1, __at(\")\"))"),
