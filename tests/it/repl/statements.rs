@@ -20,11 +20,18 @@ impl Screen {
         statements.iter().for_each(|statement| self.enter(statement));
     }
 
-    /// Enters a statement that says when it is busy, by `ready()`, and presses Ctrl-C then.
-    fn interrupt(&mut self, w: &World, statement: &str) {
-        w.run("mkfifo ready").ok();
-        self.begin(&statement.replace("ready()", r#"host.exec("echo >ready")"#));
-        w.run("cat ready; rm ready").ok();
+    /// Enters a statement that prints `busy` before it goes on without end, and presses Ctrl-C then.
+    fn interrupt(&mut self, statement: &str) {
+        self.begin(statement);
+        self.shows("\nbusy\n");
+        self.keys(CTRL_C);
+        self.prompt();
+    }
+
+    /// Enters a statement, and presses Ctrl-C once a shell script of the world's sees it at work.
+    fn interrupt_when(&mut self, w: &World, seen: &str, statement: &str) {
+        self.begin(statement);
+        w.run(seen).ok();
         self.keys(CTRL_C);
         self.prompt();
     }
@@ -37,39 +44,42 @@ fn ctrl_c_takes_back_the_statement_that_runs() {
         let mut screen = Screen::open(w, &[]);
         screen.enter_all(&PAIR);
         let before = Dump::take(w);
-        screen.interrupt(w, r#"let a = bridge("br0"); ready(); h.ping("10.0.0.99", #{ count: 1000 });"#);
+        let asked = "until ip -n h neigh show 10.0.0.99 | grep -q .; do sleep 0.01; done";
+        screen.interrupt_when(w, asked, r#"let a = bridge("br0"); h.ping("10.0.0.99", #{ count: 1000 });"#);
         screen.looks(expect![[r#"
-            repl> let a = bridge("br0"); host.exec("echo >ready"); h.ping("10.0.0.99", #{ count: 1000 });
+            repl> let a = bridge("br0"); h.ping("10.0.0.99", #{ count: 1000 });
             ^C
             error: ping `10.0.0.99` from netns `h`: the run was interrupted
-             --> [5]:1:52
+             --> [5]:1:26
               |
-            1 | let a = bridge("br0"); host.exec("echo >ready"); h.ping("10.0.0.99", #{ count: 1000 });
-              |                                                    ^^^^
+            1 | let a = bridge("br0"); h.ping("10.0.0.99", #{ count: 1000 });
+              |                          ^^^^
             repl>
         "#]]);
         assert_same(w, &before);
-        screen.interrupt(w, r#"let a = netns("k"); veth(a["eth0"], g["eth1"]); ready(); loop {}"#);
+        screen.interrupt(r#"let a = netns("k"); veth(a["eth0"], g["eth1"]); print("busy"); loop {}"#);
         screen.looks(expect![[r#"
-            repl> let a = netns("k"); veth(a["eth0"], g["eth1"]); host.exec("echo >ready"); loop {}
+            repl> let a = netns("k"); veth(a["eth0"], g["eth1"]); print("busy"); loop {}
+            busy
             ^C
             error: the script was stopped by SIGINT
-             --> [6]:1:80
+             --> [6]:1:69
               |
-            1 | let a = netns("k"); veth(a["eth0"], g["eth1"]); host.exec("echo >ready"); loop {}
-              |                                                                                ^
+            1 | let a = netns("k"); veth(a["eth0"], g["eth1"]); print("busy"); loop {}
+              |                                                                     ^
             repl>
         "#]]);
         assert_same(w, &before);
-        screen.interrupt(w, r#"let a = netns("k"); ready(); h.exec("sleep 1000");"#);
+        w.run("mkfifo ready").ok();
+        screen.interrupt_when(w, "cat ready", r#"let a = netns("k"); h.exec("echo >ready; sleep 1000");"#);
         screen.looks(expect![[r#"
-            repl> let a = netns("k"); host.exec("echo >ready"); h.exec("sleep 1000");
+            repl> let a = netns("k"); h.exec("echo >ready; sleep 1000");
             ^C
-            error: run `sleep 1000` in netns `h`: the run was interrupted
-             --> [7]:1:49
+            error: run `echo >ready; sleep 1000` in netns `h`: the run was interrupted
+             --> [7]:1:23
               |
-            1 | let a = netns("k"); host.exec("echo >ready"); h.exec("sleep 1000");
-              |                                                 ^^^^
+            1 | let a = netns("k"); h.exec("echo >ready; sleep 1000");
+              |                       ^^^^
             repl>
         "#]]);
         assert_same(w, &before);
@@ -105,7 +115,7 @@ fn a_command_does_not_get_the_terminals_ctrl_c() {
         ));
         screen.shows("\n0\n");
         let before = Dump::take(w);
-        screen.interrupt(w, "ready(); loop {}");
+        screen.interrupt(r#"print("busy"); loop {}"#);
         screen.shows("stopped by SIGINT");
         assert_same(w, &before);
         screen.leave();
