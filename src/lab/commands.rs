@@ -126,13 +126,13 @@ impl StateDir {
         Ok(new)
     }
 
-    /// Finds all control groups that have a mark, whose is still to be told, and all files of commands of this state directory.
-    fn trails(&self) -> Vec<Found> {
+    /// Finds the control groups whose mark `is_wanted`, whose is still to be told, and all files of commands of this state directory.
+    fn trails(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<Found> {
         let mut found = Vec::new();
-        for name in Cgroup::names("topo:") {
+        let has_mark = |name: &str| name.rsplit_once(':').is_some_and(|(mark, _)| is_wanted(mark));
+        for (name, group) in Cgroup::all(has_mark) {
             let Some((mark, of)) = name.rsplit_once(':') else { continue };
             let (Some(lab), Some(of)) = (lab_of_mark(mark), Of::read(of)) else { continue };
-            let Some(group) = Cgroup::find(&name) else { continue };
             let mark = Some(mark.to_string());
             found.push(Found { mark, lab: lab.to_string(), of, at: At::Group(group) });
         }
@@ -160,7 +160,7 @@ impl StateDir {
             Of::Process => is_named(found),
             Of::Run(run) => is_named(found) && (run == me || run == creator || !run.is_alive()),
         };
-        Ok(self.trails().into_iter().filter(is_its).collect())
+        Ok(self.trails(|mark| mark == marks.mark).into_iter().filter(is_its).collect())
     }
 
     /// Returns the processes of a lab that are proven to be its own by something else than a namespace: its supervisors, what is in its
@@ -214,7 +214,7 @@ impl StateDir {
             let is_named = found.mark.as_ref().is_none_or(|mark| *mark == marks.mark);
             found.of == Of::Run(me) && is_named && lab_of_mark(&marks.mark) == Some(&found.lab)
         };
-        for found in self.trails().iter().filter(is_its) {
+        for found in self.trails(|mark| mark == marks.mark).iter().filter(is_its) {
             let is_empty = match &found.at {
                 At::Group(group) => group.members().is_empty(),
                 At::File(path) => {
@@ -247,7 +247,7 @@ impl StateDir {
         creators: &[ProcessId],
         ended: &mut Vec<EndedProcess>,
     ) -> Result<()> {
-        for found in self.trails() {
+        for found in self.trails(|mark| lab_of_mark(mark).is_some()) {
             let is_lost = !known(&found.lab)
                 && self.is_of_this_state(&found)?
                 && match found.of {

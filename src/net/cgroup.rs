@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
 use super::{Error, ProcessId, Result, fault};
 
@@ -23,8 +24,16 @@ pub struct Cgroup {
     path: PathBuf,
 }
 
-/// Returns where the tree of version 2 is mounted (proc_pid_mountinfo(5)).
+/// Where systemd mounts the tree of version 2: as the only one, and beside version 1 (cgroups(7)).
+const USUAL: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// Returns where the tree of version 2 is mounted. The list of all mounts, which is as long as there are named namespaces, is read only
+/// where it isn't at a usual place (proc_pid_mountinfo(5)).
 fn tree() -> Option<PathBuf> {
+    let is_one = |path: &&str| statfs(*path).is_ok_and(|about| about.filesystem_type() == CGROUP2_SUPER_MAGIC);
+    if let Some(path) = USUAL.iter().find(|path| is_one(path)) {
+        return Some(PathBuf::from(path));
+    }
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let line =
         mounts.lines().find(|line| line.split_once(" - ").is_some_and(|(_, kind)| kind.starts_with("cgroup2 ")))?;
@@ -58,17 +67,23 @@ impl Cgroup {
 
     /// Returns the group of this name, if there is one and the caller's user owns it.
     pub fn find(name: &str) -> Option<Cgroup> {
-        let path = tree().filter(|_| is_name(name))?.join(name);
-        // One that another user made, or was given, holds what that user has put there.
-        let is_ours = |meta: fs::Metadata| meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw();
-        fs::symlink_metadata(&path).is_ok_and(is_ours).then_some(Cgroup { path })
+        Some(Cgroup { path: tree().filter(|_| is_name(name))?.join(name) }).filter(Cgroup::is_ours)
     }
 
-    /// Returns the names of the groups that begin with `prefix`.
-    pub fn names(prefix: &str) -> Vec<String> {
+    /// Returns the groups whose names `is_wanted`, with these names, as far as the caller's user owns them.
+    pub fn all(is_wanted: impl Fn(&str) -> bool) -> Vec<(String, Cgroup)> {
         let entries = tree().and_then(|tree| fs::read_dir(tree).ok());
-        let names = entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter(|name| name.starts_with(prefix)).collect()
+        let named = entries.into_iter().flatten().flatten().filter_map(|entry| {
+            let name = entry.file_name().into_string().ok().filter(|name| is_wanted(name))?;
+            Some((name, Cgroup { path: entry.path() }))
+        });
+        named.filter(|(_, group)| group.is_ours()).collect()
+    }
+
+    /// Tells whether the caller's user owns it: one that another user made, or was given, holds what that user has put there.
+    fn is_ours(&self) -> bool {
+        let is_ours = |meta: fs::Metadata| meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw();
+        fs::symlink_metadata(&self.path).is_ok_and(is_ours)
     }
 
     /// Takes the group that is at a path.
