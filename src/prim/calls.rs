@@ -21,6 +21,8 @@ pub struct Source {
     pub functions: Vec<Function>,
     /// Where its `try` blocks begin and end.
     pub tries: Vec<(Position, Position)>,
+    /// Where the user's text reads a property of something, in the order of the text.
+    pub properties: Vec<At>,
 }
 
 /// A piece that was put into a text.
@@ -134,6 +136,13 @@ impl Calls {
                 see(name, source.map_or(at, |source| source.original(at)));
             }
         });
+    }
+
+    /// Tells whether a call stands where the user's text reads a property.
+    pub(super) fn is_of_property(&self, ctx: &NativeCallContext, script: &str) -> bool {
+        let sources = self.sources.borrow();
+        let found = sources.get(ctx.call_source().unwrap_or(script)).zip(at(ctx.call_position()));
+        found.is_some_and(|(source, at)| source.properties.binary_search(&source.original(at)).is_ok())
     }
 
     /// Returns the place in the user's text of one in the text that was compiled.

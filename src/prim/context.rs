@@ -70,6 +70,11 @@ impl LabHandle {
         self.calls.original(source, at)
     }
 
+    /// Tells whether a call stands where the user's text reads a property: rhai takes the index for one that a value doesn't have.
+    pub(super) fn is_of_property(&self, ctx: &NativeCallContext) -> bool {
+        self.calls.is_of_property(ctx, &self.script.borrow())
+    }
+
     /// Tells whether a call is made within a `try` block, of its own function or of one that has called it.
     fn is_within_try(&self, ctx: &NativeCallContext) -> bool {
         self.calls.is_within_try(ctx, &self.script.borrow())

@@ -187,3 +187,27 @@ fn foreign(lab: &mut Lab, netns: &NetnsRef, link: &net::Link) -> DevEntry {
     let switch = Switch { stp: is_on(|bridge| bridge.stp), vlan_filtering: is_on(|bridge| bridge.vlan_filtering) };
     DevEntry { switch, ..DevEntry::new(dev, link.kind.clone().unwrap_or_default()) }
 }
+
+/// Returns the properties that a namespace has.
+pub fn netns_properties() -> Vec<&'static str> {
+    let mut found = Vec::new();
+    for functions in super::GROUPS.iter().map(|group| group.functions) {
+        functions.for_each_fn(false, &mut |function| {
+            let mut is_of_netns = false;
+            function.with_param_types(&mut |types| is_of_netns = types == [std::any::TypeId::of::<NetnsHandle>()]);
+            found.extend(function.name().strip_prefix("get$").filter(|_| is_of_netns));
+        });
+    }
+    found
+}
+
+/// Returns the error of a property that a namespace doesn't have: rhai would take it for the name of a device.
+pub fn no_netns_property(name: &str) -> Error {
+    let shown = name::shown(name);
+    let device = format!("a device is named in brackets: `[\"{shown}\"]`");
+    let error = Error::invalid(format!("unknown property `{shown}` of a netns"));
+    match name::nearest(name, netns_properties()) {
+        Some(near) => error.hint(format!("did you mean `{near}`? {device}")),
+        None => error.hint(device),
+    }
+}

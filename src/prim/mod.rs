@@ -82,7 +82,7 @@ pub use beyond::Beyond;
 pub use calls::{At, Callee, Function, Insert, Source};
 pub use context::{LabHandle, ScriptError, place_of, rhai_error};
 pub use errors::Failed;
-pub use handles::{Dev, NetnsHandle};
+pub use handles::{Dev, NetnsHandle, netns_properties, no_netns_property};
 pub use labs::{Args, as_json};
 pub use options::{OptionDoc, OptionSet};
 pub use ruleset::is_a_labs;

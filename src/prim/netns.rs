@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::beyond::{Beyond, reach};
-use super::context::{RhaiResultOf, ask, place_of, raise, with_lab};
-use super::handles::{self, Dev, NetnsHandle};
+use super::context::{RhaiResultOf, ask, lab_of, place_of, raise, with_lab};
+use super::handles::{self, Dev, NetnsHandle, no_netns_property};
 use crate::lab::{
     self, DevEntry, DevRef, Error, Event, Identity, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Outcome,
     Requests, Result, Step, WAY_ON, lab_of_mark, name,
@@ -413,7 +413,8 @@ pub mod functions {
     /// ```
     #[rhai_fn(index_get, return_raw, pure)]
     pub fn dev_of(ctx: NativeCallContext, netns: &mut NetnsHandle, name: &str) -> RhaiResultOf<Dev> {
-        with_lab(&ctx, |_| name::check("device", name))?;
+        let is_property = lab_of(&ctx).is_ok_and(|lab| lab.is_of_property(&ctx));
+        with_lab(&ctx, |_| if is_property { Err(no_netns_property(name)) } else { name::check("device", name) })?;
         Ok(Dev::named(netns.clone(), name))
     }
 

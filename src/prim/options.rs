@@ -15,6 +15,8 @@ pub struct OptionDoc {
     pub what: &'static str,
     /// What it does.
     pub doc: &'static str,
+    /// Reads a value as the option's type; the error says what is wrong beyond `what`, or nothing.
+    pub read: fn(Dynamic) -> std::result::Result<(), String>,
 }
 
 /// The options of one function.
@@ -47,18 +49,25 @@ impl OptionSet {
         map.keys().try_for_each(|key| self.check_key(key))
     }
 
+    /// Checks that an option can have a value; one that is `()` counts as not given.
+    pub fn check_value(&self, key: &str, value: Dynamic) -> Result<()> {
+        let Some(option) = self.options.iter().find(|option| option.name == key) else { return Ok(()) };
+        let kept = Kept::of(&value);
+        let read = if value.is_unit() { Ok(()) } else { (option.read)(value) };
+        read.map_err(|because| self.wrong(key, option.what, kept, &because))
+    }
+
     /// Takes an option's value out of the map, as its type; one that is `()` counts as not given.
     pub fn take<T: FromScript>(&self, map: &mut Map, key: &str) -> Result<Option<T>> {
         let Some(value) = map.remove(key).filter(|value| !value.is_unit()) else { return Ok(None) };
         let kept = Kept::of(&value);
-        T::from_script(value).map(Some).map_err(|because| {
-            let because = if because.is_empty() { String::new() } else { format!(" ({because})") };
-            Error::invalid(format!("option `{key}` of `{}`", self.function)).because(format!(
-                "expected {}, got {}{because}",
-                T::WHAT,
-                kept.shown()
-            ))
-        })
+        T::from_script(value).map(Some).map_err(|because| self.wrong(key, T::WHAT, kept, &because))
+    }
+
+    fn wrong(&self, key: &str, what: &str, got: Kept, because: &str) -> Error {
+        let because = if because.is_empty() { String::new() } else { format!(" ({because})") };
+        Error::invalid(format!("option `{key}` of `{}`", self.function))
+            .because(format!("expected {what}, got {}{because}", got.shown()))
     }
 }
 
@@ -117,6 +126,7 @@ macro_rules! options {
                     name: stringify!($field),
                     what: <$type as $crate::prim::units::FromScript>::WHAT,
                     doc: concat!($($doc),+),
+                    read: |value| <$type as $crate::prim::units::FromScript>::from_script(value).map(drop),
                 }),+],
             };
 

@@ -9,9 +9,12 @@ use super::catalog;
 use super::engine;
 use super::failure::Failure;
 use super::held;
+use super::lexer;
 use super::modules;
 use super::nothing;
 use super::sources::{self, Dirs, Script, Texts};
+use super::typos;
+use super::words::Words;
 use crate::lab::{NetnsRef, Place, Spot, name};
 use crate::prim::{self, Args, GROUPS, NetnsHandle, OptionSet};
 
@@ -34,6 +37,7 @@ pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
         }
         true
     });
+    checker.look_at_words();
     checker.look_at_closures(&ast);
     checker.look_at_results(&ast);
     checker.found.extend(modules::unreadable(script, &ast, &engine, dirs, texts));
@@ -272,14 +276,26 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Compares the keys of a map that stands as the last argument with the options of the function.
+    /// Compares the keys of a map that stands as the last argument with the options of the function, and the values that are constants
+    /// with what these take.
     fn look_at_options(&mut self, function: &str, last: Option<&Expr>) {
         let (Some(Expr::Map(map, _)), Some(set)) = (last, option_set(function)) else { return };
-        for (key, _) in &map.0 {
-            if let Err(error) = set.check_key(&key.name) {
+        for (key, value) in &map.0 {
+            let constant = value.get_literal_value(None);
+            let read = constant.map_or(Ok(()), |constant| set.check_value(&key.name, constant));
+            if let Err(error) = set.check_key(&key.name).and(read) {
                 let failure = Failure { place: self.place(key.pos), ..Failure::from(&error) };
                 self.found.push(failure);
             }
+        }
+    }
+
+    /// Finds what can't be right by the script's words alone.
+    fn look_at_words(&mut self) {
+        let words = Words::of(&self.script.text);
+        for typo in [typos::in_constants(&words), typos::in_namespaces(&words), typos::in_strings(&words)].concat() {
+            let place = self.place(lexer::position_at(&self.script.text, typo.at));
+            self.found.push(Failure { place, ..Failure::from(&typo.error) });
         }
     }
 

@@ -221,7 +221,9 @@ impl Session {
     }
 
     fn failure(&self, error: &EvalAltResult, script: &Script) -> Box<Failure> {
-        Box::new(Failure::of(error, script, &self.engine))
+        let mut failure = Failure::of(error, script, &self.engine);
+        failure.name_keys(error, &script.text, &self.scope);
+        Box::new(failure)
     }
 
     /// Returns the texts of all scripts that were read, for the excerpts in messages.

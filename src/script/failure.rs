@@ -1,13 +1,14 @@
 //! What ended a script, as a person sees it: the message, the excerpt, who called, and the hint.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use rhai::{Dynamic, Engine, EvalAltResult, ParseErrorType, Position};
+use rhai::{Dynamic, Engine, EvalAltResult, LexError, ParseErrorType, Position, Scope};
 use serde_json::json;
 
 use super::catalog;
 use super::held::Held;
+use super::hints;
 use super::lexer;
-use super::sources::{Script, Texts};
+use super::sources::{self, Dirs, Script, Texts};
 use crate::lab::name::{printable, shown};
 use crate::lab::{Error, Kind, Place, Spot};
 use crate::prim::{Failed, LabHandle, ScriptError};
@@ -76,6 +77,10 @@ impl Failure {
             EvalAltResult::ErrorPropertyNotFound(name, _) => {
                 Failure::plain("script", format!("unknown property `{name}`"), place)
             }
+            EvalAltResult::ErrorMismatchDataType(wanted, got, _) if wanted == "bool" => {
+                let (message, hint) = hints::condition(got);
+                Failure { hint: Some(hint), ..Failure::plain("script", message, place) }
+            }
             EvalAltResult::ErrorDotExpr(text, _) => unknown_property(text, place, engine),
             EvalAltResult::ErrorDataRace(text, _) => data_race(text, place),
             other => {
@@ -85,6 +90,15 @@ impl Failure {
                 Failure::plain("script", lower_first(text), place)
             }
         }
+    }
+
+    /// Says which keys the map has whose property is unknown, where the script's own variables hold it.
+    pub fn name_keys(&mut self, error: &EvalAltResult, text: &str, scope: &Scope<'_>) {
+        let EvalAltResult::ErrorPropertyNotFound(name, _) = error else { return };
+        let Some(spot) = self.place.spot() else { return };
+        let Some(rest) = rest_of(text, spot) else { return };
+        let before = text.lines().nth(spot.line - 1).and_then(|line| line.strip_suffix(rest)).unwrap_or("");
+        self.hint = hints::keys(name, before, scope);
     }
 
     /// Finds a comment without an end, which rhai would take in silence for one to the end of the script.
@@ -212,7 +226,12 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
             let known = catalog::names(engine);
             let called = known.iter().any(|known| known == name);
             let declared = declared(text);
-            let near = crate::lab::name::nearest(name, declared.iter().copied().chain(["host", "args"]));
+            let names = declared.iter().map(|(_, name)| *name).chain(["host", "args"]);
+            let near = crate::lab::name::nearest(name, names);
+            let around = declared.iter().find(|(_, declared)| declared == name).map(|(word, _)| *word);
+            let is_new = !called && around.is_none();
+            let rest = failure.place.spot().and_then(|spot| rest_of(text, spot));
+            let given = rest.filter(|_| is_new).and_then(|rest| hints::undeclared(name, rest));
             let is_key = failure.place.spot().and_then(|spot| rest_of(text, spot)).is_some_and(|rest| {
                 rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').trim_start().starts_with(": ")
             });
@@ -220,31 +239,47 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
                 kind: "unknown".into(),
                 message: format!("unknown variable `{}`", shown(name)),
                 hint: match (called, near) {
+                    _ if given.is_some() => given,
                     _ if is_key => Some("a map begins with `#{`".into()),
                     (true, _) => Some(format!("`{name}` is a function: call it, `{name}(…)`")),
-                    _ if declared.contains(&name.as_str()) => {
-                        Some("a function sees its parameters and constants alone, not the variables around it".into())
+                    _ if around == Some("const") => {
+                        Some(format!("a function sees the file's constants as `global::{name}`"))
                     }
+                    _ if around.is_some() => Some(format!(
+                        "a function sees its parameters, not the variables around it: pass `{name}` to it"
+                    )),
                     (false, Some(near)) => Some(format!("did you mean `{near}`?")),
                     _ => None,
                 },
                 ..failure
             }
         }
-        ParseErrorType::Reserved(word) => Failure {
-            message: format!("`{word}` is a reserved word"),
-            hint: Some("take another name for it".into()),
+        ParseErrorType::Reserved(word) => {
+            let rest = failure
+                .place
+                .spot()
+                .and_then(|spot| rest_of(text, spot))
+                .filter(|rest| rest.starts_with(word.as_str()));
+            let (message, hint) = hints::reserved(word, rest.unwrap_or(word));
+            Failure { message, hint: Some(hint), ..failure }
+        }
+        ParseErrorType::ModuleUndefined(name) => Failure {
+            message: format!("unknown module `{}`", shown(name)),
+            hint: Some(hints::module(name, &sources::module_names(&Dirs::default()))),
             ..failure
         },
+        ParseErrorType::BadInput(LexError::MalformedChar(text)) => {
+            Failure { hint: Some(hints::single_quotes(text)), ..failure }
+        }
         _ => failure,
     }
 }
 
-/// Returns the names of the variables that a script declares somewhere.
-fn declared(text: &str) -> Vec<&str> {
+/// Returns the names of the variables that a script declares somewhere, each behind the word that declares it.
+fn declared(text: &str) -> Vec<(&str, &str)> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let words: Vec<&str> = text.split(|c: char| !is_part(c)).filter(|word| !word.is_empty()).collect();
-    words.windows(2).filter(|pair| ["let", "const", "for"].contains(&pair[0])).map(|pair| pair[1]).collect()
+    words.windows(2).filter(|pair| ["let", "const", "for"].contains(&pair[0])).map(|pair| (pair[0], pair[1])).collect()
 }
 
 /// Returns the line of a place in the script, from the place on.
@@ -293,6 +328,12 @@ fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
     let signatures = catalog::signatures(engine, name);
     if !signatures.is_empty() {
         let types: Vec<&str> = arguments.split(',').map(catalog::shown_type).collect();
+        if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+            // An operator: rhai's own forms of it are no help.
+            let hint = types.contains(&"()").then(|| "`()` is what a variable holds that was given nothing".into());
+            let message = format!("`{name}` does not work on {}", types.join(" and "));
+            return Failure { hint, ..Failure::plain("invalid", message, place) };
+        }
         let given = if arguments.is_empty() { "no arguments".into() } else { format!("({})", types.join(", ")) };
         return Failure {
             hint: Some(format!("it is called as {}", signatures.join(" or "))),

@@ -216,6 +216,17 @@ pub(super) fn byte_at(text: &str, position: rhai::Position) -> Option<usize> {
     Some(start + rest.char_indices().nth(position.position()?.checked_sub(1)?)?.0)
 }
 
+/// Returns the line and column of a byte of a text.
+pub(super) fn position_at(text: &str, byte: usize) -> rhai::Position {
+    let before = &text[..byte];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
+    match (u16::try_from(line), u16::try_from(column)) {
+        (Ok(line), Ok(column)) => rhai::Position::new(line, column),
+        _ => rhai::Position::NONE,
+    }
+}
+
 /// Tells whether a position is behind the last word of a text.
 fn is_at_end(text: &str, position: rhai::Position) -> bool {
     let (Some(line), Some(column)) = (position.line(), position.position()) else { return true };

@@ -8,6 +8,7 @@ mod engine;
 mod failure;
 pub mod header;
 mod held;
+mod hints;
 pub mod lexer;
 mod memory;
 mod modules;
@@ -17,7 +18,9 @@ pub mod reference;
 mod sources;
 mod stack;
 mod trust;
+mod typos;
 mod vocabulary;
+mod words;
 
 pub use check::{Defined, bare_compile, check};
 pub use engine::{Caller, Mark, Session, Variable, bare};

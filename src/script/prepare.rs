@@ -11,10 +11,12 @@ use std::ops::Range;
 use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, NativeCallContext, Position, Scope, Stmt};
 
 use super::held::{self, Held};
-use super::lexer::{self, Token, TokenKind, tokens};
+use super::lexer;
 use super::sources::Script;
-use super::vocabulary::KEYWORDS;
-use crate::prim::{At, Callee, Function, Insert, LabHandle, Source};
+use super::typos;
+use super::words::Words;
+use crate::lab::Error;
+use crate::prim::{At, Callee, Function, Insert, LabHandle, ScriptError, Source};
 
 /// A script's text as it is compiled.
 pub(super) struct Prepared {
@@ -112,12 +114,22 @@ fn compiled(
             (prepared, ast) = (copying, compiled);
         }
     }
+    if script.text.contains("const")
+        && let Some(typo) = typos::in_constants(&Words::of(&script.text)).into_iter().next()
+    {
+        return Err(raised(typo.error, lexer::position_at(&script.text, typo.at)));
+    }
     ast.set_source(script.name.as_str());
     // Most scripts have none, and need no walk.
     if script.text.contains("try") {
         prepared.source.tries = tries(&ast);
     }
     Ok((ast, prepared.source))
+}
+
+/// Returns an error of ours as rhai's.
+fn raised(error: Error, at: Position) -> Box<EvalAltResult> {
+    Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(ScriptError(error.into())), at))
 }
 
 /// Returns where a compiled script's `try` blocks stand.
@@ -161,65 +173,16 @@ impl Prepared {
 }
 
 fn prepare<'t>(text: &'t str, known: &'t [String], copies: impl FnOnce(&Words<'t>) -> Vec<Edit>) -> Prepared {
-    let is_code = |token: &Token| !matches!(token.kind, TokenKind::Comment { .. });
-    let words = Words { text, tokens: tokens(text).into_iter().filter(is_code).collect() };
+    let words = Words::of(text);
     let functions = words.functions();
     let own: BTreeSet<&str> = functions.iter().map(|(name, _)| *name).chain(known.iter().map(String::as_str)).collect();
     let mut edits = Vec::new();
     (0..words.tokens.len()).for_each(|at| words.note_call(at, &own, &mut edits));
     edits.extend(copies(&words));
-    apply(text, edits, &functions)
+    apply(text, edits, &functions, &typos::properties(&words))
 }
 
-/// A text in its words, without the comments.
-struct Words<'t> {
-    text: &'t str,
-    tokens: Vec<Token>,
-}
-
-impl<'t> Words<'t> {
-    fn is(&self, at: usize, symbol: char) -> bool {
-        self.tokens.get(at).is_some_and(|token| token.kind == TokenKind::Symbol(symbol))
-    }
-
-    /// Returns the word at a place, if it is one.
-    fn word(&self, at: usize) -> Option<&'t str> {
-        self.tokens.get(at).filter(|token| token.kind == TokenKind::Word).map(|token| &self.text[token.range.clone()])
-    }
-
-    /// Returns the place of the bracket that closes the one at a place.
-    fn closing(&self, open: usize) -> Option<usize> {
-        let mut depth = 0_usize;
-        for (at, token) in self.tokens.iter().enumerate().skip(open) {
-            match token.kind {
-                TokenKind::Symbol('(' | '[' | '{') => depth += 1,
-                TokenKind::Symbol(')' | ']' | '}') => {
-                    depth = depth.checked_sub(1)?;
-                    if depth == 0 {
-                        return Some(at);
-                    }
-                }
-                _ => {}
-            }
-        }
-        None
-    }
-
-    /// Returns the functions that the text defines, and their bytes.
-    fn functions(&self) -> Vec<(&'t str, Range<usize>)> {
-        let mut found = Vec::new();
-        for at in (0..self.tokens.len()).filter(|at| self.word(*at) == Some("fn")) {
-            // With the type of `this` before it: `fn map.add(x)`.
-            let name = if self.is(at + 2, '.') { at + 3 } else { at + 1 };
-            let Some(word) = self.word(name).filter(|_| self.is(name + 1, '(')) else { continue };
-            let body = self.closing(name + 1).filter(|end| self.is(end + 1, '{')).map(|end| end + 1);
-            if let Some(end) = body.and_then(|body| self.closing(body)) {
-                found.push((word, self.tokens[at].range.start..self.tokens[end].range.end));
-            }
-        }
-        found
-    }
-
+impl Words<'_> {
     /// Notes the call at a place, if there is one of a function of a script's.
     fn note_call(&self, at: usize, own: &BTreeSet<&str>, edits: &mut Vec<Edit>) {
         let Some(name) = self.word(at).filter(|_| self.is(at + 1, '(')) else { return };
@@ -251,99 +214,15 @@ impl<'t> Words<'t> {
         edit(start, "__at(()), ", Some(callee));
         edit(self.tokens[end].range.end, ")", None);
     }
-
-    /// Returns where the chain begins that ends before a dot: `a.b(1)[2].`.
-    fn chain_before(&self, dot: usize) -> Option<usize> {
-        let mut at = if dot > 0 && self.is(dot - 1, '?') { dot - 1 } else { dot };
-        loop {
-            // One part: a name or a value, with brackets behind it.
-            at = at.checked_sub(1)?;
-            while self.is(at, ')') || self.is(at, ']') {
-                at = self.opening(at)?;
-                match at.checked_sub(1) {
-                    Some(before)
-                        if self.word(before).is_some_and(|word| !KEYWORDS.contains(&word))
-                            || self.is(before, ')')
-                            || self.is(before, ']') =>
-                    {
-                        at = before
-                    }
-                    _ => break,
-                }
-            }
-            let is_part = matches!(self.tokens[at].kind, TokenKind::Word | TokenKind::Number | TokenKind::Text { .. });
-            if !is_part && !self.is(at, '(') && !self.is(at, '[') {
-                return None;
-            }
-            let Some(before) = at.checked_sub(1) else { return Some(at) };
-            at = match () {
-                () if self.is(before, '.') && before > 0 && self.is(before - 1, '?') => before - 1,
-                () if self.is(before, '.') => before,
-                () if self.is(before, ':') && before > 0 && self.is(before - 1, ':') => before - 1,
-                () => return Some(at),
-            };
-        }
-    }
-
-    /// Returns the place of the bracket that the one at a place closes.
-    fn opening(&self, close: usize) -> Option<usize> {
-        let mut depth = 0_usize;
-        for at in (0..=close).rev() {
-            match self.tokens[at].kind {
-                TokenKind::Symbol(')' | ']' | '}') => depth += 1,
-                TokenKind::Symbol('(' | '[' | '{') => {
-                    depth = depth.checked_sub(1)?;
-                    if depth == 0 {
-                        return Some(at);
-                    }
-                }
-                _ => {}
-            }
-        }
-        None
-    }
-
-    /// Returns the bytes of the last argument between the brackets of a call.
-    fn last_argument(&self, open: usize, close: usize) -> Option<Range<usize>> {
-        let (mut depth, mut begin, mut last) = (0_usize, open + 1, None);
-        let mut at = open + 1;
-        while at < close {
-            match self.tokens[at].kind {
-                TokenKind::Symbol('(' | '[' | '{') => depth += 1,
-                TokenKind::Symbol(')' | ']' | '}') => depth = depth.checked_sub(1)?,
-                TokenKind::Symbol('|') if self.is_operand(at - 1) && self.is(at + 1, '|') => at += 1,
-                // The parameters of a closure, which commas part too.
-                TokenKind::Symbol('|') if depth == 0 && !self.is_operand(at - 1) => {
-                    at = (at + 1..close).find(|at| self.is(*at, '|'))?;
-                }
-                TokenKind::Symbol(',') if depth == 0 => {
-                    last = Some(begin..at);
-                    begin = at + 1;
-                }
-                _ => {}
-            }
-            at += 1;
-        }
-        // A comma may stand behind the last one.
-        let last = if begin < close { begin..close } else { last? };
-        Some(self.tokens[last.start].range.start..self.tokens[last.end - 1].range.end)
-    }
-
-    /// Tells whether what ends here can stand before an operator.
-    fn is_operand(&self, at: usize) -> bool {
-        match self.tokens[at].kind {
-            TokenKind::Symbol(c) => matches!(c, ')' | ']' | '}'),
-            _ => self.word(at) != Some("return"),
-        }
-    }
 }
 
 /// Puts the pieces in.
-fn apply(text: &str, mut edits: Vec<Edit>, functions: &[(&str, Range<usize>)]) -> Prepared {
+fn apply(text: &str, mut edits: Vec<Edit>, functions: &[(&str, Range<usize>)], properties: &[usize]) -> Prepared {
     // What ends at a byte comes before what begins there; of several that begin there the outermost is first already.
     edits.sort_by_key(|edit| (edit.at, edit.piece != ")"));
     let mut places: Vec<usize> = edits.iter().map(|edit| edit.stands_for).collect();
     places.extend(functions.iter().flat_map(|(_, range)| [range.start, range.end]));
+    places.extend(properties);
     let places = Places::of(text, places);
     let mut made = String::with_capacity(text.len() + edits.iter().map(|edit| edit.piece.len()).sum::<usize>());
     let mut inserts: Vec<Insert> = Vec::with_capacity(edits.len());
@@ -374,7 +253,8 @@ fn apply(text: &str, mut edits: Vec<Edit>, functions: &[(&str, Range<usize>)]) -
         .iter()
         .map(|(name, range)| Function { name: (*name).into(), span: (made_at(range.start), made_at(range.end)) })
         .collect();
-    Prepared { text: made, source: Source { inserts, functions, tries: Vec::new() } }
+    let properties = properties.iter().map(|byte| places.at(*byte)).collect();
+    Prepared { text: made, source: Source { inserts, functions, properties, tries: Vec::new() } }
 }
 
 fn advance(text: &str, line: &mut usize, column: &mut usize) {

@@ -329,7 +329,7 @@ fn unknown_names() {
         1 | let h1 = netns("h1"); fn f() { h1.devs() } f()
           |                                ^^
           |
-          = hint: a function sees its parameters and constants alone, not the variables around it
+          = hint: a function sees its parameters, not the variables around it: pass `h1` to it
         --- exit code 1
         $ topo run -e 'print(netns)'
         --- stderr

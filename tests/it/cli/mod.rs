@@ -25,6 +25,7 @@ mod refused;
 mod run;
 mod sandbox;
 mod strangers;
+mod typos;
 
 use expect_test::Expect;
 
