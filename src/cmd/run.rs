@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Instant;
 
 use clap::{ArgMatches, FromArgMatches};
 
@@ -159,6 +161,7 @@ fn execute(
     net::signal::catch().map_err(|source| crate::lab::Error::kernel("catch signals", &source))?;
     context::arm_fault();
     let state = context.state()?;
+    let begun = Instant::now();
     let style = Style { json: options.json, trace: options.trace };
     let (listener, said) = terminal::listener(style);
     let origin = Origin {
@@ -187,7 +190,7 @@ fn execute(
     let texts = session.texts().clone();
     let Some(mut lab) = handle.take() else { return Ok(1) };
     match ran {
-        Ok(ran) => Ok(End { lab, texts, options, said }.conclude(ran)),
+        Ok(ran) => Ok(End { lab, texts, options, said, begun }.conclude(ran)),
         Err(panic) => {
             // A defect of ours must leave nothing behind either.
             let _ = lab.take_down(&prim::steps());
@@ -234,6 +237,13 @@ struct End<'a> {
     texts: Texts,
     options: &'a RunOptions,
     said: Rc<RefCell<Said>>,
+    begun: Instant,
+}
+
+/// Says how long a run took, to a person who has waited for it.
+fn took(begun: Instant) -> Option<String> {
+    let time = begun.elapsed();
+    (time.as_secs() > 0 && std::io::stderr().is_terminal()).then(|| format!("{:.1} s", time.as_secs_f64()))
 }
 
 impl End<'_> {
@@ -264,6 +274,9 @@ impl End<'_> {
             true => self.leave_up(&name, &mut code),
             false => self.take_down(&name, fine, &mut code),
         };
+        if let Some(time) = took(self.begun).filter(|_| fine && !stays && !self.options.json) {
+            talk(&format!("done after {time}\n"));
+        }
         self.print_json(&name, up, failure.as_ref(), &checks);
         // Like the engine: what a large lab holds in memory goes at once.
         std::mem::forget(self.lab);
@@ -282,7 +295,8 @@ impl End<'_> {
             }
         };
         if up && !self.options.json {
-            talk(&format!("lab `{name}` is up: {holds}; `topo down {name}` takes it down\n"));
+            let after = took(self.begun).map_or(String::new(), |time| format!(" after {time}"));
+            talk(&format!("lab `{name}` is up{after}: {holds}; `topo down {name}` takes it down\n"));
         }
         up
     }

@@ -354,6 +354,7 @@ impl Lab {
         if let Some(first) = steps.iter().position(|asked| asked.step.makes_netns().is_some()) {
             undo::prepare_dir(&self.kernel, &self.state).map_err(|error| (first, error))?;
         }
+        self.listener.expect(steps, false);
         let done = apply_in_order(steps, &mut self.kernel, &mut self.listener);
         let aside = self.kernel.finish_aside().map_err(|(at, source)| (at, refused(&steps[at], &source)));
         let done = match (done, aside) {
@@ -361,6 +362,7 @@ impl Lab {
             (done, aside) => done.and(aside),
         };
         self.kernel.stop_beside();
+        self.listener.arrived();
         if done.is_err() {
             self.kernel.drop_waiting();
             return done;
@@ -446,6 +448,16 @@ impl Lab {
     /// Returns the results of all checks so far.
     pub fn checks(&self) -> &[CheckResult] {
         &self.checks
+    }
+
+    /// Says what the script waits for since a time, if that is long ago.
+    pub fn waiting(&mut self, since: std::time::Instant, text: impl FnOnce() -> String) {
+        self.listener.waiting(since, text);
+    }
+
+    /// Says that what was waited for has come.
+    pub fn arrived(&mut self) {
+        self.listener.arrived();
     }
 
     /// Says something to whoever runs the script.

@@ -62,6 +62,7 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
     errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::undo(&mut kernel, &list.asked, list.done, &mut each));
+    listener.arrived();
     listener.warn(kernel.take_given_back());
     if !damages.is_empty() && host == Seen::Here {
         errors.extend(gc::remove_marked(state, &record.marks.mark).err());
@@ -189,9 +190,11 @@ fn undo_journal(
     // Noted before its parts go: a lab that is cut short here has lost some of them, and is not up any more.
     let unnoted = dir.note_undoing()?;
     let mut errors = down_children(state, dir.name(), steps, listener);
+    listener.expect(&list.asked, true);
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
     errors.extend(undo::undo_surveyed(&mut kernel, survey, &list.asked, list.done, &mut each));
+    listener.arrived();
     listener.warn(kernel.take_given_back());
     listener.note_ended(kernel.note::<Vec<EndedProcess>>().drain(..));
     match errors.is_empty() {

@@ -1,11 +1,12 @@
 //! What a lab has to say while it runs: this layer doesn't print, whoever runs the script does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::journal::Asked;
 use super::place::Place;
+use super::progress::Progress;
 use super::view::NetnsView;
 
 /// One thing to say.
@@ -29,6 +30,8 @@ pub enum Event {
     ExpectFailure(String),
     /// The test that runs may take this long.
     TimeLimit(Duration),
+    /// How far it has come with what takes long; nothing where that is over.
+    Progress(Option<String>),
     /// A step that is applied, or taken back.
     Step {
         /// Whether it is taken back.
@@ -68,18 +71,45 @@ pub struct EndedProcess {
 pub struct Listener {
     hear: Box<dyn FnMut(&Event)>,
     steps: bool,
+    progress: Option<Progress>,
     ended: Vec<EndedProcess>,
 }
 
 impl Listener {
     /// Takes all of it by `hear`.
     pub fn new(hear: impl FnMut(&Event) + 'static) -> Listener {
-        Listener { hear: Box::new(hear), steps: true, ended: Vec::new() }
+        Listener { hear: Box::new(hear), steps: true, progress: None, ended: Vec::new() }
     }
 
     /// Takes all but the steps, of which a large lab has so many that to put them into words takes time.
     pub fn without_steps(self) -> Listener {
         Listener { steps: false, ..self }
+    }
+
+    /// Takes also how far the lab has come with what takes longer than a second.
+    pub fn with_progress(self) -> Listener {
+        Listener { progress: Some(Progress::begin()), ..self }
+    }
+
+    /// Begins with steps that are applied or taken back together.
+    pub(super) fn expect(&mut self, steps: &[Asked], undo: bool) {
+        if let Some(progress) = &mut self.progress {
+            progress.expect(steps, undo);
+        }
+    }
+
+    /// Says what is waited for since a time, if that is long ago.
+    pub(super) fn waiting(&mut self, since: Instant, text: impl FnOnce() -> String) {
+        if self.progress.as_mut().is_some_and(|progress| progress.is_long(since)) {
+            self.tell(&Event::Progress(Some(text())));
+        }
+    }
+
+    /// Ends what was shown of the progress.
+    pub(super) fn arrived(&mut self) {
+        if self.progress.as_mut().is_some_and(Progress::was_shown) {
+            self.tell(&Event::Progress(None));
+        }
     }
 
     /// Notes processes that were ended.
@@ -107,6 +137,10 @@ impl Listener {
         if self.steps {
             let (doing, like) = (asked.step.doing(), asked.step.like());
             self.tell(&Event::Step { undo, doing, like, place: asked.place.clone() });
+        }
+        let text = self.progress.as_mut().and_then(|progress| progress.count(asked.step.word()));
+        if text.is_some() {
+            self.tell(&Event::Progress(text));
         }
     }
 }

@@ -37,6 +37,7 @@ mod notes;
 mod outcome;
 mod place;
 mod processes;
+mod progress;
 mod repair;
 mod sandbox;
 mod settings;

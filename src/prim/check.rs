@@ -93,8 +93,17 @@ fn until(ctx: &NativeCallContext, doing: &str, time: Duration, closure: &FnPtr) 
         let now = raise(ctx, verdict(doing, &value))?;
         let left = time.saturating_sub(began.elapsed());
         if now.ok || left.is_zero() {
+            with_lab(ctx, |lab| {
+                lab.arrived();
+                Ok(())
+            })?;
             return Ok(now);
         }
+        with_lab(ctx, |lab| {
+            let waited = began.elapsed().as_secs();
+            lab.waiting(began, || format!("{doing}: it does not hold for {waited} of {:.1?}", time));
+            Ok(())
+        })?;
         wait_a_moment(ctx, LOOK_AGAIN.min(left))?;
     }
 }

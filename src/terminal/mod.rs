@@ -120,13 +120,23 @@ pub fn listener(style: Style) -> (Listener, Rc<RefCell<Said>>) {
             let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
             data(&table(titles, &rows));
         }
+        Event::Progress(text) => match text {
+            Some(text) => output::progress(text),
+            None => output::clear(),
+        },
         // Only a runner of tests has an ear for these.
         Event::AtFailure(_) | Event::ExpectFailure(_) | Event::TimeLimit(_) => {}
         Event::Check(_) if style.json => {}
         Event::Check(check) => data(&check_line(check)),
     };
     let listener = Listener::new(listen);
-    (if style.trace { listener } else { listener.without_steps() }, said)
+    if style.trace {
+        return (listener, said);
+    }
+    let listener = listener.without_steps();
+    // One line that is written over: of use to a person who looks on.
+    let is_seen = std::io::stderr().is_terminal() && !is_dumb();
+    (if is_seen { listener.with_progress() } else { listener }, said)
 }
 
 fn as_objects(titles: &[String], rows: &[Vec<Value>]) -> Value {

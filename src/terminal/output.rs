@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::wants_colour;
@@ -13,6 +14,24 @@ use crate::lab::{Error, name};
 /// Why standard output could not be written, the first time.
 static FAILED: Mutex<Option<String>> = Mutex::new(None);
 
+/// Whether a line of progress is on the terminal.
+static SHOWN: AtomicBool = AtomicBool::new(false);
+
+/// Shows how far something has come, on a line of the terminal that the next text is written over.
+pub(super) fn progress(text: &str) {
+    let room = super::width().saturating_sub(1);
+    let line: String = name::printable(text).chars().take(room).collect();
+    SHOWN.store(true, Ordering::Relaxed);
+    let _ = io::stderr().lock().write_all(format!("\r\x1b[K{line}").as_bytes());
+}
+
+/// Takes the line of progress away.
+pub(super) fn clear() {
+    if SHOWN.swap(false, Ordering::Relaxed) {
+        let _ = io::stderr().lock().write_all(b"\r\x1b[K");
+    }
+}
+
 /// Writes data to stdout.
 pub fn data(text: &str) {
     raw(&bordered(text, wants_colour(io::stdout().is_terminal())));
@@ -20,6 +39,7 @@ pub fn data(text: &str) {
 
 /// Writes to stdout as it is: what the user's own script prints, and what a pipe or file is to have unchanged.
 pub fn raw(text: &str) {
+    clear();
     let mut out = io::stdout().lock();
     note(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
@@ -31,6 +51,7 @@ pub fn foreign(text: &str) {
 
 /// Writes talk to stderr.
 pub fn talk(text: &str) {
+    clear();
     let text = bordered(text, wants_colour(io::stderr().is_terminal()));
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

@@ -307,7 +307,7 @@ fn listener(seen: &Rc<RefCell<Seen>>) -> crate::lab::Listener {
         Event::AtFailure(view) => seen.borrow_mut().state = text_of(view),
         Event::ExpectFailure(reason) => seen.borrow_mut().expected = Some(reason.clone()),
         Event::TimeLimit(time) => say(&Message::TimeLimit(*time)),
-        Event::Result(_) | Event::Step { .. } => {}
+        Event::Result(_) | Event::Step { .. } | Event::Progress(_) => {}
     });
     listener.without_steps()
 }

@@ -39,8 +39,10 @@ impl Lab {
     pub(super) fn undo_applied(&mut self, dir: Option<&LabDir>) -> Vec<Error> {
         let mut errors: Vec<Error> = self.end_left(dir).err().into_iter().collect();
         let listener = &mut self.listener;
+        listener.expect(&self.applied, true);
         let mut each = |asked: &Asked| listener.tell_step(asked, true);
         errors.extend(undo::undo(&mut self.kernel, &self.applied, undo::ALL_DONE, &mut each));
+        self.listener.arrived();
         self.listener.warn(self.kernel.take_given_back());
         errors
     }

@@ -110,8 +110,10 @@ impl Lab {
         }
         let undone = self.applied.split_off(point.applied.min(self.applied.len()));
         let listener = &mut self.listener;
+        listener.expect(&undone, true);
         let mut each = |asked: &Asked| listener.tell_step(asked, true);
         errors.extend(undo::undo(&mut self.kernel, &undone, undo::ALL_DONE, &mut each));
+        self.listener.arrived();
         self.listener.warn(self.kernel.take_given_back());
         if let (Some((_, journal)), Some(first), true) = (&mut self.claimed, undone.first(), errors.is_empty()) {
             errors.extend(journal.undone(first.no).err());

@@ -21,6 +21,7 @@ mod inputs;
 mod labs;
 mod memory;
 mod output;
+mod progress;
 mod refused;
 mod run;
 mod sandbox;

@@ -14,7 +14,7 @@ mod commands;
 mod ending;
 mod foreground;
 mod piped;
-mod screen;
+pub(crate) mod screen;
 mod statements;
 mod typing;
 

@@ -1,0 +1,60 @@
+//! What a person sees who waits: how far a run has come, on one line of the terminal, and nothing of it elsewhere.
+
+use super::as_root;
+use crate::repl::screen::Screen;
+
+/// A second passes first, of which nothing is said.
+const LARGE: &str = r#"
+    sleep("1s");
+    let br = bridge("br0");
+    for n in range(0, 400) { let h = netns(`h${n}`); veth(h["eth0"], br); h["eth0"].addr(`10.0.${n / 250}.${n % 250 + 1}/16`); }
+    print("built");
+"#;
+
+#[test]
+fn a_long_run_shows_how_far_it_is() {
+    as_root(|w| {
+        w.write("large.rhai", LARGE);
+        let run = format!("{} run large.rhai; echo ended", env!("CARGO_BIN_EXE_topo"));
+        let mut screen = Screen::at_shell(w, &run);
+        screen.shows("\nended\n");
+        let written = screen.written();
+        assert!(written.contains("building: namespaces "), "{written}");
+        assert!(written.contains("/400, cables "), "{written}");
+        // What is on the screen in the end has none of it.
+        let text = screen.text();
+        assert!(text.contains("built\nlab `large` is up after "), "{text}");
+        assert!(!text.contains("building"), "{text}");
+        screen.ends();
+
+        let mut screen = Screen::at_shell(w, &format!("{} down large; echo ended", env!("CARGO_BIN_EXE_topo")));
+        screen.shows("\nended\n");
+        assert!(!screen.text().contains("taking back"), "{}", screen.text());
+        screen.ends();
+    });
+}
+
+#[test]
+fn a_check_that_waits_says_so() {
+    as_root(|w| {
+        w.write("waits.rhai", r#"check_within("never", "1800ms", || false);"#);
+        let mut screen = Screen::at_shell(w, &format!("{} run waits.rhai; echo ended", env!("CARGO_BIN_EXE_topo")));
+        screen.shows("\nended\n");
+        let written = screen.written();
+        assert!(written.contains("check \"never\": it does not hold for 1 of 1.8s"), "{written}");
+        assert!(!screen.text().contains("does not hold"), "{}", screen.text());
+        screen.ends();
+    });
+}
+
+/// Where nobody looks on, there is no such line.
+#[test]
+fn a_pipe_gets_none_of_it() {
+    as_root(|w| {
+        w.write("large.rhai", LARGE);
+        let ran = w.topo(&["run", "large.rhai"]).ok();
+        assert_eq!(ran.out(), "built\n");
+        assert_eq!(ran.err(), "lab `large` is up: 400 netns, 801 devices; `topo down large` takes it down\n");
+        w.topo(&["down", "large"]).ok();
+    });
+}
