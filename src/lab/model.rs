@@ -256,6 +256,13 @@ fn foreign_base(seed: u64) -> u32 {
     100_000 + (seed % 200_000) as u32 * 10_000
 }
 
+impl NetnsEntry {
+    /// Tells whether its devices have had so many indexes.
+    pub fn has_indexes(&self, count: usize) -> bool {
+        self.indexes.len() >= count
+    }
+}
+
 impl Model {
     /// Makes a model that knows only the host; `seed` spreads the indexes that labs take in shared namespaces.
     pub fn new(seed: u64) -> Model {

@@ -209,9 +209,9 @@ fn add(lab: &mut Lab, netns: &NetnsHandle, name: &str, options: Map, place: Plac
     name::check("device", name)?;
     let options = BridgeOptions::parse(options)?;
     let netns = netns.living(lab)?;
-    handles::load(lab, &netns)?;
+    handles::know(lab, &netns, name)?;
     let no = lab.model().next_no();
-    let index = lab.model().next_index(netns.no);
+    let index = handles::next_index(lab, &netns, &netns)?;
     let mac = options.mac.map_or_else(|| lab.new_mac(no), |mac| mac.0);
     let dev = DevRef { no, netns, name: name.to_string(), index, mac: Some(mac), made: true };
     let step = AddBridge {

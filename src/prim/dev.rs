@@ -107,7 +107,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             name::check("device", new_name)?;
             let from = dev.existing(lab)?.dev;
-            handles::load(lab, &from.netns)?;
+            handles::know(lab, &from.netns, new_name)?;
             let to = DevRef { name: new_name.to_string(), ..from.clone() };
             lab.ask(RenameDev { from, to, settings: Vec::new() }, place)
         })?;
@@ -135,9 +135,9 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let from = dev.existing(lab)?.dev;
             let target = netns.living(lab)?;
-            handles::load(lab, &target)?;
+            handles::know(lab, &target, &from.name)?;
             let up = check_movable(lab, &from, &format!("move {} to netns `{}`", from.shown(), target.name))?;
-            let index = lab.model().next_index(target.no);
+            let index = handles::next_index(lab, &target, &target)?;
             let to = DevRef { netns: target, index, ..from.clone() };
             lab.ask(MoveDev(Moved { from, to, up, settings: Vec::new(), load: None }), place)
         })?;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, NetnsRef, Result, Switch, name, shown_dev};
+use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, NetnsAt, NetnsRef, Result, Switch, name, shown_dev};
 use crate::net;
 
 /// A network namespace, as a script holds it.
@@ -77,6 +77,7 @@ impl Dev {
             return Ok(entry);
         }
         let netns = self.netns.living(lab)?;
+        load(lab, &netns)?;
         let names: Vec<&str> = lab.model().devs_in(netns.no).map(|(name, _)| name).collect();
         let error =
             Error::new(Kind::Missing, format!("find device {}", self.shown())).because("there is no such device");
@@ -118,7 +119,7 @@ fn look_with<T>(
 
 /// Finds a device by name: one that the lab knows, or one that the kernel has.
 pub fn find_dev(lab: &mut Lab, netns: &NetnsRef, name: &str) -> Result<Option<DevEntry>> {
-    load(lab, netns)?;
+    know(lab, netns, name)?;
     if let Some(entry) = lab.model().dev_named(netns.no, name) {
         return Ok(Some(entry.clone()));
     }
@@ -133,6 +134,51 @@ pub fn find_dev(lab: &mut Lab, netns: &NetnsRef, name: &str) -> Result<Option<De
     Ok(Some(entry))
 }
 
+/// Enters what the kernel has under a name in a namespace that is not ours. The host has as many devices as there are labs and containers
+/// on it: of these only the one is asked for, of another namespace all.
+pub fn know(lab: &mut Lab, netns: &NetnsRef, name: &str) -> Result<()> {
+    if !is_asked_one_by_one(lab, netns) {
+        return load(lab, netns);
+    }
+    let known = lab.model().dev_named(netns.no, name);
+    if known.is_some_and(|known| known.dev.made || !known.kind.is_empty()) {
+        return Ok(());
+    }
+    let (kernel, _) = lab.foreign();
+    let doing = format!("look for device {}", shown_dev(name, &netns.name));
+    let link = look_with(kernel, netns, &doing, async |rtnl| net::link::find(rtnl, name).await)?;
+    link.iter().for_each(|link| enter(lab, netns, link));
+    Ok(())
+}
+
+/// Returns an index for a new device, free in the namespace `beside` too.
+pub fn next_index(lab: &mut Lab, netns: &NetnsRef, beside: &NetnsRef) -> Result<u32> {
+    /// From how many devices on it takes less to list the host than to ask for each index.
+    const MANY: usize = 16;
+    loop {
+        let index = lab.model().next_index_beside(netns.no, beside.no);
+        let mut is_taken = false;
+        for at in [netns, beside] {
+            if is_asked_one_by_one(lab, at) && lab.model().netns(at.no).is_some_and(|entry| entry.has_indexes(MANY)) {
+                load(lab, at)?;
+                is_taken |= lab.model().dev_at(at.no, index).is_some();
+            } else if is_asked_one_by_one(lab, at) {
+                let (kernel, _) = lab.foreign();
+                let doing = format!("look into netns `{}`", at.name);
+                is_taken |= look_with(kernel, at, &doing, async |rtnl| net::link::get(rtnl, index).await)?.is_some();
+            }
+        }
+        if !is_taken {
+            return Ok(index);
+        }
+    }
+}
+
+/// Tells whether the devices of a namespace are asked for one by one: it is the host's, and they have not been listed.
+fn is_asked_one_by_one(lab: &mut Lab, netns: &NetnsRef) -> bool {
+    netns.at == NetnsAt::Host && lab.model().netns(netns.no).is_some_and(|entry| !entry.loaded)
+}
+
 /// Enters what the kernel has in a namespace that is not ours, once.
 pub fn load(lab: &mut Lab, netns: &NetnsRef) -> Result<()> {
     if netns.made || lab.model().netns(netns.no).is_none_or(|entry| entry.loaded) {
@@ -140,21 +186,24 @@ pub fn load(lab: &mut Lab, netns: &NetnsRef) -> Result<()> {
     }
     let (kernel, _) = lab.foreign();
     let links = look_with(kernel, netns, &format!("look into netns `{}`", netns.name), net::link::list)?;
-    for link in &links {
-        let entry = foreign(lab, netns, link);
-        match lab.model().dev_named(netns.no, &entry.dev.name).map(|known| known.dev.no) {
-            None => lab.model().add_dev(entry),
-            // A journal names devices of others without their kinds.
-            Some(no) => {
-                let known = lab.model().dev_mut(no).filter(|known| known.kind.is_empty());
-                known.into_iter().for_each(|known| known.kind = entry.kind.clone());
-            }
-        }
-    }
+    links.iter().for_each(|link| enter(lab, netns, link));
     if let Some(entry) = lab.model().netns_mut(netns.no) {
         entry.loaded = true;
     }
     Ok(())
+}
+
+/// Enters a device that the lab did not make.
+fn enter(lab: &mut Lab, netns: &NetnsRef, link: &net::Link) {
+    let entry = foreign(lab, netns, link);
+    match lab.model().dev_named(netns.no, &entry.dev.name).map(|known| known.dev.no) {
+        None => lab.model().add_dev(entry),
+        // A journal names devices of others without their kinds.
+        Some(no) => {
+            let known = lab.model().dev_mut(no).filter(|known| known.kind.is_empty());
+            known.into_iter().for_each(|known| known.kind = entry.kind.clone());
+        }
+    }
 }
 
 /// Notes that something other than the lab's steps may have changed a namespace of ours.
@@ -175,13 +224,24 @@ pub fn listed(lab: &mut Lab, netns: &NetnsHandle, link: &net::Link) -> Dev {
 /// Returns the user's name of the device `index`, or else the kernel's.
 pub fn name_at(lab: &mut Lab, netns: &NetnsRef, links: &[net::Link], index: u32) -> Option<String> {
     let known = lab.model().dev_at(netns.no, index).map(|entry| entry.dev.name.clone());
-    known.or_else(|| links.iter().find(|link| link.index == index).map(|link| link.name.clone()))
+    known.or_else(|| links.iter().find(|link| link.index == index).map(|link| full_name(link).clone()))
+}
+
+/// Returns the name that a device was given, of which the kernel's may be a short form.
+fn full_name(link: &net::Link) -> &String {
+    link.altnames.first().filter(|alt| name::kernel_name(alt) == link.name).unwrap_or(&link.name)
 }
 
 fn foreign(lab: &mut Lab, netns: &NetnsRef, link: &net::Link) -> DevEntry {
     let no = lab.model().next_no();
-    let name = link.altnames.first().filter(|alt| name::kernel_name(alt) == link.name).unwrap_or(&link.name).clone();
-    let dev = DevRef { no, netns: netns.clone(), name, index: link.index, mac: link.mac, made: false };
+    let dev = DevRef {
+        no,
+        netns: netns.clone(),
+        name: full_name(link).clone(),
+        index: link.index,
+        mac: link.mac,
+        made: false,
+    };
     let bridge = link.bridge.as_ref().map(|bridge| &bridge.options);
     let is_on = |option: fn(&net::BridgeOptions) -> Option<bool>| bridge.and_then(option) == Some(true);
     let switch = Switch { stp: is_on(|bridge| bridge.stp), vlan_filtering: is_on(|bridge| bridge.vlan_filtering) };

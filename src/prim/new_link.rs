@@ -306,9 +306,9 @@ pub(super) fn number(
     mac: impl FnOnce(&Lab, u32) -> Option<Mac>,
 ) -> Result<DevRef> {
     let netns = dev.netns.living(lab)?;
-    handles::load(lab, &netns)?;
+    handles::know(lab, &netns, &dev.name)?;
     let no = lab.model().next_no();
-    let index = lab.model().next_index_beside(netns.no, from.map_or(netns.no, |from| from.no));
+    let index = handles::next_index(lab, &netns, from.unwrap_or(&netns))?;
     let mac = mac(lab, no);
     Ok(DevRef { no, netns, name: dev.name.to_string(), index, mac, made: true })
 }

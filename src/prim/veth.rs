@@ -325,7 +325,7 @@ fn named(lab: &mut Lab, end: &Dynamic) -> Result<Named> {
     let doing = "add veth";
     if let Some(name) = end.clone().try_cast::<rhai::ImmutableString>() {
         name::check("device", &name)?;
-        handles::load(lab, &NetnsRef::host())?;
+        handles::know(lab, &NetnsRef::host(), &name)?;
         let is_it = |dev: &&DevEntry| dev.kind == "bridge" && dev.dev.name == name.as_str();
         if let Some(bridge) = lab.model().all_devs().find(is_it) {
             let netns = &bridge.dev.netns;
@@ -367,7 +367,7 @@ impl super::units::FromScript for EndDev {
 }
 
 /// Names the port of a bridge after the device at the other end of its cable.
-fn port_name(lab: &mut Lab, bridge: &DevRef, other: &Named) -> String {
+fn port_name(lab: &mut Lab, bridge: &DevRef, other: &Named) -> Result<String> {
     let base = match other {
         Named::New(netns, name) if netns.no == bridge.netns.no => format!("{}-{name}", bridge.name),
         Named::New(netns, name) => format!("{}-{name}", netns.name),
@@ -377,15 +377,15 @@ fn port_name(lab: &mut Lab, bridge: &DevRef, other: &Named) -> String {
     let base: String =
         base.chars().map(|c| if name::check("device", &format!("x{c}")).is_ok() { c } else { '-' }).collect();
     let base = shorter(base.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()));
-    let mut taken = |name: &str| lab.model().dev_named(bridge.netns.no, name).is_some();
-    if !taken(&base) {
-        return base;
+    let mut taken = |name: &str| handles::find_dev(lab, &bridge.netns, name).map(|found| found.is_some());
+    if !taken(&base)? {
+        return Ok(base);
     }
     let mut n = 2;
-    while taken(&format!("{base}-{n}")) {
+    while taken(&format!("{base}-{n}"))? {
         n += 1;
     }
-    format!("{base}-{n}")
+    Ok(format!("{base}-{n}"))
 }
 
 /// Shortens the name of a port, with room for a number behind it: the path of a namespace may be longer than any name.
@@ -397,10 +397,10 @@ fn shorter(base: &str) -> String {
     format!("{}-{}", &base[..100], name::short_hash(base.as_bytes()))
 }
 
-fn new_dev(lab: &mut Lab, netns: NetnsRef, name: String, mac: Option<Mac>) -> DevRef {
+fn new_dev(lab: &mut Lab, netns: NetnsRef, name: String, mac: Option<Mac>) -> Result<DevRef> {
     let no = lab.model().next_no();
-    let index = lab.model().next_index(netns.no);
-    DevRef { no, netns, name, index, mac: Some(mac.unwrap_or_else(|| lab.new_mac(no))), made: true }
+    let index = handles::next_index(lab, &netns, &netns)?;
+    Ok(DevRef { no, netns, name, index, mac: Some(mac.unwrap_or_else(|| lab.new_mac(no))), made: true })
 }
 
 fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::lab::Place) -> Result<[DevRef; 2]> {
@@ -412,15 +412,17 @@ fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::l
         return Err(Error::invalid(format!("add veth {0} -- {0}", shown_dev(name_a, &netns_a.name)))
             .because("both ends have the same name in the same netns"));
     }
-    let mut make = |this: &Named, other: &Named, mac: Option<Mac>| match this {
-        Named::New(netns, name) => End { dev: new_dev(lab, netns.clone(), name.clone(), mac), bridge: None },
-        Named::Port(bridge) => {
-            let name = port_name(lab, bridge, other);
-            End { dev: new_dev(lab, bridge.netns.clone(), name, mac), bridge: Some(Box::new(bridge.clone())) }
-        }
+    let mut make = |this: &Named, other: &Named, mac: Option<Mac>| {
+        Ok(match this {
+            Named::New(netns, name) => End { dev: new_dev(lab, netns.clone(), name.clone(), mac)?, bridge: None },
+            Named::Port(bridge) => {
+                let name = port_name(lab, bridge, other)?;
+                End { dev: new_dev(lab, bridge.netns.clone(), name, mac)?, bridge: Some(Box::new(bridge.clone())) }
+            }
+        })
     };
     let mac = |mac: Option<DevMac>| mac.map(|mac| mac.0);
-    let ends = [make(&a, &b, mac(options.mac)), make(&b, &a, mac(options.peer_mac))];
+    let ends = [make(&a, &b, mac(options.mac))?, make(&b, &a, mac(options.peer_mac))?];
     let devs = [ends[0].dev.clone(), ends[1].dev.clone()];
     let mtu = options.mtu.map(|mtu| mtu.0);
     let ports =
