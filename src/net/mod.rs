@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | `netns`, `netns_dir` | namespaces, and their names under /run/netns; `visit`: the thread that goes into them; `beside`: the one that makes them ahead |
 //! | `rtnl`, `request` | one rtnetlink socket in one namespace, timeouts, the kernel's own error text; and requests that are sent together |
-//! | `link`, `veth`, `kind` (`stacked`, `vxlan`, `bond`, `tunnel`), `tap`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
+//! | `link` (`link_group`), `veth`, `kind` (`stacked`, `vxlan`, `bond`, `tunnel`), `tap`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
 //! | `bridge`, `port_vlan`, `fdb` | what `bridge` does |
 //! | `nft`, `conntrack` | what `nft` and `conntrack -D` do, over `nfnl`, a netfilter netlink socket |
 //! | `tc` | what `tc qdisc` does: rates, delays, losses |
@@ -48,6 +48,7 @@ pub mod icmp;
 mod icmp_packet;
 pub mod kind;
 pub mod link;
+pub mod link_group;
 mod mac;
 pub mod neigh;
 mod netns;

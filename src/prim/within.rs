@@ -189,17 +189,6 @@ pub mod functions {
     }
 
     /// Takes a lab down, with the labs that are parts of it.
-    ///
-    /// Like `topo down NAME`.
-    ///
-    /// Fails with `missing` where there is no such lab, with `busy` where a process is at work on it, as this one is on the
-    /// lab of the script, and with whatever could not be taken back.
-    ///
-    /// ```rhai
-    /// lab_within("aside", #{}, || { netns("h1"); });
-    /// lab_down("aside");
-    /// assert(!lab_is_up("aside"));
-    /// ```
     #[rhai_fn(return_raw)]
     pub fn lab_down(ctx: NativeCallContext, name: &str) -> RhaiResultOf<()> {
         with_lab(&ctx, |lab| {
@@ -210,6 +199,38 @@ pub mod functions {
             let errors = lab::down(&state, name, &super::super::steps(), &mut keep);
             events.borrow().iter().for_each(|event| lab.say(event));
             forget_gone(lab, &format!("lab `{name}` was taken down"))?;
+            Error::joined(errors).map_or(Ok(()), Err)
+        })
+    }
+
+    /// Takes a lab down, or all of a list, with the labs that are parts of them. The cables of all are deleted in one go: the kernel waits
+    /// as long for one, some 20 ms, as for hundreds. Those of a list that are not there are passed over.
+    ///
+    /// Like `topo down NAME…`, and `ip link del group N`.
+    ///
+    /// Fails with `missing` where there is no such lab, with `busy` where a process is at work on it, as this one is on the
+    /// lab of the script, and with whatever could not be taken back; the others of a list are gone all the same.
+    ///
+    /// ```rhai
+    /// for n in 1..=3 { lab_within(`aside${n}`, #{}, || { netns(`h${n}`); }); }
+    /// lab_down("aside1");
+    /// lab_down(["aside2", "aside3"]);
+    /// assert(!lab_is_up("aside1") && !lab_is_up("aside3"));
+    /// ```
+    #[rhai_fn(name = "lab_down", return_raw)]
+    pub fn lab_down_all(ctx: NativeCallContext, names: Array) -> RhaiResultOf<()> {
+        with_lab(&ctx, |lab| {
+            let names: Vec<String> = names
+                .into_iter()
+                .map(|name| super::super::units::argument("take down labs", name))
+                .collect::<Result<_>>()?;
+            lab.note_act();
+            lab.settle()?;
+            let state = lab.state().clone();
+            let (mut keep, events) = keeping();
+            let errors = lab::down_all(&state, &names, &super::super::steps(), &mut keep);
+            events.borrow().iter().for_each(|event| lab.say(event));
+            forget_gone(lab, "its lab was taken down")?;
             Error::joined(errors).map_or(Ok(()), Err)
         })
     }
