@@ -44,7 +44,8 @@ mod tests {
         let netns = netns();
         {
             let others = format!("link set six group {}\n", OURS | std::process::id());
-            let pairs = ["one type veth peer name eins", "two type veth peer name zwei", "six type veth peer name sechs"];
+            let pairs =
+                ["one type veth peer name eins", "two type veth peer name zwei", "six type veth peer name sechs"];
             let made: String = pairs.iter().map(|pair| format!("link add {pair}\n")).collect();
             said(&netns, "ip -batch -", &format!("{made}{others}"));
         }
