@@ -111,11 +111,12 @@ fn each_host_has_its_own() {
     });
 }
 
-/// Many labs up and down at once, with and without one that is killed: nothing is changed at the end. `TOPO_ROUNDS` says how often.
+/// Many labs up and down at once, with and without one that is killed: nothing is changed at the end. `TOPO_LABS` says how many, `TOPO_ROUNDS` how
+/// often.
 #[test]
 fn many_at_once_leave_nothing() {
-    let rounds = std::env::var("TOPO_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(2);
-    const LABS: usize = 12;
+    let given = |name: &str| std::env::var(name).ok().and_then(|count| count.parse().ok());
+    let (labs, rounds): (usize, usize) = (given("TOPO_LABS").unwrap_or(12), given("TOPO_ROUNDS").unwrap_or(2));
     in_used_world("ip link add ext0 type veth peer name ext1", |w, before| {
         let statements = |n: usize| match n % 3 {
             0 => "host.forward(true);".to_owned(),
@@ -123,11 +124,11 @@ fn many_at_once_leave_nothing() {
             _ => "host.sysctl(\"net/ipv4/conf/ext0/forwarding\", 1);".to_owned(),
         };
         for round in 0..rounds {
-            let names: Vec<String> = (0..LABS).map(|n| format!("x{n}")).collect();
+            let names: Vec<String> = (0..labs).map(|n| format!("x{n}")).collect();
             let runs: Vec<Running> =
-                (0..LABS).map(|n| w.start_topo(&["run", "--name", &names[n], "-e", &statements(n)])).collect();
+                (0..labs).map(|n| w.start_topo(&["run", "--name", &names[n], "-e", &statements(n)])).collect();
             if round % 2 == 1 {
-                runs[round % LABS].signal(nix::sys::signal::Signal::SIGKILL);
+                runs[round % labs].signal(nix::sys::signal::Signal::SIGKILL);
             }
             runs.into_iter().for_each(|run| drop(run.wait()));
             let downs: Vec<Running> = names.iter().map(|name| w.start_topo(&["down", name])).collect();
