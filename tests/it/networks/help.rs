@@ -19,7 +19,7 @@ fn the_help_of_each_command() {
               connect     Connects a container to a network
               create      Creates a container network
               disconnect  Disconnects a container from a network
-              inspect     Shows all about a container network, as JSON
+              inspect     Shows all about a container network, or about one container in it, as JSON
               ls          Lists the container networks
               repair      Puts back what of container networks others deleted or changed
               restore     Builds container networks again after a restart of the machine
@@ -39,7 +39,7 @@ fn the_help_of_each_command() {
               connect     Connects a container to a network
               create      Creates a container network
               disconnect  Disconnects a container from a network
-              inspect     Shows all about a container network, as JSON
+              inspect     Shows all about a container network, or about one container in it, as JSON
               ls          Lists the container networks
               repair      Puts back what of container networks others deleted or changed
               restore     Builds container networks again after a restart of the machine
@@ -150,16 +150,19 @@ fn the_help_of_each_command() {
                   --name <NAME>
                       Name the lab
             $ topo network inspect --help
-            Shows all about a container network, as JSON.
+            Shows all about a container network, or about one container in it, as JSON.
 
             Its subnets, its containers with their addresses and ports, and its drift: what the kernel no longer
             has as it should be, and `topo network repair` puts back. The state is up, damaged or down.
 
-            Usage: topo network inspect [OPTIONS] <NETWORK>
+            Usage: topo network inspect [OPTIONS] <NETWORK> [TARGET]
 
             Arguments:
               <NETWORK>
                       the network
+
+              [TARGET]
+                      a container in it, named as for `disconnect`: it alone is looked at
 
             Options:
               -h, --help
