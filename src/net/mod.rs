@@ -2,25 +2,7 @@
 //! that were born in the namespace they work on, so that no thread ever has to be moved. Knows nothing of the language
 //! or of labs.
 //!
-//! | file | what |
-//! | --- | --- |
-//! | `netns`, `netns_dir` | namespaces, and their names under /run/netns; `visit`: the thread that goes into them; `beside`: the one that makes them ahead |
-//! | `rtnl`, `request` | one rtnetlink socket in one namespace, timeouts, the kernel's own error text; and requests that are sent together |
-//! | `link` (`link_group`), `veth`, `kind` (`stacked`, `vxlan`, `bond`, `tunnel`), `tap`, `addr`, `route`, `rule`, `neigh` | what `ip` does |
-//! | `bridge`, `port_vlan`, `fdb` | what `bridge` does |
-//! | `nft`, `conntrack` | what `nft` and `conntrack -D` do, over `nfnl`, a netfilter netlink socket |
-//! | `tc` | what `tc qdisc` does: rates, delays, losses |
-//! | `carry` | what a link carries, to be moved to another link and back |
-//! | `dump` | all of it, to compare |
-//! | `tcp`, `udp`, `http`, `sees`, `server` | probes and what they ask, over the sockets of `socket` |
-//! | `trace`, `path_mtu` | the way to an address, by `echoes` |
-//! | `throughput`, `ping_all` | how much goes through, and between whom |
-//! | `sysctl` (`private_proc`), `icmp`, `process`, `port` (`bound`), `run` | what else is done inside a namespace |
-//! | `descriptors` | how many files may be open |
-//! | `fresh` | what a command begins with: signals, umask, open files; `foreground`: who has the terminal |
-//! | `etc` | files of /etc that one command sees otherwise |
-//! | `supervise`, `bounded_log`, `cgroup` | processes that run beside the script: their parents, their output, their end |
-//! | `fault` | the seam for tests that fail or kill at each change of the kernel |
+//! The first line of each file says what it is for; `cargo doc --document-private-items` lists them.
 
 pub mod addr;
 mod announce;
