@@ -198,7 +198,10 @@ pub mod functions {
             let (mut keep, events) = keeping();
             let errors = lab::down(&state, name, &super::super::steps(), &mut keep);
             events.borrow().iter().for_each(|event| lab.say(event));
-            forget_gone(lab, &format!("lab `{name}` was taken down"))?;
+            // What is not there has taken nothing along.
+            if !errors.iter().all(|error| error.kind() == Kind::Missing) || errors.is_empty() {
+                forget_gone(lab, &format!("lab `{name}` was taken down"))?;
+            }
             Error::joined(errors).map_or(Ok(()), Err)
         })
     }
