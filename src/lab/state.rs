@@ -204,20 +204,36 @@ impl StateDir {
 
     /// Returns the names of all labs, sorted.
     pub fn names(&self) -> Result<Vec<String>> {
-        let dir = self.root.join("labs");
-        let doing = || format!("list the labs in `{}`", dir.display());
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&dir).map_err(|source| Error::file(doing(), &source))? {
-            let entry = entry.map_err(|source| Error::file(doing(), &source))?;
-            // Only directories are labs, not what else somebody put there.
-            let is_lab =
-                |name: &&str| name::check("lab", name).is_ok() && entry.file_type().is_ok_and(|kind| kind.is_dir());
-            if let Some(name) = entry.file_name().to_str().filter(is_lab) {
-                names.push(name.to_string());
-            }
-        }
+        let mut names = self.listed()?.collect::<Result<Vec<String>>>()?;
         names.sort();
         Ok(names)
+    }
+
+    /// Tells whether there is a lab beside the one of this name: mostly known by the first entries.
+    fn has_other(&self, name: &str) -> Result<bool> {
+        for other in self.listed()? {
+            if other? != name {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Lists the names of all labs, as the directory has them.
+    fn listed(&self) -> Result<impl Iterator<Item = Result<String>>> {
+        let dir = self.root.join("labs");
+        let doing = format!("list the labs in `{}`", dir.display());
+        let entries = std::fs::read_dir(&dir).map_err(|source| Error::file(&doing, &source))?;
+        let name_of = move |entry: std::io::Result<std::fs::DirEntry>| {
+            let entry = entry.map_err(|source| Error::file(&doing, &source));
+            // Only directories are labs, not what else somebody put there.
+            let is_lab = |entry: &std::fs::DirEntry, name: &str| {
+                name::check("lab", name).is_ok() && entry.file_type().is_ok_and(|kind| kind.is_dir())
+            };
+            let named = entry.map(|entry| entry.file_name().into_string().ok().filter(|name| is_lab(&entry, name)));
+            named.transpose()
+        };
+        Ok(entries.filter_map(name_of))
     }
 
     /// Returns a lab's directory; `missing` with the nearest name if there is none.
@@ -524,7 +540,7 @@ impl LabDir {
     pub(super) fn remove_after(self, state: &StateDir, last: impl FnOnce() -> Result<()>) -> Result<()> {
         let failed = |source: std::io::Error| Error::file(format!("remove `{}`", self.path.display()), &source);
         let _all = state.lock_all()?;
-        if state.names()?.iter().all(|name| *name == self.name) {
+        if !state.has_other(&self.name)? {
             last()?;
         }
         // Renamed first: a process killed in the middle leaves no lab that is half there.
