@@ -6,6 +6,7 @@ use super::event::Listener;
 use super::journal;
 use super::kernel::Kernel;
 use super::model::NetnsRef;
+use super::name;
 use super::state::{LabDir, StateDir};
 use super::step::Steps;
 use crate::net;
@@ -13,15 +14,17 @@ use crate::net;
 /// How many labs are held at once: each takes an open file.
 const AT_ONCE: usize = 128;
 
-/// Takes down labs, as `down` does one by one, and returns every failure. Those that are not there count as done.
-pub fn down_all(state: &StateDir, names: &[String], steps: &Steps, listener: &mut Listener) -> Vec<Error> {
+/// Takes down labs, as `down` does one by one. Those that are not there count as done. Returns whether any was there, and every failure.
+pub fn down_all(state: &StateDir, names: &[String], steps: &Steps, listener: &mut Listener) -> (bool, Vec<Error>) {
+    let there = |name: &&String| name::check("lab", name).is_err() || state.lab_dir(name).path().is_dir();
+    let names: Vec<String> = names.iter().filter(there).cloned().collect();
     let mut errors = Vec::new();
     for names in names.chunks(AT_ONCE) {
         errors.extend(delete_cables(state, names, steps).err());
         let failed = names.iter().flat_map(|name| down(state, name, steps, listener));
         errors.extend(failed.filter(|error| error.kind() != Kind::Missing));
     }
-    errors
+    (!names.is_empty(), errors)
 }
 
 /// Deletes the cables that labs have on the host, before the labs go: an end finds them gone, as after a kill.

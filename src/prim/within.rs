@@ -231,9 +231,11 @@ pub mod functions {
             lab.settle()?;
             let state = lab.state().clone();
             let (mut keep, events) = keeping();
-            let errors = lab::down_all(&state, &names, &super::super::steps(), &mut keep);
+            let (any, errors) = lab::down_all(&state, &names, &super::super::steps(), &mut keep);
             events.borrow().iter().for_each(|event| lab.say(event));
-            forget_gone(lab, "its lab was taken down")?;
+            if any {
+                forget_gone(lab, "its lab was taken down")?;
+            }
             Error::joined(errors).map_or(Ok(()), Err)
         })
     }
