@@ -60,6 +60,7 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
     let mut kernel = open_for_down(state, &record, &host)?;
     kernel.give_back_under_any_name();
     errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
+    listener.expect(&list.asked, true);
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::undo(&mut kernel, &list.asked, list.done, &mut each));
     listener.arrived();

@@ -50,7 +50,8 @@ fn delete_cables(state: &StateDir, names: &[String], steps: &Steps) -> Result<()
     if going.len() < 2 {
         return Ok(());
     }
-    kernel.run(net::link_group::delete_together(&rtnl, &links, &going)).map_err(failed)
+    let deleted = kernel.run(net::link_group::delete_together(&rtnl, &links, &going));
+    deleted.map_err(|source| Error::kernel("delete the cables of the labs", &source))
 }
 
 /// Returns the devices of the host that are ends of a lab's cables, by its journal, their kind and its mark. None for a lab with namespaces

@@ -55,7 +55,8 @@ impl Progress {
             *done = (*done + 1).min(*all);
         }
         let now = Instant::now();
-        let is_long = now - self.begun >= PATIENCE && now - self.piece.begun >= OF_A_PIECE;
+        let is_long =
+            !self.piece.sorts.is_empty() && now - self.begun >= PATIENCE && now - self.piece.begun >= OF_A_PIECE;
         (is_long && self.is_time(now)).then(|| self.text())
     }
 

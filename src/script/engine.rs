@@ -222,7 +222,7 @@ impl Session {
 
     fn failure(&self, error: &EvalAltResult, script: &Script) -> Box<Failure> {
         let mut failure = Failure::of(error, script, &self.engine);
-        failure.name_keys(error, &script.text, &self.scope);
+        failure.name_keys(error, script, &self.scope);
         Box::new(failure)
     }
 

@@ -93,6 +93,18 @@ fn a_slip_ends_the_run_at_its_place() {
     });
 }
 
+/// The keys of a variable of the script are not those of one in a module, though it stands at the same place of its text.
+#[test]
+fn keys_are_those_of_the_map_that_was_read() {
+    as_root(|w| {
+        w.write("m.rhai", "fn f(t) {    t.okk }");
+        w.write("main.rhai", "let t=#{k:1};t.k;import \"./m\" as m; m::f(#{ ok: 1 });");
+        let ran = w.topo(&["run", "main.rhai"]).fails(1);
+        ran.says("unknown property `okk`");
+        assert!(!ran.err().contains("it has"), "{}", ran.err());
+    });
+}
+
 /// What is said before anything runs.
 #[test]
 fn another_languages_words_are_explained() {
