@@ -1,5 +1,6 @@
 //! Taking down a lab that another process made: from its record and its journal, and nothing else.
 
+use std::iter;
 use std::time::Duration;
 
 use super::error::{Error, Kind};
@@ -42,7 +43,9 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
         }
         Ok(record) => (record, Vec::new()),
         Err(error) => {
-            (likely_record(state, &dir)?, vec![error.hint("the lab is taken down by its journal and its mark")])
+            let (record, unmarked) = likely_record(state, &dir)?;
+            let how = if unmarked.is_some() { "its journal alone" } else { "its journal and its mark" };
+            (record, iter::once(error.hint(format!("the lab is taken down by {how}"))).chain(unmarked).collect())
         }
     };
     let host = host_for_down(state, &record)?;
@@ -79,14 +82,24 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
     Ok(damages)
 }
 
-/// Returns the record of a lab whose own is damaged, as far as it can be told.
-fn likely_record(state: &StateDir, dir: &LabDir) -> Result<Record, Error> {
-    let (name, marks) = (dir.name().to_string(), state.marks(dir.name())?);
-    if let Some(record) = dir.damaged_record() {
-        return Ok(Record { name, marks, ..record });
+/// Returns the record of a lab whose own is damaged, as far as it can be told, and why its marks can't be.
+fn likely_record(state: &StateDir, dir: &LabDir) -> Result<(Record, Option<Error>), Error> {
+    let name = dir.name().to_string();
+    let found = dir.damaged_record();
+    // What the secret gives is more to be relied on than what a damaged record names.
+    let (marks, unmarked) = match (state.marks(&name), &found) {
+        (Ok(marks), _) => (marks, None),
+        (Err(_), Some(record)) if record.marks.are_of(&name) => (record.marks.clone(), None),
+        (Err(error), _) => {
+            let error = error.hint("what has the lab's mark can't be told from what is others', and stays");
+            (state.marks_of_nothing(&name)?, Some(error))
+        }
+    };
+    if let Some(record) = found {
+        return Ok((Record { name, marks, ..record }, unmarked));
     }
     let creator = net::ProcessId::current().map_err(|source| Error::kernel("look at this process", &source))?;
-    Ok(Record {
+    let record = Record {
         name,
         status: Status::Undoing,
         boot_id: state::boot_id()?,
@@ -99,7 +112,8 @@ fn likely_record(state: &StateDir, dir: &LabDir) -> Result<Record, Error> {
         parent: None,
         host: None,
         tied_to: None,
-    })
+    };
+    Ok((record, unmarked))
 }
 
 pub(super) fn down_locked(

@@ -23,6 +23,13 @@ pub struct Marks {
     pub process_mark: String,
 }
 
+impl Marks {
+    /// Tells whether both name the lab `lab`.
+    pub(super) fn are_of(&self, lab: &str) -> bool {
+        [&self.mark, &self.process_mark].into_iter().all(|mark| lab_of_mark(mark) == Some(lab))
+    }
+}
+
 /// The secret of a state directory: two keys of 128 bits, for two sorts of marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Secret([u64; 4]);
@@ -136,7 +143,7 @@ impl StateDir {
         if let Some(lab) = self.names()?.first() {
             return Err(Error::new(Kind::State, format!("read the secret `{}`", path.display()))
                 .because(format!("there is none, and there are labs, such as `{lab}`, whose marks were made with it"))
-                .hint("`topo down --all` still works; once no lab is left, a new one is made"));
+                .hint("`topo down --all` still works, with --force where a record is damaged too; once no lab is left, a new one is made"));
         }
         let failed = |source: io::Error| Error::file(format!("write the secret `{}`", path.display()), &source);
         let secret = Secret::random().map_err(failed)?;
@@ -147,6 +154,12 @@ impl StateDir {
     /// Returns the marks of the lab `name`.
     pub fn marks(&self, name: &str) -> Result<Marks> {
         self.secret().map(|secret| secret.marks(name))
+    }
+
+    /// Returns marks that nothing has, for a lab whose own can't be told.
+    pub(super) fn marks_of_nothing(&self, name: &str) -> Result<Marks> {
+        let secret = Secret::random().map_err(|source| Error::file("make a secret", &source))?;
+        Ok(secret.marks(name))
     }
 
     /// Returns the lab of this state directory that an object of the kernel was marked for; none where the mark is another's.

@@ -92,10 +92,11 @@ impl Failure {
         }
     }
 
-    /// Says which keys the map has whose property is unknown, where the script's own variables hold it.
+    /// Says which keys the map has whose property is unknown, where the script's own variables hold it. An error in a function or a
+    /// module is another one for rhai, about what these variables are not.
     pub fn name_keys(&mut self, error: &EvalAltResult, script: &Script, scope: &Scope<'_>) {
         let EvalAltResult::ErrorPropertyNotFound(name, _) = error else { return };
-        let Some(spot) = self.place.spot().filter(|spot| *spot.source == *script.name) else { return };
+        let Some(spot) = self.place.spot() else { return };
         let Some(rest) = rest_of(&script.text, spot) else { return };
         let before = script.text.lines().nth(spot.line - 1).and_then(|line| line.strip_suffix(rest)).unwrap_or("");
         self.hint = hints::keys(name, before, scope);

@@ -92,6 +92,38 @@ fn a_damaged_lab_goes_by_force() {
     });
 }
 
+/// Kind: each of two commands names the other as the way on. With the record damaged and the secret gone or damaged, the lab goes by its
+/// journal, and a new one can be built.
+#[test]
+fn a_damaged_lab_without_a_secret_goes_by_force() {
+    in_used_world("", |w, before| {
+        let secret_file = w.state().join("secret");
+        let kept = fs::read(&secret_file).expect("the secret");
+        for (secret, record) in [
+            ("rm", "sed -i 's/\"created\":1/\"created\":2/'"),
+            ("truncate -s 9", "sed -i 's/\"created\":1/\"created\":2/'"),
+            ("rm", "truncate -s 20"),
+            ("rm", "sed -i 's/\"process_mark\":\"[^\"]*\",//'"),
+        ] {
+            println!("{secret}, {record}");
+            build(w, "lab", r#"bridge("br0"); host.route("192.0.2.0/24", #{ blackhole: true });"#).ok();
+            w.run(&format!("{secret} state/secret; {record} state/labs/lab/lab.json")).ok();
+            w.topo(&["down", "--all"]).fails(1).says("lab.json").says("topo down --force lab");
+            w.topo(&["down", "--force", "lab"]).fails(1).says("lab.json");
+            assert_eq!(w.topo(&["ls"]).ok().out(), "");
+            w.run("ip link show br0 || ip route | grep blackhole").fails(1);
+            if secret != "rm" {
+                w.run("rm state/secret").ok();
+            }
+            build(w, "lab", r#"bridge("br0");"#).ok();
+            w.topo(&["down", "lab"]).ok();
+            assert_ne!(fs::read(&secret_file).expect("a new secret"), kept);
+            fs::write(&secret_file, &kept).expect("put back");
+            w.assert_clean(before);
+        }
+    });
+}
+
 /// Kind: what others changed is passed over in silence. An object that is there without the lab's mark is named, and the lab is not
 /// called down; one that is gone counts as done.
 #[test]

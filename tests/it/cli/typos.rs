@@ -97,8 +97,8 @@ fn a_slip_ends_the_run_at_its_place() {
 #[test]
 fn keys_are_those_of_the_map_that_was_read() {
     as_root(|w| {
-        w.write("m.rhai", "fn f(t) {    t.okk }");
-        w.write("main.rhai", "let t=#{k:1};t.k;import \"./m\" as m; m::f(#{ ok: 1 });");
+        w.write("m.rhai", "fn f(t) {     t.okk }");
+        w.write("main.rhai", "let t=#{k:1}; t.k; import \"./m\" as m; m::f(#{ ok: 1 });");
         let ran = w.topo(&["run", "main.rhai"]).fails(1);
         ran.says("unknown property `okk`");
         assert!(!ran.err().contains("it has"), "{}", ran.err());
