@@ -13,7 +13,8 @@ use crate::terminal::{self, foreign, talk};
 
 /// Shows what the processes that a lab has started have written: of all, or of one.
 ///
-/// Of more than 1 MiB the beginning and the end are kept. Where there are several processes, each line begins with its
+/// Of more than 1 MiB the beginning and the end are kept. Of the processes that have ended, the last 32 are kept, and of those of one name in
+/// a netns the last one. Where there are several processes, each line begins with its
 /// process: `NETNS/NAME`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {

@@ -302,7 +302,7 @@ impl End<'_> {
     }
 
     fn take_down(&mut self, name: &str, fine: bool, code: &mut u8) -> bool {
-        let any = self.lab.size() > 0;
+        let any = self.lab.last_applied() > 0;
         let errors = self.lab.take_down(&prim::steps());
         for error in &errors {
             report(&Failure::from(error), &self.texts);

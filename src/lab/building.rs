@@ -1,6 +1,7 @@
 //! A lab while its script runs: steps are asked for, checked against the model, and settled together.
 
 mod ending;
+mod finished;
 mod join;
 mod moment;
 mod rewind;
@@ -74,6 +75,8 @@ pub struct Lab {
     creator: ProcessId,
     /// The processes that were left running when a point was noted last, and how much had been done then that is no step.
     running: Option<(u64, Vec<ProcessId>)>,
+    /// With how many processes those that have ended are looked for again.
+    look_for_finished: usize,
     /// The number of the step that the kernel refused last.
     refused: Option<u64>,
     /// The loops of bridges that were warned of.
@@ -104,6 +107,7 @@ impl Lab {
             acts: 0,
             creator,
             running: None,
+            look_for_finished: finished::LOOK_FIRST,
             refused: None,
             loops: BTreeSet::new(),
             listener,
@@ -294,10 +298,12 @@ impl Lab {
     }
 
     fn note_done(&mut self) -> Result<()> {
-        match (&mut self.claimed, self.applied.last()) {
-            (Some((_, journal)), Some(last)) => journal.done(last.no),
-            _ => Ok(()),
+        let Some((_, journal)) = &mut self.claimed else { return Ok(()) };
+        if let Some(last) = self.applied.last() {
+            journal.done(last.no)?;
         }
+        journal.tidy(&self.applied);
+        Ok(())
     }
 
     /// Takes the lab's name, and locks it: before anything is made or found in the way, so that a second run of a lab that is
@@ -465,9 +471,9 @@ impl Lab {
         self.listener.tell(event);
     }
 
-    /// Returns how many steps are applied.
-    pub fn size(&self) -> usize {
-        self.applied.len()
+    /// Returns the number of the last step that is applied; 0 where none is.
+    pub fn last_applied(&self) -> u64 {
+        self.applied.last().map_or(0, |asked| asked.no)
     }
 }
 

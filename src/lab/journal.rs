@@ -20,10 +20,14 @@ use super::place::Place;
 use super::state::{LabDir, Record};
 use super::step::{Step, Steps};
 use super::sum::{CHANGED, Sum};
+use crate::net;
 use crate::net::regular::{self, STATE_BYTES_MAX};
 
 /// How much is written at a time, in bytes.
 const WRITE: usize = 64 << 10;
+
+/// How many lines a journal may have that say nothing any more, and a quarter as many as it has steps.
+const IDLE_LINES: usize = 16;
 
 /// How often a journal is read again that another process writes to.
 const READS_MAX: usize = 1000;
@@ -42,6 +46,8 @@ enum Line {
     },
     /// The steps from this number on were taken back, or never applied.
     Undone { from: u64 },
+    /// The steps of these numbers, in their order, have left nothing to take back: the processes that they started have ended.
+    Over { steps: Vec<u64> },
 }
 
 /// A step with its number in the journal and the place that asked for it.
@@ -105,16 +111,21 @@ pub(super) struct Journal {
     file: File,
     path: PathBuf,
     head: Head,
+    /// How many lines it has behind the first.
+    lines: usize,
 }
 
 impl Journal {
     /// Makes the journal of a new lab.
     pub(super) fn create(dir: &LabDir, record: &Record) -> Result<Journal> {
-        let path = dir.journal();
+        Journal::make(dir.journal(), id_of(record))
+    }
+
+    fn make(path: PathBuf, id: Sum) -> Result<Journal> {
         let mut options = OpenOptions::new();
         let file = regular::open(&path, options.create(true).truncate(true).read(true).write(true).mode(0o600));
         let file = file.map_err(|source| Error::file(format!("make the journal `{}`", path.display()), &source))?;
-        let mut journal = Journal { file, path, head: Head::empty(id_of(record)) };
+        let mut journal = Journal { file, path, head: Head::empty(id), lines: 0 };
         journal.note(journal.head)?;
         Ok(journal)
     }
@@ -122,11 +133,11 @@ impl Journal {
     /// Opens the journal of a lab to go on with it.
     pub(super) fn open(dir: &LabDir, record: &Record) -> Result<Journal> {
         let path = dir.journal();
-        let (_, Content { head, .. }) = load(dir, record)?;
+        let (_, Content { head, lines }) = load(dir, record)?;
         let doing = || format!("open the journal `{}`", path.display());
         let failed = |source: std::io::Error| Error::file(doing(), &source);
         let file = regular::open(&path, OpenOptions::new().read(true).write(true)).map_err(failed)?;
-        let mut journal = Journal { file, path: path.clone(), head };
+        let mut journal = Journal { file, path: path.clone(), head, lines: lines.len() };
         if head.writing != head.whole {
             // What a killed process was writing goes.
             journal.file.set_len(head.whole).map_err(failed)?;
@@ -154,12 +165,48 @@ impl Journal {
         self.note(Head { done: self.head.done.min(from.saturating_sub(1)), ..self.head })
     }
 
+    /// Writes down that the steps of these numbers have left nothing to take back.
+    pub(super) fn over(&mut self, steps: Vec<u64>) -> Result<()> {
+        self.write([Ok(Line::Over { steps })])
+    }
+
+    /// Writes the journal anew once many of its lines say nothing any more; `steps` are all that it has, and all are applied.
+    pub(super) fn tidy(&mut self, steps: &[Asked]) {
+        if self.lines > steps.len() + steps.len() / 4 + IDLE_LINES {
+            // Where there is no room for it the old one goes on: it says the same.
+            let _ = self.write_anew(steps);
+        }
+    }
+
+    /// Writes the journal anew, beside the old one, whose place it then takes: a killed process leaves the old one or the new one.
+    fn write_anew(&mut self, steps: &[Asked]) -> Result<()> {
+        let beside = self.path.with_extension("new");
+        let written = Journal::make(beside.clone(), self.head.id).and_then(|mut new| {
+            new.write_ahead(steps)?;
+            new.done(self.head.done)?;
+            let failed = |source: net::Error| Error::kernel(self.doing(), &source);
+            net::fault::file_point(&self.doing()).map_err(failed)?;
+            std::fs::rename(&beside, &self.path).map_err(|source| Error::file(self.doing(), &source))?;
+            Ok(new)
+        });
+        match written {
+            Ok(new) => *self = Journal { path: std::mem::take(&mut self.path), ..new },
+            Err(error) => {
+                let _ = std::fs::remove_file(&beside);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes lines in few writes; after an error the journal is as it was.
     fn write(&mut self, lines: impl IntoIterator<Item = serde_json::Result<Line>>) -> Result<()> {
         let before = self.head;
         let mut text = Vec::new();
         let mut sum = before.lines;
+        let mut count = 0;
         let mut written = lines.into_iter().try_for_each(|line| {
+            count += 1;
             let json = line.and_then(|line| serde_json::to_vec(&line));
             let json = json.map_err(|source| Error::new(Kind::State, self.doing()).because(source))?;
             let of_line = before.id.and(&json).to_string();
@@ -175,7 +222,9 @@ impl Journal {
             // On a full disk a part of it may have been written.
             let _ = self.file.set_len(before.whole);
             let _ = self.note(before);
+            return written;
         }
+        self.lines += count;
         written
     }
 
@@ -353,7 +402,7 @@ pub(super) fn moves(dir: &LabDir, record: &Record) -> Result<Vec<Moved>> {
             Line::Step { no, word, data, .. } if word == Moved::WORD => {
                 found.extend(serde_json::from_str(data.get()).ok().map(|moved| (no, moved)));
             }
-            Line::Step { .. } => {}
+            Line::Step { .. } | Line::Over { .. } => {}
             Line::Undone { from } => found.retain(|(no, _)| *no < from),
         }
     }
@@ -385,6 +434,7 @@ fn enter(asked: &mut Vec<Asked>, line: Line, steps: &Steps) -> Result<()> {
     match line {
         Line::Step { no, word, data, at } => asked.push(Asked { no, step: steps.read(&word, &data)?, place: at }),
         Line::Undone { from } => asked.retain(|asked: &Asked| asked.no < from),
+        Line::Over { steps } => asked.retain(|asked| steps.binary_search(&asked.no).is_err()),
     }
     Ok(())
 }

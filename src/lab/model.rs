@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
@@ -242,7 +243,7 @@ pub struct Model {
     by_place: BTreeMap<(u32, String), u32>,
     graves: BTreeMap<u32, String>,
     tables: BTreeSet<TableRef>,
-    processes: BTreeMap<u32, ProcessRef>,
+    processes: BTreeMap<u32, Rc<ProcessRef>>,
     resolvers: BTreeMap<u32, Resolver>,
     next: u32,
     foreign_base: u32,
@@ -515,7 +516,27 @@ impl Model {
     /// Enters a process.
     pub fn add_process(&mut self, process: ProcessRef) {
         self.next = self.next.max(process.no + 1);
-        self.processes.insert(process.no, process);
+        self.processes.insert(process.no, Rc::new(process));
+    }
+
+    /// Returns a process for a handle: as long as the handle lives, the process is not forgotten.
+    pub fn handle_of(&self, process: &ProcessRef) -> Result<Rc<ProcessRef>> {
+        self.known_process(process).cloned()
+    }
+
+    /// Returns the processes that no handle refers to.
+    pub(super) fn unheld_processes(&self) -> impl Iterator<Item = &ProcessRef> {
+        self.processes.values().filter(|process| Rc::strong_count(process) == 1).map(Rc::as_ref)
+    }
+
+    /// Takes out a process that no handle refers to.
+    pub(super) fn forget_process(&mut self, no: u32) {
+        self.processes.remove(&no);
+    }
+
+    /// Returns how many processes the lab knows.
+    pub(super) fn process_count(&self) -> usize {
+        self.processes.len()
     }
 
     /// Takes a process out; handles to it are told `why`.
@@ -524,13 +545,13 @@ impl Model {
         self.graves.insert(no, why.to_string());
     }
 
-    /// Returns the processes that the lab has started, in the order of their starts; one that has ended is among them.
+    /// Returns the processes that the lab has started, in the order of their starts; the last ones that have ended are among them.
     pub fn all_processes(&self) -> impl Iterator<Item = &ProcessRef> {
-        self.processes.values()
+        self.processes.values().map(Rc::as_ref)
     }
 
     /// Checks that a process was not taken back, for a handle that was made for it.
-    pub fn known_process(&self, process: &ProcessRef) -> Result<&ProcessRef> {
+    pub fn known_process(&self, process: &ProcessRef) -> Result<&Rc<ProcessRef>> {
         let gone = || self.gone(process.no, format!("use process {}", process.shown()));
         self.processes.get(&process.no).ok_or_else(gone)
     }

@@ -13,6 +13,10 @@ use super::view;
 use crate::net::bounded_log;
 use crate::net::{self, ProcessRecord, supervise};
 
+/// How many of a lab's processes that have ended, and that its script has no handle to, are kept with their logs: the last ones. Not
+/// those of an earlier process of the same name.
+pub(super) const FINISHED_KEPT: usize = 32;
+
 /// The files of one process.
 #[derive(Debug, Clone)]
 pub struct ProcessFiles {
@@ -162,7 +166,14 @@ pub fn logs_of(state: &StateDir, lab: &str, wanted: Option<&str>, steps: &Steps)
     let is_it = |process: &&&ProcessRef| process.name == name && netns.is_none_or(|netns| process.netns.name == netns);
     let found: Vec<&&ProcessRef> = all.iter().filter(is_it).collect();
     let Some(last) = found.last() else {
-        let error = Error::new(Kind::Missing, doing()).because("there is no process of this name");
+        let ended = all.iter().filter(|process| !ProcessFiles::of(&dir.processes(), process).is_running()).count();
+        let because = match ended {
+            FINISHED_KEPT.. => {
+                format!("there is no process of this name; of those that have ended the last {FINISHED_KEPT} are kept")
+            }
+            _ => "there is no process of this name".into(),
+        };
+        let error = Error::new(Kind::Missing, doing()).because(because);
         let names: Vec<&str> = all.iter().map(|process| process.name.as_str()).collect();
         return Err(match name::nearest(name, names.iter().copied()) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::error::{Error, Kind, Result};
 use super::kernel::Kernel;
-use super::model::{DevRef, Model, NetnsRef, TableRef};
+use super::model::{DevRef, Model, NetnsRef, ProcessRef, TableRef};
 use super::moved::Moved;
 use super::outcome::{Outcome, Slot};
 use crate::net::{self, Request, Work};
@@ -108,6 +108,10 @@ pub trait Step: Debug {
     /// Returns the devices that the step makes.
     fn makes_devs(&self) -> Vec<&DevRef> {
         Vec::new()
+    }
+    /// Returns the process that the step starts to run beside the script.
+    fn starts(&self) -> Option<&ProcessRef> {
+        None
     }
     /// Returns the devices whose carrier the step may change and has not seen to: they are at the end of the settling, and so are
     /// the bridges that they are ports of.

@@ -146,6 +146,7 @@ pub(super) fn begin(
 ) -> RhaiResultOf<Process> {
     let failed = |source: net::Error| Error::kernel("look for devices of the process", &source);
     let (process, etc, before) = with_lab(ctx, |lab| {
+        lab.forget_finished()?;
         let etc = lab.etc_for(&start.netns)?;
         let process = name_for(lab, &start)?;
         let before =
@@ -155,25 +156,25 @@ pub(super) fn begin(
     let Start { argv, env, cwd, stdin, .. } = start;
     ask(ctx, StartProcess { process: process.clone(), argv, env, cwd, stdin, etc })?;
     with_lab(ctx, Lab::settle)?;
-    let steps = with_lab(ctx, |lab| Ok(lab.size()))?;
-    let Some(ready) = ready else { return Ok(Process(Rc::new(process))) };
+    let (step, handle) = with_lab(ctx, |lab| Ok((lab.last_applied(), lab.model().handle_of(&process)?)))?;
+    let Some(ready) = ready else { return Ok(Process(handle)) };
     match become_ready(ctx, &process, ready, deadline) {
         Ok(()) => {
             // What it has made by then is the lab's.
             with_lab(ctx, |lab| lab.foreign().0.mark_since(&process.netns, &before).map_err(failed))?;
-            Ok(Process(Rc::new(process)))
+            Ok(Process(handle))
         }
         Err(failed) => {
-            let errors = with_lab(ctx, |lab| Ok(give_up(lab, &process, steps)))?;
+            let errors = with_lab(ctx, |lab| Ok(give_up(lab, &process, step)))?;
             Err(super::within::with_errors(ctx, failed, errors))
         }
     }
 }
 
 /// Ends a process that did not become ready, and takes back its start.
-fn give_up(lab: &mut Lab, process: &ProcessRef, steps: usize) -> Vec<Error> {
+fn give_up(lab: &mut Lab, process: &ProcessRef, step: u64) -> Vec<Error> {
     // A closure may have asked for more since: the start is then taken back with the rest, at the lab's end.
-    if lab.size() == steps {
+    if lab.last_applied() == step {
         return lab.take_back_last("it did not become ready");
     }
     supervised::stop(lab, process, libc::SIGTERM, STOP_WITHIN).err().into_iter().collect()
@@ -193,15 +194,20 @@ fn name_for(lab: &mut Lab, start: &Start) -> Result<ProcessRef> {
         return Ok(process);
     }
     let base = name_of_program(&start.argv);
-    for number in 1.. {
-        let process = named(if number == 1 { base.clone() } else { format!("{base}-{number}") });
-        let taken =
-            lab.model().all_processes().any(|known| known.netns.no == process.netns.no && known.name == process.name);
-        if !taken {
-            return Ok(process);
-        }
+    // Not the first free number: one that has ended and was forgotten had it, and would be taken for this one.
+    let beside = lab.model().all_processes().filter(|known| known.netns.no == start.netns.no);
+    Ok(named(match beside.filter_map(|known| number_in(&known.name, &base)).max() {
+        Some(last) => format!("{base}-{}", last.saturating_add(1)),
+        None => base,
+    }))
+}
+
+/// Returns the number that a name has behind `base`, 1 where it has none; nothing for another name.
+fn number_in(name: &str, base: &str) -> Option<u32> {
+    match name.strip_prefix(base)? {
+        "" => Some(1),
+        rest => rest.strip_prefix('-')?.parse().ok(),
     }
-    Ok(named(base))
 }
 
 /// Returns the pid of the process that runs under a name.
@@ -317,7 +323,8 @@ pub mod functions {
     /// Starts a command that runs beside the script, and returns it once it is `ready`: a line for `/bin/sh`, or a list of a
     /// program and its arguments. A line of plain words is run without the shell.
     ///
-    /// Its output goes to a log (`p.log()`, `topo logs`), of which the beginning and the end are kept, 1 MiB at most. A program that
+    /// Its output goes to a log (`p.log()`, `topo logs`), of which the beginning and the end are kept, 1 MiB at most. Of the processes that
+    /// have ended, the last 32 are kept with their logs, and those that the script still has a handle to. A program that
     /// forks into the background is followed there. It runs on while the lab is up, and ends with the lab, however that
     /// ends, with all that it has started. It has no open files of the caller of `topo`, no ignored or blocked signals, and a umask of 022
     /// or a stricter one of the caller's.

@@ -134,6 +134,10 @@ impl Step for StartProcess {
         }
     }
 
+    fn starts(&self) -> Option<&ProcessRef> {
+        Some(&self.process)
+    }
+
     /// What it starts may look at all that was made before it.
     fn needs_finished(&self, _no: u32) -> bool {
         true

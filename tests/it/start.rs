@@ -5,6 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::stage::{KILLED, build, in_used_user_world, in_used_world};
+use super::tier::{FULL, points};
 use super::world::{Running, World};
 
 /// A server, one that hides from everything but its parent and the control group, and one that has ended.
@@ -223,5 +224,129 @@ fn nodes_are_known_by_their_names() {
         assert_eq!(w.run("cat /etc/hosts /etc/resolv.conf").out(), before, "the host keeps its own");
         assert_eq!(ask("host", &["cat", "/etc/hosts", "/etc/resolv.conf"]), before);
         w.topo(&["down", "lab"]).ok();
+    });
+}
+
+/// Returns the numbers in the lines of a file.
+fn numbers(w: &World, file: &str) -> Vec<u64> {
+    let text = w.run(&format!("cat {file}")).ok().stdout.clone();
+    text.split_whitespace().map(|word| word.parse().expect("a number")).collect()
+}
+
+/// What a lab keeps of processes that have ended does not grow with their number: files, journal, descriptors, control groups. Those that
+/// the script or their name still tells apart stay.
+#[test]
+fn finished_processes_give_way() {
+    const MANY: usize = if FULL { 400 } else { 130 };
+    // What is left of a journal that was being written anew is in nobody's way.
+    let script = r#"
+        let h = netns("h");
+        let first = h.start("echo first");
+        first.wait();
+        h.start("echo served", #{ name: "server" }).wait();
+        for n in 1..=MANY {
+            h.start(["true"]).wait();
+            h.start(["true"], #{ name: "job" }).wait();
+            try { h.start(["/no/such/program"]); } catch (e) { assert(e.kind == "missing"); }
+            if n == 50 || n == MANY {
+                host.exec("P=$PPID; cd $TOPO_STATE/labs/ended; (ls processes | wc -l; stat -c %s journal; ls /proc/$P/fd | wc -l; \
+                    find /sys/fs/cgroup -maxdepth 2 -name 'topo:*:ended:*' 2>/dev/null | wc -l) >>$HOME/counts; echo torn >journal.new");
+            }
+        }
+        assert(first.log() == "first\n" && first.wait().ok && !first.running);
+    "#
+    .replace("MANY", &MANY.to_string());
+    in_used_world("", |w, _| {
+        w.run("rm -f $HOME/counts").ok();
+        build(w, "ended", &script).ok();
+        let counts = numbers(w, "$HOME/counts");
+        let (early, late) = counts.split_at(counts.len() / 2);
+        println!("{early:?} {late:?}");
+        let most = |what: usize, more: u64| assert!(late[what] <= early[what] + more, "{early:?} {late:?}");
+        most(0, 40);
+        most(1, 12 << 10);
+        // The command may run before what started it is closed.
+        most(2, 4);
+        most(3, 0);
+        let out = |name: &str| w.topo(&["logs", "ended", name]).ok().out().to_owned();
+        assert_eq!((out("echo"), out(&format!("true-{MANY}"))), ("first\n".to_owned(), String::new()));
+        w.topo(&["logs", "ended", "true-7"]).fails(1).says("of those that have ended the last 32 are kept");
+        w.topo(&["ls"]).ok().says("up");
+        w.topo(&["repair", "ended"]).ok();
+        w.run("rm $HOME/counts").ok();
+        w.topo(&["down", "ended"]).ok();
+    });
+}
+
+/// A process that runs is never forgotten, however many start and end after it, nor one that ended after them.
+#[test]
+fn those_that_run_are_not_forgotten() {
+    in_used_world("mkfifo go", |w, _| {
+        let script = r#"
+            let h = netns("h");
+            h.start("exec sleep 1111");
+            h.start("echo late; read x <go", #{ name: "late" });
+            for n in 0..60 { h.start(["true"]).wait(); }
+            let running = h.start(["sleep", "1112"]);
+            h.exec("echo >go");
+            for n in 0..20 { h.start(["true"]).wait(); }
+            assert(running.running);
+        "#;
+        build(w, "lab", script).ok();
+        assert_eq!((count(w, "sleep 1111"), count(w, "sleep 1112")), ("1".to_owned(), "1".to_owned()));
+        assert_eq!(w.topo(&["logs", "lab", "late"]).ok().out(), "late\n");
+        w.topo(&["show", "lab"]).ok().says("sleep    in h  pid");
+        w.topo(&["down", "lab"]).ok();
+        w.run("rm go").ok();
+    });
+}
+
+/// Killed, or refused, wherever finished processes are being forgotten: the lab is whole, its other logs can be read, and it goes.
+#[test]
+fn forgetting_is_cut_short_anywhere() {
+    in_used_world("", |w, before| {
+        build(w, "lab", r#"let h = netns("h"); for n in 1..=48 { h.start(`echo ${n}`).wait(); }"#).ok();
+        w.run("cp -a state/labs/lab saved").ok();
+        w.write("session.rhai", "netns_get(\"h\").start([\"true\"]).wait();\n");
+        let session =
+            |fault: &str| w.run(&format!("TOPO_FAULT={fault} {} repl lab <session.rhai 2>&1", w.program().display()));
+        for point in points("forgetting") {
+            for fault in ["kill", "fail"] {
+                let ran = session(&format!("{fault}:{point}"));
+                assert_eq!(w.topo(&["logs", "lab", "echo-48"]).ok().out(), "48\n", "{fault} at {point}");
+                w.topo(&["show", "lab"]).ok().says("echo-47");
+                if fault == "kill" && ran.code != KILLED {
+                    w.run("rm -r saved session.rhai").ok();
+                    w.topo(&["down", "lab"]).ok();
+                    w.assert_clean(before);
+                    return;
+                }
+                // Nothing is in the way of the next one.
+                session("").ok().says("");
+                w.run("rm -r state/labs/lab && cp -a saved state/labs/lab").ok();
+            }
+        }
+    });
+}
+
+/// A session goes back behind processes that were forgotten since.
+#[test]
+fn a_session_goes_back_behind_forgotten_processes() {
+    in_used_world("", |w, _| {
+        let lines = r#"
+let h = netns("h");
+for n in 0..60 { h.start(["true"]).wait(); }
+let x = netns("x"); for n in 0..60 { x.start(["true"]).wait(); }
+:undo
+h.exec(["true"]).ok
+:undo
+:undo
+h.start("echo again").wait().ok
+"#;
+        w.write("session.rhai", lines);
+        let ran = w.run(&format!("{} repl <session.rhai 2>&1", w.program().display())).ok();
+        println!("{}", ran.stdout);
+        assert_eq!(ran.stdout.matches("true\n").count(), 2, "{}", ran.stdout);
+        w.run("rm session.rhai").ok();
     });
 }

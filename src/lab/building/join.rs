@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use super::{Lab, Origin};
+use super::{Lab, Origin, finished};
 use crate::lab::error::{Error, Kind, Result};
 use crate::lab::event::Listener;
 use crate::lab::journal::Journal;
@@ -53,6 +53,7 @@ impl Lab {
             acts: 0,
             creator: record.creator,
             running: None,
+            look_for_finished: finished::LOOK_FIRST,
             refused: None,
             loops: std::collections::BTreeSet::new(),
             listener,

@@ -17,7 +17,8 @@ use crate::net::{self, ProcessId};
 /// A point in the building of a lab, with nothing left to settle.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    applied: usize,
+    /// The number of the last step that was applied.
+    applied: u64,
     next_no: u32,
     tables: BTreeSet<TableRef>,
     parts: BTreeSet<String>,
@@ -36,7 +37,7 @@ impl Lab {
     pub fn checkpoint(&mut self) -> Result<Checkpoint> {
         self.settle()?;
         Ok(Checkpoint {
-            applied: self.applied.len(),
+            applied: self.last_applied(),
             next_no: self.model.first_free_no(),
             tables: self.model.tables().clone(),
             parts: self.parts()?,
@@ -80,9 +81,14 @@ impl Lab {
         Ok(found)
     }
 
+    /// Returns how many of the applied steps have a number up to `no`. Those of processes that have ended go from among them.
+    fn count_upto(&self, no: u64) -> usize {
+        self.applied.partition_point(|asked| asked.no <= no)
+    }
+
     /// Says what was done since `point` that can't be taken back, if anything was: a removal.
     pub fn lost_since(&self, point: &Checkpoint) -> Result<Option<String>> {
-        let removal = self.applied[point.applied..].iter().find(|asked| asked.step.is_removal());
+        let removal = self.applied[self.count_upto(point.applied)..].iter().find(|asked| asked.step.is_removal());
         if let Some(asked) = removal {
             return Ok(Some(asked.step.doing()));
         }
@@ -108,7 +114,7 @@ impl Lab {
             }
             Err(error) => errors.push(error),
         }
-        let undone = self.applied.split_off(point.applied.min(self.applied.len()));
+        let undone = self.applied.split_off(self.count_upto(point.applied));
         let listener = &mut self.listener;
         listener.expect(&undone, true);
         let mut each = |asked: &Asked| listener.tell_step(asked, true);
@@ -143,7 +149,7 @@ impl Lab {
 
     /// Tells whether nothing was done since `point` but to look.
     pub fn only_looked_since(&self, point: &Checkpoint) -> Result<bool> {
-        let done = (self.applied.len(), self.checks.len(), self.acts);
+        let done = (self.last_applied(), self.checks.len(), self.acts);
         Ok(done == (point.applied, point.checks, point.acts) && self.parts()? == point.parts)
     }
 
