@@ -37,33 +37,65 @@ pub enum TokenKind {
 
 /// Parts a text into its tokens; space is left out.
 pub fn tokens(text: &str) -> Vec<Token> {
-    let mut found = Vec::new();
+    let bytes = text.as_bytes();
+    let mut found = Vec::with_capacity(bytes.len() / 5);
     let mut at = 0;
-    while let Some(c) = text[at..].chars().next() {
-        let rest = &text[at..];
-        let (kind, length) = match c {
-            _ if c.is_whitespace() => {
-                at += c.len_utf8();
+    while at < bytes.len() {
+        let (kind, length) = match bytes[at] {
+            b' ' | b'\t'..=b'\r' => {
+                at += 1;
                 continue;
             }
-            '/' if rest.starts_with("//") => {
-                (TokenKind::Comment { closed: true }, rest.find('\n').unwrap_or(rest.len()))
+            b'0'..=b'9' => (TokenKind::Number, word_length(text, at)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' => (TokenKind::Word, word_length(text, at)),
+            b'/' | b'"' | b'\'' | b'`' | b'#' => lengthy(&text[at..]),
+            byte if byte.is_ascii() => (TokenKind::Symbol(char::from(byte)), 1),
+            _ => {
+                let c = text[at..].chars().next().unwrap_or_default();
+                if c.is_whitespace() {
+                    at += c.len_utf8();
+                    continue;
+                }
+                match word_length(text, at) {
+                    0 => (TokenKind::Symbol(c), c.len_utf8()),
+                    length => (TokenKind::Word, length),
+                }
             }
-            '/' if rest.starts_with("/*") => block_comment(rest),
-            '"' | '\'' => quoted(rest, c),
-            '`' => template(rest),
-            '#' if is_raw(rest) => raw(rest),
-            '0'..='9' => {
-                let is_part = |c: char| c.is_alphanumeric() || c == '_';
-                (TokenKind::Number, rest.find(|c| !is_part(c)).unwrap_or(rest.len()))
-            }
-            _ if is_word(c) => (TokenKind::Word, rest.find(|c| !is_word(c)).unwrap_or(rest.len())),
-            _ => (TokenKind::Symbol(c), c.len_utf8()),
         };
         found.push(Token { kind, range: at..at + length });
         at += length;
     }
     found
+}
+
+/// Returns the kind and length of what a text begins with that may go on for long: a comment, a string.
+fn lengthy(text: &str) -> (TokenKind, usize) {
+    match text.as_bytes() {
+        [b'/', b'/', ..] => (TokenKind::Comment { closed: true }, text.find('\n').unwrap_or(text.len())),
+        [b'/', b'*', ..] => block_comment(text),
+        [b'"', ..] => quoted(text, '"'),
+        [b'\'', ..] => quoted(text, '\''),
+        [b'`', ..] => template(text),
+        [b'#', ..] if is_raw(text) => raw(text),
+        bytes => (TokenKind::Symbol(char::from(bytes[0])), 1),
+    }
+}
+
+/// Returns how long the name or number is that begins at a byte.
+fn word_length(text: &str, begin: usize) -> usize {
+    let bytes = text.as_bytes();
+    let mut at = begin;
+    while at < bytes.len() {
+        at += match bytes[at] {
+            b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'_' => 1,
+            byte if byte.is_ascii() => break,
+            _ => match text[at..].chars().next() {
+                Some(c) if is_word(c) => c.len_utf8(),
+                _ => break,
+            },
+        };
+    }
+    at - begin
 }
 
 /// Tells whether a character is part of a name.
@@ -143,6 +175,9 @@ fn raw(text: &str) -> (TokenKind, usize) {
 
 /// Returns where the comment begins that has no end, if there is one: rhai takes all behind it for a part of it.
 pub fn unclosed_comment(text: &str) -> Option<usize> {
+    if !text.contains("/*") {
+        return None;
+    }
     let last = tokens(text).pop()?;
     (last.kind == TokenKind::Comment { closed: false }).then_some(last.range.start)
 }

@@ -6,11 +6,15 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use rhai::{AST, ASTNode, Engine, EvalAltResult, Expr, Module, ModuleResolver, Position, Scope, Shared, Stmt};
+use rhai::{
+    AST, ASTNode, Engine, EvalAltResult, Expr, ImmutableString, Module, ModuleResolver, Position, Scope, Shared, Stmt,
+};
 
 use super::failure::Failure;
+use super::lexer;
 use super::prepare;
 use super::sources::{self, Dirs, Identity, Script, Texts};
+use super::words::Words;
 use crate::lab::{Error, Place, Result, Spot, name};
 use crate::prim::{Beyond, LabHandle, rhai_error};
 
@@ -136,7 +140,7 @@ pub(super) fn unreadable(script: &Script, ast: &AST, engine: &Engine, dirs: &Dir
     let _reading = chain.begin(script);
     let mut walk =
         Walk { engine, dirs, texts, chain: chain.clone(), path: Vec::new(), seen: Vec::new(), found: Vec::new() };
-    walk.follow(script, ast);
+    walk.follow(imports_of(script, ast), script);
     walk.found
 }
 
@@ -152,16 +156,22 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn follow(&mut self, script: &Script, ast: &AST) {
-        let mut imports = Vec::new();
-        ast.walk(&mut |nodes| {
-            if let Some(ASTNode::Stmt(Stmt::Import(import, position))) = nodes.last()
-                && let Expr::StringConstant(path, _) = &import.0
-            {
-                imports.extend(spot(&script.name, *position).map(|spot| (path.clone(), spot)));
-            }
-            true
-        });
+    /// Returns what a module imports while it is read. Those of an embedded one are told by its words: to compile it takes ten times as
+    /// long.
+    fn imports(&self, module: &Script) -> Vec<(ImmutableString, Spot)> {
+        if module.embedded {
+            let words = Words::of(&module.text);
+            let place = |byte| spot(&module.name, lexer::position_at(&module.text, byte));
+            let imports = words.imports().into_iter();
+            return imports.filter_map(|(path, byte)| Some((path.into(), place(byte)?))).collect();
+        }
+        match self.engine.compile_with_scope(&super::check::checking_scope(), &module.text) {
+            Ok(ast) => imports_of(module, &ast.clone_statements_only()),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn follow(&mut self, imports: Vec<(ImmutableString, Spot)>, script: &Script) {
         for (path, at) in imports {
             // What can't be read is found by others.
             let Ok(module) = sources::module(self.dirs, Some(&script.name), &path) else { continue };
@@ -173,9 +183,7 @@ impl Walk<'_> {
                 }
                 Ok(_reading) if !self.seen.contains(&module.identity()) => {
                     self.texts.keep(&module);
-                    if let Ok(ast) = self.engine.compile_with_scope(&super::check::checking_scope(), &module.text) {
-                        self.follow(&module, &ast.clone_statements_only());
-                    }
+                    self.follow(self.imports(&module), &module);
                     self.seen.push(module.identity());
                 }
                 Ok(_) => {}
@@ -185,6 +193,62 @@ impl Walk<'_> {
     }
 }
 
+/// Returns what a script imports, by the places.
+fn imports_of(script: &Script, ast: &AST) -> Vec<(ImmutableString, Spot)> {
+    let mut imports = Vec::new();
+    ast.walk(&mut |nodes| {
+        if let Some(ASTNode::Stmt(Stmt::Import(import, position))) = nodes.last()
+            && let Expr::StringConstant(path, _) = &import.0
+        {
+            imports.extend(spot(&script.name, *position).map(|spot| (path.as_str().into(), spot)));
+        }
+        true
+    });
+    imports
+}
+
 fn spot(source: &str, position: Position) -> Option<Spot> {
     Some(Spot { source: source.into(), line: position.line()?, column: position.position()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::checking_scope;
+    use super::*;
+
+    /// What the words of an embedded module tell is what rhai reads: its imports with their places, its functions, no comment without
+    /// an end.
+    #[test]
+    fn the_words_of_embedded_modules_tell_what_rhai_reads() {
+        let (engine, dirs, texts) = (super::super::bare(), Dirs::default(), Texts::default());
+        let names = sources::embedded_modules();
+        assert!(names.len() > 15 && names.iter().any(|name| name.contains('/')), "{names:?}");
+        let mut imported = 0;
+        for name in names {
+            let module = sources::module(&dirs, None, &name).expect("embedded");
+            assert!(module.embedded && Failure::of_comment(&module).is_none(), "{name}");
+            let ast = engine.compile_with_scope(&checking_scope(), &module.text).expect(&name);
+            let walk = Walk {
+                engine: &engine,
+                dirs: &dirs,
+                texts: &texts,
+                chain: Chain::default(),
+                path: Vec::new(),
+                seen: Vec::new(),
+                found: Vec::new(),
+            };
+            let imports = walk.imports(&module);
+            imported += imports.len();
+            assert_eq!(imports, imports_of(&module, &ast.clone_statements_only()), "{name}");
+            let words = Words::of(&module.text);
+            let mut told = words.arities();
+            let functions = ast.iter_functions().filter(|function| !function.name.starts_with("anon$"));
+            let mut read: Vec<(&str, usize)> =
+                functions.map(|function| (function.name, function.params.len())).collect();
+            told.sort_unstable();
+            read.sort_unstable();
+            assert_eq!(told, read, "{name}");
+        }
+        assert!(imported > 5, "{imported}");
+    }
 }

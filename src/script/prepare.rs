@@ -179,7 +179,7 @@ fn prepare<'t>(text: &'t str, known: &'t [String], copies: impl FnOnce(&Words<'t
     let mut edits = Vec::new();
     (0..words.tokens.len()).for_each(|at| words.note_call(at, &own, &mut edits));
     edits.extend(copies(&words));
-    apply(text, edits, &functions, &typos::properties(&words))
+    apply(&words, edits, &functions, &typos::properties(&words))
 }
 
 impl Words<'_> {
@@ -216,36 +216,49 @@ impl Words<'_> {
     }
 }
 
-/// Puts the pieces in.
-fn apply(text: &str, mut edits: Vec<Edit>, functions: &[(&str, Range<usize>)], properties: &[usize]) -> Prepared {
+/// Puts the pieces in, and leaves out the comments at the ends of lines: the longest part of many a text, which rhai need not read.
+fn apply(
+    words: &Words<'_>,
+    mut edits: Vec<Edit>,
+    functions: &[(&str, Range<usize>)],
+    properties: &[usize],
+) -> Prepared {
+    let text = words.text;
     // What ends at a byte comes before what begins there; of several that begin there the outermost is first already.
     edits.sort_by_key(|edit| (edit.at, edit.piece != ")"));
-    let mut places: Vec<usize> = edits.iter().map(|edit| edit.stands_for).collect();
-    places.extend(functions.iter().flat_map(|(_, range)| [range.start, range.end]));
-    places.extend(properties);
-    let places = Places::of(text, places);
+    let lines = Lines::of(text);
     let mut made = String::with_capacity(text.len() + edits.iter().map(|edit| edit.piece.len()).sum::<usize>());
+    let mut comments = words.comments.iter().filter(|range| text[range.start..].starts_with("//")).peekable();
+    let mut from = 0;
+    // No comment begins or ends within what is pushed for the sake of an edit: it is no code.
+    let mut push_to = |made: &mut String, to: usize| {
+        while let Some(comment) = comments.next_if(|comment| comment.end <= to) {
+            made.push_str(&text[from..comment.start]);
+            from = comment.end;
+        }
+        made.push_str(&text[from..to]);
+        from = to;
+    };
     let mut inserts: Vec<Insert> = Vec::with_capacity(edits.len());
-    let (mut from, mut line, mut column) = (0, 1, 1);
     let mut shifts: Vec<(usize, usize)> = Vec::with_capacity(edits.len());
+    // The line of the last edit, and by how much its end is shifted.
+    let mut shifted = (0, 0);
     for edit in edits {
-        let between = &text[from..edit.at];
-        advance(between, &mut line, &mut column);
-        made.push_str(between);
+        push_to(&mut made, edit.at);
         made.push_str(edit.piece);
-        from = edit.at;
         let length = edit.piece.len();
-        let stands_for = places.at(edit.stands_for);
-        inserts.push(Insert { at: (line, column), length, stands_for, callee: edit.callee });
+        let (line, column) = lines.at(edit.at);
+        let shift = if shifted.0 == line { shifted.1 } else { 0 };
+        let stands_for = lines.at(edit.stands_for);
+        inserts.push(Insert { at: (line, column + shift), length, stands_for, callee: edit.callee });
         shifts.push((edit.at, length));
-        column += length;
+        shifted = (line, shift + length);
     }
-    made.push_str(&text[from..]);
+    push_to(&mut made, text.len());
     // The place of a byte of the text in what is made of it.
     let made_at = |byte: usize| {
-        let (line, column) = places.at(byte);
-        let start = text[..byte].rfind('\n').map_or(0, |at| at + 1);
-        let begin = shifts.partition_point(|(at, _)| *at < start);
+        let (line, column) = lines.at(byte);
+        let begin = shifts.partition_point(|(at, _)| *at < lines.start(line));
         let shift: usize = shifts[begin..].iter().take_while(|(at, _)| *at <= byte).map(|(_, length)| length).sum();
         (line, column + shift)
     };
@@ -253,38 +266,33 @@ fn apply(text: &str, mut edits: Vec<Edit>, functions: &[(&str, Range<usize>)], p
         .iter()
         .map(|(name, range)| Function { name: (*name).into(), span: (made_at(range.start), made_at(range.end)) })
         .collect();
-    let properties = properties.iter().map(|byte| places.at(*byte)).collect();
+    let properties = properties.iter().map(|byte| lines.at(*byte)).collect();
     Prepared { text: made, source: Source { inserts, functions, properties, tries: Vec::new() } }
 }
 
-fn advance(text: &str, line: &mut usize, column: &mut usize) {
-    match text.rfind('\n') {
-        Some(last) => {
-            *line += text.matches('\n').count();
-            *column = 1 + text[last + 1..].chars().count();
-        }
-        None => *column += text.chars().count(),
-    }
+/// Where the lines of a text begin, in bytes.
+struct Lines<'t> {
+    text: &'t str,
+    starts: Vec<usize>,
 }
 
-/// The lines and columns of some bytes of a text.
-struct Places(Vec<(usize, At)>);
-
-impl Places {
-    fn of(text: &str, mut bytes: Vec<usize>) -> Places {
-        bytes.sort_unstable();
-        bytes.dedup();
-        let (mut from, mut line, mut column) = (0, 1, 1);
-        let place = |byte: usize| {
-            advance(&text[from..byte], &mut line, &mut column);
-            from = byte;
-            (byte, (line, column))
-        };
-        Places(bytes.into_iter().map(place).collect())
+impl Lines<'_> {
+    fn of(text: &str) -> Lines<'_> {
+        let mut starts = vec![0];
+        while let Some(length) = text[starts[starts.len() - 1]..].find('\n') {
+            starts.push(starts[starts.len() - 1] + length + 1);
+        }
+        Lines { text, starts }
     }
 
+    /// Returns the line and column of a byte.
     fn at(&self, byte: usize) -> At {
-        self.0.binary_search_by_key(&byte, |(byte, _)| *byte).map_or((1, 1), |found| self.0[found].1)
+        let line = self.starts.partition_point(|start| *start <= byte);
+        (line, 1 + self.text[self.start(line)..byte].chars().count())
+    }
+
+    fn start(&self, line: usize) -> usize {
+        self.starts[line - 1]
     }
 }
 
@@ -312,6 +320,21 @@ mod tests {
             Ok(_) => prepared.text,
             Err(error) => error.to_string(),
         }
+    }
+
+    /// Comments at the ends of lines go, and nothing else: what stands in a text or in a comment within a line, and the places of all.
+    #[test]
+    fn comments_are_left_out() {
+        assert_eq!(prepared("// a\n/// b\nlet x = 1; // c\r\nx // d"), "\n\nlet x = 1; \nx ");
+        assert_eq!(prepared("far(1, // one\n  2) // two"), "far(1, \n  __at(2)) ");
+        assert_eq!(prepared("far(1 // one\n)"), "far(__at(1) \n)");
+        for text in ["\"http://a\"", "`//${1}//`", "1 /* a // b */ + 2", "#\"//\"#", "'/' + \"/\""] {
+            assert_eq!(prepared(text), text);
+        }
+        let source = Prepared::of("// a\nfar(1, far(// b\n2)) // c", &["far".into()]).source;
+        let places: Vec<_> = source.inserts.iter().map(|insert| (insert.at, insert.stands_for)).collect();
+        assert_eq!(places, [((2, 8), (2, 1)), ((3, 1), (2, 8)), ((3, 7), (2, 8)), ((3, 9), (2, 1))]);
+        assert_eq!(source.original((3, 6)), (3, 1));
     }
 
     /// The lists of rhai's methods: each is a function that rhai has, and all that call a closure are known.
@@ -351,7 +374,7 @@ mod tests {
             ("fn f() { this } a.b(1)[2]?.f()", "fn f() { this } __then(__at(()), a.b(1)[2]?.f())"),
             ("a.map(|x| x)", "a.map(__at(|x| x))"),
             ("if a { t.c.call() }", "if a { __then(__at(()), t.c.call()) }"),
-            ("fn f(x) {} f( // )\n a /* , */)", "fn f(x) {} f( // )\n __at(a) /* , */)"),
+            ("fn f(x) {} f( // )\n a /* , */)", "fn f(x) {} f( \n __at(a) /* , */)"),
         ] {
             assert_eq!(prepared(text), wanted);
         }

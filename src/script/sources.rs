@@ -194,6 +194,14 @@ fn modules_in(dirs: &Dirs, folder: &str) -> Vec<String> {
     names
 }
 
+/// Returns the names of all embedded modules.
+#[cfg(test)]
+pub(super) fn embedded_modules() -> Vec<String> {
+    let folders = STDLIB.dirs().flat_map(|dir| dir.files());
+    let files = STDLIB.files().chain(folders).map(|file| file.path().with_extension(""));
+    files.map(|path| path.display().to_string()).collect()
+}
+
 /// Tells whether `import "wanted"` names a file, and not a module of the library or of the user's directory.
 pub(super) fn is_path(wanted: &str) -> bool {
     wanted.starts_with(['.', '/']) || wanted.ends_with(".rhai")

@@ -5,19 +5,28 @@ use std::ops::Range;
 use super::lexer::{Token, TokenKind, tokens};
 use super::vocabulary::KEYWORDS;
 
-/// A text in its words, without the comments.
+/// A text in its words.
 pub(super) struct Words<'t> {
     /// The text.
     pub(super) text: &'t str,
     /// Its words, signs and strings.
     pub(super) tokens: Vec<Token>,
+    /// The bytes of its comments.
+    pub(super) comments: Vec<Range<usize>>,
 }
 
 impl<'t> Words<'t> {
     /// Parts a text into its words.
     pub(super) fn of(text: &'t str) -> Words<'t> {
-        let is_code = |token: &Token| !matches!(token.kind, TokenKind::Comment { .. });
-        Words { text, tokens: tokens(text).into_iter().filter(is_code).collect() }
+        let (mut tokens, mut comments) = (tokens(text), Vec::new());
+        tokens.retain(|token| {
+            let is_comment = matches!(token.kind, TokenKind::Comment { .. });
+            if is_comment {
+                comments.push(token.range.clone());
+            }
+            !is_comment
+        });
+        Words { text, tokens, comments }
     }
 
     /// Tells whether a sign stands at a place.
@@ -51,16 +60,50 @@ impl<'t> Words<'t> {
     /// Returns the functions that the text defines, and their bytes.
     pub(super) fn functions(&self) -> Vec<(&'t str, Range<usize>)> {
         let mut found = Vec::new();
-        for at in (0..self.tokens.len()).filter(|at| self.word(*at) == Some("fn")) {
-            // With the type of `this` before it: `fn map.add(x)`.
-            let name = if self.is(at + 2, '.') { at + 3 } else { at + 1 };
-            let Some(word) = self.word(name).filter(|_| self.is(name + 1, '(')) else { continue };
+        for (at, name) in self.definitions() {
+            let Some(word) = self.word(name) else { continue };
             let body = self.closing(name + 1).filter(|end| self.is(end + 1, '{')).map(|end| end + 1);
             if let Some(end) = body.and_then(|body| self.closing(body)) {
                 found.push((word, self.tokens[at].range.start..self.tokens[end].range.end));
             }
         }
         found
+    }
+
+    /// Returns the functions that the text defines, with the number of parameters, where each parameter is a name.
+    pub(super) fn arities(&self) -> Vec<(&'t str, usize)> {
+        let parameters = |name: usize| {
+            let end = self.closing(name + 1)?;
+            Some((name + 2..end).filter(|at| self.word(*at).is_some()).count())
+        };
+        self.definitions().filter_map(|(_, name)| Some((self.word(name)?, parameters(name)?))).collect()
+    }
+
+    /// Returns what the text imports while it is read, outside of its functions, and where each of these texts stands, in bytes.
+    pub(super) fn imports(&self) -> Vec<(&'t str, usize)> {
+        let mut depth = 0_usize;
+        let mut found = Vec::new();
+        for (at, token) in self.tokens.iter().enumerate() {
+            match token.kind {
+                TokenKind::Symbol('{') => depth += 1,
+                TokenKind::Symbol('}') => depth = depth.saturating_sub(1),
+                TokenKind::Text { closed: true } if depth == 0 && at > 0 && self.word(at - 1) == Some("import") => {
+                    let text = &self.text[token.range.clone()];
+                    found.push((text.trim_matches('"'), self.tokens[at - 1].range.start));
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// Returns where `fn` and the name of each function stand that the text defines.
+    fn definitions(&self) -> impl Iterator<Item = (usize, usize)> {
+        let is_fn = |at: &usize| self.word(*at) == Some("fn");
+        // With the type of `this` before it: `fn map.add(x)`.
+        let named = |at: usize| (at, if self.is(at + 2, '.') { at + 3 } else { at + 1 });
+        let is_one = |(_, name): &(usize, usize)| self.word(*name).is_some() && self.is(*name + 1, '(');
+        (0..self.tokens.len()).filter(is_fn).map(named).filter(is_one)
     }
 
     /// Returns where the chain begins that ends before a dot: `a.b(1)[2].`.
