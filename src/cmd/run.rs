@@ -147,11 +147,10 @@ fn execute(
     context.trust_own_scripts()?;
     if inside::needs_sandbox(options.sandbox, context) {
         // A script that can't even be compiled needs no sandbox to be told so.
-        let texts = Texts::default();
-        // It reads what the script imports.
-        let failures = if options.no_exec { Vec::new() } else { crate::script::check(script, &context.dirs, &texts) };
-        if let Some(failure) = failures.iter().find(|failure| failure.kind == "syntax") {
-            report(failure, &texts);
+        if let Err(failure) = crate::script::check_syntax(script) {
+            let texts = Texts::default();
+            texts.keep(script);
+            report(&failure, &texts);
             return Ok(1);
         }
         // Standard input can be read once: the run in the sandbox gets what this process has read.

@@ -45,6 +45,15 @@ pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {
     checker.found
 }
 
+/// Checks whether a script can be compiled. What it imports is not looked at, and unknown functions are no matter.
+pub fn check_syntax(script: &Script) -> Result<(), Box<Failure>> {
+    if let Some(failure) = Failure::of_comment(script) {
+        return Err(Box::new(failure));
+    }
+    let compiled = engine::without_functions().compile_with_scope(&checking_scope(), &script.text);
+    compiled.map(|_| ()).map_err(|error| Box::new(Failure::of(&error.into(), script, &checking_engine())))
+}
+
 /// A function that a script defines.
 pub struct Defined {
     /// Its name.

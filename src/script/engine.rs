@@ -332,6 +332,14 @@ pub fn bare() -> Engine {
     engine
 }
 
+/// Makes an engine that reads a script as a run does, and knows no function: enough to tell whether it can be compiled.
+pub(super) fn without_functions() -> Engine {
+    let mut engine = Engine::new_raw();
+    set_up(&mut engine);
+    engine.set_optimization_level(rhai::OptimizationLevel::None);
+    engine
+}
+
 /// Makes the engine of a run: it has the same functions as the bare one, without what is written about them.
 fn lean() -> Engine {
     let mut engine = Engine::new_raw();

@@ -22,7 +22,7 @@ mod typos;
 mod vocabulary;
 mod words;
 
-pub use check::{Defined, bare_compile, check};
+pub use check::{Defined, bare_compile, check, check_syntax};
 pub use engine::{Caller, Mark, Session, Variable, bare};
 pub use failure::Failure;
 pub use sources::{Dirs, Script, Texts, Workflow, has_workflows_below, module_names, workflows};
