@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::context::Context;
 use super::output::Trouble;
 use crate::script::{Failure, Script, Texts, header::Header};
-use crate::terminal::{self, counted, report, talk};
+use crate::terminal::{self, counted, exit, report, talk};
 
 /// Checks scripts without running them: syntax, unknown variables and functions, wrong numbers of arguments, unknown
 /// options, missing imports, a wrong header. Needs no rights and asks the kernel nothing.
@@ -43,5 +43,5 @@ pub(super) fn check(args: &Args, context: &Context) -> Result<u8, Trouble> {
             talk(&format!("{} found\n", counted(found.len(), "mistake", "mistakes")));
         }
     }
-    Ok(u8::from(!found.is_empty()))
+    Ok(exit::of_failed(!found.is_empty()))
 }

@@ -6,7 +6,7 @@ use clap_complete::Shell;
 use super::context::Context;
 use super::output::Trouble;
 use super::{Cli, scripts};
-use crate::terminal::data;
+use crate::terminal::{data, exit};
 
 /// Prints a completion script for a shell; the workflows, your own included, complete with their arguments.
 ///
@@ -24,5 +24,5 @@ pub(super) fn completions(args: &Args, context: &Context) -> Result<u8, Trouble>
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command, "topo", &mut text);
     data(&String::from_utf8_lossy(&text));
-    Ok(0)
+    Ok(exit::DONE)
 }

@@ -6,12 +6,12 @@ use crate::lab::{Error, Kind, name};
 use crate::prim::GROUPS;
 use crate::script::catalog::{self, Entry};
 use crate::script::reference;
-use crate::terminal::data;
+use crate::terminal::{data, exit};
 
 /// Shows the documentation of a primitive, a library function or a workflow; without a name, lists them all.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print the reference of all primitives and library functions as Markdown
+    /// Print the reference as Markdown: all primitives, library functions and exit codes
     #[arg(long, conflicts_with_all = ["name", "definitions"])]
     markdown: bool,
     /// Print definitions for editors, in the form of rhai's language server
@@ -26,18 +26,19 @@ pub(super) struct Args {
 pub(super) fn doc(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if args.definitions {
         data(&crate::script::bare().definitions().single_file());
-        return Ok(0);
+        return Ok(exit::DONE);
     }
     let library = catalog::library(&context.dirs);
     if args.markdown {
         data(&reference::markdown(&catalog::primitives(), &library));
-        return Ok(0);
+        data(&exit::markdown());
+        return Ok(exit::DONE);
     }
     match &args.name {
         Some(name) => one(name, &library, context),
         None => {
             list(&library, context);
-            Ok(0)
+            Ok(exit::DONE)
         }
     }
 }
@@ -70,14 +71,14 @@ fn one(wanted: &str, library: &[Entry], context: &Context) -> Result<u8, Trouble
     let found = catalog::find(&entries, wanted);
     if !found.is_empty() {
         found.iter().for_each(|entry| data(&reference::plain(entry)));
-        return Ok(0);
+        return Ok(exit::DONE);
     }
     let words: Vec<String> = wanted.split_whitespace().map(String::from).collect();
     if let Some(workflow) = context.workflows().get(&words) {
         let header = crate::script::header::Header::parse(&workflow.script.text).unwrap_or_default();
         let help = header.command(format!("topo {wanted}")).max_term_width(100).render_long_help();
         data(&format!("{help}\n"));
-        return Ok(0);
+        return Ok(exit::DONE);
     }
     let names: Vec<String> =
         entries.iter().map(Entry::full_name).chain(context.workflows().keys().map(|words| words.join(" "))).collect();

@@ -8,7 +8,7 @@ use super::output::Trouble;
 use crate::lab::{Error, Kernel, NetnsAt, NetnsRef, Result, can_build_here};
 use crate::net::{self, Netns, nft};
 use crate::prim;
-use crate::terminal::{self, data};
+use crate::terminal::{self, data, exit};
 
 /// Tells what this machine can do, asked of the kernel itself, and how to get what is missing. Changes nothing.
 #[derive(Debug, clap::Args)]
@@ -89,7 +89,8 @@ pub(super) fn doctor(args: &Args, context: &Context) -> std::result::Result<u8, 
         }
     }
     print(&findings, args.json);
-    Ok(if findings.iter().all(|finding| finding.ok || !finding.needed) { 0 } else { 3 })
+    let fine = findings.iter().all(|finding| finding.ok || !finding.needed);
+    Ok(if fine { exit::DONE } else { exit::LACKS })
 }
 
 fn kernel_version() -> String {

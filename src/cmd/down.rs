@@ -5,7 +5,7 @@ use super::inside;
 use super::output::Trouble;
 use crate::lab::{self, Error, LabKind, Record, StateDir};
 use crate::prim;
-use crate::terminal::{self, Style, talk};
+use crate::terminal::{self, Style, exit, talk};
 
 /// Takes labs down: ends their processes and removes all that they made. Needs neither the script nor its directory.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub(super) fn down(args: &Args, context: &Context) -> Result<u8, Trouble> {
         }
         errors.extend(failed);
     }
-    if errors.is_empty() { Ok(0) } else { Err(errors.into()) }
+    if errors.is_empty() { Ok(exit::DONE) } else { Err(errors.into()) }
 }
 
 /// Returns the labs that are not networks, and not parts of others: those go with what they are parts of.

@@ -10,6 +10,7 @@ use super::output::Trouble;
 use crate::lab::{self, Error, Kernel, Kind, LabDir, Names, NetnsRef, Result, StateDir, name};
 use crate::net;
 use crate::prim;
+use crate::terminal::exit;
 
 /// Runs a command in a namespace of a lab, with this terminal. `host` is the namespace in which the lab's script ran.
 ///
@@ -67,8 +68,10 @@ fn replace_with(netns: &net::Netns, etc: &[net::EtcFile], words: Vec<OsString>) 
     let source = net::see(etc, &mut command).err().unwrap_or_else(|| command.exec());
     let error = Error::file(format!("run `{}`", name::shown(&words[0].to_string_lossy())), &source);
     match source.kind() {
-        std::io::ErrorKind::NotFound => (error.hint("there is no such program, or its directory is not in PATH"), 127),
-        _ => (error, 126),
+        std::io::ErrorKind::NotFound => {
+            (error.hint("there is no such program, or its directory is not in PATH"), exit::NO_COMMAND)
+        }
+        _ => (error, exit::CANNOT_RUN),
     }
 }
 

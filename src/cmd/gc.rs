@@ -6,7 +6,7 @@ use super::context::Context;
 use super::output::Trouble;
 use crate::lab::{self, Collected, name};
 use crate::prim;
-use crate::terminal::{self, Style, data, talk};
+use crate::terminal::{self, Style, data, exit, talk};
 
 /// Removes what dead runs left behind, and says what it removed and ended. These are labs whose run was killed; namespaces, devices,
 /// tables, rules and processes of a lab that is not known any more, by its mark; and the addresses that such a lab held. Labs that
@@ -32,7 +32,7 @@ pub(super) fn gc(args: &Args, context: &Context) -> Result<u8, Trouble> {
     } else {
         say(&collected)
     }
-    if collected.errors.is_empty() { Ok(0) } else { Err(collected.errors.into()) }
+    if collected.errors.is_empty() { Ok(exit::DONE) } else { Err(collected.errors.into()) }
 }
 
 fn say(collected: &Collected) {

@@ -14,6 +14,7 @@ use super::output::Trouble;
 use crate::lab::{self, Error, Inside, Kind, Private, Result};
 use crate::net::{self, Foreground, ProcessId};
 use crate::prim;
+use crate::terminal::exit;
 
 /// The word of the process that holds a sandbox.
 pub(super) const HOLDER: &str = "__holder";
@@ -34,7 +35,9 @@ pub(super) fn begin(mut words: Vec<OsString>) -> std::result::Result<(Option<Ins
         return Ok((None, words));
     }
     let enter = second == ENTER;
-    let Some(inside) = words.get(2).and_then(|word| word.to_str()).and_then(Inside::from_word) else { return Err(2) };
+    let Some(inside) = words.get(2).and_then(|word| word.to_str()).and_then(Inside::from_word) else {
+        return Err(exit::USAGE);
+    };
     words.drain(1..3);
     if !enter {
         return Ok((Some(inside), words));
@@ -76,8 +79,9 @@ fn wait_for(mut command: Command, stdin: Option<&str>, foreground: Option<Foregr
     }
     let status = net::signal::wait_passing_on(&mut child, foreground)
         .map_err(|source| Error::kernel("run in the sandbox", &source))?;
-    let signalled = || std::os::unix::process::ExitStatusExt::signal(&status).map(|signal| 128 + signal);
-    Ok(status.code().or_else(signalled).and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    let signalled = || std::os::unix::process::ExitStatusExt::signal(&status).map(exit::of_signal);
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.or_else(signalled).unwrap_or(exit::FAILED))
 }
 
 /// Runs this same command line in the sandbox of a lab.

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::output::Trouble;
 use crate::lab::{self, Kind, LogView};
 use crate::prim;
-use crate::terminal::{self, foreign, talk};
+use crate::terminal::{self, exit, foreign, talk};
 
 /// Shows what the processes that a lab has started have written: of all, or of one.
 ///
@@ -46,7 +46,7 @@ pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if args.json {
         let all: Result<Value, lab::Error> = logs.iter().map(|log| as_json(log, args.lines)).collect();
         terminal::json(&all?);
-        return Ok(0);
+        return Ok(exit::DONE);
     }
     if logs.is_empty() {
         talk(&format!("lab `{}` has started no process\n", args.lab));
@@ -56,14 +56,14 @@ pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
         shown.first(log, args.lines)?;
     }
     if !args.follow {
-        return Ok(0);
+        return Ok(exit::DONE);
     }
-    let Some(changes) = lab::watch_logs(&state, &args.lab)? else { return Ok(0) };
+    let Some(changes) = lab::watch_logs(&state, &args.lab)? else { return Ok(exit::DONE) };
     loop {
         // Of a lab that is being built more may come.
         let logs = match look() {
             Ok(logs) => logs,
-            Err(error) if error.kind() == Kind::Missing => return Ok(0),
+            Err(error) if error.kind() == Kind::Missing => return Ok(exit::DONE),
             Err(error) => return Err(error.into()),
         };
         // Asked before the look at their output: what is written last is shown too.
@@ -73,7 +73,7 @@ pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
             shown.more(log)?;
         }
         if !running {
-            return Ok(0);
+            return Ok(exit::DONE);
         }
         changes.wait(LOOK_AGAIN);
     }

@@ -7,7 +7,7 @@ use super::output::Trouble;
 use super::sandboxes::look_into_sandboxes;
 use crate::lab::{self, LabKind, Summary};
 use crate::prim;
-use crate::terminal::{self, age, data, talk};
+use crate::terminal::{self, age, data, exit, talk};
 
 /// Lists the labs and networks: how they are, what they hold, who made them.
 ///
@@ -40,7 +40,7 @@ pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
         let rows: Vec<Vec<String>> = summaries.iter().map(row).collect();
         data(&terminal::table(&titles, &rows));
     }
-    if errors.is_empty() { Ok(0) } else { Err(errors.into()) }
+    if errors.is_empty() { Ok(exit::DONE) } else { Err(errors.into()) }
 }
 
 fn row(summary: &Summary) -> Vec<String> {

@@ -37,18 +37,25 @@ use crate::terminal;
 /// Builds, checks and takes down real Linux networks from a script.
 #[derive(Debug, Parser)]
 #[command(name = "topo", version, propagate_version = true, max_term_width = 100, arg_required_else_help = true)]
-#[command(after_help = "\
+#[command(after_help = after_help())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What stands below the commands.
+fn after_help() -> String {
+    format!(
+        "\
 Begin with:
   topo run examples/01-pair.rhai    build a lab, and be told what it holds
   topo ls                           list the labs that are up
   topo doc veth                     read about a primitive
   topo scripts                      list the workflows, which are commands too
 
-Exit codes: 0 done, 1 the script or a check failed, 2 wrong usage, 3 this machine lacks something,
-130 interrupted (Ctrl-C), 143 terminated.")]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
+{}",
+        terminal::exit::help()
+    )
 }
 
 /// Declares the commands, each with a line about it, its module and its function there. What clap is told of a command's own words
@@ -135,7 +142,7 @@ commands! {
 pub fn main() -> ExitCode {
     let code = run_words(std::env::args_os().collect());
     // Of a run that has failed for it, it was told.
-    match terminal::failed().filter(|_| code == 0) {
+    match terminal::failed().filter(|_| code == terminal::exit::DONE) {
         Some(error) => ExitCode::from(Trouble::from(error).report()),
         None => ExitCode::from(code),
     }

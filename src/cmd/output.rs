@@ -2,14 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::lab::{CheckResult, Error, Kind};
+use crate::lab::{CheckResult, Error};
 use crate::script::{Failure, Texts};
-use crate::terminal::{self, Said, report};
+use crate::terminal::{self, Said, exit, report};
 
 /// Reports wrong usage, or prints help, and returns the exit code.
 pub(super) fn usage(error: &clap::Error) -> u8 {
     terminal::note(error.print());
-    if error.use_stderr() { 2 } else { 0 }
+    if error.use_stderr() { exit::USAGE } else { exit::DONE }
 }
 
 /// What kept a command from being done.
@@ -21,13 +21,13 @@ pub(super) struct Trouble {
 
 impl From<Error> for Trouble {
     fn from(error: Error) -> Trouble {
-        Trouble { code: exit_code(error.kind()), failures: vec![Failure::from(&error)] }
+        Trouble { code: exit::of_kind(error.kind()), failures: vec![Failure::from(&error)] }
     }
 }
 
 impl From<Vec<Error>> for Trouble {
     fn from(errors: Vec<Error>) -> Trouble {
-        let code = errors.iter().map(|error| exit_code(error.kind())).max().unwrap_or(1);
+        let code = errors.iter().map(|error| exit::of_kind(error.kind())).max().unwrap_or(exit::FAILED);
         Trouble { code, failures: errors.iter().map(Failure::from).collect() }
     }
 }
@@ -39,13 +39,6 @@ impl Trouble {
             report(failure, &Texts::default());
         }
         self.code
-    }
-}
-
-fn exit_code(kind: Kind) -> u8 {
-    match kind {
-        Kind::Unsupported => 3,
-        _ => 1,
     }
 }
 

@@ -5,7 +5,7 @@ use super::inside;
 use super::output::Trouble;
 use crate::lab;
 use crate::prim;
-use crate::terminal::{self, Style, data};
+use crate::terminal::{self, Style, data, exit};
 
 /// Puts back what others took from a lab: devices, addresses, routes, rules and settings that were deleted or changed.
 ///
@@ -40,5 +40,5 @@ pub(super) fn repair(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if repaired.made.is_empty() {
         data("nothing is amiss\n");
     }
-    Ok(0)
+    Ok(exit::DONE)
 }

@@ -20,7 +20,7 @@ use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::header::{Header, HeaderError, RESERVED_OPTIONS, ValueType};
 use crate::script::{Failure, Script, Session, Texts, Workflow};
-use crate::terminal::{self, Said, Style, counted, report, talk};
+use crate::terminal::{self, Said, Style, counted, exit, report, talk};
 
 /// Runs a script: builds its lab, and leaves it up.
 ///
@@ -46,7 +46,7 @@ pub(super) struct Args {
 pub(super) fn run(args: Args, context: &Context) -> Result<u8, Trouble> {
     if let Some(wrong) = unknown_option(&args) {
         talk(&wrong);
-        return Ok(2);
+        return Ok(exit::USAGE);
     }
     let mut words = args.words.into_iter();
     let script = match (args.exec, words.next()) {
@@ -60,7 +60,7 @@ pub(super) fn run(args: Args, context: &Context) -> Result<u8, Trouble> {
             talk(
                 "error: no script is given\n\nUsage: topo run [OPTIONS] FILE [ARGS]...\n\nhint: `topo run -e 'STATEMENTS'` runs statements, `topo scripts` lists the workflows\n",
             );
-            return Ok(2);
+            return Ok(exit::USAGE);
         }
     };
     let header = match Header::parse(&script.text) {
@@ -119,7 +119,7 @@ fn bad_header(script: &Script, error: &HeaderError) -> u8 {
     let texts = Texts::default();
     texts.keep(script);
     report(&header_failure(script, error), &texts);
-    1
+    exit::FAILED
 }
 
 /// Returns a mistake in a script's header as a failure at its line.
@@ -151,7 +151,7 @@ fn execute(
             let texts = Texts::default();
             texts.keep(script);
             report(&failure, &texts);
-            return Ok(1);
+            return Ok(exit::FAILED);
         }
         // Standard input can be read once: the run in the sandbox gets what this process has read.
         let stdin = (script.name == "-").then_some(script.text.as_str());
@@ -187,7 +187,7 @@ fn execute(
         handle.with(|lab| lab.settle()).map_err(|error| Box::new(Failure::from(&error)))
     }));
     let texts = session.texts().clone();
-    let Some(mut lab) = handle.take() else { return Ok(1) };
+    let Some(mut lab) = handle.take() else { return Ok(exit::FAILED) };
     match ran {
         Ok(ran) => Ok(End { lab, texts, options, said, begun }.conclude(ran)),
         Err(panic) => {
@@ -260,8 +260,7 @@ impl End<'_> {
         let stays = if fine { !self.options.rm } else { self.options.keep };
         let mut code = match &failure {
             Some(failure) => terminal::exit_code_of(failure),
-            None if failed > 0 => 1,
-            None => 0,
+            None => exit::of_failed(failed > 0),
         };
         if let Some(failure) = failure.as_ref().filter(|_| !self.options.json) {
             report(failure, &self.texts);
@@ -289,7 +288,7 @@ impl End<'_> {
             Err(error) => {
                 // A lab of which nobody knows that it is up would be taken for a dead one.
                 report(&Failure::from(&error), &self.texts);
-                *code = (*code).max(1);
+                *code = (*code).max(exit::FAILED);
                 return self.take_down(name, false, code);
             }
         };
@@ -307,7 +306,7 @@ impl End<'_> {
             report(&Failure::from(error), &self.texts);
         }
         if !errors.is_empty() {
-            *code = (*code).max(1);
+            *code = (*code).max(exit::FAILED);
             talk(&format!("lab `{name}` is not wholly gone: `topo down {name}` tries again\n"));
         } else if any && !fine && !self.options.json {
             talk(&format!("everything that lab `{name}` had made was taken back\n"));

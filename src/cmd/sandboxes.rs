@@ -12,7 +12,7 @@ use super::output::Trouble;
 use crate::lab::{self, Error, Kind, Result, StateDir, Summary};
 use crate::net::ProcessId;
 use crate::prim;
-use crate::terminal;
+use crate::terminal::{self, exit};
 
 /// How many sandboxes are looked into at a time.
 const AT_A_TIME: usize = 32;
@@ -77,7 +77,7 @@ pub(super) fn look(context: &Context) -> u8 {
     let seen = |summary: Summary| Seen { name: summary.name, state: summary.state.into(), unseen: summary.unseen };
     let seen: Vec<Seen> = summaries.into_iter().map(seen).collect();
     terminal::json(&serde_json::to_value(seen).unwrap_or_default());
-    if errors.is_empty() { 0 } else { Trouble::from(errors).report() }
+    if errors.is_empty() { exit::DONE } else { Trouble::from(errors).report() }
 }
 
 /// Waits for a look; returns what it saw, and its first error.

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::output::Trouble;
 use crate::script::Workflow;
 use crate::script::header::Header;
-use crate::terminal::{self, data, foreign};
+use crate::terminal::{self, data, exit, foreign};
 
 /// Lists the workflows: the scripts that are commands of topo, with what they do. `topo NAME --help` shows the arguments
 /// of one, `topo scripts --source NAME` its text, to begin a script of your own with.
@@ -35,7 +35,7 @@ pub(super) fn scripts(args: &Args, context: &Context) -> Result<u8, Trouble> {
             }
         })?;
         foreign(&workflow.script.text);
-        return Ok(0);
+        return Ok(exit::DONE);
     }
     let about = |workflow: &Workflow| {
         Header::parse(&workflow.script.text)
@@ -49,7 +49,7 @@ pub(super) fn scripts(args: &Args, context: &Context) -> Result<u8, Trouble> {
             context.workflows().values().map(|workflow| vec![workflow.words.join(" "), about(workflow)]).collect();
         data(&terminal::table(&["name".into(), "what it does".into()], &rows));
     }
-    if context.unreadable().is_empty() { Ok(0) } else { Err(context.unreadable().to_vec().into()) }
+    if context.unreadable().is_empty() { Ok(exit::DONE) } else { Err(context.unreadable().to_vec().into()) }
 }
 
 /// Adds a workflow to the command line: `["network", "create"]` becomes `topo network create`.

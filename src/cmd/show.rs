@@ -7,7 +7,7 @@ use super::inside;
 use super::output::Trouble;
 use crate::lab;
 use crate::prim;
-use crate::terminal::{self, data};
+use crate::terminal::{self, data, exit};
 
 /// Shows what a lab holds, as the kernel has it now: namespaces, devices with their addresses, routes.
 ///
@@ -43,5 +43,5 @@ pub(super) fn show(args: &Args, context: &Context) -> Result<u8, Trouble> {
     } else {
         data(&terminal::lab_text(&view));
     }
-    view.error.map_or(Ok(0), |error| Err(error.into()))
+    view.error.map_or(Ok(exit::DONE), |error| Err(error.into()))
 }

@@ -32,7 +32,7 @@ use crate::lab::{Event, Lab, Listener};
 use crate::net;
 use crate::prim;
 use crate::script::{Dirs, Failure, Texts, Vocabulary};
-use crate::terminal::{self, Style, holds, report, talk, wants_colour};
+use crate::terminal::{self, Style, exit, holds, report, talk, wants_colour};
 use complete::Known;
 use input::{Input, Reader};
 use session::{Begin, Session, Went};
@@ -103,7 +103,7 @@ pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
     let code = match &held {
         Ok(end) => conclude(session, &reader, end, keep),
         // A defect of ours must leave nothing behind either.
-        Err(_) => conclude(session, &reader, &End::Cut(1), false),
+        Err(_) => conclude(session, &reader, &End::Cut(exit::FAILED), false),
     };
     restore(before.as_ref());
     match held {
@@ -139,22 +139,22 @@ fn hold(session: &mut Session, reader: &Reader, known: &Mutex<Known>, watch: &Wa
             }
             Input::GivenUp => Went::Well,
             Input::End if interactive => return End::Left,
-            Input::End if checks_failed => return End::Cut(1),
+            Input::End if checks_failed => return End::Cut(exit::FAILED),
             Input::End => return End::Over,
             Input::Failed(why) => {
                 talk(&format!("error: read the next line: {why}\n"));
-                return End::Cut(1);
+                return End::Cut(exit::FAILED);
             }
             Input::Signal => Went::Well,
         };
         if let Some(signal) = net::signal::ending() {
-            return End::Cut(128 + u8::try_from(signal).unwrap_or(0));
+            return End::Cut(exit::of_signal(signal));
         }
         match went {
             Went::Well => {}
             Went::Failed if !interactive => {
                 talk(&format!("stopped at line {line} of standard input\n"));
-                return End::Cut(1);
+                return End::Cut(exit::FAILED);
             }
             Went::Failed => {}
             Went::CheckFailed => checks_failed = true,
@@ -170,7 +170,7 @@ fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
     let (interactive, joined) = (session.is_interactive(), session.has_joined());
     let mut code = match end {
         End::Cut(code) => *code,
-        End::Left | End::Over => 0,
+        End::Left | End::Over => exit::DONE,
     };
     let Some(mut lab) = session.into_lab() else { return code };
     let name = lab.name().to_string();
@@ -180,7 +180,7 @@ fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
         // What of it is left, such as devices of the host, is still known here.
         let errors = lab.take_down_lost();
         errors.iter().for_each(failed);
-        return code.max(1);
+        return code.max(exit::FAILED);
     }
     if joined {
         // It was up all the time.
@@ -198,7 +198,7 @@ fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
             // A lab of which nobody knows that it is up would be taken for a dead one.
             Err(error) => {
                 failed(&error);
-                code = code.max(1);
+                code = code.max(exit::FAILED);
             }
         }
     }
@@ -206,7 +206,7 @@ fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
     errors.iter().for_each(failed);
     if !errors.is_empty() {
         talk(&format!("lab `{name}` is not wholly gone: `topo down {name}` tries again\n"));
-        return code.max(1);
+        return code.max(exit::FAILED);
     }
     if any && interactive {
         talk(&format!("lab `{name}` is down\n"));

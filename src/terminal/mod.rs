@@ -1,5 +1,6 @@
 //! The terminal: what a run has to say, tables, errors, and their colours. Data goes to stdout, talk to stderr.
 
+pub mod exit;
 mod output;
 mod view;
 
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use crate::lab::{CheckResult, Event, Lab, Listener, name};
+use crate::lab::{CheckResult, Event, Kind, Lab, Listener, name};
 use crate::script::{Failure, Texts};
 
 pub use output::{data, failed, foreign, json, note, raw, talk};
@@ -169,9 +170,9 @@ fn check_line(check: &CheckResult) -> String {
 /// Returns the exit code for a failed script.
 pub fn exit_code_of(failure: &Failure) -> u8 {
     match failure.kind.as_str() {
-        "unsupported" => 3,
-        "interrupted" => crate::net::signal::caught().map_or(130, |signal| 128 + u8::try_from(signal).unwrap_or(2)),
-        _ => 1,
+        "unsupported" => exit::of_kind(Kind::Unsupported),
+        "interrupted" => exit::of_kind(Kind::Interrupted),
+        _ => exit::FAILED,
     }
 }
 

@@ -153,6 +153,38 @@ fn no_file_is_longer_than_one_thought() {
     none("files over 600 lines", &paths.iter().filter_map(long).collect::<Vec<_>>());
 }
 
+/// The exit codes are in one list: what ends with a number of its own, or lists them by hand, drifts from it.
+#[test]
+fn exit_codes_are_in_one_list() {
+    let literal = |line: &str| {
+        let number = |rest: &str| {
+            let (text, after) = rest.split_once(')').unwrap_or((rest, ""));
+            text.parse::<u8>().is_ok() && !after.starts_with(" =>")
+        };
+        ["Ok(", "Err(", "Cut(", "max("].iter().any(|word| line.split(word).skip(1).any(number))
+            || ["{ 0 } else", "else { 1 }", "else { 2 }", "else { 3 }", "128 +"].iter().any(|word| line.contains(word))
+    };
+    let mut wrong = lines(&["cmd", "repl", "main"], literal);
+    for page in pages() {
+        let text = fs::read_to_string(&page).expect("read a page");
+        if text.contains("Exit codes:") || text.matches("## Exit codes").count() != usize::from(is_reference(&page)) {
+            wrong.push(page.display().to_string());
+        }
+    }
+    wrong.extend(lines(&HOUSE, |line| line.contains("Exit codes:")).into_iter().filter(|at| !at.contains("exit.rs")));
+    none("exit codes that are not of `terminal::exit`", &wrong);
+}
+
+fn pages() -> Vec<PathBuf> {
+    let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    files(&root().join("docs"), "md", &mut pages);
+    pages
+}
+
+fn is_reference(page: &Path) -> bool {
+    page.ends_with("docs/reference.md")
+}
+
 /// The README tells a reader to install what `.ci/run` installs.
 #[test]
 fn the_readme_and_the_gate_name_the_same_packages() {

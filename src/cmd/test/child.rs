@@ -13,7 +13,7 @@ use crate::lab::{CheckResult, Error, Event, Lab, LabKind, NetnsView, Origin, Res
 use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::{Caller, Failure, Script, Session, Texts};
-use crate::terminal;
+use crate::terminal::{self, exit};
 
 /// The word by which the program calls itself for this.
 pub(in crate::cmd) const WORD: &str = "__test";
@@ -25,14 +25,14 @@ const TEXT_MAX: usize = 64 << 10;
 pub(in crate::cmd) fn run(context: &Context) -> u8 {
     let request: Request = match std::io::read_to_string(std::io::stdin()).map(|text| serde_json::from_str(&text)) {
         Ok(Ok(request)) => request,
-        _ => return 2,
+        _ => return exit::USAGE,
     };
     let verdict = test(&request, context).unwrap_or_else(|error| Verdict {
         troubles: vec![trouble(Phase::Runner, &Failure::from(&error), &Texts::default(), &request)],
         ..Verdict::default()
     });
     say(&Message::Done(verdict));
-    0
+    exit::DONE
 }
 
 /// Writes a message. A runner that has gone away has ended this process's sandbox too.

@@ -27,7 +27,7 @@ use crate::lab::{Error, Kind};
 use crate::net;
 use crate::prim::parse_time;
 use crate::script::Texts;
-use crate::terminal::{self, data, talk, wants_colour};
+use crate::terminal::{self, data, exit, talk, wants_colour};
 
 pub(super) use child::{WORD as CHILD, run as child};
 
@@ -39,9 +39,9 @@ const TICK: Duration = Duration::from_millis(200);
 /// A test fails if an error leaves it, if a check in it doesn't hold, if it takes too long, or if anything is left on its host
 /// once its lab is taken down. An error of kind `unsupported` makes it a skipped one.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(after_help = format!("\
 A file may have `fn setup()` and `fn teardown()`, which run before and after each of its tests.
-Exit codes: 0 all passed, 1 a test failed, 2 wrong usage, 3 this machine can't make sandboxes, 130 interrupted.")]
+{}", exit::help()))]
 pub(super) struct Args {
     /// Files, directories, or single tests as FILE::NAME [default: tests]
     #[arg(value_name = "PATH")]
@@ -95,7 +95,7 @@ pub(super) fn test(args: &Args, context: &Context) -> Result<u8, Stop> {
         Ok(filter) => filter,
         Err(error) => {
             talk(&format!("error: `--filter` is no regular expression: {error}\n"));
-            return Ok(2);
+            return Ok(exit::USAGE);
         }
     };
     let paths = match args.paths.is_empty() {
@@ -107,18 +107,18 @@ pub(super) fn test(args: &Args, context: &Context) -> Result<u8, Stop> {
         Err(error) => {
             // A path without tests is wrong usage, not a failed test.
             Stop::from(error).report();
-            return Ok(2);
+            return Ok(exit::USAGE);
         }
     };
     let (mut tests, requests) = plan(files, args, filter.as_ref());
     if args.list {
         list(&tests, args.json);
-        return Ok(0);
+        return Ok(exit::DONE);
     }
     if tests.is_empty() {
         let error = Error::new(Kind::Missing, "choose tests").because("`--filter` matches none of them");
         Stop::from(error.hint("`--list` lists them")).report();
-        return Ok(2);
+        return Ok(exit::USAGE);
     }
     context.trust_own_scripts()?;
     // Before a thread is started: all of them inherit what is blocked.
@@ -331,7 +331,7 @@ fn conclude(args: &Args, tests: &[Tested], time: Duration, interrupted: Option<i
             .map_err(|source| Error::file(format!("write `{}`", file.display()), &source))?;
     }
     Ok(match interrupted {
-        Some(signal) => 128 + u8::try_from(signal).unwrap_or(2),
-        None => u8::from(counts.failed > 0),
+        Some(signal) => exit::of_signal(signal),
+        None => exit::of_failed(counts.failed > 0),
     })
 }

@@ -54,8 +54,9 @@ fn the_commands() {
           topo doc veth                     read about a primitive
           topo scripts                      list the workflows, which are commands too
 
-        Exit codes: 0 done, 1 the script or a check failed, 2 wrong usage, 3 this machine lacks something,
-        130 interrupted (Ctrl-C), 143 terminated.
+        Exit codes: 0 done, 1 the command, the script, a check or a test failed, 2 wrong usage, 3 this
+        machine lacks something (`topo doctor`), 126 `topo exec` can't run the command, 127 `topo exec`
+        finds no such command, 129 the terminal was closed, 130 interrupted (Ctrl-C), 143 terminated.
         $ topo --version
         topo 0.1.0
     "#]]);
