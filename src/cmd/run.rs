@@ -19,7 +19,7 @@ use crate::lab::{CheckResult, Lab, LabKind, Origin, StateDir, name};
 use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::header::{Header, HeaderError, RESERVED_OPTIONS, ValueType};
-use crate::script::{Failure, Script, Session, Texts, Workflow};
+use crate::script::{Failure, FailureKind, Script, Session, Texts, Workflow};
 use crate::terminal::{self, Said, Style, counted, exit, report, talk};
 
 /// Runs a script: builds its lab, and leaves it up.
@@ -126,7 +126,7 @@ fn bad_header(script: &Script, error: &HeaderError) -> u8 {
 pub(super) fn header_failure(script: &Script, error: &HeaderError) -> Failure {
     let spot = crate::lab::Spot { source: script.name.as_str().into(), line: error.line, column: 1 };
     Failure {
-        kind: "syntax".into(),
+        kind: FailureKind::Syntax,
         message: format!("read the script's header: {}", error.message),
         hint: error.hint.clone(),
         place: crate::lab::Place(vec![spot]),
@@ -259,7 +259,7 @@ impl End<'_> {
         let fine = failure.is_none() && failed == 0;
         let stays = if fine { !self.options.rm } else { self.options.keep };
         let mut code = match &failure {
-            Some(failure) => terminal::exit_code_of(failure),
+            Some(failure) => exit::of_failure(failure.kind),
             None => exit::of_failed(failed > 0),
         };
         if let Some(failure) = failure.as_ref().filter(|_| !self.options.json) {

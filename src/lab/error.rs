@@ -7,66 +7,65 @@ use serde::Serialize;
 use super::place::Place;
 use crate::net;
 
-/// The sort of an error: what a script's `catch` can tell apart, and what the exit code is chosen by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
+/// Declares the kinds of errors, each with its word and what it says. The reference lists them from here.
+macro_rules! kinds {
+    ($($(#[doc = $about:literal])+ $name:ident = $word:literal;)+) => {
+        /// The sort of an error: what a script's `catch` can tell apart, and what the exit code is chosen by.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        pub enum Kind {
+            $($(#[doc = $about])+ #[serde(rename = $word)] $name,)+
+        }
+
+        impl Kind {
+            /// All of them.
+            pub const ALL: &'static [Kind] = &[$(Kind::$name),+];
+
+            /// Returns the word that scripts compare with: `e.kind == "exists"`.
+            pub fn word(self) -> &'static str {
+                match self { $(Kind::$name => $word),+ }
+            }
+
+            /// Returns what it says.
+            pub fn about(self) -> &'static str {
+                match self { $(Kind::$name => concat!($($about),+)),+ }
+            }
+        }
+    };
+}
+
+kinds! {
     /// A value that can't be right: malformed, out of range, of the wrong type, an unknown option.
-    Invalid,
+    Invalid = "invalid";
     /// The name, address or object is already there.
-    Exists,
+    Exists = "exists";
     /// A thing that was named isn't there.
-    Missing,
+    Missing = "missing";
     /// A handle whose thing was removed, or never came to be.
-    Gone,
-    /// Somebody else holds it: another run of the same lab.
-    Busy,
+    Gone = "gone";
+    /// Something else holds it, such as another run of the same lab.
+    Busy = "busy";
     /// There is none left: every address of a pool is leased.
-    Exhausted,
+    Exhausted = "exhausted";
     /// The rights for it are missing.
-    Denied,
+    Denied = "denied";
     /// The kernel or the machine lacks the feature.
-    Unsupported,
+    Unsupported = "unsupported";
     /// The kernel refused for a reason of its own.
-    Kernel,
+    Kernel = "kernel";
     /// A deadline passed.
-    Timeout,
-    /// An `assert` or a `check` didn't hold.
-    Failed,
-    /// A state file is damaged or belongs to someone else.
-    State,
-    /// Ctrl-C or SIGTERM.
-    Interrupted,
+    Timeout = "timeout";
+    /// An `assert`, a `check` or a command failed.
+    Failed = "failed";
+    /// A state file is damaged, or others could have written it.
+    State = "state";
+    /// Ctrl-C, SIGTERM or SIGHUP ended it; a script can neither catch nor raise it.
+    Interrupted = "interrupted";
 }
 
 impl Kind {
-    /// Returns the kind that a script names; an interruption is none that it could make up.
+    /// Returns the kind that a script names; it can raise each but an interruption.
     pub fn of_word(word: &str) -> Option<Kind> {
-        use Kind::{
-            Busy, Denied, Exhausted, Exists, Failed, Gone, Invalid, Kernel, Missing, State, Timeout, Unsupported,
-        };
-        let kinds =
-            [Invalid, Exists, Missing, Gone, Busy, Denied, Unsupported, Kernel, Timeout, Failed, State, Exhausted];
-        kinds.into_iter().find(|kind| kind.word() == word)
-    }
-
-    /// Returns the word that scripts compare with: `e.kind == "exists"`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Kind::Invalid => "invalid",
-            Kind::Exists => "exists",
-            Kind::Missing => "missing",
-            Kind::Gone => "gone",
-            Kind::Busy => "busy",
-            Kind::Exhausted => "exhausted",
-            Kind::Denied => "denied",
-            Kind::Unsupported => "unsupported",
-            Kind::Kernel => "kernel",
-            Kind::Timeout => "timeout",
-            Kind::Failed => "failed",
-            Kind::State => "state",
-            Kind::Interrupted => "interrupted",
-        }
+        Kind::ALL.iter().copied().find(|kind| *kind != Kind::Interrupted && kind.word() == word)
     }
 }
 

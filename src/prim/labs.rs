@@ -245,8 +245,7 @@ pub mod functions {
         as_json(&Dynamic::from_map(Map::clone(&args.0))).to_string()
     }
 
-    /// Returns the sort of an error, for `catch`: `invalid`, `exists`, `missing`, `gone`, `busy`, `denied`, `unsupported`,
-    /// `kernel`, `timeout`, `failed` or `state`.
+    /// Returns the sort of an error, for `catch`: {kinds}.
     #[rhai_fn(get = "kind", pure)]
     pub fn error_kind(error: &mut super::super::ScriptError) -> String {
         error.0.kind().word().to_string()

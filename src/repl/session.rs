@@ -163,7 +163,7 @@ impl Session {
                 let mut also: Vec<Error> = self.lab.unwind();
                 also.extend(self.rewind(&before, "its statement failed, and was taken back"));
                 self.script.go_back(mark);
-                if self.interactive && failure.kind == "interrupted" {
+                if self.interactive && failure.kind.is(Kind::Interrupted) {
                     // The terminal has written `^C`.
                     talk("\n");
                 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rhai::{AST, Engine};
 
+use super::failure_kind;
 use super::sources::{self, Dirs};
 use crate::prim::{GROUPS, Group, OptionSet};
 
@@ -49,6 +50,9 @@ pub struct Doc {
     pub example: Option<String>,
 }
 
+/// Stands in a documentation comment for the list of the kinds of errors.
+const KINDS: &str = "{kinds}";
+
 impl Doc {
     /// Reads the lines of a documentation comment, without their `///`.
     pub fn parse(text: &str) -> Doc {
@@ -69,7 +73,7 @@ impl Doc {
                         if !paragraph.is_empty() {
                             paragraph.push(' ');
                         }
-                        paragraph.push_str(line.trim());
+                        paragraph.push_str(&line.trim().replace(KINDS, &failure_kind::words()));
                     }
                 }
             }

@@ -8,6 +8,7 @@ use rhai::{AST, ASTNode, Engine, Expr, FnCallExpr, Position, Scope, Stmt};
 use super::catalog;
 use super::engine;
 use super::failure::Failure;
+use super::failure_kind::FailureKind;
 use super::held;
 use super::lexer;
 use super::modules;
@@ -15,7 +16,7 @@ use super::nothing;
 use super::sources::{self, Dirs, Script, Texts};
 use super::typos;
 use super::words::Words;
-use crate::lab::{NetnsRef, Place, Spot, name};
+use crate::lab::{Kind, NetnsRef, Place, Spot, name};
 use crate::prim::{self, Args, GROUPS, NetnsHandle, OptionSet};
 
 /// Checks a script and returns all that is wrong with it, in the order of its lines.
@@ -251,7 +252,7 @@ impl<'a> Checker<'a> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => "`topo doc` lists the functions".into(),
             };
-            return self.note("unknown", format!("unknown function `{name}`"), hint, position);
+            return self.note(FailureKind::Unknown, format!("unknown function `{name}`"), hint, position);
         };
         // A property may hold a closure that takes anything.
         if arities.contains(&given) || name == "call" {
@@ -265,7 +266,12 @@ impl<'a> Checker<'a> {
             false => format!("it is called as {}", forms.join(" or ")),
         };
         let count = given - receiver;
-        self.note("invalid", format!("call `{name}` with {}: no such form of it", arguments(count)), hint, position);
+        self.note(
+            Kind::Invalid,
+            format!("call `{name}` with {}: no such form of it", arguments(count)),
+            hint,
+            position,
+        );
     }
 
     fn judge_in_module(
@@ -283,11 +289,11 @@ impl<'a> Checker<'a> {
                     Some(near) => format!("did you mean `{module}::{near}`?"),
                     None => format!("it has: {}", names.join(", ")),
                 };
-                self.note("unknown", format!("unknown function `{module}::{name}`"), hint, position);
+                self.note(FailureKind::Unknown, format!("unknown function `{module}::{name}`"), hint, position);
             }
             Some(arities) if !arities.contains(&given) => {
                 let hint = format!("it takes {}", join(arities.iter().map(ToString::to_string)));
-                self.note("invalid", format!("call `{module}::{name}` with {}", arguments(given)), hint, position);
+                self.note(Kind::Invalid, format!("call `{module}::{name}` with {}", arguments(given)), hint, position);
             }
             Some(_) => {}
         }
@@ -333,7 +339,7 @@ impl<'a> Checker<'a> {
             }
             let message = format!("`{name}` changes what it is called on, and returns nothing");
             self.note(
-                "invalid",
+                Kind::Invalid,
                 message,
                 format!("call it in a statement before: `out.{name}(…);`, and use `out`"),
                 position,
@@ -341,7 +347,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn note(&mut self, kind: &str, message: String, hint: String, position: Position) {
+    fn note(&mut self, kind: impl Into<FailureKind>, message: String, hint: String, position: Position) {
         let place = self.place(position);
         self.found.push(Failure { kind: kind.into(), message, hint: Some(hint), place, also: Vec::new() });
     }

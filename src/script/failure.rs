@@ -5,6 +5,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, LexError, ParseErrorType, Position, S
 use serde_json::json;
 
 use super::catalog;
+use super::failure_kind::FailureKind;
 use super::held::Held;
 use super::hints;
 use super::lexer;
@@ -16,8 +17,8 @@ use crate::prim::{Failed, LabHandle, ScriptError};
 /// What ended a script.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// The sort: a word of `lab::Kind`, or `syntax`, `unknown`, `thrown` or `script`.
-    pub kind: String,
+    /// The sort.
+    pub kind: FailureKind,
     /// What was attempted, and why it failed.
     pub message: String,
     /// What to do next.
@@ -31,7 +32,7 @@ pub struct Failure {
 impl From<&Error> for Failure {
     fn from(error: &Error) -> Failure {
         Failure {
-            kind: error.kind().word().into(),
+            kind: error.kind().into(),
             message: error.to_string(),
             hint: error.hint_text().map(Into::into),
             place: error.place().cloned().unwrap_or_default(),
@@ -72,14 +73,14 @@ impl Failure {
             EvalAltResult::ErrorFunctionNotFound(signature, _) => unknown_function(signature, place, engine),
             EvalAltResult::ErrorStackOverflow(_) => Failure {
                 hint: Some("does a function call itself without end?".into()),
-                ..Failure::plain("script", "calls are nested too deep".into(), place)
+                ..Failure::plain(FailureKind::Script, "calls are nested too deep".into(), place)
             },
             EvalAltResult::ErrorPropertyNotFound(name, _) => {
-                Failure::plain("script", format!("unknown property `{name}`"), place)
+                Failure::plain(FailureKind::Script, format!("unknown property `{name}`"), place)
             }
             EvalAltResult::ErrorMismatchDataType(wanted, got, _) if wanted == "bool" => {
                 let (message, hint) = hints::condition(got);
-                Failure { hint: Some(hint), ..Failure::plain("script", message, place) }
+                Failure { hint: Some(hint), ..Failure::plain(FailureKind::Script, message, place) }
             }
             EvalAltResult::ErrorDotExpr(text, _) => unknown_property(text, place, engine),
             EvalAltResult::ErrorDataRace(text, _) => data_race(text, place),
@@ -87,7 +88,7 @@ impl Failure {
                 // rhai writes the position at the end; the excerpt shows it better.
                 let text = other.to_string();
                 let text = text.rfind(" (line ").map_or(text.as_str(), |end| &text[..end]);
-                Failure::plain("script", lower_first(text), place)
+                Failure::plain(FailureKind::Script, lower_first(text), place)
             }
         }
     }
@@ -110,11 +111,11 @@ impl Failure {
         let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
         let place = Place(vec![Spot { source: script.name.as_str().into(), line, column }]);
         let hint = Some("a comment that begins with `/*` ends with `*/`".into());
-        Some(Failure { hint, ..Failure::plain("syntax", "comment is not terminated".into(), place) })
+        Some(Failure { hint, ..Failure::plain(FailureKind::Syntax, "comment is not terminated".into(), place) })
     }
 
-    fn plain(kind: &str, message: String, place: Place) -> Failure {
-        Failure { kind: kind.into(), message, hint: None, place, also: Vec::new() }
+    fn plain(kind: FailureKind, message: String, place: Place) -> Failure {
+        Failure { kind, message, hint: None, place, also: Vec::new() }
     }
 
     fn thrown(value: &Dynamic, place: Place, terminated: bool) -> Failure {
@@ -130,20 +131,20 @@ impl Failure {
             let signal = number.and_then(|number| nix::sys::signal::Signal::try_from(number).ok());
             let signal = signal.map_or_else(|| format!("signal {value}"), |signal| signal.as_str().to_string());
             let message = format!("the script was stopped by {signal}");
-            return Failure::plain(Kind::Interrupted.word(), message, place);
+            return Failure::plain(Kind::Interrupted.into(), message, place);
         }
-        Failure::plain("thrown", format!("the script threw: {value}"), place)
+        Failure::plain(FailureKind::Thrown, format!("the script threw: {value}"), place)
     }
 
     /// Returns the failure as one JSON object.
     pub fn as_json(&self) -> serde_json::Value {
-        json!({ "kind": self.kind, "message": self.message, "hint": self.hint, "at": self.place.0, "also": self.also })
+        json!({ "kind": self.kind.word(), "message": self.message, "hint": self.hint, "at": self.place.0, "also": self.also })
     }
 
     /// Writes the failure with excerpts of the sources, in colours or not.
     pub fn render(&self, texts: &Texts, coloured: bool) -> String {
         // Where in a script that came with the program an error arose helps only whoever keeps that script.
-        let ours = !matches!(self.kind.as_str(), "script" | "syntax" | "thrown");
+        let ours = !matches!(self.kind, FailureKind::Script | FailureKind::Syntax | FailureKind::Thrown);
         let shown = self.place.0.iter().filter(|spot| !(ours && texts.is_embedded(&spot.source)));
         let shown: Vec<&Spot> = shown.collect();
         let sources: Vec<(&Spot, String)> =
@@ -221,7 +222,7 @@ fn span_of(text: &str, spot: &Spot) -> Option<std::ops::Range<usize>> {
 }
 
 fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> Failure {
-    let failure = Failure::plain("syntax", lower_first(&error.to_string()), place);
+    let failure = Failure::plain(FailureKind::Syntax, lower_first(&error.to_string()), place);
     match error {
         ParseErrorType::VariableUndefined(name) => {
             let known = catalog::names(engine);
@@ -237,7 +238,7 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
                 rest.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_').trim_start().starts_with(": ")
             });
             Failure {
-                kind: "unknown".into(),
+                kind: FailureKind::Unknown,
                 message: format!("unknown variable `{}`", shown(name)),
                 hint: match (called, near) {
                     _ if given.is_some() => given,
@@ -295,7 +296,10 @@ fn data_race(text: &str, place: Place) -> Failure {
     // `held` finds most before the script runs, and says what is wrong; rhai names the argument of a closure.
     let variable = text.split('`').nth(3).filter(|_| text.ends_with("meanwhile"));
     let message = if variable.is_some() { text } else { "a closure reads a variable that the call around it works on" };
-    Failure { hint: Some(Held::remedy(variable.unwrap_or("t"))), ..Failure::plain("script", message.into(), place) }
+    Failure {
+        hint: Some(Held::remedy(variable.unwrap_or("t"))),
+        ..Failure::plain(FailureKind::Script, message.into(), place)
+    }
 }
 
 /// Explains a property that a value of ours doesn't have.
@@ -303,16 +307,20 @@ fn unknown_property(text: &str, place: Place, engine: &Engine) -> Failure {
     // "Unknown property 'nam' - a getter is not registered for type 'Dev'"
     let mut quoted = text.split('\'').skip(1).step_by(2);
     let (Some(name), Some(kind)) = (quoted.next(), quoted.next()) else {
-        return Failure::plain("script", lower_first(text), place);
+        return Failure::plain(FailureKind::Script, lower_first(text), place);
     };
     let (getters, kind) = (catalog::properties(engine), catalog::shown_type(kind));
     if text.contains("a setter is not") && getters.iter().any(|getter| getter == name) {
-        return Failure::plain("script", format!("property `{name}` of type `{kind}` can be read, but not set"), place);
+        return Failure::plain(
+            FailureKind::Script,
+            format!("property `{name}` of type `{kind}` can be read, but not set"),
+            place,
+        );
     }
     let near = crate::lab::name::nearest(name, getters.iter().map(String::as_str));
     Failure {
         hint: near.map(|near| format!("did you mean `{near}`?")),
-        ..Failure::plain("script", format!("unknown property `{}` of type `{kind}`", shown(name)), place)
+        ..Failure::plain(FailureKind::Script, format!("unknown property `{}` of type `{kind}`", shown(name)), place)
     }
 }
 
@@ -323,7 +331,7 @@ fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
     if name.contains("::") {
         let hint = Some("`topo check` tells what the module has, and how it is called".into());
         let message = format!("no function `{name}` takes these arguments");
-        return Failure { hint, ..Failure::plain("unknown", message, place) };
+        return Failure { hint, ..Failure::plain(FailureKind::Unknown, message, place) };
     }
     let arguments = arguments.trim_end_matches(')').trim();
     let signatures = catalog::signatures(engine, name);
@@ -333,12 +341,12 @@ fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
             // An operator: rhai's own forms of it are no help.
             let hint = types.contains(&"()").then(|| "`()` is what a variable holds that was given nothing".into());
             let message = format!("`{name}` does not work on {}", types.join(" and "));
-            return Failure { hint, ..Failure::plain("invalid", message, place) };
+            return Failure { hint, ..Failure::plain(Kind::Invalid.into(), message, place) };
         }
         let given = if arguments.is_empty() { "no arguments".into() } else { format!("({})", types.join(", ")) };
         return Failure {
             hint: Some(format!("it is called as {}", signatures.join(" or "))),
-            ..Failure::plain("invalid", format!("call `{name}` with {given}: no such form of it"), place)
+            ..Failure::plain(Kind::Invalid.into(), format!("call `{name}` with {given}: no such form of it"), place)
         };
     }
     let names = catalog::names(engine);
@@ -346,7 +354,10 @@ fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
         Some(near) => format!("did you mean `{near}`?"),
         None => "`topo doc` lists the functions".into(),
     };
-    Failure { hint: Some(hint), ..Failure::plain("unknown", format!("unknown function `{}`", shown(name)), place) }
+    Failure {
+        hint: Some(hint),
+        ..Failure::plain(FailureKind::Unknown, format!("unknown function `{}`", shown(name)), place)
+    }
 }
 
 fn lower_first(text: &str) -> String {

@@ -1,6 +1,7 @@
 //! The reference, written out of the catalogue: as Markdown for `docs/reference.md`, as plain text for `topo doc`.
 
 use super::catalog::Entry;
+use super::failure_kind;
 use crate::prim::GROUPS;
 
 /// Writes the reference of all functions as Markdown.
@@ -26,6 +27,7 @@ pub fn markdown(primitives: &[Entry], library: &[Entry]) -> String {
         }
         text.push_str(&entry_markdown(entry));
     }
+    text.push_str(&failure_kind::markdown());
     text
 }
 

@@ -2,6 +2,7 @@
 
 use crate::lab::Kind;
 use crate::net::signal;
+use crate::script::FailureKind;
 
 /// Declares the exit codes, each with what it says in a few words.
 macro_rules! exit_codes {
@@ -49,6 +50,14 @@ pub fn of_kind(kind: Kind) -> u8 {
     match kind {
         Kind::Unsupported => LACKS,
         Kind::Interrupted => signal::caught().map_or(INTERRUPTED, of_signal),
+        _ => FAILED,
+    }
+}
+
+/// Returns the exit code of a script that ended with a failure.
+pub fn of_failure(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::Lab(kind) => of_kind(kind),
         _ => FAILED,
     }
 }

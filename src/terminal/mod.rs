@@ -11,7 +11,7 @@ use std::rc::Rc;
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use crate::lab::{CheckResult, Event, Kind, Lab, Listener, name};
+use crate::lab::{CheckResult, Event, Lab, Listener, name};
 use crate::script::{Failure, Texts};
 
 pub use output::{data, failed, foreign, json, note, raw, talk};
@@ -164,15 +164,6 @@ fn check_line(check: &CheckResult) -> String {
             let (sentence, measured) = (name::printable(&check.sentence), name::printable(&measured));
             format!("{} {sentence}{measured}  ({})\n", painted("FAIL", "1;31"), check.place)
         }
-    }
-}
-
-/// Returns the exit code for a failed script.
-pub fn exit_code_of(failure: &Failure) -> u8 {
-    match failure.kind.as_str() {
-        "unsupported" => exit::of_kind(Kind::Unsupported),
-        "interrupted" => exit::of_kind(Kind::Interrupted),
-        _ => exit::FAILED,
     }
 }
 

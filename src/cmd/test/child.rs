@@ -9,10 +9,10 @@ use std::rc::Rc;
 use super::discover::without_marks;
 use super::protocol::{Mark, Message, Phase, Request, Trouble, Verdict};
 use crate::cmd::context::{self, Context};
-use crate::lab::{CheckResult, Error, Event, Lab, LabKind, NetnsView, Origin, Result, StateDir, Traces};
+use crate::lab::{CheckResult, Error, Event, Kind, Lab, LabKind, NetnsView, Origin, Result, StateDir, Traces};
 use crate::net;
 use crate::prim::{self, LabHandle};
-use crate::script::{Caller, Failure, Script, Session, Texts};
+use crate::script::{Caller, Failure, FailureKind, Script, Session, Texts};
 use crate::terminal::{self, exit};
 
 /// The word by which the program calls itself for this.
@@ -138,7 +138,7 @@ impl Round<'_> {
                 let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason given");
                 let message = format!("topo itself failed, which is a defect of it: {what}");
                 let failure = Failure { hint: None, ..Failure::from(&Error::invalid("run the test")) };
-                failed = Some(Box::new(Failure { kind: "panic".into(), message, ..failure }));
+                failed = Some(Box::new(Failure { kind: FailureKind::Panic, message, ..failure }));
             }
         }
         Ok(self.conclude(lab, seen, failed, before, &texts))
@@ -194,7 +194,7 @@ impl Round<'_> {
         }
         match (self.mark, failed) {
             (Some(mark), failed) => verdict.troubles.extend(self.disagrees(mark, failed.as_deref(), texts)),
-            (None, Some(failure)) if failure.kind == "unsupported" => {
+            (None, Some(failure)) if failure.kind.is(Kind::Unsupported) => {
                 let message = failure.message.strip_prefix("skip: ").unwrap_or(&failure.message);
                 verdict.lacks = Some(message.to_string());
             }
@@ -237,7 +237,7 @@ impl Round<'_> {
             Some(failure) => {
                 let hint = failure.hint.as_deref().unwrap_or_default();
                 let here = |spot: &crate::lab::Spot| *spot.source == **file && spot.line == mark.line;
-                let but = if failure.kind != mark.kind {
+                let but = if failure.kind.word() != mark.kind {
                     format!("the line fails with an error of kind `{}`", failure.kind)
                 } else if !failure.message.contains(&mark.text) && !hint.contains(&mark.text) {
                     "the line fails with another error".to_string()
@@ -251,7 +251,7 @@ impl Round<'_> {
                 format!("{but}\n{}", indented(&failure.render(texts, false)))
             }
         };
-        let failure = Failure { kind: "mark".into(), message, hint: Some(wanted), place, also: Vec::new() };
+        let failure = Failure { kind: FailureKind::Mark, message, hint: Some(wanted), place, also: Vec::new() };
         Some(trouble(Phase::Test, &failure, texts, self.request))
     }
 }
@@ -318,13 +318,13 @@ fn failure_of(check: &CheckResult, file: &str, lines: usize) -> Failure {
     let mut place = check.place.clone();
     place.0.retain(|spot| *spot.source != *file || spot.line <= lines);
     let message = format!("check \"{}\": {measured}", check.sentence);
-    Failure { kind: "failed".into(), message, hint: None, place, also: Vec::new() }
+    Failure { kind: Kind::Failed.into(), message, hint: None, place, also: Vec::new() }
 }
 
 fn trouble(phase: Phase, failure: &Failure, texts: &Texts, request: &Request) -> Trouble {
     Trouble {
         phase,
-        kind: failure.kind.clone(),
+        kind: failure.kind.word().into(),
         message: failure.message.clone(),
         hint: failure.hint.clone(),
         at: failure.place.0.clone(),
@@ -341,5 +341,5 @@ fn leak(changes: &[String], mark: Option<&Mark>) -> Trouble {
         lines.push(format!("\n  and {} more", changes.len() - SHOWN));
     }
     let message = format!("the host isn't as before the test, after its lab was taken down{at}:{}", lines.concat());
-    Trouble::plain(Phase::Cleanup, "leak", message, None)
+    Trouble::plain(Phase::Cleanup, FailureKind::Leak, message, None)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::protocol::Mark;
 use crate::lab::{Error, Kind, Result};
 use crate::script::lexer::{TokenKind, tokens};
-use crate::script::{Failure, Script, bare_compile};
+use crate::script::{Failure, FailureKind, Script, bare_compile};
 
 /// A file with tests, or one that should have some and can't be read as a script.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ fn read(path: &Path) -> Result<Option<File>> {
 fn wrong(script: &Script, line: usize, message: String, hint: &str) -> Failure {
     let spot = crate::lab::Spot { source: script.name.as_str().into(), line, column: 1 };
     let place = crate::lab::Place(vec![spot]);
-    Failure { kind: "syntax".into(), message, hint: Some(hint.into()), place, also: Vec::new() }
+    Failure { kind: FailureKind::Syntax, message, hint: Some(hint.into()), place, also: Vec::new() }
 }
 
 /// Gives each test the lines in it that are marked.

@@ -155,7 +155,7 @@ fn plan(
             texts.keep(&file.script);
             let trouble = Trouble {
                 phase: Phase::Test,
-                kind: failure.kind.clone(),
+                kind: failure.kind.word().into(),
                 message: failure.message.clone(),
                 hint: failure.hint.clone(),
                 at: failure.place.0.clone(),

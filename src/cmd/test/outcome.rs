@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::protocol::{Phase, Trouble, Verdict};
+use crate::script::FailureKind;
 
 /// How a test ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,12 +119,12 @@ impl Outcome {
                 if let Some(lacks) = lacks {
                     let message = format!("it was skipped, which `--no-skip` forbids: {lacks}");
                     if no_skip {
-                        outcome.troubles.push(Trouble::plain(Phase::Runner, "skipped", message, None));
+                        outcome.troubles.push(Trouble::plain(Phase::Runner, FailureKind::Skipped, message, None));
                     }
                 } else if let Some(reason) = expected.filter(|_| !meant) {
                     let message = format!("it passed unexpectedly; it was expected to fail: {reason}");
                     let hint = "if it is mended, take `expect_failure` out of it";
-                    outcome.troubles.push(Trouble::plain(Phase::Runner, "passed", message, Some(hint)));
+                    outcome.troubles.push(Trouble::plain(Phase::Runner, FailureKind::Passed, message, Some(hint)));
                 }
                 if !outcome.troubles.is_empty() {
                     outcome.status = Status::Failed;

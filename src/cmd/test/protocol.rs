@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{CheckResult, Spot};
+use crate::script::FailureKind;
 
 /// One test to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -84,7 +85,7 @@ pub(super) struct Verdict {
 pub(super) struct Trouble {
     /// The part of the test in which it did.
     pub phase: Phase,
-    /// The sort: of errors their kind; `leak`, `died`, `time`, `passed`, `mark`, `skipped` of the runner's own.
+    /// The sort: the word of a `FailureKind`.
     pub kind: String,
     /// What went wrong, in a sentence.
     pub message: String,
@@ -114,10 +115,10 @@ pub(super) enum Phase {
 
 impl Trouble {
     /// Makes one that the runner itself has to tell, in a sentence.
-    pub(super) fn plain(phase: Phase, kind: &str, message: String, hint: Option<&str>) -> Trouble {
+    pub(super) fn plain(phase: Phase, kind: impl Into<FailureKind>, message: String, hint: Option<&str>) -> Trouble {
         let hinted = hint.map_or(String::new(), |hint| format!("\nhint: {hint}"));
         let text = format!("error: {message}{hinted}\n");
         let hint = hint.map(String::from);
-        Trouble { phase, kind: kind.into(), message, hint, at: Vec::new(), text, shown: None }
+        Trouble { phase, kind: kind.into().word().into(), message, hint, at: Vec::new(), text, shown: None }
     }
 }

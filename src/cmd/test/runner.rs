@@ -20,6 +20,7 @@ use crate::cmd::context::this_program;
 use crate::cmd::inside;
 use crate::lab::{Error, Kind, Private, Result, StateDir};
 use crate::net;
+use crate::script::FailureKind;
 
 /// How long a test that was told to stop may take to say where it was, and to tidy up.
 const GRACE: Duration = Duration::from_secs(5);
@@ -105,12 +106,12 @@ fn run(plan: &Plan, index: usize, request: &Request) -> Result<Outcome> {
             }
             Ok(None) => {}
             Err(error) => {
-                outcome.troubles.push(Trouble::plain(Phase::Runner, error.kind().word(), error.to_string(), None));
+                outcome.troubles.push(Trouble::plain(Phase::Runner, error.kind(), error.to_string(), None));
             }
         }
     }
     if let Err(error) = sandbox.abandon() {
-        outcome.fail(Trouble::plain(Phase::Runner, error.kind().word(), error.to_string(), None));
+        outcome.fail(Trouble::plain(Phase::Runner, error.kind(), error.to_string(), None));
     }
     let _ = std::fs::remove_dir_all(&root);
     Ok(outcome)
@@ -283,12 +284,12 @@ impl Watched {
                     "it took longer than {limit}{during}, did not stop when it was told to, and was killed after {} more",
                     shown_time(GRACE)
                 );
-                own.push(Trouble::plain(Phase::Runner, "time", message, Some(hint)));
+                own.push(Trouble::plain(Phase::Runner, FailureKind::Time, message, Some(hint)));
             }
             Ending::Exited(_) if late => {
-                let stopped = verdict.troubles.iter().position(|trouble| trouble.kind == "interrupted");
+                let stopped = verdict.troubles.iter().position(|trouble| trouble.kind == Kind::Interrupted.word());
                 let message = format!("it took longer than {limit}");
-                let mut trouble = Trouble::plain(Phase::Runner, "time", message.clone(), Some(hint));
+                let mut trouble = Trouble::plain(Phase::Runner, FailureKind::Time, message.clone(), Some(hint));
                 if let Some(at) = stopped {
                     // The line at which it was stopped is the one that it took the time for.
                     let found = verdict.troubles.remove(at);
@@ -308,13 +309,13 @@ impl Watched {
                     (None, None) => "in an unknown way".into(),
                 };
                 let message = format!("its process ended {how}{during}, and gave no report");
-                own.push(Trouble::plain(Phase::Runner, "died", message, None));
+                own.push(Trouble::plain(Phase::Runner, FailureKind::Died, message, None));
             }
         }
         if self.garbled {
             own.push(Trouble::plain(
                 Phase::Runner,
-                "died",
+                FailureKind::Died,
                 "its process gave a report that can't be read".into(),
                 None,
             ));
