@@ -46,22 +46,6 @@ impl Finding {
     }
 }
 
-/// The kinds of links that labs are made of, what they are for, and whether nothing works without them.
-const KINDS: &[(&str, &str, bool)] = &[
-    ("veth", "cables", true),
-    ("bridge", "switches", true),
-    ("vlan", "tagged links", false),
-    ("vxlan", "tunnels between hosts", false),
-    ("macvlan", "several addresses on one link", false),
-    ("ipvlan", "several hosts on one link", false),
-    ("dummy", "links to nowhere", false),
-    ("vrf", "several routing domains in one host", false),
-    ("bond", "several links as one", false),
-    ("ifb", "shaping of incoming traffic", false),
-    ("wireguard", "encrypted tunnels", false),
-    ("gre", "GRE tunnels", false),
-];
-
 /// Runs `topo doctor`.
 pub(super) fn doctor(args: &Args, context: &Context) -> std::result::Result<u8, Trouble> {
     let mut findings = Vec::new();
@@ -106,20 +90,14 @@ fn probe() -> Result<Vec<Finding>> {
     kernel.keep(&at, netns);
     let mut findings = vec![Finding::new("network namespaces", "can be made")];
     let rtnl = kernel.rtnl(&at).map_err(failed)?;
-    for (kind, purpose, needed) in KINDS {
-        let ok = kernel.run(net::has_link_kind(&rtnl, kind)).map_err(failed)?;
-        let fix = if ok {
-            String::new()
-        } else {
-            format!("a kernel with CONFIG_{}, or `modprobe {}`", config(kind), module(kind))
+    for feature in net::LINK_FEATURES {
+        let ok = kernel.run(net::has_link_kind(&rtnl, feature.kind)).map_err(failed)?;
+        let fix = match ok {
+            true => String::new(),
+            false => format!("a kernel with {}, or `modprobe {}`", feature.option, feature.module),
         };
-        findings.push(Finding {
-            what: format!("link kind {kind}"),
-            ok,
-            needed: *needed,
-            found: (*purpose).into(),
-            fix,
-        });
+        let what = format!("link kind {}", feature.kind);
+        findings.push(Finding { what, ok, needed: feature.is_needed(), found: feature.about.into(), fix });
     }
     let netns = kernel.netns(&at).map_err(failed)?;
     findings.push(nf_tables(&netns));
@@ -189,25 +167,6 @@ fn firewalls(host: &Netns) -> Vec<Finding> {
         findings.push(Finding::new(what, "no firewall drops what the host forwards"));
     }
     findings
-}
-
-fn config(kind: &str) -> String {
-    match kind {
-        "vlan" => "VLAN_8021Q".into(),
-        "vrf" => "NET_VRF".into(),
-        "bond" => "BONDING".into(),
-        "gre" => "NET_IPGRE".into(),
-        kind => kind.to_uppercase(),
-    }
-}
-
-fn module(kind: &str) -> &str {
-    match kind {
-        "vlan" => "8021q",
-        "bond" => "bonding",
-        "gre" => "ip_gre",
-        kind => kind,
-    }
 }
 
 fn print(findings: &[Finding], as_json: bool) {

@@ -8,6 +8,7 @@ use netlink_packet_route::link::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::link_feature::{self, LinkFeature};
 use super::rtnl::NEW;
 use super::{Bond, IpvlanMode, MacvlanMode, Netns, NewLink, Request, Tunnel, VlanProtocol, Vxlan};
 
@@ -52,35 +53,21 @@ pub enum LinkKind {
 impl LinkKind {
     /// Returns the kernel's word for the kind.
     pub fn kind(&self) -> &'static str {
-        match self {
-            LinkKind::Macvlan { .. } => "macvlan",
-            LinkKind::Ipvlan { .. } => "ipvlan",
-            LinkKind::Vlan { .. } => "vlan",
-            LinkKind::Vxlan(_) => "vxlan",
-            LinkKind::Dummy => "dummy",
-            LinkKind::Ifb => "ifb",
-            LinkKind::Vrf { .. } => "vrf",
-            LinkKind::Bond(_) => "bond",
-            LinkKind::Tunnel(tunnel) => tunnel.kind(),
-        }
+        self.feature().kind
     }
 
-    /// Returns the option of the kernel's configuration that such a link needs, and the module that has it.
-    pub fn feature(&self) -> (&'static str, &'static str) {
-        match self.kind() {
-            "macvlan" => ("CONFIG_MACVLAN", "macvlan"),
-            "ipvlan" => ("CONFIG_IPVLAN", "ipvlan"),
-            "vlan" => ("CONFIG_VLAN_8021Q", "8021q"),
-            "vxlan" => ("CONFIG_VXLAN", "vxlan"),
-            "dummy" => ("CONFIG_DUMMY", "dummy"),
-            "ifb" => ("CONFIG_IFB", "ifb"),
-            "vrf" => ("CONFIG_NET_VRF", "vrf"),
-            "bond" => ("CONFIG_BONDING", "bonding"),
-            "gre" | "gretap" => ("CONFIG_NET_IPGRE", "ip_gre"),
-            "ip6gre" | "ip6gretap" => ("CONFIG_IPV6_GRE", "ip6_gre"),
-            "ipip" => ("CONFIG_NET_IPIP", "ipip"),
-            "sit" => ("CONFIG_IPV6_SIT", "sit"),
-            _ => ("CONFIG_IPV6_TUNNEL", "ip6_tunnel"),
+    /// Returns what such a link needs of the kernel.
+    pub fn feature(&self) -> LinkFeature {
+        match self {
+            LinkKind::Macvlan { .. } => link_feature::MACVLAN,
+            LinkKind::Ipvlan { .. } => link_feature::IPVLAN,
+            LinkKind::Vlan { .. } => link_feature::VLAN,
+            LinkKind::Vxlan(_) => link_feature::VXLAN,
+            LinkKind::Dummy => link_feature::DUMMY,
+            LinkKind::Ifb => link_feature::IFB,
+            LinkKind::Vrf { .. } => link_feature::VRF,
+            LinkKind::Bond(_) => link_feature::BOND,
+            LinkKind::Tunnel(tunnel) => tunnel.feature(),
         }
     }
 

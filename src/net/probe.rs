@@ -3,10 +3,11 @@
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
-use super::{Result, Rtnl};
+use super::{Error, Result, Rtnl};
 
-/// Tells whether the kernel knows a kind of link, by asking it to make one: a kind that it lacks is EOPNOTSUPP, any other
-/// refusal is about what such a link needs besides. What is made stays in the namespace of `rtnl`.
+/// Tells whether the kernel knows a kind of link, by asking it to make one: a kind that it lacks is EOPNOTSUPP and
+/// "Unknown device type" (rtnl_newlink() in net/core/rtnetlink.c), any other refusal is about what such a link needs. A `tun` is
+/// refused with EOPNOTSUPP where there is one, since it is made by /dev/net/tun alone (tun_validate()). What is made stays in the namespace of `rtnl`.
 ///
 /// Like `ip link add type KIND`.
 pub async fn has_link_kind(rtnl: &Rtnl, kind: &str) -> Result<bool> {
@@ -15,5 +16,6 @@ pub async fn has_link_kind(rtnl: &Rtnl, kind: &str) -> Result<bool> {
     let made = rtnl
         .change(&format!("probe link kind `{kind}`"), RouteNetlinkMessage::NewLink(message), super::rtnl::NEW)
         .await;
-    Ok(!made.is_err_and(|error| error.is_unsupported()))
+    let lacks = |error: Error| error.is_unsupported() && error.to_string().contains("Unknown device type");
+    Ok(!made.is_err_and(lacks))
 }

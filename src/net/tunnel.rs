@@ -6,6 +6,7 @@ use netlink_packet_route::IpProtocol;
 use netlink_packet_route::link::{GreIOFlags, InfoData, InfoGre, InfoGre6, InfoIpTunnel, Ip6TunnelFlags};
 use serde::{Deserialize, Serialize};
 
+use super::link_feature::{self, LinkFeature};
 use super::rtnl::raw_attribute;
 
 /// What a tunnel carries, and in what.
@@ -54,14 +55,19 @@ const HOP_LIMIT: u8 = 64;
 impl Tunnel {
     /// Returns the kernel's word for the kind.
     pub fn kind(&self) -> &'static str {
+        self.feature().kind
+    }
+
+    /// Returns what such a tunnel needs of the kernel.
+    pub(super) fn feature(&self) -> LinkFeature {
         match (self.mode, self.remote) {
-            (TunnelMode::Gre, IpAddr::V4(_)) => "gre",
-            (TunnelMode::Gre, IpAddr::V6(_)) => "ip6gre",
-            (TunnelMode::Gretap, IpAddr::V4(_)) => "gretap",
-            (TunnelMode::Gretap, IpAddr::V6(_)) => "ip6gretap",
-            (TunnelMode::Ipip, _) => "ipip",
-            (TunnelMode::Sit, _) => "sit",
-            (TunnelMode::Ip6tnl, _) => "ip6tnl",
+            (TunnelMode::Gre, IpAddr::V4(_)) => link_feature::GRE,
+            (TunnelMode::Gre, IpAddr::V6(_)) => link_feature::IP6GRE,
+            (TunnelMode::Gretap, IpAddr::V4(_)) => link_feature::GRETAP,
+            (TunnelMode::Gretap, IpAddr::V6(_)) => link_feature::IP6GRETAP,
+            (TunnelMode::Ipip, _) => link_feature::IPIP,
+            (TunnelMode::Sit, _) => link_feature::SIT,
+            (TunnelMode::Ip6tnl, _) => link_feature::IP6TNL,
         }
     }
 

@@ -243,12 +243,12 @@ impl Step for AddLink {
 
 /// Says what the kernel lacks.
 fn lacking(kind: &LinkKind) -> String {
-    let (config, module) = kind.feature();
+    let lacking = kind.feature().lacking();
     match kind {
         LinkKind::Ipvlan { mode: IpvlanMode::L3s } => {
-            format!("this kernel lacks CONFIG_IPVLAN_L3S, or all of ipvlan: {config}, module `{module}`")
+            format!("this kernel lacks CONFIG_IPVLAN_L3S, or all of ipvlan: {lacking}")
         }
-        _ => format!("this kernel lacks {}: {config}, module `{module}`", kind.kind()),
+        _ => format!("this kernel lacks {}: {lacking}", kind.kind()),
     }
 }
 

@@ -125,7 +125,7 @@ impl Step for AddTap {
     fn advice(&self, refusal: &net::Error) -> Option<String> {
         match refusal.errno() {
             _ if refusal.is_unsupported() => {
-                Some(format!("this kernel lacks {}: CONFIG_TUN, module `tun`", self.tap.mode()))
+                Some(format!("this kernel lacks {}: {}", self.tap.mode(), net::TUN.lacking()))
             }
             libc::EACCES => Some("/dev/net/tun may not be opened: the right to read and write it is missing".into()),
             libc::EBUSY => Some("something else has a device of this name".into()),

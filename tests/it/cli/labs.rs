@@ -486,6 +486,34 @@ fn the_doctor() {
             let (ok, fix) = (row["ok"] == true, row["fix"].as_str().expect("a text"));
             assert_eq!(ok, fix.is_empty(), "{what}: ok has nothing to fix, and what is not ok has a fix: {row}");
         }
+        // Each kind that a primitive makes is asked for, and the kernel's answer is the one that `ip` gets.
+        let kinds: Vec<(&str, bool)> = json
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|row| Some((row["what"].as_str()?.strip_prefix("link kind ")?, row["ok"] == true)))
+            .collect();
+        for made in [
+            "macvlan",
+            "ipvlan",
+            "vlan",
+            "vxlan",
+            "bond",
+            "vrf",
+            "ifb",
+            "tun",
+            "gre",
+            "ip6gretap",
+            "ipip",
+            "sit",
+            "ip6tnl",
+        ] {
+            assert!(kinds.iter().any(|(kind, _)| *kind == made), "{made} is not asked for");
+        }
+        for (kind, ok) in kinds {
+            let ip = w.run(&format!("unshare -n ip link add probe0 type {kind}"));
+            assert_eq!(ok, !ip.err().contains("Unknown device type"), "{kind}: {}", ip.err());
+        }
     });
 }
 
