@@ -1,5 +1,4 @@
-//! What every command needs: where the state is, what the user's own directories are, whether we are in a sandbox. The only
-//! place that reads the environment.
+//! What every command needs: where the state is, what the user's own directories are, whether we are in a sandbox.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -9,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::lab::{Error, Inside, Result, StateDir};
 use crate::net::fault::{self, Counted, FaultKind};
 use crate::script::{Dirs, Workflow, workflows};
+use crate::terminal::environment::{self, Variable};
 
 /// What a command is run with.
 pub(super) struct Context {
@@ -27,10 +27,10 @@ type Workflows = BTreeMap<Vec<String>, Workflow>;
 
 impl Context {
     pub(super) fn new(inside: Option<Inside>, words: Vec<OsString>) -> Context {
-        let own = |variable: &str, name: &str| {
-            variable_path(variable).or_else(|| config_dir().map(|dir| dir.join(name))).filter(|dir| dir.is_dir())
+        let own = |variable: &Variable, name: &str| {
+            variable.path().or_else(|| config_dir().map(|dir| dir.join(name))).filter(|dir| dir.is_dir())
         };
-        let dirs = Dirs { stdlib: own("TOPO_STDLIB", "stdlib"), scripts: own("TOPO_SCRIPTS", "scripts") };
+        let dirs = Dirs { stdlib: own(&environment::STDLIB, "stdlib"), scripts: own(&environment::SCRIPTS, "scripts") };
         Context { inside, words, dirs, found: OnceCell::new() }
     }
 
@@ -54,7 +54,7 @@ impl Context {
     pub(super) fn state(&self) -> Result<StateDir> {
         // Before the first file is opened that may be one too many.
         crate::net::raise_limit();
-        let root = match variable_path("TOPO_STATE") {
+        let root = match environment::STATE.path() {
             Some(path) if path.is_absolute() => path,
             Some(path) => {
                 std::env::current_dir().map_err(|source| Error::file("find the state directory", &source))?.join(path)
@@ -62,17 +62,13 @@ impl Context {
             None => default_state(),
         };
         // What outlives a restart is kept apart from what does not; a directory of the user's own choice holds both.
-        let store = match (variable_path("TOPO_STORE"), variable_path("TOPO_STATE")) {
+        let store = match (environment::STORE.path(), environment::STATE.path()) {
             (Some(path), _) => path,
             (None, Some(_)) => root.join("store"),
             (None, None) => default_store(),
         };
         StateDir::open(&root, &store, self.inside)
     }
-}
-
-fn variable_path(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// Tells whether this is root of the machine: that of a user namespace alone (`unshare -r`) has the directories of the user who made it.
@@ -86,7 +82,7 @@ fn default_state() -> PathBuf {
     }
     let uid = crate::net::userns::uid_outside();
     // Not every login has a runtime directory; one under /tmp is checked for its owner and mode like any other.
-    let runtime = variable_path("XDG_RUNTIME_DIR").filter(|dir| dir.is_dir());
+    let runtime = environment::RUNTIME_DIR.path().filter(|dir| dir.is_dir());
     runtime.map_or_else(|| PathBuf::from(format!("/tmp/toposcript-{uid}")), |dir| dir.join("toposcript"))
 }
 
@@ -94,12 +90,12 @@ fn default_store() -> PathBuf {
     if is_root() {
         return PathBuf::from("/var/lib/toposcript");
     }
-    let data = variable_path("XDG_DATA_HOME").or_else(|| variable_path("HOME").map(|home| home.join(".local/share")));
+    let data = environment::DATA_HOME.path().or_else(|| environment::HOME.path().map(|home| home.join(".local/share")));
     data.map_or_else(|| default_state().join("store"), |data| data.join("toposcript"))
 }
 
 fn config_dir() -> Option<PathBuf> {
-    let config = variable_path("XDG_CONFIG_HOME").or_else(|| variable_path("HOME").map(|home| home.join(".config")));
+    let config = environment::CONFIG_HOME.path().or_else(|| environment::HOME.path().map(|home| home.join(".config")));
     config.map(|dir| dir.join("toposcript"))
 }
 
@@ -110,7 +106,7 @@ pub(super) fn this_program() -> Result<PathBuf> {
 
 /// Returns where the lines of sessions are kept: `toposcript/history` in `$XDG_STATE_HOME`, or `~/.local/state`.
 pub(super) fn history() -> Option<PathBuf> {
-    let state = variable_path("XDG_STATE_HOME").or_else(|| Some(variable_path("HOME")?.join(".local/state")));
+    let state = environment::STATE_HOME.path().or_else(|| Some(environment::HOME.path()?.join(".local/state")));
     Some(state?.join("toposcript/history"))
 }
 
@@ -120,7 +116,7 @@ pub(super) fn arm_fault() {
     if !cfg!(debug_assertions) {
         return;
     }
-    let Ok(text) = std::env::var("TOPO_FAULT") else { return };
+    let Some(Ok(text)) = environment::FAULT.value().map(OsString::into_string) else { return };
     let Some((kind, at)) = text.split_once(':') else { return };
     let (kind, counted) = match kind {
         "fail" => (FaultKind::Fail, Counted::All),

@@ -6,12 +6,12 @@ use crate::lab::{Error, Kind, name};
 use crate::prim::GROUPS;
 use crate::script::catalog::{self, Entry};
 use crate::script::reference;
-use crate::terminal::{data, exit};
+use crate::terminal::{data, environment, exit};
 
 /// Shows the documentation of a primitive, a library function or a workflow; without a name, lists them all.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print the reference as Markdown: all primitives, library functions and exit codes
+    /// Print the reference as Markdown: all primitives, library functions, exit codes and the environment
     #[arg(long, conflicts_with_all = ["name", "definitions"])]
     markdown: bool,
     /// Print definitions for editors, in the form of rhai's language server
@@ -32,6 +32,7 @@ pub(super) fn doc(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if args.markdown {
         data(&reference::markdown(&catalog::primitives(), &library));
         data(&exit::markdown());
+        data(&environment::markdown());
         return Ok(exit::DONE);
     }
     match &args.name {

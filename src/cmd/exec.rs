@@ -10,7 +10,7 @@ use super::output::Trouble;
 use crate::lab::{self, Error, Kernel, Kind, LabDir, Names, NetnsRef, Result, StateDir, name};
 use crate::net;
 use crate::prim;
-use crate::terminal::exit;
+use crate::terminal::{environment, exit};
 
 /// Runs a command in a namespace of a lab, with this terminal. `host` is the namespace in which the lab's script ran.
 ///
@@ -59,7 +59,7 @@ pub(super) fn exec(args: Args, context: &Context) -> std::result::Result<u8, Tro
 
 /// Becomes the command, in the namespace; returns only if that fails, with the exit code that shells have for it.
 fn replace_with(netns: &net::Netns, etc: &[net::EtcFile], words: Vec<OsString>) -> (Error, u8) {
-    let shell = || vec![std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into())];
+    let shell = || vec![environment::SHELL.value().unwrap_or_else(|| "/bin/sh".into())];
     let words = if words.is_empty() { shell() } else { words };
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);

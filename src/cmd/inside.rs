@@ -14,7 +14,7 @@ use super::output::Trouble;
 use crate::lab::{self, Error, Inside, Kind, Private, Result};
 use crate::net::{self, Foreground, ProcessId};
 use crate::prim;
-use crate::terminal::exit;
+use crate::terminal::{environment, exit};
 
 /// The word of the process that holds a sandbox.
 pub(super) const HOLDER: &str = "__holder";
@@ -56,7 +56,7 @@ fn go_in(lab: &str, inside: Inside, words: &[OsString], state: Option<&Path>) ->
         net::in_foreground(&mut command);
     }
     // Inside, an ordinary user is root, and the default would be root's directory.
-    command.envs(state.map(|root| ("TOPO_STATE", root)));
+    command.envs(state.map(|root| (environment::STATE.name(), root)));
     command.arg(INSIDE).arg(inside.to_word()).args(words);
     wait_for(command, None, foreground)
 }
@@ -97,7 +97,7 @@ pub(super) fn run_in_new(context: &Context, stdin: Option<&str>) -> Result<u8> {
     let program = this_program()?;
     let sandbox = Private::start(&program, &[HOLDER])?;
     let mut command = command_in(&program, sandbox.holder())?;
-    command.args(&context.words[1..]).env("TOPO_STATE", state.root());
+    command.args(&context.words[1..]).env(environment::STATE.name(), state.root());
     let code = wait_for(command, stdin, None)?;
     sandbox.end(&state)?;
     Ok(code)

@@ -53,7 +53,10 @@ Begin with:
   topo doc veth                     read about a primitive
   topo scripts                      list the workflows, which are commands too
 
+{}
+
 {}",
+        terminal::environment::help(),
         terminal::exit::help()
     )
 }

@@ -12,7 +12,7 @@ use super::output::Trouble;
 use crate::lab::{self, Error, Kind, Result, StateDir, Summary};
 use crate::net::ProcessId;
 use crate::prim;
-use crate::terminal::{self, exit};
+use crate::terminal::{self, environment, exit};
 
 /// How many sandboxes are looked into at a time.
 const AT_A_TIME: usize = 32;
@@ -62,7 +62,8 @@ pub(super) fn look_into_sandboxes(summaries: &mut Vec<Summary>, state: &StateDir
 fn begin(program: &Path, holder: ProcessId, labs: &[String], state: &StateDir) -> Result<Child> {
     let mut command = inside::command_in(program, holder)?;
     command.arg(LOOK).args(labs);
-    command.env("TOPO_STATE", state.root()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env(environment::STATE.name(), state.root());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().map_err(|source| Error::file("look into a sandbox", &source))
 }
 

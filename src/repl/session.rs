@@ -17,7 +17,7 @@ use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::lexer::{self, TokenKind};
 use crate::script::{self, Dirs, Failure, Mark, Script, catalog};
-use crate::terminal::{self, data, report, talk};
+use crate::terminal::{self, data, environment, report, talk};
 
 /// How many statements keep the values that the variables had before them.
 const UNDO_MAX: usize = 100;
@@ -398,7 +398,7 @@ impl Session {
             let (kernel, _) = lab.settled()?;
             kernel.netns(&at).map_err(|source| Error::kernel(format!("enter netns `{wanted}`"), &source))
         })?;
-        let shell = std::env::var_os("SHELL").unwrap_or_else(|| "/bin/sh".into());
+        let shell = environment::SHELL.value().unwrap_or_else(|| "/bin/sh".into());
         let mut command = Process::new(if line.trim().is_empty() { shell } else { "/bin/sh".into() });
         if line.trim().is_empty() {
             // Of a shell that sets its own prompt, this comes before it.

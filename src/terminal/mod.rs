@@ -1,5 +1,6 @@
 //! The terminal: what a run has to say, tables, errors, and their colours. Data goes to stdout, talk to stderr.
 
+pub mod environment;
 pub mod exit;
 mod output;
 mod view;
@@ -20,13 +21,13 @@ pub use view::{dev_row, lab_text, netns_text};
 /// Tells whether a stream takes colours: a `terminal` that is not dumb, of a user who has not set `NO_COLOR`.
 pub fn wants_colour(terminal: bool) -> bool {
     terminal
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+        && environment::NO_COLOR.value().is_none_or(|value| value.is_empty())
+        && environment::TERM.value().is_none_or(|term| term != "dumb")
 }
 
 /// Tells whether the terminal can only be written to line by line.
 pub fn is_dumb() -> bool {
-    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+    environment::TERM.value().is_some_and(|term| term == "dumb")
 }
 
 /// Returns how many characters a line of the terminal has; 80 where that is not known.

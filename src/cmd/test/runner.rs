@@ -21,6 +21,7 @@ use crate::cmd::inside;
 use crate::lab::{Error, Kind, Private, Result, StateDir};
 use crate::net;
 use crate::script::FailureKind;
+use crate::terminal::environment;
 
 /// How long a test that was told to stop may take to say where it was, and to tidy up.
 const GRACE: Duration = Duration::from_secs(5);
@@ -128,7 +129,7 @@ fn kept_name(request: &Request) -> String {
 fn start(program: &Path, sandbox: &Private, state: &Path, request: &Request) -> Result<Child> {
     let failed = |source: std::io::Error| Error::file("start a test's process", &source);
     let mut command = inside::command_in(program, sandbox.holder())?;
-    command.arg(child::WORD).env("TOPO_STATE", state);
+    command.arg(child::WORD).env(environment::STATE.name(), state);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // It stops at SIGINT, even where the runner itself was started with that ignored.
     net::as_any_command(&mut command, net::OpenFiles::None);

@@ -54,6 +54,13 @@ fn the_commands() {
           topo doc veth                     read about a primitive
           topo scripts                      list the workflows, which are commands too
 
+        Environment:
+          TOPO_STATE    The state directory
+          TOPO_STORE    The store, which outlives a restart
+          TOPO_STDLIB   The user's own modules
+          TOPO_SCRIPTS  The user's own workflows
+          NO_COLOR      If it is not empty, nothing is printed in colours
+
         Exit codes: 0 done, 1 the command, the script, a check or a test failed, 2 wrong usage, 3 this
         machine lacks something (`topo doctor`), 126 `topo exec` can't run the command, 127 `topo exec`
         finds no such command, 129 the terminal was closed, 130 interrupted (Ctrl-C), 143 terminated.
