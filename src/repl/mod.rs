@@ -1,15 +1,6 @@
 //! The session at a prompt: a lab built by hand, statement by statement, each of which can be taken back.
 //!
-//! | file | what it is |
-//! | --- | --- |
-//! | `mod.rs` | the session from its first prompt to its end |
-//! | `session.rs` | the lab, and the statements that build it |
-//! | `commands.rs` | what begins with a colon |
-//! | `input.rs` | the thread that reads lines: an editor, or a pipe |
-//! | `helper.rs` | what the editor asks while a line is typed |
-//! | `complete.rs` | what can stand at the cursor |
-//! | `show.rs` | how values and the lab are shown |
-//! | `watch.rs` | processes that end while a line is typed |
+//! The first line of each file says what it is for; `cargo doc --document-private-items` lists them.
 
 mod commands;
 pub mod complete;

@@ -104,7 +104,44 @@ fn each_layer_keeps_to_its_own_world() {
     let prints =
         |line: &str| ["println!", "print!", "eprintln!", "stdout()", "stderr()"].iter().any(|word| line.contains(word));
     none("output below `cmd`", &lines(&["lab", "prim", "script"], prints));
-    none("the environment below `cmd`", &lines(&["lab", "prim", "script", "net"], |line| line.contains("env::var")));
+}
+
+/// What reads the environment somewhere else is in no documentation.
+#[test]
+fn the_environment_is_read_in_one_place() {
+    let reads =
+        |line: &str| ["env::var", "env::temp_dir", "env::home_dir", "getenv"].iter().any(|word| line.contains(word));
+    let mut wrong = lines(&HOUSE, reads);
+    wrong.extend(lines(&["cmd", "repl", "terminal"], |line| line.contains("\"TOPO_")));
+    wrong.retain(|at| !at.contains("src/terminal/environment.rs:"));
+    // A message below `terminal` may name a variable that there is; `TOPO_MARK` is set for processes, and never read.
+    let declared = fs::read_to_string(root().join("src/terminal/environment.rs")).expect("read the list");
+    wrong.extend(lines(&["script", "prim", "lab", "net"], |line| {
+        let names = line.split('"').filter(|word| word.starts_with("TOPO_") && *word != "TOPO_MARK");
+        names.into_iter().any(|name| !declared.contains(&format!("= \"{name}\";")))
+    }));
+    none("variables that are not of `terminal::environment`", &wrong);
+}
+
+/// A list of files by hand misses those that were added since: each file's first line says what it is.
+#[test]
+fn no_header_lists_the_files_beside_it() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| source.path.ends_with("mod.rs")) {
+        let folder = source.path.parent().expect("a folder");
+        let head = source.text.lines().take_while(|line| line.starts_with("//!"));
+        for cell in head.filter_map(|line| line.strip_prefix("//! | ")?.split(" |").next()) {
+            let names = cell.split('`').skip(1).step_by(2);
+            let mut paths = names.map(|name| folder.join(format!("{}.rs", name.trim_end_matches(".rs"))));
+            if paths.any(|path| path.exists()) {
+                wrong.push(format!("{}: {cell}", source.path.display()));
+            }
+        }
+    }
+    none("headers that list files by hand", &wrong);
+    let silent = |source: &&Source| !source.text.starts_with("//! ");
+    let silent = sources().iter().filter(silent).map(|source| source.path.display().to_string()).collect::<Vec<_>>();
+    none("files whose first line does not say what they are", &silent);
 }
 
 #[test]

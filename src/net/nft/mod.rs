@@ -1,16 +1,6 @@
 //! nf_tables: packet filtering and address translation, as `nft` has it, over netlink and without any binary.
 //!
-//! | file | what |
-//! | --- | --- |
-//! | `batch` | one transaction: tables, chains, rules, sets and their elements come and go together or not at all |
-//! | `rule`, `text` | a rule as data, and as `nft` writes it |
-//! | `set` | sets and maps with typed keys |
-//! | `list`, `generation` | what the kernel has, and whether it is still the same |
-//! | `foreign` | firewalls of others that drop forwarded packets, and rules in them that let ours through |
-//! | `spot` | where in them such rules stand |
-//! | `loss` | packets that are dropped by chance |
-//! | `legacy` | the same question to ip_tables, which nf_tables knows nothing of |
-//! | `expr`, `encode`, `decode` | the kernel's own form of a rule, there and back |
+//! The first line of each file says what it is for; `cargo doc --document-private-items` lists them.
 
 mod batch;
 mod decode;
