@@ -263,11 +263,8 @@ fn end_as_map(ended: Option<net::Ended>, ok: bool, why: Option<String>) -> Map {
     let signal = ended
         .and_then(|ended| ended.signal)
         .map_or(Dynamic::UNIT, |signal| net::signal::name(signal).trim_start_matches("SIG").to_string().into());
-    let mut map = Map::from_iter([("ok".into(), ok.into()), ("code".into(), code), ("signal".into(), signal)]);
-    if let Some(why) = why {
-        map.insert("why".into(), why.into());
-    }
-    map
+    let why = why.map_or(Dynamic::UNIT, Into::into);
+    Map::from_iter([("ok".into(), ok.into()), ("code".into(), code), ("signal".into(), signal), ("why".into(), why)])
 }
 
 fn wait(lab: &mut Lab, process: &Process, options: Map) -> Result<Map> {
@@ -420,9 +417,10 @@ pub mod functions {
         with_lab(&ctx, |lab| supervised::files(lab, &process.0)?.text())
     }
 
-    /// Waits until a process and all that it has started have ended; returns `#{ ok, code, signal }`.
+    /// Waits until a process and all that it has started have ended; returns `#{ ok, code, signal, why }`.
     ///
-    /// `ok` is whether the exit code is 0; `code` is 128 and the signal's number where a signal ended it, whose name is in `signal`.
+    /// `ok` is whether the exit code is 0; `code` is 128 and the signal's number where a signal ended it, whose name is in
+    /// `signal`. `why` says how it ended where it is not `ok`.
     ///
     /// Like `wait PID`.
     ///
@@ -446,7 +444,7 @@ pub mod functions {
     }
 
     /// Ends a process and all that it has started: by SIGTERM, and by SIGKILL after the `deadline`. Returns how it ended, `#{ ok,
-    /// code, signal }`; `ok` is whether it need not be killed. One that has ended already is left at that.
+    /// code, signal, why }`; `ok` is false where it had to be killed, and `why` says so then. One that has ended already is left at that.
     ///
     /// Like `kill PID; wait PID`.
     ///

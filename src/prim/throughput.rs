@@ -112,8 +112,8 @@ fn throughput(lab: &mut Lab, client: &NetnsHandle, server: &NetnsHandle, options
 /// What a script can call.
 #[export_module(manifest)]
 pub mod functions {
-    /// Measures how much goes from one netns to another, and returns `#{ ok, mbit_per_s, bytes, seconds, why }`, over udp with
-    /// `sent_mbit_per_s`, `loss_percent` and `jitter_ms`.
+    /// Measures how much goes from one netns to another, and returns `#{ ok, mbit_per_s, bytes, seconds, why,
+    /// sent_mbit_per_s, loss_percent, jitter_ms }`, the last three over udp alone.
     ///
     /// It is the payload that counts, at the receiver: of a link that is limited to 10mbit TCP leaves about 9.6, since headers take the
     /// rest. The beginning (`omit`) does not count: TCP has to find its speed, and a shaper lets a burst pass. Datagrams are as big as the

@@ -195,6 +195,11 @@ pub fn library(dirs: &Dirs) -> Vec<Entry> {
     entries
 }
 
+/// Returns the functions of the module with a text; none if that can't be read.
+pub(super) fn entries_of_module(module: &str, text: &str) -> Vec<Entry> {
+    library_engine().compile(text).map_or_else(|_| Vec::new(), |ast| module_entries(module, &ast))
+}
+
 /// Makes an engine that compiles modules for their documentation: `host` and `args` need no value for that.
 fn library_engine() -> Engine {
     let mut engine = super::engine::bare();

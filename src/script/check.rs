@@ -13,6 +13,7 @@ use super::held;
 use super::lexer;
 use super::modules;
 use super::nothing;
+use super::results;
 use super::sources::{self, Dirs, Script, Texts};
 use super::typos;
 use super::words::Words;
@@ -315,8 +316,15 @@ impl<'a> Checker<'a> {
 
     /// Finds what can't be right by the script's words alone.
     fn look_at_words(&mut self) {
-        let words = Words::of(&self.script.text);
-        for typo in [typos::in_constants(&words), typos::in_namespaces(&words), typos::in_strings(&words)].concat() {
+        let words = Words::whole(&self.script.text);
+        let results = results::known(&words, &self.script.name, self.dirs);
+        let typos = [
+            typos::in_constants(&words),
+            typos::in_namespaces(&words),
+            typos::in_strings(&words),
+            results::wrong_keys(&words, &results),
+        ];
+        for typo in typos.concat() {
             let place = self.place(lexer::position_at(&self.script.text, typo.at));
             self.found.push(Failure { place, ..Failure::from(&typo.error) });
         }

@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::memory;
 use super::modules::{Chain, Resolver};
 use super::prepare;
+use super::results;
 use super::sources::{Dirs, Script, Texts};
 use super::stack;
 use crate::lab::{Event, NetnsRef, Place, Spot};
@@ -223,7 +224,17 @@ impl Session {
     fn failure(&self, error: &EvalAltResult, script: &Script) -> Box<Failure> {
         let mut failure = Failure::of(error, script, &self.engine);
         failure.name_keys(error, script, &self.scope);
+        if matches!(error.unwrap_inner(), EvalAltResult::ErrorPropertyNotFound(..)) && failure.hint.is_none() {
+            failure.hint = self.keys_of_result(&failure);
+        }
         Box::new(failure)
+    }
+
+    /// Says which keys the map has whose property is unknown, where it is what a function returned.
+    fn keys_of_result(&self, failure: &Failure) -> Option<String> {
+        let spot = failure.place.spot()?;
+        let text = self.texts.get(&spot.source)?;
+        results::hint_at(&text, spot, &self.dirs)
     }
 
     /// Returns the texts of all scripts that were read, for the excerpts in messages.

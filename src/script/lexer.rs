@@ -37,9 +37,18 @@ pub enum TokenKind {
 
 /// Parts a text into its tokens; space is left out.
 pub fn tokens(text: &str) -> Vec<Token> {
+    let mut found = Vec::with_capacity(text.len() / 5);
+    scan(text, 0, |token| {
+        found.push(token);
+        true
+    });
+    found
+}
+
+/// Gives the tokens from a byte on to `take`, until it returns false.
+pub fn scan(text: &str, from: usize, mut take: impl FnMut(Token) -> bool) {
     let bytes = text.as_bytes();
-    let mut found = Vec::with_capacity(bytes.len() / 5);
-    let mut at = 0;
+    let mut at = from;
     while at < bytes.len() {
         let (kind, length) = match bytes[at] {
             b' ' | b'\t'..=b'\r' => {
@@ -62,10 +71,11 @@ pub fn tokens(text: &str) -> Vec<Token> {
                 }
             }
         };
-        found.push(Token { kind, range: at..at + length });
+        if !take(Token { kind, range: at..at + length }) {
+            return;
+        }
         at += length;
     }
-    found
 }
 
 /// Returns the kind and length of what a text begins with that may go on for long: a comment, a string.

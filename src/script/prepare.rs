@@ -115,7 +115,7 @@ fn compiled(
         }
     }
     if script.text.contains("const")
-        && let Some(typo) = typos::in_constants(&Words::of(&script.text)).into_iter().next()
+        && let Some(typo) = typos::in_constants(&Words::whole(&script.text)).into_iter().next()
     {
         return Err(raised(typo.error, lexer::position_at(&script.text, typo.at)));
     }

@@ -17,12 +17,14 @@ pub(super) struct Typo {
     pub(super) error: Error,
 }
 
-/// A name that a text declares once, and gives no other value.
-struct Declared<'t> {
-    name: &'t str,
+/// A variable that is given a value where it is declared, and no other one.
+pub(super) struct Declared<'t> {
+    /// Its name.
+    pub(super) name: &'t str,
     /// The first word of its value.
-    value: usize,
-    /// The word behind `let`, or `const`.
+    pub(super) value: usize,
+    /// Where its name stands in its scope.
+    pub(super) places: Vec<usize>,
     is_constant: bool,
 }
 
@@ -41,7 +43,7 @@ pub(super) fn in_constants(words: &Words<'_>) -> Vec<Typo> {
     let mut found = Vec::new();
     for constant in declared(words).iter().filter(|one| one.is_constant) {
         let Some(keys) = keys(words, constant.value) else { continue };
-        for (at, key) in read_of(words, constant.name).filter(|(_, key)| !keys.contains(*key)) {
+        for (at, key) in read_of(words, &constant.places).filter(|(_, key)| !keys.contains(*key)) {
             let error = Error::invalid(format!("unknown property `{}` of `{}`", name::shown(key), constant.name));
             found.push(Typo { at, error: error.hint(of_keys(key, keys.iter().copied())) });
         }
@@ -59,8 +61,11 @@ pub(super) fn in_namespaces(words: &Words<'_>) -> Vec<Typo> {
     };
     let properties = prim::netns_properties();
     let mut found = Vec::new();
-    for name in all.iter().filter(is_namespace).map(|one| one.name).chain(["host"]) {
-        let unknown = read_of(words, name).filter(|(_, key)| !properties.iter().any(|property| property == key));
+    let host: Vec<usize> = (0..words.tokens.len()).filter(|at| words.word(*at) == Some("host")).collect();
+    // Another variable may have its name.
+    let host = if host.iter().any(|at| may_be_set(words, *at, "host")) { Vec::new() } else { host };
+    for places in all.iter().filter(is_namespace).map(|one| &one.places).chain([&host]) {
+        let unknown = read_of(words, places).filter(|(_, key)| !properties.iter().any(|property| property == key));
         found.extend(unknown.map(|(at, key)| Typo { at, error: prim::no_netns_property(key) }));
     }
     found
@@ -126,11 +131,16 @@ fn keys<'t>(words: &Words<'t>, at: usize) -> Option<BTreeSet<&'t str>> {
     Some(keys)
 }
 
-/// Returns where a property of a variable is read, and its name.
-fn read_of<'w, 't>(words: &'w Words<'t>, variable: &'w str) -> impl Iterator<Item = (usize, &'t str)> + use<'w, 't> {
-    (0..words.tokens.len()).filter_map(move |at| {
-        let is_alone = at.checked_sub(1).is_none_or(|before| !words.is(before, '.') && !words.is(before, ':'));
-        if words.word(at) != Some(variable) || !is_alone || !words.is(at + 1, '.') || words.is(at + 3, '(') {
+/// Returns where a property of the variable at some places is read, and its name.
+pub(super) fn read_of<'w, 't>(
+    words: &'w Words<'t>,
+    places: &'w [usize],
+) -> impl Iterator<Item = (usize, &'t str)> + use<'w, 't> {
+    places.iter().copied().filter_map(move |at| {
+        let before = |sign| at.checked_sub(1).is_some_and(|before| words.is(before, sign));
+        // The name of a property, or of a module's constant; in a map, a value stands behind one colon.
+        let is_alone = !before('.') && !(before(':') && at > 1 && words.is(at - 2, ':'));
+        if !is_alone || !words.is(at + 1, '.') || words.is(at + 3, '(') {
             return None;
         }
         // `T.key = 1` is an error of its own where `T` is a constant.
@@ -148,16 +158,22 @@ fn declarations<'w, 't>(words: &'w Words<'t>) -> impl Iterator<Item = (usize, &'
     })
 }
 
-/// Returns the names that are declared once in the whole text, and given no other value.
-fn declared<'t>(words: &Words<'t>) -> Vec<Declared<'t>> {
+/// Returns the variables that are given one value in their scope: from the declaration to the end of its block, without functions,
+/// which don't see what is around them.
+pub(super) fn declared<'t>(words: &Words<'t>) -> Vec<Declared<'t>> {
     let mut found = Vec::new();
+    let functions = words.functions();
+    let byte = |at: usize| words.tokens[at].range.start;
     for (at, name) in declarations(words) {
         let is_constant = words.word(at - 1) == Some("const");
         if words.word(at - 1) == Some("for") || !words.is(at + 1, '=') {
             continue;
         }
-        if (0..words.tokens.len()).all(|other| other == at || !may_be_set(words, other, name)) {
-            found.push(Declared { name, value: at + 2, is_constant });
+        let hides = |place| functions.iter().any(|(_, body)| body.contains(&byte(place)) && !body.contains(&byte(at)));
+        let is_place = |place: &usize| words.word(*place) == Some(name) && !hides(*place);
+        let places: Vec<usize> = (at + 1..words.end_of_block(at)).filter(is_place).collect();
+        if !places.iter().any(|place| may_be_set(words, *place, name)) {
+            found.push(Declared { name, value: at + 2, places, is_constant });
         }
     }
     found
@@ -222,9 +238,10 @@ mod tests {
         for (text, word) in [
             ("const T = #{ name: 1 }; print(T.nmae);", "nmae"),
             ("const T = #{ a: #{ b: 1 }, \"c\": 2 }; T.b", "b"),
-            ("const T = #{}; fn f() { T.x }", "x"),
+            ("const T = #{}; { `${T.x}` }", "x"),
+            ("fn f() { const T = #{ a: 1 }; #{ b: T.x } } fn g() { const T = #{ x: 1 }; T.x }", "x"),
         ] {
-            let typos = in_constants(&Words::of(text));
+            let typos = in_constants(&Words::whole(text));
             assert_eq!(found(&typos, text).len(), 1, "{text}");
             assert_eq!(found(&typos, text)[0].0, word, "{text}");
         }
@@ -245,8 +262,13 @@ mod tests {
 
     #[test]
     fn what_reads_like_a_property_of_a_namespace_is_found() {
-        for text in ["let h = netns(\"h\"); h.nmae", "let h = netns_get(\"h\"); if h.mac == \"\" { 1 }", "host.eth0"] {
-            assert_eq!(in_namespaces(&Words::of(text)).len(), 1, "{text}");
+        for text in [
+            "let h = netns(\"h\"); h.nmae",
+            "let h = netns_get(\"h\"); if h.mac == \"\" { 1 }",
+            "host.eth0",
+            "let h = netns(\"h\"); `a ${h.nmae}`",
+        ] {
+            assert_eq!(in_namespaces(&Words::whole(text)).len(), 1, "{text}");
         }
         for text in [
             "let h = netns(\"h\"); h.name; h[\"eth0\"].mac; h.exec(\"x\").code",
@@ -255,6 +277,8 @@ mod tests {
             "let h = netns(\"h\"); l.map(|h| h.a)",
             "fn f(h) { h.a } let h = netns(\"h\");",
             "let h = netns(\"h\"); for h in l { h.a }",
+            "fn f(host) { host.a }",
+            "for host in l { host.a }",
         ] {
             assert!(in_namespaces(&Words::of(text)).is_empty(), "{text}");
         }
@@ -278,8 +302,8 @@ mod tests {
     proptest::proptest! {
         /// No text, however broken, makes it fail.
         #[test]
-        fn any_text_is_looked_at(text in "(const |let |fn |for |T|h|host| = |=|netns|#\\{|\\{|\\}|\\(|\\)|\\||,|;|:|\\.|\\?|\"|\\$\\{|\n|é)*") {
-            let words = Words::of(&text);
+        fn any_text_is_looked_at(text in "(const |let |fn |for |T|h|host| = |=|netns|#\\{|\\{|\\}|\\(|\\)|\\||,|;|:|\\.|\\?|\"|`|\\$\\{|\n|é)*") {
+            let words = Words::whole(&text);
             for typo in [in_constants(&words), in_namespaces(&words), in_strings(&words)].concat() {
                 proptest::prop_assert!(text.is_char_boundary(typo.at));
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::lexer::{Token, TokenKind, tokens};
+use super::lexer::{self, Token, TokenKind};
 use super::vocabulary::KEYWORDS;
 
 /// A text in its words.
@@ -18,7 +18,7 @@ pub(super) struct Words<'t> {
 impl<'t> Words<'t> {
     /// Parts a text into its words.
     pub(super) fn of(text: &'t str) -> Words<'t> {
-        let (mut tokens, mut comments) = (tokens(text), Vec::new());
+        let (mut tokens, mut comments) = (lexer::tokens(text), Vec::new());
         tokens.retain(|token| {
             let is_comment = matches!(token.kind, TokenKind::Comment { .. });
             if is_comment {
@@ -27,6 +27,49 @@ impl<'t> Words<'t> {
             !is_comment
         });
         Words { text, tokens, comments }
+    }
+
+    /// Parts a text into its words, with those between the `${` and the `}` of texts in backticks; these two are brackets here.
+    pub(super) fn whole(text: &'t str) -> Words<'t> {
+        let mut found = Words { text, tokens: Vec::new(), comments: Vec::new() };
+        lexer::tokens(text).into_iter().for_each(|token| found.enter(token));
+        found
+    }
+
+    fn enter(&mut self, token: Token) {
+        let (begin, end) = (token.range.start, token.range.end);
+        match token.kind {
+            TokenKind::Comment { .. } => self.comments.push(token.range),
+            TokenKind::Text { .. } if self.text[begin..].starts_with('`') => {
+                let mut at = begin;
+                while let Some(length) = self.text[at..end].find("${") {
+                    let code = at + length;
+                    self.tokens.push(Token { kind: token.kind, range: at..code });
+                    self.tokens.push(Token { kind: TokenKind::Symbol('{'), range: code..code + 2 });
+                    at = self.enter_code(code + 2, end);
+                }
+                self.tokens.push(Token { kind: token.kind, range: at..end });
+            }
+            _ => self.tokens.push(token),
+        }
+    }
+
+    /// Enters the words of what is put into a text; returns where that ends.
+    fn enter_code(&mut self, begin: usize, end: usize) -> usize {
+        let (mut code, mut depth) = (Vec::new(), 0_usize);
+        lexer::scan(&self.text[..end], begin, |token| {
+            let is_end = depth == 0 && token.kind == TokenKind::Symbol('}');
+            match token.kind {
+                TokenKind::Symbol('{') => depth += 1,
+                TokenKind::Symbol('}') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            code.push(token);
+            !is_end
+        });
+        let after = code.last().map_or(end, |last| last.range.end);
+        code.into_iter().for_each(|token| self.enter(token));
+        after
     }
 
     /// Tells whether a sign stands at a place.
@@ -55,6 +98,74 @@ impl<'t> Words<'t> {
             }
         }
         None
+    }
+
+    /// Returns where the statement ends whose value begins at a place: its semicolon.
+    pub(super) fn end_of_statement(&self, value: usize) -> Option<usize> {
+        self.first_outside(value, self.tokens.len(), ';')
+    }
+
+    /// Returns the place of the next comma that is in no brackets, or `end`.
+    pub(super) fn next_comma(&self, from: usize, end: usize) -> usize {
+        self.first_outside(from, end, ',').unwrap_or(end)
+    }
+
+    /// Returns the first place of a sign that is in no brackets which begin behind `from`.
+    fn first_outside(&self, from: usize, end: usize, sign: char) -> Option<usize> {
+        let mut depth = 0_usize;
+        for at in from..end {
+            match self.tokens.get(at)?.kind {
+                TokenKind::Symbol('(' | '[' | '{') => depth += 1,
+                TokenKind::Symbol(')' | ']' | '}') => depth = depth.checked_sub(1)?,
+                TokenKind::Symbol(c) if c == sign && depth == 0 => return Some(at),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Returns where the block ends that a place is in.
+    pub(super) fn end_of_block(&self, from: usize) -> usize {
+        let mut depth = 0_usize;
+        for at in from..self.tokens.len() {
+            match self.tokens[at].kind {
+                TokenKind::Symbol('(' | '[' | '{') => depth += 1,
+                TokenKind::Symbol(')' | ']' | '}') if depth == 0 => return at,
+                TokenKind::Symbol(')' | ']' | '}') => depth -= 1,
+                _ => {}
+            }
+        }
+        self.tokens.len()
+    }
+
+    /// Tells whether an assignment stands at a place: `=`, `+=`, `<<=` …
+    pub(super) fn is_assigned(&self, at: usize) -> bool {
+        let sign = |at: usize| match self.tokens.get(at)?.kind {
+            TokenKind::Symbol(c) => Some(c),
+            _ => None,
+        };
+        let is_twice = sign(at).is_some() && sign(at) == sign(at + 1);
+        let assigns = match sign(at) {
+            Some('=') => return !matches!(sign(at + 1), Some('=' | '>')),
+            Some('*') if is_twice => at + 2,
+            Some('<' | '>' | '?') if is_twice => at + 2,
+            Some('+' | '-' | '*' | '/' | '%' | '&' | '|' | '^') => at + 1,
+            _ => return false,
+        };
+        sign(assigns) == Some('=') && sign(assigns + 1) != Some('=')
+    }
+
+    /// Returns the modules that the text imports under a name: their paths and names.
+    pub(super) fn aliases(&self) -> Vec<(&'t str, &'t str)> {
+        let text = |at: usize| {
+            let token = self.tokens.get(at).filter(|token| matches!(token.kind, TokenKind::Text { closed: true }))?;
+            self.text[token.range.clone()].strip_prefix('"')?.strip_suffix('"')
+        };
+        let import = |at: usize| {
+            let is_import = self.word(at) == Some("import") && self.word(at + 2) == Some("as");
+            Some((text(at + 1).filter(|_| is_import)?, self.word(at + 3)?))
+        };
+        (0..self.tokens.len()).filter_map(import).collect()
     }
 
     /// Returns the functions that the text defines, and their bytes.

@@ -23,6 +23,7 @@ mod memory;
 mod output;
 mod progress;
 mod refused;
+mod results;
 mod run;
 mod sandbox;
 mod strangers;
