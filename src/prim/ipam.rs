@@ -270,7 +270,7 @@ pub mod functions {
     /// the gateway.
     ///
     /// With a number it leases that many at once, or none, and returns them in a list: the ones that a call for each would have
-    /// had, in that order. The disk is waited for once for 64 of them, where a call for each waits every time.
+    /// had, in that order. The disk is waited for once for a thousand of them, where a call for each waits every time.
     ///
     /// Like the `host-local` plugin of CNI.
     ///

@@ -35,18 +35,30 @@ pub(super) struct Block {
 }
 
 /// A block as it is written.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Text {
+pub(super) struct Text {
     lap: u64,
     next: u8,
     leases: Vec<(IpAddr, String, u64)>,
 }
 
+impl Text {
+    /// Returns the number of the block, which its leases tell.
+    pub(super) fn index(&self, layout: &Layout) -> Result<u128, String> {
+        let (ip, ..) = self.leases.first().ok_or("it has a block without leases")?;
+        layout.offset_for_lease(*ip).map(|offset| offset >> BITS).map_err(|why| format!("it leases `{ip}`, but {why}"))
+    }
+}
+
 impl Block {
     /// Reads the block `index` of a pool; says what is wrong where it can't be right.
     pub(super) fn read(layout: &Layout, index: u128, value: serde_json::Value) -> Result<Block, String> {
-        let text: Text = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        Block::of(layout, index, serde_json::from_value(value).map_err(|error| error.to_string())?)
+    }
+
+    /// Takes what was written of the block `index`.
+    pub(super) fn of(layout: &Layout, index: u128, text: Text) -> Result<Block, String> {
         if u128::from(text.next) > SIZE {
             return Err(format!("`next` is {}, at most {SIZE} is possible", text.next));
         }
@@ -65,8 +77,13 @@ impl Block {
 
     /// Writes the block.
     pub(super) fn to_value(&self) -> Result<serde_json::Value, serde_json::Error> {
+        serde_json::to_value(self.text())
+    }
+
+    /// Returns the block as it is written.
+    pub(super) fn text(&self) -> Text {
         let leases = self.leases.values().map(|lease| (lease.ip, lease.owner.clone(), lease.since)).collect();
-        serde_json::to_value(Text { lap: self.lap, next: self.next, leases })
+        Text { lap: self.lap, next: self.next, leases }
     }
 
     /// Returns the addresses that are leased, one bit each.
@@ -74,9 +91,14 @@ impl Block {
         self.leases.keys().fold(0, |bits, place| bits | 1 << place)
     }
 
+    /// Returns the free addresses of those in `mask`, one bit each.
+    pub(super) fn free(&self, mask: u64) -> u64 {
+        mask & !self.taken()
+    }
+
     /// Returns the first free address from `from` on, of those in `mask`.
     pub(super) fn first_free(&self, mask: u64, from: u8) -> Option<u8> {
-        let free = mask & !self.taken() & u64::MAX.checked_shl(from.into()).unwrap_or(0);
+        let free = self.free(mask) & u64::MAX.checked_shl(from.into()).unwrap_or(0);
         (free != 0).then(|| free.trailing_zeros() as u8)
     }
 

@@ -6,6 +6,8 @@
 //! The bits only save time. Set, they are true: a block is full before it is marked, and unmarked before it gets room. Clear,
 //! they may be late: a process can die between the two. The next search that finds such a block full marks it.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::opened::{Opened, damaged};
@@ -70,17 +72,19 @@ impl Opened<'_> {
         Ok(None)
     }
 
-    /// Marks a block that is full.
-    pub(super) fn mark(&self, guard: &Guard, block: u128) -> Result<()> {
+    /// Marks blocks that are full, each node once.
+    pub(super) fn mark(&self, guard: &Guard, blocks: impl IntoIterator<Item = u128>) -> Result<()> {
+        let mut full: Vec<u128> = blocks.into_iter().collect();
         for level in 1..=self.levels() {
-            let node = shift(block, level);
-            let old = self.node(level, node)?;
-            let bits = old | bit(block, level);
-            if bits != old {
-                self.write_node(guard, level, node, bits)?;
-            }
-            if bits != u64::MAX {
-                break;
+            let mut nodes = BTreeMap::<u128, u64>::new();
+            full.drain(..).for_each(|child| *nodes.entry(child >> BITS).or_default() |= 1 << (child & 63));
+            for (node, new) in nodes {
+                let old = self.node(level, node)?;
+                let bits = old | new;
+                if bits != old {
+                    self.write_node(guard, level, node, bits)?;
+                }
+                full.extend((bits == u64::MAX).then_some(node));
             }
         }
         Ok(())

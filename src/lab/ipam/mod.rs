@@ -4,28 +4,28 @@
 //!
 //! | key | what |
 //! | --- | --- |
-//! | `pools/10.0.0.0-16` | what the pool was asked to be, and in which block the search goes on |
+//! | `pools/10.0.0.0-16` | what the pool was asked to be, in which block the search goes on, and leases that are not in their blocks yet |
 //! | `leases/10.0.0.0-16/1f` | a block of 64 addresses: their leases, and where in it the search goes on |
 //! | `full/10.0.0.0-16/1-0` | which of 64 blocks are full; on higher levels, which of 64 such records are |
 //!
 //! An allocation reads the pool and one block, and writes the block: 64 leases at most, however large or full the pool is.
-//! Where the search leaves a block, which it does once in 64 allocations of a pool that fills up, it writes the pool too, and
-//! marks the block that is full. A search for room reads at most one record a level: two levels in a /16, four in a /8.
-//! The dearest case is a lease that fills the last hole of a block, far from where the search was: three writes (pool, block,
-//! mark), seldom a fourth. A run-length code of full blocks in the pool's own record would be smaller at first, and grow with
-//! every hole in a pool.
+//! Where the search leaves a block, it writes the pool instead, with the lease in it (`fresh`): the block and its mark would be two
+//! writes more. So does an allocation in a block of which the pool has a lease already. A pool that has 64 leases of its own carries
+//! them into eight blocks at a time, and marks those that are full. So a lease that fills the last hole of a block is one write, and
+//! another one and a little later. A search for room reads at most one record a level: two levels in a /16, four in a /8.
+//! A run-length code of full blocks in the pool's own record would be smaller at first, and grow with every hole in a pool.
 //!
-//! A batch of allocations is chosen as single ones are, on changes that are noted beside the store, and then writes each record
-//! once: the pool, all blocks, all marks. So 64 addresses of one block take one write.
+//! A batch of allocations is chosen as single ones are, and then is one write of the pool. Where the pool would have more than 1024
+//! leases of its own, its blocks are written at once.
 //!
 //! Every write is atomic, and a crash between two is harmless by their order:
 //!
-//! - a lease that moves the search on: the pool, then the block. In between, the search has passed an address by;
-//! - a lease that fills a block: the block, then its mark. In between, the next search finds the block full, and marks it;
+//! - leases that are carried into their blocks: the blocks, then their marks, then the pool without the leases. In between both have
+//!   the leases, which says the same; a block that is full and not marked is marked by the next search that finds it;
+//! - a lease that fills a block: the block, then its mark. In between, the same holds;
 //! - a release from a full block: the marks from the top down, then the block. In between, the same holds;
-//! - a pool that is made for a lease: the pool, then the block. In between it has no lease; `release_owned` removes it, and so
-//!   does the next pool that it would stand in the way of;
-//! - a batch: the pool, then the blocks, then marks. In between some of its leases are there, which the lab's journal knows and
+//! - a release of a lease that the pool has: the block without it, then the pool. In between it is still leased;
+//! - a large batch: the pool, then the blocks, then marks. In between some of its leases are there, which the lab's journal knows and
 //!   gives back;
 //! - a pool that is removed: marks, leases, pool. In between it is a pool with fewer leases.
 //!
@@ -34,6 +34,7 @@
 
 mod batch;
 mod block;
+mod fresh;
 mod full;
 mod opened;
 mod pool;
@@ -84,7 +85,7 @@ impl<'a> Ipam<'a> {
     pub fn add_pool(&self, spec: &PoolSpec) -> Result<Pool> {
         let subnet = Subnet::of(spec.subnet)?;
         let _pools = self.lock_pools()?;
-        let opened = self.new_pool(spec.clone(), false)?;
+        let mut opened = self.new_pool(spec.clone(), false)?;
         let guard = self.store.lock(&pool_key(subnet)?)?;
         opened.write(&guard)?;
         Ok(opened.record.pool)
@@ -104,7 +105,7 @@ impl<'a> Ipam<'a> {
     /// Checks a pool that is not written yet; for whoever holds the lock of all pools.
     fn new_pool(&self, spec: PoolSpec, implicit: bool) -> Result<Opened<'a>> {
         let at = spec.subnet.ip();
-        let record = Record { pool: Pool { spec, created: now(), implicit }, at, lap: 0 };
+        let record = Record { pool: Pool { spec, created: now(), implicit }, at, lap: 0, fresh: Vec::new() };
         let opened = Opened::new(self.store, record)?;
         self.refuse_overlap(opened.subnet())?;
         if let Some(key) = orphan(self.store, opened.subnet())? {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::block::{self, Block, Lease};
 use super::full;
@@ -28,6 +29,9 @@ pub(super) struct Record {
     pub(super) at: IpAddr,
     /// How often the search came to the pool's end.
     pub(super) lap: u64,
+    /// What is not in its blocks yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) fresh: Vec<block::Text>,
 }
 
 /// A pool that was read.
@@ -37,6 +41,10 @@ pub(super) struct Opened<'a> {
     pub(super) layout: Layout,
     /// The block in which the search goes on.
     pub(super) at: u128,
+    /// Whether that block is known to be full.
+    pub(super) is_at_full: bool,
+    /// Leases that are not in the files of their blocks yet, and where the search goes on there.
+    pub(super) fresh: BTreeMap<u128, Block>,
 }
 
 impl<'a> Opened<'a> {
@@ -53,11 +61,17 @@ impl<'a> Opened<'a> {
     }
 
     /// Takes a pool that is not in the store yet, or was just read.
-    pub(super) fn new(store: &'a dyn Store, record: Record) -> Result<Opened<'a>> {
+    pub(super) fn new(store: &'a dyn Store, mut record: Record) -> Result<Opened<'a>> {
         let layout = Layout::of(&record.pool.spec)?;
         let at = layout.subnet.offset(record.at).filter(|offset| offset % block::SIZE == 0);
         let at = at.ok_or_else(|| Error::invalid(format!("`{}` is not the first of a block", record.at)))?;
-        Ok(Opened { store, record, layout, at: at >> block::BITS })
+        let fresh = std::mem::take(&mut record.fresh).into_iter().map(|text| {
+            let index = text.index(&layout)?;
+            Block::of(&layout, index, text).map(|block| (index, block))
+        });
+        let fresh = fresh.collect::<std::result::Result<_, String>>();
+        let fresh = fresh.map_err(|why| Error::invalid("read what is not in its blocks yet").because(why))?;
+        Ok(Opened { store, record, layout, at: at >> block::BITS, is_at_full: false, fresh })
     }
 
     pub(super) fn subnet(&self) -> Subnet {
@@ -79,15 +93,27 @@ impl<'a> Opened<'a> {
         self.key_of_all(kind)?.below(name)
     }
 
-    /// Writes the pool itself.
-    pub(super) fn write(&self, guard: &Guard) -> Result<()> {
+    /// Writes the pool itself, with what is not in its blocks yet.
+    pub(super) fn write(&mut self, guard: &Guard) -> Result<()> {
         let key = pool_key(self.subnet())?;
-        let value = serde_json::to_value(&self.record).map_err(|error| unwritable(&key, &error))?;
+        self.record.fresh = self.fresh.values().map(Block::text).collect();
+        let value = serde_json::to_value(&self.record);
+        self.record.fresh.clear();
+        let value = value.map_err(|error| unwritable(&key, &error))?;
         self.store.put(guard, &key, &value)
     }
 
-    /// Reads a block; one that was never written is empty.
+    /// Reads a block, with what is not in its file yet; one that was never written is empty.
     pub(super) fn block(&self, index: u128) -> Result<Block> {
+        let mut block = self.block_in_file(index)?;
+        if let Some(fresh) = self.fresh.get(&index) {
+            (block.lap, block.next) = (fresh.lap, fresh.next);
+            block.leases.extend(fresh.leases.iter().map(|(place, lease)| (*place, lease.clone())));
+        }
+        Ok(block)
+    }
+
+    pub(super) fn block_in_file(&self, index: u128) -> Result<Block> {
         let key = self.key_below(LEASES, &format!("{index:x}"))?;
         match self.store.get(&key)? {
             Some(value) => {
@@ -99,9 +125,15 @@ impl<'a> Opened<'a> {
 
     /// Writes a block.
     pub(super) fn write_block(&self, guard: &Guard, index: u128, block: &Block) -> Result<()> {
+        let (key, value) = self.to_write(index, block)?;
+        self.store.put(guard, &key, &value)
+    }
+
+    /// Returns the key of a block, and what is written there.
+    pub(super) fn to_write(&self, index: u128, block: &Block) -> Result<(Key, Value)> {
         let key = self.key_below(LEASES, &format!("{index:x}"))?;
         let value = block.to_value().map_err(|error| unwritable(&key, &error))?;
-        self.store.put(guard, &key, &value)
+        Ok((key, value))
     }
 
     /// Removes a block that has no leases.
@@ -123,7 +155,9 @@ impl<'a> Opened<'a> {
             let number = u128::from_str_radix(key.last(), 16).ok().filter(|number| format!("{number:x}") == key.last());
             numbers.extend(number.filter(|number| key.names().len() == 2 && *number <= self.last_block()));
         }
+        numbers.extend(self.fresh.keys());
         numbers.sort_unstable();
+        numbers.dedup();
         Ok(numbers)
     }
 

@@ -34,7 +34,7 @@ impl Ipam<'_> {
         let outside = || Error::invalid(doing()).because(format!("it lies outside of `{subnet}`"));
         let offset = subnet.offset(ip).ok_or_else(outside)?;
         let guard = self.store.lock(&pool_key(subnet)?)?;
-        let Some(opened) = Opened::read(self.store, subnet)? else { return Ok(false) };
+        let Some(mut opened) = Opened::read(self.store, subnet)? else { return Ok(false) };
         let (index, place) = (offset >> block::BITS, (offset % block::SIZE) as u8);
         let released = opened.release_in(&guard, index, |lease_place, lease| match owner {
             _ if lease_place != place => Ok(false),
@@ -43,6 +43,7 @@ impl Ipam<'_> {
             }
             _ => Ok(true),
         })?;
+        opened.write_without(&guard, (!released.is_empty()).then_some(index))?;
         // Also one of which nothing was leased yet: a process ended, or a disk failed, between the pool and its first lease.
         opened.remove_if_unused(&guard)?;
         Ok(!released.is_empty())
@@ -56,12 +57,16 @@ impl Ipam<'_> {
             *blocks.entry(offset >> block::BITS).or_default() |= 1 << (offset % block::SIZE);
         }
         let guard = self.store.lock(&pool_key(subnet)?)?;
-        let Some(opened) = Opened::read(self.store, subnet)? else { return Ok(0) };
+        let Some(mut opened) = Opened::read(self.store, subnet)? else { return Ok(0) };
         let mut released = 0;
+        let mut written = Vec::new();
         for (index, places) in blocks {
             let goes = |place: u8, lease: &Lease| Ok(places & (1 << place) != 0 && lease.owner == owner);
-            released += opened.release_in(&guard, index, goes)?.len();
+            let count = opened.release_in(&guard, index, goes)?.len();
+            released += count;
+            written.extend((count > 0).then_some(index));
         }
+        opened.write_without(&guard, written)?;
         opened.remove_if_unused(&guard)?;
         Ok(released)
     }
@@ -86,11 +91,14 @@ impl Ipam<'_> {
 
     fn release_owned_in(&self, subnet: Subnet, dead: &dyn Fn(&str) -> bool, all: &mut Vec<Held>) -> Result<()> {
         let guard = self.store.lock(&pool_key(subnet)?)?;
-        let Some(opened) = Opened::read(self.store, subnet)? else { return Ok(()) };
+        let Some(mut opened) = Opened::read(self.store, subnet)? else { return Ok(()) };
+        let mut written = Vec::new();
         for index in opened.block_numbers()? {
             let released = opened.release_in(&guard, index, |_, lease| Ok(dead(&lease.owner)))?;
+            written.extend((!released.is_empty()).then_some(index));
             all.extend(released.into_iter().map(|lease| Held { subnet: subnet.net(), lease }));
         }
+        opened.write_without(&guard, written)?;
         opened.remove_if_unused(&guard)
     }
 

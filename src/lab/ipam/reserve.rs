@@ -150,6 +150,13 @@ impl Opened<'_> {
             let Some(span) = self.layout.span_at(index << block::BITS) else { return Ok(None) };
             index = index.max(span.first >> block::BITS);
             // The first block mostly has room, and a look at it tells as much as its mark.
+            if index == self.at && self.is_at_full {
+                index += 1;
+                if index > self.last_block() {
+                    return Ok(None);
+                }
+                continue;
+            }
             if index > from {
                 match self.next_with_room(index)? {
                     None => return Ok(None),
@@ -226,53 +233,70 @@ impl Reservation<'_> {
     /// After an error the lease may have been written all the same, if the store couldn't tell: release it.
     pub fn commit(self) -> Result<Lease> {
         let Reservation { mut opened, guard, _pools, found, lease, is_new_pool } = self;
-        let place = found.place;
-        opened.take(&guard, found, vec![(place, lease.clone())], is_new_pool)?;
+        opened.take(&guard, found, lease.clone(), is_new_pool)?;
         Ok(lease)
     }
 }
 
 impl Opened<'_> {
-    /// Writes leases of the block that was found, the first of them at the place that was found.
-    pub(super) fn take(
-        &mut self,
-        guard: &Guard,
-        found: Found,
-        leases: Vec<(u8, Lease)>,
-        is_new_pool: bool,
-    ) -> Result<()> {
-        let Found { index, place, mut block, lap, seen } = found;
-        if let Some(lap) = lap {
-            (block.lap, block.next) = (lap, leases.last().map_or(place, |(place, _)| *place) + 1);
-            let moved = self.at != index || self.record.lap != lap;
-            if moved || is_new_pool {
-                self.record.at = self.subnet().nth(index << block::BITS).unwrap_or(self.record.at);
-                self.record.lap = lap;
-                self.at = index;
-                // Before the lease: after a crash between the two the search has gone on, and nothing is lost.
-                self.write(guard)?;
-            }
-        } else if is_new_pool {
+    /// Writes a lease of the block that was found, in one write: to the block, or with all else that changes to the pool.
+    fn take(&mut self, guard: &Guard, found: Found, lease: Lease, is_new_pool: bool) -> Result<()> {
+        let index = found.index;
+        let moved = found.lap.is_some_and(|lap| self.at != index || self.record.lap != lap);
+        if moved || is_new_pool || self.fresh.contains_key(&index) {
+            self.carry_some(guard)?;
+            let left = self.enter(found, [lease]);
             self.write(guard)?;
+            self.tidy(guard, [left]);
+            return Ok(());
         }
-        block.leases.extend(leases);
+        let Found { place, mut block, lap, seen, .. } = found;
+        if let Some(lap) = lap {
+            (block.lap, block.next) = (lap, place + 1);
+        }
+        block.leases.insert(place, lease);
         self.write_block(guard, index, &block)?;
-        // The leases stand. What follows saves time later, and a later search does it if it fails here.
-        let _ = self.after_lease(guard, index, &block, &seen);
+        let full = block.is_full(self.mask(index)).then_some(index);
+        self.tidy(guard, [Seen { full: seen.full.into_iter().chain(full).collect(), ..seen }]);
         Ok(())
     }
 
-    /// Marks what is full, and removes the block that the search came from if nothing is left in it.
-    fn after_lease(&self, guard: &Guard, index: u128, block: &Block, seen: &Seen) -> Result<()> {
-        for full in &seen.full {
-            self.mark(guard, *full)?;
+    /// Enters leases of the block that was found, from the place that was found on; returns what the search has learned.
+    pub(super) fn enter(&mut self, found: Found, leases: impl IntoIterator<Item = Lease>) -> Seen {
+        let Found { index, block, lap, seen, .. } = found;
+        let (subnet, mask) = (self.subnet(), self.mask(index));
+        let fresh = self.fresh.entry(index).or_insert(Block { lap: block.lap, next: block.next, ..Block::default() });
+        let places =
+            leases.into_iter().filter_map(|lease| Some(((subnet.offset(lease.ip)? % block::SIZE) as u8, lease)));
+        let (mut last, mut free) = (None, block.free(mask));
+        fresh.leases.extend(places.inspect(|(place, _)| {
+            last = Some(*place);
+            free &= !(1 << place);
+        }));
+        if let (Some(lap), Some(last)) = (lap, last) {
+            (fresh.lap, fresh.next) = (lap, last + 1);
+            self.record.at = subnet.nth(index << block::BITS).unwrap_or(self.record.at);
+            (self.record.lap, self.at) = (lap, index);
+            self.is_at_full = free == 0;
         }
-        if block.is_full(self.mask(index)) {
-            self.mark(guard, index)?;
+        seen
+    }
+
+    /// Marks what searches have found full, and removes the blocks that they came from if nothing is left in them. That saves time
+    /// later, and a later search does it if it fails here.
+    pub(super) fn tidy(&self, guard: &Guard, seen: impl IntoIterator<Item = Seen>) {
+        let (mut full, mut empty) = (Vec::new(), Vec::new());
+        for seen in seen {
+            // What is not in its block yet is marked when it comes there.
+            full.extend(seen.full.into_iter().filter(|index| !self.fresh.contains_key(index)));
+            empty.extend(seen.empty.filter(|index| *index != self.at && !self.fresh.contains_key(index)));
         }
-        match seen.empty {
-            Some(empty) if empty != index => self.remove_block(guard, empty),
-            _ => Ok(()),
+        let _ = self.mark(guard, full);
+        for index in empty {
+            // Those of a batch may have come to be in it since.
+            if self.block(index).is_ok_and(|block| block.leases.is_empty()) {
+                let _ = self.remove_block(guard, index);
+            }
         }
     }
 }
