@@ -139,7 +139,7 @@ pub(super) fn read_of<'w, 't>(
     places.iter().copied().filter_map(move |at| {
         let before = |sign| at.checked_sub(1).is_some_and(|before| words.is(before, sign));
         // The name of a property, or of a module's constant; in a map, a value stands behind one colon.
-        let is_alone = !before('.') && !(before(':') && at > 1 && words.is(at - 2, ':'));
+        let is_alone = !(before('.') || before(':') && at > 1 && words.is(at - 2, ':'));
         if !is_alone || !words.is(at + 1, '.') || words.is(at + 3, '(') {
             return None;
         }
