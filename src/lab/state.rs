@@ -121,6 +121,8 @@ pub struct StateDir {
     inside: Option<Inside>,
     secret: Arc<OnceLock<Secret>>,
     host: Arc<OnceLock<Host>>,
+    /// The store, once it was opened: a list of networks asks for it as many times as there are networks.
+    opened: Arc<OnceLock<Arc<LocalStore>>>,
 }
 
 impl StateDir {
@@ -132,7 +134,8 @@ impl StateDir {
         let root = files::own_dir("state directory", "TOPO_STATE", root, "labs")?;
         // A sandbox has a store of its own: what it keeps is about things that go with it.
         let store = inside.map_or_else(|| store.to_path_buf(), |inside| sandbox_store(&root, inside.holder));
-        let state = StateDir { root, store, inside, secret: Arc::default(), host: Arc::default() };
+        let (secret, host, opened) = (Arc::default(), Arc::default(), Arc::default());
+        let state = StateDir { root, store, inside, secret, host, opened };
         state.prepare_secret();
         Ok(state)
     }
@@ -154,7 +157,11 @@ impl StateDir {
 
     /// Opens the store.
     pub fn store(&self) -> Result<Arc<dyn Store>> {
-        Ok(Arc::new(LocalStore::open(&self.store)?))
+        if let Some(store) = self.opened.get() {
+            return Ok(store.clone());
+        }
+        let store = Arc::new(LocalStore::open(&self.store)?);
+        Ok(self.opened.get_or_init(|| store).clone())
     }
 
     /// Removes what killed processes left in the store, if there is one.
@@ -564,9 +571,13 @@ impl LabDir {
 
 /// Returns the id of this boot of the machine (random(4)).
 pub fn boot_id() -> Result<String> {
+    static READ: OnceLock<String> = OnceLock::new();
+    if let Some(read) = READ.get() {
+        return Ok(read.clone());
+    }
     let path = "/proc/sys/kernel/random/boot_id";
     let text = std::fs::read_to_string(path).map_err(|source| Error::file(format!("read `{path}`"), &source))?;
-    Ok(text.trim().to_string())
+    Ok(READ.get_or_init(|| text.trim().to_string()).clone())
 }
 
 /// Returns the time, in seconds since 1970.

@@ -256,7 +256,15 @@ impl Step for AddRules {
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
-        no_nftables(refusal)
+        match refusal.errno() {
+            // MAX_HOOK_COUNT (net/netfilter/core.c).
+            libc::E2BIG => Some(
+                "a netns has room for 1024 base chains at a hook, and each lab or network that publishes ports needs two before routing; \
+                 `nft list chains` shows whose they are"
+                    .into(),
+            ),
+            _ => no_nftables(refusal),
+        }
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {

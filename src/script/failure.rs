@@ -318,8 +318,16 @@ fn unknown_property(text: &str, place: Place, engine: &Engine) -> Failure {
         );
     }
     let near = crate::lab::name::nearest(name, getters.iter().map(String::as_str));
+    let hint = match near {
+        Some(near) if near != name => Some(format!("did you mean `{near}`?")),
+        // rhai calls the closure so (its documentation of `Array::for_each`).
+        Some(_) if kind == "int" => {
+            Some("the closure of `for_each` has the element as `this`, and its index as a parameter".into())
+        }
+        _ => None,
+    };
     Failure {
-        hint: near.map(|near| format!("did you mean `{near}`?")),
+        hint,
         ..Failure::plain(FailureKind::Script, format!("unknown property `{}` of type `{kind}`", shown(name)), place)
     }
 }

@@ -105,6 +105,19 @@ fn keys_are_those_of_the_map_that_was_read() {
     });
 }
 
+/// A property that others have is no slip of its name: nothing is advised that stands there already.
+#[test]
+fn a_property_of_another_type_is_not_its_own_advice() {
+    as_root(|w| {
+        let ran = w.topo(&["run", "-e", r#"let l = [netns("a")]; l.for_each(|h| print(h.name));"#]).fails(1);
+        ran.says("unknown property `name` of type `int`").says("has the element as `this`");
+        let ran = w.topo(&["run", "-e", r#"let t = "a"; t.name"#]).fails(1);
+        ran.says("unknown property `name` of type `string`");
+        assert!(!ran.err().contains("did you mean"), "{}", ran.err());
+        w.topo(&["run", "--rm", "-e", r#"let l = [netns("a")]; l.for_each(|| print(this.name));"#]).ok();
+    });
+}
+
 /// What is said before anything runs.
 #[test]
 fn another_languages_words_are_explained() {

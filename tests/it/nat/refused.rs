@@ -2,6 +2,7 @@
 
 use super::servers::REFUSED;
 use super::{on_both_sites, on_site};
+use crate::stage::in_used_world;
 use crate::tier;
 use crate::world::Ran;
 
@@ -183,5 +184,25 @@ fn d7_of_many_at_once_exactly_one_gets_the_port() {
         site.network("rm --force n6 n7 n8");
         (4..=8).for_each(|n| drop(site.w.ip(&format!("netns del c{n}"))));
         site.answers(&[("out", "192.0.2.1:8080", REFUSED)]);
+    });
+}
+
+/// Kind: the kernel's bare word where more is known. With others' chains at each place of a hook a network is refused with what there is
+/// no room for, and nothing of it is left.
+#[test]
+fn a_hook_that_is_full_is_told() {
+    in_used_world("", |w, before| {
+        w.run(
+            r#"(echo 'table inet full {'; for n in $(seq 1023); do echo "chain c$n { type filter hook prerouting priority $n; }"; done
+            echo '}') >full.nft; nft -f full.nft"#,
+        )
+        .ok();
+        let full = w.snapshot();
+        w.topo(&["network", "create", "web", "--subnet", "10.5.0.0/24"]).fails(1).says("1024 base chains at a hook");
+        w.assert_clean(&full);
+        w.run("nft delete table inet full; rm full.nft").ok();
+        w.topo(&["network", "create", "web", "--subnet", "10.5.0.0/24"]).ok();
+        w.topo(&["network", "rm", "web"]).ok();
+        w.assert_clean(before);
     });
 }
