@@ -243,6 +243,7 @@ fn publish(lab: &mut Lab, netns: &NetnsHandle, list: Vec<Map>, common: Map, plac
 pub mod functions {
     /// Publishes ports of a namespace: what comes to them, at the namespace's own addresses alone, goes on to an address behind
     /// it. It works from outside, from the namespace itself, by `127.0.0.1` too, from the target itself and from its neighbours.
+    /// `::1` does not work: the kernel lets what has it as source leave by no device but `lo`.
     ///
     /// A list of maps publishes many at once; options that they have in common come behind it. An empty list makes the
     /// namespace ready and publishes nothing. The namespace must forward (`ns.forward(true)`).
