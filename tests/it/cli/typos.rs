@@ -105,7 +105,7 @@ fn keys_are_those_of_the_map_that_was_read() {
     });
 }
 
-/// A property that others have is no slip of its name: nothing is advised that stands there already.
+/// The advice for an unknown property is never that property itself.
 #[test]
 fn a_property_of_another_type_is_not_its_own_advice() {
     as_root(|w| {
