@@ -10,6 +10,7 @@ use rhai::{AST, Dynamic, Engine, EvalAltResult, Expr, Module, Scope, Shared, Stm
 use super::bounded;
 use super::catalog;
 use super::failure::Failure;
+use super::items;
 use super::memory;
 use super::modules::{Chain, Resolver};
 use super::prepare;
@@ -339,6 +340,7 @@ pub fn bare() -> Engine {
     }
     engine.register_global_module(exported_module!(memory::functions).into());
     engine.register_global_module(exported_module!(bounded::functions).into());
+    engine.register_global_module(exported_module!(items::functions).into());
     set_up(&mut engine);
     engine
 }
@@ -363,6 +365,7 @@ fn lean() -> Engine {
     let mut ours = prim::functions();
     prim::enter(&mut ours, exported_manifest!(memory::functions));
     prim::enter(&mut ours, exported_manifest!(bounded::functions));
+    prim::enter(&mut ours, exported_manifest!(items::functions));
     engine.register_global_module(ours.into());
     set_up(&mut engine);
     engine

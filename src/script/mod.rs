@@ -10,6 +10,7 @@ mod failure_kind;
 pub mod header;
 mod held;
 mod hints;
+mod items;
 pub mod lexer;
 mod memory;
 mod modules;
