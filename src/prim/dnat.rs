@@ -350,8 +350,8 @@ pub mod functions {
         Ok(port)
     }
 
-    /// Reads a mapping as commands take it, `[HOSTIP:]PORT:PORT[/PROTO]`, as a map with `host_ip`, `port`, `to_port`, `proto`
-    /// and `text`, its one form.
+    /// Reads a mapping as commands take it, `[HOSTIP:]PORT:PORT[/PROTO]`. Returns `#{ host_ip, port, to_port, proto, text }`; `text` is its
+    /// one form.
     ///
     /// Like the `--publish` of `docker run`.
     ///

@@ -472,7 +472,7 @@ pub mod functions {
         })
     }
 
-    /// Makes a pool of a subnet, which goes with the lab; returns a map with its `subnet` and `gateway`.
+    /// Makes a pool of a subnet, which goes with the lab. Returns `#{ subnet, gateway }`.
     ///
     /// Like the IPAM part of `docker network create --subnet --gateway`.
     ///

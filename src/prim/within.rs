@@ -299,8 +299,8 @@ pub mod functions {
         })
     }
 
-    /// Makes again what the kernel no longer has of a lab, as far as that can be done. Returns a map: what was `made`, in words, and the
-    /// errors of what `failed`.
+    /// Makes again what the kernel no longer has of a lab, as far as that can be done. Returns `#{ made, failed }`: what was
+    /// made, in words, and the errors of what failed.
     ///
     /// Like `lab_repair`, which stops the script where something failed.
     ///

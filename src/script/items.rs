@@ -30,7 +30,7 @@ impl<'a, 'c> Method<'a, 'c> {
         let called = match self.parameters.and_then(|count| count.checked_sub(N)) {
             Some(0) => closure.call_raw(ctx, Some(item), given),
             Some(1) if N == 0 => closure.call_raw(ctx, None, [item.clone()]),
-            Some(1) => closure.call_raw(ctx, None, behind(&[item.clone()])),
+            Some(1) => closure.call_raw(ctx, None, behind(std::slice::from_ref(item))),
             Some(2) => closure.call_raw(ctx, None, behind(&[item.clone(), index()])),
             _ => return closure.call_raw_with_extra_args(self.name, ctx, Some(item), given, [index()], Some(N)),
         };

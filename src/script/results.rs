@@ -19,9 +19,23 @@ const READING: &[&str] =
 /// Functions that change the map that is their first argument.
 const CHANGING: &[&str] = &["set", "remove", "clear", "mixin", "fill_with", "drain", "retain"];
 
-/// Returns the keys that the documentation of a function names as those of its result.
-pub fn result_keys(entry: &Entry) -> Option<Vec<String>> {
-    std::iter::once(&entry.doc.about).chain(&entry.doc.more).find_map(|text| keys_of(text))
+/// Returns the keys that the documentation of a function names as those of its result, or that of the one of `others` to which it refers.
+pub fn result_keys(entry: &Entry, others: &[Entry]) -> Option<Vec<String>> {
+    let find = |entry: &Entry| paragraphs(entry).find_map(|text| keys_of(text));
+    find(entry).or_else(|| {
+        let same = paragraphs(entry).find_map(|text| same_as(text))?;
+        others.iter().find(|other| other.full_name() == same).and_then(find)
+    })
+}
+
+fn paragraphs(entry: &Entry) -> impl Iterator<Item = &String> {
+    std::iter::once(&entry.doc.about).chain(&entry.doc.more)
+}
+
+/// Returns the function whose result a paragraph refers to: "Returns what `topology::graph` returns."
+fn same_as(paragraph: &str) -> Option<&str> {
+    let (_, behind) = paragraph.split_once("eturns what `")?;
+    behind.split_once("` returns").map(|(name, _)| name).filter(|name| !name.contains('`'))
 }
 
 /// Returns the keys that a paragraph names: a sentence has "returns", and then `#{ ok, sent, hops: [#{ ip }] }` between backticks.
@@ -45,17 +59,26 @@ fn keys_of(paragraph: &str) -> Option<Vec<String>> {
 
 /// Returns the functions that a script can call whose results have known keys.
 pub(super) fn known(words: &Words<'_>, script: &str, dirs: &Dirs) -> Results {
-    let mut results: Results =
-        catalog::primitives().iter().filter_map(|entry| Some((entry.name.clone(), result_keys(entry)?))).collect();
+    let primitives = catalog::primitives();
+    let keys_of = |entry: &Entry| Some((entry.name.clone(), result_keys(entry, &primitives)?));
+    let mut results: Results = primitives.iter().filter_map(keys_of).collect();
     for (path, alias) in words.aliases() {
         let Ok(module) = sources::module(dirs, Some(script), path) else { continue };
-        for entry in catalog::entries_of_module(path, &module.text) {
-            results.extend(result_keys(&entry).map(|keys| (format!("{alias}::{}", entry.name), keys)));
+        let entries = catalog::entries_of_module(path, &module.text);
+        for entry in &entries {
+            let keys = result_keys(entry, &entries);
+            results.extend(keys.map(|keys| (format!("{alias}::{}", entry.name), keys)));
         }
     }
-    // What the script defines itself is another function.
+    // What the script defines itself is another function, and so is a closure that it puts into a map.
     for (name, _) in words.functions() {
         results.remove(name);
+    }
+    for at in 0..words.tokens.len() {
+        let is_given = words.is(at + 1, ':') || words.is(at + 1, '=');
+        if is_given && (words.is(at + 2, '|') || words.word(at + 2) == Some("Fn")) {
+            words.word(at).map(|name| results.remove(name));
+        }
     }
     results
 }
@@ -81,7 +104,20 @@ pub(super) fn wrong_keys(words: &Words<'_>, results: &Results) -> Vec<Typo> {
             found.push(Typo { at, error: error.hint(typos::of_keys(key, keys.iter().map(String::as_str))) });
         }
     }
+    found.extend((0..words.tokens.len()).filter_map(|dot| wrong_key_of_call(words, dot, results)));
+    found.sort_by_key(|typo| typo.at);
     found
+}
+
+/// Finds the key that the result of a call doesn't have, where it is read behind the call: `okk` of `h.ping("x").okk`.
+fn wrong_key_of_call(words: &Words<'_>, dot: usize, results: &Results) -> Option<Typo> {
+    let close = dot.checked_sub(1).filter(|close| words.is(dot, '.') && words.is(*close, ')'))?;
+    let key = words.word(dot + 1).filter(|_| !words.is(dot + 2, '('))?;
+    let function = function_of(words, words.chain_before(dot)?, close)?;
+    let keys = results.get(&function).filter(|keys| !keys.iter().any(|known| known == key))?;
+    let error = Error::invalid(format!("unknown property `{}` of what `{function}` returned", name::shown(key)));
+    let hint = typos::of_keys(key, keys.iter().map(String::as_str));
+    Some(Typo { at: words.tokens[dot + 1].range.start, error: error.hint(hint) })
 }
 
 /// Says which keys there are, where a place reads one that the result of a function doesn't have.
@@ -100,6 +136,11 @@ pub(super) fn hint_at(text: &str, spot: &Spot, dirs: &Dirs) -> Option<String> {
 fn called(words: &Words<'_>, value: usize) -> Option<String> {
     let end = words.end_of_statement(value)?;
     let close = end.checked_sub(1).filter(|close| words.is(*close, ')'))?;
+    function_of(words, value, close)
+}
+
+/// Returns the function whose call makes up all from `value` to the bracket `close`.
+fn function_of(words: &Words<'_>, value: usize, close: usize) -> Option<String> {
     let open = (value..close).find(|open| words.is(*open, '(') && words.closing(*open) == Some(close))?;
     let at = open.checked_sub(1)?;
     let name = words.word(at)?;
@@ -177,6 +218,14 @@ mod tests {
             ("let p = h.ping(1); l.map(|x| p.lst + x); fn f(p) { p.x = 1; }", "lst"),
             ("if a { let p = h.ping(1); p.no; } else { let p = #{}; p.no }", "no"),
             ("const P = h.exec(\"x\"); if P.cod == 0 { 1 }", "cod"),
+            ("if h.ping(\"x\").okk { 1 }", "okk"),
+            ("fn f(h) { check(\"x\", h[\"a\"].ping(1, #{ a: h.exec(1).code }).lost == 0) }", "lost"),
+            ("print(`${h.exec(\"x\").cod}`);", "cod"),
+            ("let n = lan::star(1).hsts.len();", "hsts"),
+            ("l.filter(|h| !h.ping(1).okk)", "okk"),
+            ("let p = ping(h, 1).sentt;", "sentt"),
+            ("return h.ping(1).okk;", "okk"),
+            ("let m = #{ a: h.ping(1).okk };", "okk"),
         ] {
             assert_eq!(found(text), [word], "{text}");
         }
@@ -208,6 +257,11 @@ mod tests {
             "fn f() { let p = h.ping(1); } fn g(p) { p.x }",
             "let p = h.ping(1); fn g(p) { p.x }",
             "let p = h.ping(1); p?.x",
+            "h.ping(1).ok; h.exec(1).code; lan::star(1).hosts[0].x; h.ping(1).len()",
+            "h?.ping(1).x; h.ping(1)?.x; other::ping(1).x; h.pings(1).x",
+            "(h.ping(1) + more).x; f(h.ping(1)).x; h.ping(1).ok.x; h.ping(1)[0].x",
+            "for i in h.ping(1)..x { 1 }",
+            "fn ping(x) { x }",
         ] {
             assert!(found(text).is_empty(), "{text}: {:?}", found(text));
         }
