@@ -13,10 +13,12 @@ use super::failure::Failure;
 use super::items;
 use super::memory;
 use super::modules::{Chain, Resolver};
+use super::needed::Calls;
 use super::prepare;
 use super::results;
 use super::sources::{Dirs, Script, Texts};
 use super::stack;
+use super::words::Words;
 use crate::lab::{Event, NetnsRef, Place, Spot};
 use crate::net;
 use crate::prim::{self, Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError};
@@ -36,6 +38,8 @@ pub struct Session {
     texts: Texts,
     /// What is being read at the moment.
     chain: Chain,
+    /// What the scripts call of modules.
+    calls: Calls,
     /// What the statements so far have defined and imported, in their order.
     kept: Vec<Kept>,
 }
@@ -72,9 +76,9 @@ impl Session {
     /// Makes an engine for the lab, in which scripts see `host` and `args`.
     pub fn new(lab: &LabHandle, dirs: &Dirs, args: rhai::Map) -> Session {
         stack::begin();
-        let (texts, chain) = (Texts::default(), Chain::default());
-        let (engine, scope) = engine_for(lab, dirs, &args, &texts, &chain);
-        Session { lab: lab.clone(), dirs: dirs.clone(), args, engine, scope, texts, chain, kept: Vec::new() }
+        let (texts, chain, calls) = (Texts::default(), Chain::default(), Calls::default());
+        let (engine, scope) = engine_for(lab, dirs, &args, &texts, &chain, &calls);
+        Session { lab: lab.clone(), dirs: dirs.clone(), args, engine, scope, texts, chain, calls, kept: Vec::new() }
     }
 
     /// Compiles a script.
@@ -84,13 +88,14 @@ impl Session {
             return Err(Box::new(failure));
         }
         let known = self.defined().0;
-        prepare::compile(&self.engine, &self.lab, &self.scope, script, &known)
+        prepare::compile(&self.engine, &self.lab, &self.scope, script, &Words::of(&script.text), &known)
             .map_err(|error| self.failure(&error, script))
     }
 
     /// Runs a script to its end.
     pub fn run(&mut self, script: &Script) -> Result<(), Box<Failure>> {
         let ast = self.compile(script)?;
+        self.calls.enter(&script.name, &script.text);
         let _reading = self.chain.begin(script);
         let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
         self.ended(done, script)
@@ -113,6 +118,7 @@ impl Session {
         };
         dir.keep(script);
         let ast = compiled?;
+        self.calls.enter(&script.name, &script.text);
         let _reading = self.chain.begin(script);
         let done = self.engine.run_ast_with_scope(&mut self.scope, &ast);
         self.ended(done, script)
@@ -122,6 +128,8 @@ impl Session {
     pub fn evaluate(&mut self, script: &Script) -> Result<Dynamic, Box<Failure>> {
         self.lab.set_script(&script.name);
         let ast = self.compile(script)?;
+        // Later statements may call anything of what this one imports.
+        self.calls.open(&script.name);
         let _reading = self.chain.begin(script);
         let value = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.scope, &ast);
         let value = self.ended(value, script)?;
@@ -172,7 +180,7 @@ impl Session {
         if self.kept.len() > mark.kept {
             self.kept.truncate(mark.kept);
             // An engine forgets nothing: another one takes its place.
-            self.engine = engine_for(&self.lab, &self.dirs, &self.args, &self.texts, &self.chain).0;
+            self.engine = engine_for(&self.lab, &self.dirs, &self.args, &self.texts, &self.chain, &self.calls).0;
             self.kept.iter().for_each(|kept| register(&mut self.engine, kept));
         }
     }
@@ -180,7 +188,8 @@ impl Session {
     /// Forgets all that the statements so far have left.
     pub fn reset(&mut self) {
         self.kept.clear();
-        (self.engine, self.scope) = engine_for(&self.lab, &self.dirs, &self.args, &self.texts, &self.chain);
+        (self.engine, self.scope) =
+            engine_for(&self.lab, &self.dirs, &self.args, &self.texts, &self.chain, &self.calls);
     }
 
     /// Returns the variables, the last of each name, in the order of their names.
@@ -286,6 +295,7 @@ fn engine_for(
     args: &rhai::Map,
     texts: &Texts,
     chain: &Chain,
+    calls: &Calls,
 ) -> (Engine, Scope<'static>) {
     let mut engine = lean();
     engine.set_default_tag(Dynamic::from(lab.clone()));
@@ -299,7 +309,7 @@ fn engine_for(
         globals.set_var(name, value);
     }
     engine.register_global_module(globals.into());
-    engine.set_module_resolver(Resolver::new(lab, dirs, &scope, texts, chain));
+    engine.set_module_resolver(Resolver::new(lab, dirs, &scope, texts, chain, calls));
     let said = lab.clone();
     engine.on_print(move |text| {
         // The lab is gone only once the run is over, and then nobody prints.

@@ -14,6 +14,7 @@ mod items;
 pub mod lexer;
 mod memory;
 mod modules;
+mod needed;
 mod nothing;
 mod prepare;
 pub mod reference;

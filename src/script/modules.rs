@@ -3,7 +3,7 @@
 //! A module that is imported while it is itself being read would be read without an end: that is an error, which shows the chain.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use rhai::{
@@ -12,6 +12,7 @@ use rhai::{
 
 use super::failure::Failure;
 use super::lexer;
+use super::needed::{self, Calls, Needed};
 use super::prepare;
 use super::sources::{self, Dirs, Identity, Script, Texts};
 use super::words::Words;
@@ -82,15 +83,72 @@ pub(super) struct Resolver {
     scope: Scope<'static>,
     texts: Texts,
     chain: Chain,
+    calls: Calls,
     lab: LabHandle,
-    done: Rc<RefCell<HashMap<String, Shared<Module>>>>,
+    done: Rc<RefCell<HashMap<String, Done>>>,
+}
+
+/// A module that was read.
+struct Done {
+    module: Shared<Module>,
+    /// The functions that it was read for.
+    wanted: BTreeSet<String>,
+    /// Its functions that were left out, since nobody called them.
+    left_out: BTreeSet<String>,
 }
 
 impl Resolver {
     /// Makes one whose modules see what is in `scope`.
-    pub(super) fn new(lab: &LabHandle, dirs: &Dirs, scope: &Scope<'static>, texts: &Texts, chain: &Chain) -> Resolver {
+    pub(super) fn new(
+        lab: &LabHandle,
+        dirs: &Dirs,
+        scope: &Scope<'static>,
+        texts: &Texts,
+        chain: &Chain,
+        calls: &Calls,
+    ) -> Resolver {
         let (dirs, scope, texts, chain) = (dirs.clone(), scope.clone(), texts.clone(), chain.clone());
-        Resolver { dirs, scope, texts, chain, lab: lab.clone(), done: Rc::default() }
+        Resolver { dirs, scope, texts, chain, calls: calls.clone(), lab: lab.clone(), done: Rc::default() }
+    }
+
+    /// Returns a module that was read already, if it has what the importer calls.
+    fn done(&self, name: &str, importer: Option<&str>) -> Option<Shared<Module>> {
+        let done = self.done.borrow();
+        let done = done.get(name)?;
+        let has_all = self.calls.of(importer, |called| match called {
+            Some(called) => called.is_disjoint(&done.left_out),
+            None => done.left_out.is_empty(),
+        });
+        has_all.then(|| done.module.clone())
+    }
+
+    /// Returns what is called of a module of the library, by this importer and those before it; `None` where that may be anything.
+    fn wanted(&self, module: &str, importer: Option<&str>) -> Option<BTreeSet<String>> {
+        let mut wanted = self.calls.of(importer, |called| called.cloned())?;
+        if let Some(done) = self.done.borrow().get(module) {
+            wanted.extend(done.wanted.iter().cloned());
+        }
+        Some(wanted)
+    }
+
+    /// Compiles a module: of the library's no more than is needed.
+    fn read(
+        &self,
+        engine: &Engine,
+        script: &Script,
+        wanted: Option<BTreeSet<String>>,
+    ) -> std::result::Result<Done, Box<EvalAltResult>> {
+        let needed = wanted.as_ref().filter(|_| script.embedded).map(|wanted| Needed::of(&script.text, wanted));
+        let whole = || Needed {
+            words: Words::of(&script.text),
+            left_out: BTreeSet::new(),
+            calls: needed::names_called(&script.text),
+        };
+        let needed = needed.unwrap_or_else(whole);
+        self.calls.add(&script.name, needed.calls);
+        let ast = prepare::compile(engine, &self.lab, &self.scope, script, &needed.words, &[])?;
+        let module = Module::eval_ast_as_new(self.scope.clone(), &ast, engine)?;
+        Ok(Done { module: module.into(), wanted: wanted.unwrap_or_default(), left_out: needed.left_out })
     }
 }
 
@@ -108,8 +166,8 @@ impl ModuleResolver for Resolver {
             allowed.map_err(raised)?;
         }
         let script = sources::module(&self.dirs, importer, path).map_err(raised)?;
-        if let Some(module) = self.done.borrow().get(&script.name) {
-            return Ok(module.clone());
+        if let Some(module) = self.done(&script.name, importer) {
+            return Ok(module);
         }
         let at = importer.and_then(|importer| {
             let spot = spot(importer, position)?;
@@ -125,10 +183,9 @@ impl ModuleResolver for Resolver {
         }
         let in_module =
             |error: Box<EvalAltResult>| Box::new(EvalAltResult::ErrorInModule(script.name.clone(), error, position));
-        let ast = prepare::compile(engine, &self.lab, &self.scope, &script, &[]).map_err(in_module)?;
-        let module = Module::eval_ast_as_new(self.scope.clone(), &ast, engine).map_err(in_module)?;
-        let module: Shared<Module> = module.into();
-        self.done.borrow_mut().insert(script.name, module.clone());
+        let done = self.read(engine, &script, self.wanted(&script.name, importer)).map_err(in_module)?;
+        let module = done.module.clone();
+        self.done.borrow_mut().insert(script.name, done);
         Ok(module)
     }
 }

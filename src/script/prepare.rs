@@ -69,15 +69,16 @@ pub(super) fn register(engine: &mut Engine, lab: &LabHandle) {
     engine.register_fn("__value", Dynamic::flatten);
 }
 
-/// Compiles a script, and enters it as one that is about to run. `known` has its functions that are defined elsewhere.
+/// Compiles the words of a script's text, and enters it as one that is about to run. `known` has its functions that are defined elsewhere.
 pub(super) fn compile(
     engine: &Engine,
     lab: &LabHandle,
     scope: &Scope<'_>,
     script: &Script,
+    words: &Words<'_>,
     known: &[String],
 ) -> Result<AST, Box<EvalAltResult>> {
-    let compiled = compiled(engine, scope, script, known);
+    let compiled = compiled(engine, scope, script, words, known);
     let (ast, source) = compiled.inspect_err(|_| lab.enter_source(&script.name, Source::default()))?;
     lab.enter_source(&script.name, source);
     Ok(ast)
@@ -87,10 +88,11 @@ fn compiled(
     engine: &Engine,
     scope: &Scope<'_>,
     script: &Script,
+    words: &Words<'_>,
     known: &[String],
 ) -> Result<(AST, Source), Box<EvalAltResult>> {
     let compile = |text: &str| engine.compile_with_scope(scope, text);
-    let mut prepared = Prepared::of(&script.text, known);
+    let mut prepared = Prepared::of(words, known);
     let mut ast = match compile(&prepared.text) {
         Ok(ast) => ast,
         Err(_) => {
@@ -107,9 +109,8 @@ fn compiled(
         if let Some(held) = held.iter().find(|held| !held.may_work_on_a_copy(&own, &prepared.text)) {
             return Err(held.error(prepared.original(held.method_at)));
         }
-        let copying = prepare(&script.text, known, |words| {
-            held.iter().filter_map(|held| prepared.copy(words, held)).flatten().collect()
-        });
+        let copies = held.iter().filter_map(|held| prepared.copy(words, held)).flatten().collect();
+        let copying = prepare(words, known, copies);
         if let Ok(compiled) = compile(&copying.text) {
             (prepared, ast) = (copying, compiled);
         }
@@ -145,9 +146,9 @@ fn tries(ast: &AST) -> Vec<(Position, Position)> {
 }
 
 impl Prepared {
-    /// Prepares a text. `known` has the script's functions that are defined elsewhere.
-    pub(super) fn of(text: &str, known: &[String]) -> Prepared {
-        prepare(text, known, |_| Vec::new())
+    /// Prepares the words of a text. `known` has the script's functions that are defined elsewhere.
+    pub(super) fn of(words: &Words<'_>, known: &[String]) -> Prepared {
+        prepare(words, known, Vec::new())
     }
 
     /// Returns the place in the user's text of one in the text that was compiled.
@@ -172,14 +173,13 @@ impl Prepared {
     }
 }
 
-fn prepare<'t>(text: &'t str, known: &'t [String], copies: impl FnOnce(&Words<'t>) -> Vec<Edit>) -> Prepared {
-    let words = Words::of(text);
+fn prepare(words: &Words<'_>, known: &[String], copies: Vec<Edit>) -> Prepared {
     let functions = words.functions();
     let own: BTreeSet<&str> = functions.iter().map(|(name, _)| *name).chain(known.iter().map(String::as_str)).collect();
     let mut edits = Vec::new();
     (0..words.tokens.len()).for_each(|at| words.note_call(at, &own, &mut edits));
-    edits.extend(copies(&words));
-    apply(&words, edits, &functions, &typos::properties(&words))
+    edits.extend(copies);
+    apply(words, edits, &functions, &typos::properties(words))
 }
 
 impl Words<'_> {
@@ -216,7 +216,8 @@ impl Words<'_> {
     }
 }
 
-/// Puts the pieces in, and leaves out the comments at the ends of lines: the longest part of many a text, which rhai need not read.
+/// Puts the pieces in, and leaves out what rhai need not read: the comments at the ends of lines, and what is not needed. All lines are
+/// there.
 fn apply(
     words: &Words<'_>,
     mut edits: Vec<Edit>,
@@ -228,13 +229,17 @@ fn apply(
     edits.sort_by_key(|edit| (edit.at, edit.piece != ")"));
     let lines = Lines::of(text);
     let mut made = String::with_capacity(text.len() + edits.iter().map(|edit| edit.piece.len()).sum::<usize>());
-    let mut comments = words.comments.iter().filter(|range| text[range.start..].starts_with("//")).peekable();
+    let comments = words.comments.iter().filter(|range| text[range.start..].starts_with("//"));
+    let mut unread: Vec<&Range<usize>> = comments.chain(&words.gaps).collect();
+    unread.sort_by_key(|range| range.start);
+    let mut unread = unread.into_iter().peekable();
     let mut from = 0;
-    // No comment begins or ends within what is pushed for the sake of an edit: it is no code.
+    // Nothing that is not read begins or ends within what is pushed for the sake of an edit: it is no code.
     let mut push_to = |made: &mut String, to: usize| {
-        while let Some(comment) = comments.next_if(|comment| comment.end <= to) {
-            made.push_str(&text[from..comment.start]);
-            from = comment.end;
+        while let Some(range) = unread.next_if(|range| range.end <= to) {
+            made.push_str(&text[from..range.start]);
+            made.extend(text[(*range).clone()].matches('\n'));
+            from = range.end;
         }
         made.push_str(&text[from..to]);
         from = to;
@@ -307,15 +312,14 @@ mod tests {
             scope.push_dynamic(name, Dynamic::UNIT);
         }
         let script = Script::inline("-e", text);
-        let prepared = Prepared::of(text, &["far".into()]);
-        match compiled(&engine, &scope, &script, &["far".into()]) {
+        let (words, known) = (Words::of(text), ["far".into()]);
+        let prepared = Prepared::of(&words, &known);
+        match compiled(&engine, &scope, &script, &words, &known) {
             Ok((_, source)) if source.inserts.len() > prepared.source.inserts.len() => {
                 let ast = engine.compile_with_scope(&scope, &prepared.text).unwrap();
                 let held = held::in_ast(&ast);
-                prepare(text, &[], |words| {
-                    held.iter().filter_map(|held| prepared.copy(words, held)).flatten().collect()
-                })
-                .text
+                let copies = held.iter().filter_map(|held| prepared.copy(&words, held)).flatten().collect();
+                prepare(&words, &[], copies).text
             }
             Ok(_) => prepared.text,
             Err(error) => error.to_string(),
@@ -331,7 +335,7 @@ mod tests {
         for text in ["\"http://a\"", "`//${1}//`", "1 /* a // b */ + 2", "#\"//\"#", "'/' + \"/\""] {
             assert_eq!(prepared(text), text);
         }
-        let source = Prepared::of("// a\nfar(1, far(// b\n2)) // c", &["far".into()]).source;
+        let source = Prepared::of(&Words::of("// a\nfar(1, far(// b\n2)) // c"), &["far".into()]).source;
         let places: Vec<_> = source.inserts.iter().map(|insert| (insert.at, insert.stands_for)).collect();
         assert_eq!(places, [((2, 8), (2, 1)), ((3, 1), (2, 8)), ((3, 7), (2, 8)), ((3, 9), (2, 1))]);
         assert_eq!(source.original((3, 6)), (3, 1));
@@ -413,7 +417,7 @@ mod tests {
     #[test]
     fn places_are_the_users() {
         let text = "fn f(x) { x }\n  f(\"é\" + f(1)); a.b\nf(2)";
-        let prepared = Prepared::of(text, &[]);
+        let prepared = Prepared::of(&Words::of(text), &[]);
         let at = |text: &str, byte: usize| {
             let before = &text[..byte];
             let line = before.matches('\n').count() + 1;
@@ -437,7 +441,7 @@ mod tests {
         /// No text, however broken, makes it fail, and what is put in is all that it changes.
         #[test]
         fn any_text_is_prepared(text in "(fn |f|\\(|\\)|\\||,|\\{|\\}|::|\\.| |a|1|\"|\n|call|\\[|\\]|\\?|é)*") {
-            let prepared = Prepared::of(&text, &["a".into()]);
+            let prepared = Prepared::of(&Words::of(&text), &["a".into()]);
             let mut left = prepared.text.clone();
             for piece in ["__then(", "__at(()), ", "__at("] {
                 left = left.replace(piece, "");

@@ -13,26 +13,51 @@ pub(super) struct Words<'t> {
     pub(super) tokens: Vec<Token>,
     /// The bytes of its comments.
     pub(super) comments: Vec<Range<usize>>,
+    /// The bytes that are left out: whole lines.
+    pub(super) gaps: Vec<Range<usize>>,
 }
 
 impl<'t> Words<'t> {
     /// Parts a text into its words.
     pub(super) fn of(text: &'t str) -> Words<'t> {
-        let (mut tokens, mut comments) = (lexer::tokens(text), Vec::new());
-        tokens.retain(|token| {
-            let is_comment = matches!(token.kind, TokenKind::Comment { .. });
-            if is_comment {
-                comments.push(token.range.clone());
+        Words::of_piece(text, 0..text.len())
+    }
+
+    /// Parts a piece of a text into its words; nothing is said of the rest.
+    pub(super) fn of_piece(text: &'t str, piece: Range<usize>) -> Words<'t> {
+        let (mut tokens, mut comments) = (Vec::with_capacity(piece.len() / 5), Vec::new());
+        lexer::scan(&text[..piece.end], piece.start, |token| {
+            match token.kind {
+                TokenKind::Comment { .. } => comments.push(token.range),
+                _ => tokens.push(token),
             }
-            !is_comment
+            true
         });
-        Words { text, tokens, comments }
+        Words { text, tokens, comments, gaps: Vec::new() }
+    }
+
+    /// Puts pieces of a text together, which are in their order. What lies between them is not looked at.
+    pub(super) fn joined(text: &'t str, pieces: Vec<Words<'t>>, gaps: Vec<Range<usize>>) -> Words<'t> {
+        let mut all = Words { text, tokens: Vec::new(), comments: Vec::new(), gaps };
+        for piece in pieces {
+            all.tokens.extend(piece.tokens);
+            all.comments.extend(piece.comments);
+        }
+        all
     }
 
     /// Parts a text into its words, with those between the `${` and the `}` of texts in backticks; these two are brackets here.
     pub(super) fn whole(text: &'t str) -> Words<'t> {
-        let mut found = Words { text, tokens: Vec::new(), comments: Vec::new() };
-        lexer::tokens(text).into_iter().for_each(|token| found.enter(token));
+        Words::whole_piece(text, 0..text.len())
+    }
+
+    /// Parts a piece of a text into its words, with those in texts in backticks.
+    pub(super) fn whole_piece(text: &'t str, piece: Range<usize>) -> Words<'t> {
+        let mut found = Words { text, tokens: Vec::new(), comments: Vec::new(), gaps: Vec::new() };
+        lexer::scan(&text[..piece.end], piece.start, |token| {
+            found.enter(token);
+            true
+        });
         found
     }
 

@@ -485,3 +485,27 @@ fn interrupted() {
         assert!(seen.contains("error: the script was stopped by SIGINT\n --> loop.rhai:2:"), "{seen}");
     });
 }
+
+/// A module of the library has what each of its importers calls, though no more of it is read than one of them needs: the script, a module
+/// of the user's that comes later, a function that imports when it is called, the statements of a session one by one.
+#[test]
+fn a_module_has_what_each_importer_calls() {
+    as_root(|w| {
+        w.write(
+            "own.rhai",
+            "import \"topology\" as t;\nfn one() { t::line(1, #{ names: \"own\", pool: \"10.9.0.0/16\" }).names }\n",
+        );
+        w.write(
+            "lab.rhai",
+            "import \"topology\" as shapes;\nimport \"./own\" as own;\n\
+             fn later() { import \"topology\" as t; t::ring(3, #{ names: \"late\", pool: \"10.8.0.0/16\" }).names.len() }\n\
+             print(shapes::star(1).names.len()); print(own::one().len()); print(later());\n\
+             print(`${shapes::tree(1, 2, #{ names: \"s\", pool: \"10.7.0.0/16\" }).names.len()}`);\n",
+        );
+        let ran = w.topo(&["run", "--rm", "lab.rhai"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, "2\n1\n3\n1\n"), "{}", ran.stderr);
+        let session = "import \"topology\" as t;\nt::star(1).names.len()\nt::line(2, #{ names: \"l\", pool: \"10.7.0.0/16\" }).names.len()\n";
+        let ran = w.topo_stdin(session, &["repl"]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (0, "2\n2\n"), "{}", ran.stderr);
+    });
+}
