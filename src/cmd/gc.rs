@@ -9,8 +9,8 @@ use crate::prim;
 use crate::terminal::{self, Style, data, exit, talk};
 
 /// Removes what dead runs left behind, and says what it removed and ended. These are labs whose run was killed; namespaces, devices,
-/// tables, rules and processes of a lab that is not known any more, by its mark; and the addresses that such a lab held. Labs that
-/// are up stay.
+/// tables, rules and processes of a lab that is not known any more, by its mark; and the addresses that such a lab held. Empty control
+/// groups go, whatever state directory they are of, if the run that made them has ended. Labs that are up stay.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print each step that is taken back
@@ -36,8 +36,15 @@ pub(super) fn gc(args: &Args, context: &Context) -> Result<u8, Trouble> {
 }
 
 fn say(collected: &Collected) {
-    let Collected { labs, netns, devs, tables, rules, .. } = collected;
-    let all = [("lab", labs), ("netns", netns), ("device", devs), ("table", tables), ("rule in chain", rules)];
+    let Collected { labs, netns, devs, tables, rules, groups, .. } = collected;
+    let all = [
+        ("lab", labs),
+        ("netns", netns),
+        ("device", devs),
+        ("table", tables),
+        ("rule in chain", rules),
+        ("control group", groups),
+    ];
     for (what, names) in all {
         for name in names {
             talk(&format!("removed {what} `{name}`\n"));
@@ -67,6 +74,7 @@ fn print_json(collected: &Collected) {
         "devices": collected.devs,
         "tables": collected.tables,
         "rules": collected.rules,
+        "groups": collected.groups,
         "processes": collected.processes,
         "leases": leases,
         "pools": pools,

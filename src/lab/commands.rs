@@ -240,6 +240,25 @@ impl StateDir {
         }
     }
 
+    /// Removes the control groups of other state directories that nobody can need: those are empty, and who made them has ended. Returns
+    /// their names.
+    ///
+    /// They stay where a run was killed whose state directory is gone too, such as that of a test.
+    pub(super) fn remove_abandoned_groups(&self) -> Result<Vec<String>> {
+        let mut removed = Vec::new();
+        if self.inside().is_some() {
+            return Ok(removed);
+        }
+        for found in self.trails(|mark| lab_of_mark(mark).is_some()) {
+            let At::Group(group) = &found.at else { continue };
+            let failed = |source: net::Error| Error::kernel("remove what lost runs left", &source);
+            if !self.is_of_this_state(&found)? && group.remove_abandoned().map_err(failed)? {
+                removed.extend(group.path().file_name().map(|name| name.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(removed)
+    }
+
     /// Ends what labs left that are not `known`, and runs that have ended and are none of the `creators` of labs.
     pub(super) fn end_lost_trails(
         &self,

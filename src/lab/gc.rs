@@ -33,6 +33,8 @@ pub struct Collected {
     pub tables: Vec<String>,
     /// Rules in tables of others on the host that belong to no lab that is known, each as its table and chain.
     pub rules: Vec<String>,
+    /// Control groups that runs left whose state directory may be gone.
+    pub groups: Vec<String>,
     /// Processes that were ended.
     pub processes: Vec<EndedProcess>,
     /// Addresses that labs held which are no more.
@@ -46,8 +48,8 @@ pub struct Collected {
 impl Collected {
     /// Tells whether there was nothing to remove, and nothing went wrong.
     pub fn is_empty(&self) -> bool {
-        let Collected { labs, netns, devs, tables, rules, processes, leases, pools, errors } = self;
-        [labs, netns, devs, tables, rules].iter().all(|names| names.is_empty())
+        let Collected { labs, netns, devs, tables, rules, groups, processes, leases, pools, errors } = self;
+        [labs, netns, devs, tables, rules, groups].iter().all(|names| names.is_empty())
             && processes.is_empty()
             && leases.is_empty()
             && pools.is_empty()
@@ -70,6 +72,10 @@ pub fn gc(state: &StateDir, steps: &Steps, listener: &mut Listener) -> Result<Co
     }
     if let Err(error) = collect_marked(state, &mut collected, None) {
         collected.errors.push(error);
+    }
+    match state.remove_abandoned_groups() {
+        Ok(groups) => collected.groups = groups,
+        Err(error) => collected.errors.push(error),
     }
     if let Err(error) = state.sweep_settings() {
         collected.errors.push(error);

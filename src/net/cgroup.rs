@@ -3,9 +3,11 @@
 //! A group is told by its name. Where no tree of version 2 is mounted, or it can't be written to, there are none, and
 //! nothing depends on them.
 
+use std::ffi::{CStr, CString};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,10 +15,14 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 
+use super::process::ForeignProcess;
 use super::{Error, ProcessId, Result, fault};
 
 /// How long the processes of a group may take to be gone once they are killed.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The attribute that says who has made a group.
+const MAKER: &CStr = c"user.toposcript";
 
 /// A group directly below the root of the tree.
 #[derive(Debug, Clone)]
@@ -61,7 +67,49 @@ impl Cgroup {
                 let _ = fs::remove_dir(&group.path);
                 Ok(None)
             }
-            _ => Ok(Some(group)),
+            _ => {
+                group.note_maker();
+                Ok(Some(group))
+            }
+        }
+    }
+
+    /// Notes in the group itself who has made it: an attribute that its owner alone can write (xattr(7), kernfs since Linux 5.7).
+    ///
+    /// Like `setfattr -n user.toposcript -v "PID START DEVICE INODE" /sys/fs/cgroup/NAME`. Without it nobody but its state directory
+    /// removes the group.
+    fn note_maker(&self) {
+        let Ok(maker) = ForeignProcess::current().map(ForeignProcess::to_text) else { return };
+        let Ok(path) = CString::new(self.path.as_os_str().as_bytes()) else { return };
+        // SAFETY: two texts that end with a zero, and as many bytes of a third as there are.
+        unsafe {
+            libc::setxattr(path.as_ptr(), MAKER.as_ptr(), maker.as_ptr().cast(), maker.len(), 0);
+        }
+    }
+
+    fn maker(&self) -> Option<ForeignProcess> {
+        let path = CString::new(self.path.as_os_str().as_bytes()).ok()?;
+        let mut text = [0_u8; 128];
+        // SAFETY: two texts that end with a zero, and room for as many bytes as are named.
+        let length = unsafe { libc::getxattr(path.as_ptr(), MAKER.as_ptr(), text.as_mut_ptr().cast(), text.len()) };
+        let text = text.get(..usize::try_from(length).ok()?)?;
+        ForeignProcess::of_text(std::str::from_utf8(text).ok()?)
+    }
+
+    /// Removes it where nobody can need it: nothing is in it, and who made it, to put something there, has ended. Tells whether it did.
+    ///
+    /// Like `rmdir /sys/fs/cgroup/NAME`, which fails where something is in it.
+    pub fn remove_abandoned(&self) -> Result<bool> {
+        if !self.maker().is_some_and(|maker| maker.has_ended()) || !self.members().is_empty() {
+            return Ok(false);
+        }
+        let doing = format!("remove the control group `{}`", self.path.display());
+        fault::point(&doing)?;
+        match self.remove() {
+            Ok(()) => Ok(true),
+            // Something is in it by now, or another `gc` was quicker.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::ENOENT)) => Ok(false),
+            Err(error) => Err(Error::io(doing, error)),
         }
     }
 

@@ -178,6 +178,63 @@ pub fn by_pid_namespace(processes: Vec<ProcessId>) -> (Vec<ProcessId>, Vec<Proce
     (here.into_iter().chain(started).collect(), others)
 }
 
+/// A process, by its number in a pid namespace that need not be the caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignProcess {
+    process: ProcessId,
+    /// The pid namespace, by its device and inode.
+    namespace: (u64, u64),
+}
+
+/// The inode of the first pid namespace, PROC_PID_INIT_INO (include/linux/proc_ns.h).
+const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+impl ForeignProcess {
+    /// Returns the calling process.
+    pub fn current() -> Result<ForeignProcess> {
+        let process = ProcessId::current()?;
+        let namespace = pid_namespace("self").ok_or_else(|| Error::new("look at the pid namespace", libc::ENOENT))?;
+        Ok(ForeignProcess { process, namespace })
+    }
+
+    /// Tells whether it has ended for sure. From another pid namespace that is known only in the first one, which sees all processes,
+    /// and only once none of the process's own namespace is left.
+    pub fn has_ended(&self) -> bool {
+        let here = pid_namespace("self");
+        if here == Some(self.namespace) {
+            return !self.process.is_alive();
+        }
+        if here.is_none_or(|(_, inode)| inode != FIRST_PID_NAMESPACE) || is_nested(1) != Some(false) {
+            return false;
+        }
+        let may_be_in_it = |pid: u32| {
+            is_nested(pid) != Some(false) && pid_namespace(&pid.to_string()).is_none_or(|other| other == self.namespace)
+        };
+        list(may_be_in_it).is_ok_and(|left| left.is_empty())
+    }
+
+    /// Returns it as text.
+    pub(super) fn to_text(self) -> String {
+        let ForeignProcess { process, namespace: (device, inode) } = self;
+        format!("{} {} {device} {inode}", process.pid, process.start)
+    }
+
+    /// Reads it back.
+    pub(super) fn of_text(text: &str) -> Option<ForeignProcess> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let [pid, start, device, inode] = words.as_slice() else { return None };
+        let process = ProcessId { pid: pid.parse().ok()?, start: start.parse().ok()? };
+        Some(ForeignProcess { process, namespace: (device.parse().ok()?, inode.parse().ok()?) })
+    }
+}
+
+/// Tells whether a process is in a pid namespace below the caller's; none where that can't be seen (proc_pid_status(5), `NSpid`).
+fn is_nested(pid: u32) -> Option<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    Some(numbers.split_whitespace().count() > 1)
+}
+
 fn pid_namespace(pid: &str) -> Option<(u64, u64)> {
     fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|meta| (meta.dev(), meta.ino()))
 }

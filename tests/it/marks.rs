@@ -241,3 +241,69 @@ fn a_damaged_secret_is_named() {
         }
     });
 }
+
+/// Control groups of a run that was killed, whose state directory is gone: `gc` of another one removes them. What may be needed stays: a
+/// group in which something runs, that of a run that is alive, of a run in a pid namespace that can't be seen, and one of another
+/// program's.
+#[test]
+fn gc_removes_groups_of_lost_state_directories() {
+    in_used_world("ip netns add n", |w, before| {
+        if w.run("grep -q cgroup2 /proc/self/mountinfo").code != 0 {
+            return;
+        }
+        let groups = |lab: &str| {
+            let found = w.run(&format!("find /sys/fs/cgroup -maxdepth 2 -name 'topo:*:{lab}:*' | sort")).ok();
+            found.out().lines().map(String::from).collect::<Vec<_>>()
+        };
+        let lose = |lab: &str, script: &str| {
+            let run = format!(
+                "export TOPO_STATE=$HOME/lost TOPO_STORE=$HOME/lost/store; topo run --name {lab} -e '{script}'"
+            );
+            w.run(&format!("{run}; rm -r $HOME/lost")).ok();
+        };
+        let mark = format!("lost{}", std::process::id());
+        let name = |what: &str| format!("{mark}-{what}");
+        // Killed with its supervisor: both groups are empty.
+        lose(&name("empty"), r#"netns_get("n").start("sleep 1001"); host.exec("sleep 1003 >/dev/null 2>&1 &");"#);
+        w.run("pkill -KILL -f '^topo __supervise'; pkill -KILL -fx 'sleep 1003'; while pgrep -fx 'sleep 100[13]'; do sleep 0.02; done").ok();
+        // Something runs in it.
+        lose(&name("full"), r#"host.exec("sleep 1002 >/dev/null 2>&1 &");"#);
+        // A run that is at work, with a group in which nothing is for the moment.
+        w.run("mkfifo ready").ok();
+        let script = r#"host.exec("echo >ready"); check_within("never", "60s", || false);"#;
+        let alive = w.start_topo(&["run", "--rm", "--name", &name("alive"), "-e", script]);
+        w.run("cat ready").ok();
+        // In a pid namespace of its own, as in a container.
+        let elsewhere = machine(w, "box");
+        run_in(
+            w,
+            &elsewhere,
+            &format!(
+                "topo run --name {} -e 'host.exec(\"sleep 1004 >/dev/null 2>&1 &\"); ' && pkill -KILL -fx 'sleep 1004'",
+                name("box")
+            ),
+        )
+        .ok();
+        // Of this name, by another program.
+        let one = groups(&name("empty"))[0].clone();
+        let foreign =
+            format!("{}/topo:0123456789abcdef:{}:3", one.rsplit_once('/').expect("a path").0, name("foreign"));
+        w.run(&format!("mkdir '{foreign}'")).ok();
+
+        assert_eq!(groups(&name("empty")).len(), 2);
+        let gc = w.topo(&["gc"]).ok();
+        assert_eq!(groups(&name("empty")), [""; 0], "{gc:?}");
+        gc.says("removed control group `topo:");
+        assert_eq!(gc.err().matches("removed control group").count(), 2, "{gc:?}");
+        for kept in ["full", "alive", "box", "foreign"] {
+            assert_eq!(groups(&name(kept)).len(), 1, "{kept}");
+        }
+        w.run("pkill -KILL -fx 'sleep 1002'; while pgrep -fx 'sleep 1002'; do sleep 0.02; done").ok();
+        w.topo(&["gc"]).ok().says(&name("full"));
+        alive.signal(nix::sys::signal::Signal::SIGINT);
+        alive.wait();
+        w.run(&format!("kill -9 {elsewhere}; rm ready")).ok();
+        w.run(&format!("rmdir '{foreign}' {}", groups(&name("box")).join(" "))).ok();
+        w.assert_clean(before);
+    });
+}
