@@ -176,3 +176,69 @@ fn an_early_signal_is_heard() {
         w.assert_clean(before);
     });
 }
+
+/// Commands that wait for a lock which a run holds: each signal ends them at once, with its own exit code, and nothing is changed.
+#[test]
+fn a_command_that_waits_ends_by_a_signal() {
+    in_used_world("ip netns add n; ip netns add m", |w, before| {
+        w.topo(&["network", "create", "web", "--subnet", "10.5.0.0/24"]).ok();
+        w.topo(&["network", "connect", "web", "n"]).ok();
+        let up = w.snapshot();
+        w.run("mkfifo ready").ok();
+        let script =
+            r#"with_lock("network/web", || { host.exec("echo >ready"); check_within("never", "60s", || false); });"#;
+        let holder = w.start_topo(&["run", "--rm", "-e", script]);
+        w.run("cat ready; rm ready").ok();
+        let catching = r#"try { with_lock("network/web", || 1); } catch (e) { }"#;
+        let commands: [(&[&str], Signal); 8] = [
+            (&["network", "connect", "web", "m"], Signal::SIGINT),
+            (&["network", "connect", "web", "m"], Signal::SIGTERM),
+            (&["network", "connect", "web", "m"], Signal::SIGHUP),
+            (&["network", "disconnect", "web", "n"], Signal::SIGINT),
+            (&["network", "rm", "--force", "web"], Signal::SIGTERM),
+            (&["network", "repair", "web"], Signal::SIGHUP),
+            (&["network", "restore", "web"], Signal::SIGINT),
+            (&["run", "--rm", "-e", catching], Signal::SIGTERM),
+        ];
+        for (command, signal) in commands {
+            let waiting = w.start_topo(command);
+            w.run("until grep -q -- '-> FLOCK' /proc/locks; do sleep 0.02; done").ok();
+            waiting.signal(signal);
+            waiting.wait().fails(128 + signal as i32).says("lock `locks/network/web`: the run was interrupted");
+        }
+        holder.signal(Signal::SIGINT);
+        holder.wait().fails(130);
+        w.assert_clean(&up);
+        w.topo(&["network", "rm", "--force", "web"]).ok();
+        w.assert_clean(before);
+    });
+}
+
+/// Commands that show or run something until they are ended, and one that takes down: each ends with the signal's own exit code. What a
+/// removal had still to do, the next one does.
+#[test]
+fn commands_end_with_the_code_of_their_signal() {
+    in_used_world("ip netns add n", |w, before| {
+        w.run("mkfifo told").ok();
+        // It ignores SIGTERM, and tells when it gets one: the removal is under way then.
+        let stubborn = r#"trap 'trap \"\" TERM; echo >told' TERM; echo up; while :; do sleep 1; done"#;
+        let lab = format!(r#"netns("h"); netns_get("n").start("{stubborn}", #{{ ready: "up", name: "p" }});"#);
+        w.topo(&["run", "--name", "lab", "-e", &lab]).ok();
+        let commands: [&[&str]; 2] =
+            [&["exec", "lab/h", "sh", "-c", "echo up; exec sleep 60"], &["logs", "lab", "p", "--follow"]];
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+            for command in commands {
+                let running = w.start_topo(command);
+                running.wait_for_output("up", std::time::Duration::from_secs(10));
+                running.signal(signal);
+                running.wait().fails(128 + signal as i32);
+            }
+        }
+        let removal = w.start_topo(&["down", "lab"]);
+        w.run("cat told; rm told").ok();
+        removal.signal(Signal::SIGINT);
+        removal.wait().fails(130);
+        w.topo(&["down", "lab"]).ok();
+        w.assert_clean(before);
+    });
+}

@@ -79,7 +79,7 @@ impl Store for Memory {
         Ok(self.values.lock().expect("no panic").keys().filter(below).filter(|key| *key != above).cloned().collect())
     }
 
-    fn lock(&self, key: &Key) -> Result<Guard> {
+    fn lock_unless(&self, key: &Key, _is_over: &dyn Fn() -> bool) -> Result<Guard> {
         let held = self.locks.held.lock().expect("no panic");
         let mut held = self.locks.changed.wait_while(held, |held| held.contains(key)).expect("no panic");
         held.insert(key.clone());

@@ -15,7 +15,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,6 +29,9 @@ use crate::net::regular::{self, STATE_BYTES_MAX};
 
 /// How long `lock` waits.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often who waits for a lock asks whether the wait is over: after a signal.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A store in a directory of this machine, for one user.
 #[derive(Debug, Clone)]
@@ -133,8 +136,8 @@ impl LocalStore {
     /// Waits for a lock; nothing if one process has held it for as long as the patience lasts. Where others get it in turn, ours comes.
     ///
     /// The wait is in a thread of its own: flock(2) has no deadline. A thread that nobody waits for any more ends as soon as it
-    /// gets the lock, and lets it go.
-    fn wait_for(&self, file: File, path: &Path) -> io::Result<Option<File>> {
+    /// gets the lock, and lets it go. EINTR once `is_over` says so.
+    fn wait_for(&self, file: File, path: &Path, is_over: &dyn Fn() -> bool) -> io::Result<Option<File>> {
         match file.try_lock() {
             Ok(()) => return Ok(Some(file)),
             Err(std::fs::TryLockError::WouldBlock) => {}
@@ -151,15 +154,23 @@ impl LocalStore {
             };
             let _ = sender.send(locked.map(|()| file));
         })?;
+        let mut until = Instant::now() + self.patience;
         loop {
-            if let Ok(locked) = receiver.recv_timeout(self.patience) {
+            let left = until.saturating_duration_since(Instant::now());
+            if let Ok(locked) = receiver.recv_timeout(left.min(ASK_AGAIN)) {
                 return locked.map(Some);
+            }
+            if is_over() {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            if Instant::now() < until {
+                continue;
             }
             let now = holder_pid(path);
             if now.is_none() || now == holder {
                 return Ok(None);
             }
-            holder = now;
+            (holder, until) = (now, Instant::now() + self.patience);
         }
     }
 
@@ -233,14 +244,14 @@ impl LocalStore {
         file.unlock()
     }
 
-    fn try_lock(&self, path: &Path) -> io::Result<Locked> {
+    fn try_lock(&self, path: &Path, is_over: &dyn Fn() -> bool) -> io::Result<Locked> {
         loop {
             let file = match self.in_dir_of(path, || files::open_lock(path)) {
                 // Nobody can make it, so nobody has it; and no value can be written.
                 Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => return Ok(Locked::Unmade),
                 opened => opened?,
             };
-            let Some(file) = self.wait_for(file, path)? else {
+            let Some(file) = self.wait_for(file, path, is_over)? else {
                 return Ok(Locked::ByAnother);
             };
             if is_at(&file, path)? {
@@ -298,11 +309,14 @@ impl Store for LocalStore {
         Ok(found)
     }
 
-    fn lock(&self, key: &Key) -> Result<Guard> {
+    fn lock_unless(&self, key: &Key, is_over: &dyn Fn() -> bool) -> Result<Guard> {
         let path = self.path(key, LOCK);
         let doing = || format!("lock `{key}`");
-        let failed = |source: io::Error| Error::file(format!("lock `{}`", path.display()), &source);
-        let file = match self.try_lock(&path).map_err(failed)? {
+        let failed = |source: io::Error| match source.kind() {
+            ErrorKind::Interrupted => Error::new(Kind::Interrupted, doing()).because("the run was interrupted"),
+            _ => Error::file(format!("lock `{}`", path.display()), &source),
+        };
+        let file = match self.try_lock(&path, is_over).map_err(failed)? {
             Locked::ByUs(file) => Some(file),
             Locked::Unmade => None,
             Locked::ByAnother => {

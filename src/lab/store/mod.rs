@@ -34,7 +34,12 @@ pub trait Store: Send + Sync {
     /// held it for half a minute.
     ///
     /// Whoever holds it and asks for it again waits for itself.
-    fn lock(&self, key: &Key) -> Result<Guard>;
+    fn lock(&self, key: &Key) -> Result<Guard> {
+        self.lock_unless(key, &|| false)
+    }
+
+    /// The same; `interrupted` where `is_over` says so while it waits.
+    fn lock_unless(&self, key: &Key, is_over: &dyn Fn() -> bool) -> Result<Guard>;
 
     /// Writes the value of `key`, whole or not at all, and so that it outlives a power cut.
     fn put(&self, guard: &Guard, key: &Key, value: &Value) -> Result<()>;
