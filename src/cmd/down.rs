@@ -1,8 +1,10 @@
 //! `topo down`: taking labs down.
 
+use std::time::Instant;
+
 use super::context::Context;
 use super::inside;
-use super::output::Trouble;
+use super::output::{self, Trouble};
 use crate::lab::{self, Error, LabKind, Record, StateDir};
 use crate::prim;
 use crate::terminal::{self, Style, exit, talk};
@@ -37,10 +39,12 @@ pub(super) fn down(args: &Args, context: &Context) -> Result<u8, Trouble> {
     }
     let mut errors = Vec::new();
     for name in &names {
+        let begun = Instant::now();
         let failed = down_one(&state, name, args);
         if failed.is_empty() {
             let what = if args.forget { "forgotten" } else { "down" };
-            talk(&format!("lab `{name}` is {what}\n"));
+            let after = output::took(begun).map_or(String::new(), |time| format!(" after {time}"));
+            talk(&format!("lab `{name}` is {what}{after}\n"));
         }
         errors.extend(failed);
     }

@@ -1,5 +1,8 @@
 //! How a command ends: trouble, exit codes, and a run as JSON.
 
+use std::io::IsTerminal;
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use crate::lab::{CheckResult, Error};
@@ -66,4 +69,10 @@ pub(super) fn run_as_json(
         "tables": said.tables,
         "error": failure.map(Failure::as_json),
     })
+}
+
+/// Says how long something took, to a person who has waited for it.
+pub(super) fn took(begun: Instant) -> Option<String> {
+    let time = begun.elapsed();
+    (time.as_secs() > 0 && std::io::stderr().is_terminal()).then(|| format!("{:.1} s", time.as_secs_f64()))
 }

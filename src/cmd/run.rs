@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -239,12 +238,6 @@ struct End<'a> {
     begun: Instant,
 }
 
-/// Says how long a run took, to a person who has waited for it.
-fn took(begun: Instant) -> Option<String> {
-    let time = begun.elapsed();
-    (time.as_secs() > 0 && std::io::stderr().is_terminal()).then(|| format!("{:.1} s", time.as_secs_f64()))
-}
-
 impl End<'_> {
     fn conclude(mut self, ran: Result<(), Box<Failure>>) -> u8 {
         let name = self.lab.name().to_string();
@@ -272,8 +265,8 @@ impl End<'_> {
             true => self.leave_up(&name, &mut code),
             false => self.take_down(&name, fine, &mut code),
         };
-        if let Some(time) = took(self.begun).filter(|_| fine && !stays && !self.options.json) {
-            talk(&format!("done after {time}\n"));
+        if let Some(time) = output::took(self.begun).filter(|_| !up && !self.options.json) {
+            talk(&format!("{} after {time}\n", if code == exit::DONE { "done" } else { "failed" }));
         }
         self.print_json(&name, up, failure.as_ref(), &checks);
         // Like the engine: what a large lab holds in memory goes at once.
@@ -293,7 +286,7 @@ impl End<'_> {
             }
         };
         if up && !self.options.json {
-            let after = took(self.begun).map_or(String::new(), |time| format!(" after {time}"));
+            let after = output::took(self.begun).map_or(String::new(), |time| format!(" after {time}"));
             talk(&format!("lab `{name}` is up{after}: {holds}; `topo down {name}` takes it down\n"));
         }
         up

@@ -5,6 +5,7 @@ mod finished;
 mod join;
 mod moment;
 mod rewind;
+mod shown;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -234,6 +235,7 @@ impl Lab {
         if step.makes_netns().is_some() {
             self.kernel.order_netns();
         }
+        self.listener.asked(step.word());
         self.pending.push(Asked { no: self.next_step, step: Box::new(step), place });
         self.next_step += 1;
         Ok(())
@@ -454,16 +456,6 @@ impl Lab {
     /// Returns the results of all checks so far.
     pub fn checks(&self) -> &[CheckResult] {
         &self.checks
-    }
-
-    /// Says what the script waits for since a time, if that is long ago.
-    pub fn waiting(&mut self, since: std::time::Instant, text: impl FnOnce() -> String) {
-        self.listener.waiting(since, text);
-    }
-
-    /// Says that what was waited for has come.
-    pub fn arrived(&mut self) {
-        self.listener.arrived();
     }
 
     /// Says something to whoever runs the script.

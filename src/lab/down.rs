@@ -1,7 +1,7 @@
 //! Taking down a lab that another process made: from its record and its journal, and nothing else.
 
 use std::iter;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::{Error, Kind};
 use super::event::{EndedProcess, Listener};
@@ -196,7 +196,9 @@ fn undo_journal(
     listener: &mut Listener,
 ) -> Result<Vec<Error>, Error> {
     // Read before anything is changed: a damaged journal leaves the lab as it is.
-    let list = journal::read(&dir, record, steps)?;
+    let begun = Instant::now();
+    let mut tell = |percent: usize| listener.waiting(begun, || format!("reading the lab's journal: {percent} %"));
+    let list = journal::read_telling(&dir, record, steps, &mut tell)?;
     let host = host_for_down(state, record)?;
     let mut kernel = open_for_down(state, record, &host)?;
     let survey = undo::Survey::of(&mut kernel, &list.asked);

@@ -98,6 +98,28 @@ impl Listener {
         }
     }
 
+    /// Begins with a script, or a statement of a session.
+    pub(super) fn begin_running(&mut self) {
+        if let Some(progress) = &mut self.progress {
+            progress.begin_running();
+        }
+    }
+
+    /// Notes that a step is asked for.
+    pub(super) fn asked(&mut self, word: &str) {
+        if let Some(progress) = &mut self.progress {
+            progress.ask(word);
+        }
+    }
+
+    /// Says what was asked for so far, if the script runs for long.
+    pub(super) fn show_running(&mut self) {
+        let text = self.progress.as_mut().and_then(Progress::running);
+        if text.is_some() {
+            self.tell(&Event::Progress(text));
+        }
+    }
+
     /// Says what is waited for since a time, if that is long ago.
     pub(super) fn waiting(&mut self, since: Instant, text: impl FnOnce() -> String) {
         if self.progress.as_mut().is_some_and(|progress| progress.is_long(since)) {

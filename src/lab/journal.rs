@@ -284,8 +284,15 @@ fn sum_of_line(line: &[u8], id: Sum) -> Option<(&[u8], &[u8])> {
     (id.and(json).to_string().as_bytes() == sum).then_some((sum, json))
 }
 
+/// Takes how far the reading of a journal is, in per cent.
+type Tell<'t> = &'t mut dyn FnMut(usize);
+
+fn percent(done: usize, all: usize) -> usize {
+    done * 100 / all.max(1)
+}
+
 /// Reads a whole journal, which must have the id `id`.
-fn parse(text: &[u8], id: Sum) -> std::result::Result<Content, Damage> {
+fn parse(text: &[u8], id: Sum, tell: Tell<'_>) -> std::result::Result<Content, Damage> {
     let Some(head) = Head::parse(text) else { return Err(Damage::in_line(1, CHANGED)) };
     if head.id != id {
         return Err(Damage { line: None, because: "it is the journal of another lab".into() });
@@ -294,15 +301,17 @@ fn parse(text: &[u8], id: Sum) -> std::result::Result<Content, Damage> {
     if has < least || has > most {
         return Err(Damage { line: None, because: format!("it has {has} bytes, and {least} were written") });
     }
-    let mut lines = Vec::new();
+    let (mut lines, mut read) = (Vec::new(), 0);
     let mut sum = id;
     let whole = text.get(Head::LEN..usize::try_from(least).unwrap_or(0)).unwrap_or_default();
     for (at, line) in whole.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let damaged = |because: String| Damage::in_line(at + 2, because);
-        let read = line.strip_suffix(b"\n").and_then(|line| sum_of_line(line, id));
-        let (of_line, json) = read.ok_or_else(|| damaged(CHANGED.into()))?;
+        let parts = line.strip_suffix(b"\n").and_then(|line| sum_of_line(line, id));
+        let (of_line, json) = parts.ok_or_else(|| damaged(CHANGED.into()))?;
         sum = sum.and(of_line);
         lines.push(serde_json::from_slice(json).map_err(|source| damaged(source.to_string()))?);
+        read += line.len();
+        tell(percent(read, whole.len()) / 2);
     }
     if sum != head.lines {
         let because = "its lines are not those that were written, or not in their order".into();
@@ -313,11 +322,15 @@ fn parse(text: &[u8], id: Sum) -> std::result::Result<Content, Damage> {
 
 /// Reads the journal of a lab; one that is damaged is an error that names it.
 fn load(dir: &LabDir, record: &Record) -> Result<(PathBuf, Content)> {
+    load_telling(dir, record, &mut |_| {})
+}
+
+fn load_telling(dir: &LabDir, record: &Record, tell: Tell<'_>) -> Result<(PathBuf, Content)> {
     let path = dir.journal();
     let id = id_of(record);
     let mut text = read_file(dir, &path)?;
     for _ in 0..READS_MAX {
-        match parse(&text, id) {
+        match parse(&text, id, tell) {
             Ok(content) => return Ok((path, content)),
             Err(damage) => {
                 let again = read_file(dir, &path)?;
@@ -378,8 +391,13 @@ pub(super) struct Steplist {
 /// One that lost, gained or changed a byte is an error, and is left as it is. What a killed process was writing was not applied
 /// yet, and is not among them.
 pub(super) fn read(dir: &LabDir, record: &Record, steps: &Steps) -> Result<Steplist> {
-    let (path, Content { head, lines }) = load(dir, record)?;
-    let mut asked = Vec::new();
+    read_telling(dir, record, steps, &mut |_| {})
+}
+
+/// The same; `tell` gets how far it is, for each line.
+pub(super) fn read_telling(dir: &LabDir, record: &Record, steps: &Steps, tell: Tell<'_>) -> Result<Steplist> {
+    let (path, Content { head, lines }) = load_telling(dir, record, tell)?;
+    let (mut asked, all) = (Vec::new(), lines.len());
     for (at, line) in lines.into_iter().enumerate() {
         enter(&mut asked, line, steps).map_err(|error| {
             let doing = format!("read the journal `{}`, line {}", path.display(), at + 2);
@@ -390,6 +408,7 @@ pub(super) fn read(dir: &LabDir, record: &Record, steps: &Steps) -> Result<Stepl
                 None => error,
             }
         })?;
+        tell(50 + percent(at + 1, all) / 2);
     }
     Ok(Steplist { asked, done: head.done })
 }

@@ -17,6 +17,12 @@ const GLANCE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Progress {
     begun: Instant,
+    /// When the script began, or the statement.
+    running: Instant,
+    /// For each sort of steps how many were asked for that are not begun yet.
+    asked: Vec<(&'static str, usize)>,
+    /// Whether the script waits for something, which is shown then.
+    waits: bool,
     piece: Piece,
     shown: Option<Instant>,
 }
@@ -33,11 +39,40 @@ struct Piece {
 impl Progress {
     pub(super) fn begin() -> Progress {
         let begun = Instant::now();
-        Progress { begun, piece: Piece { begun, undo: false, sorts: Vec::new() }, shown: None }
+        let piece = Piece { begun, undo: false, sorts: Vec::new() };
+        Progress { begun, running: begun, asked: Vec::new(), waits: false, piece, shown: None }
+    }
+
+    /// Begins with a script, or a statement of a session.
+    pub(super) fn begin_running(&mut self) {
+        self.running = Instant::now();
+        self.waits = false;
+    }
+
+    /// Counts a step that is asked for.
+    pub(super) fn ask(&mut self, word: &str) {
+        let word = plural(word);
+        match self.asked.iter_mut().find(|(known, _)| *known == word) {
+            Some((_, count)) => *count += 1,
+            None => self.asked.push((word, 1)),
+        }
+    }
+
+    /// Says what was asked for so far, if it is time for that.
+    pub(super) fn running(&mut self) -> Option<String> {
+        let now = Instant::now();
+        if self.waits || now - self.running < PATIENCE || !self.is_time(now) {
+            return None;
+        }
+        let counts: Vec<String> = self.asked.iter().map(|(word, count)| format!("{word} {count}")).collect();
+        let behind = if counts.is_empty() { "" } else { ": " };
+        Some(format!("running the script{behind}{}", counts.join(", ")))
     }
 
     /// Begins with steps that are applied or taken back together.
     pub(super) fn expect(&mut self, steps: &[Asked], undo: bool) {
+        self.asked.clear();
+        self.waits = false;
         let mut sorts: Vec<(&str, usize, usize)> = Vec::new();
         for word in steps.iter().map(|asked| plural(asked.step.word())) {
             match sorts.iter_mut().find(|(known, ..)| *known == word) {
@@ -63,11 +98,13 @@ impl Progress {
     /// Tells whether to show what somebody waits for since a time.
     pub(super) fn is_long(&mut self, since: Instant) -> bool {
         let now = Instant::now();
+        self.waits = true;
         now - since >= PATIENCE && self.is_time(now)
     }
 
     /// Tells whether something was shown since the last call.
     pub(super) fn was_shown(&mut self) -> bool {
+        self.waits = false;
         self.shown.take().is_some()
     }
 
@@ -124,5 +161,23 @@ mod tests {
         assert_eq!(progress.count("netns").as_deref(), Some("building: the last steps"));
         assert!(progress.was_shown() && !progress.was_shown());
         assert!(progress.is_long(before) && !progress.is_long(before));
+    }
+
+    #[test]
+    fn a_script_that_runs_for_long_is_shown_with_what_it_asked_for() {
+        let mut progress = Progress::begin();
+        assert_eq!(progress.running(), None);
+        let Some(before) = Instant::now().checked_sub(Duration::from_secs(2)) else { return };
+        progress.running = before;
+        assert_eq!(progress.running().as_deref(), Some("running the script"));
+        progress.shown = None;
+        ["netns", "veth", "netns"].iter().for_each(|word| progress.ask(word));
+        assert_eq!(progress.running().as_deref(), Some("running the script: namespaces 2, cables 1"));
+        progress.shown = None;
+        assert!(progress.is_long(before), "what the script waits for");
+        progress.shown = None;
+        assert_eq!(progress.running(), None, "what the script waits for stays");
+        progress.expect(&[], false);
+        assert_eq!(progress.running().as_deref(), Some("running the script"));
     }
 }

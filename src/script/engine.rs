@@ -1,5 +1,6 @@
 //! The engine: rhai with our primitives, limits, the module resolver and the lab.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -27,6 +28,9 @@ use crate::prim::{self, Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError};
 /// Ctrl-C ends a loop.
 const CALL_LEVELS_MAX: usize = 64;
 const EXPR_DEPTH_MAX: usize = 128;
+
+/// After how many operations it is asked whether a person is to be shown that the script runs: some tens of microseconds.
+const LOOK_AGAIN: u32 = 1024;
 
 /// A script engine with a lab to build.
 pub struct Session {
@@ -131,6 +135,10 @@ impl Session {
         // Later statements may call anything of what this one imports.
         self.calls.open(&script.name);
         let _reading = self.chain.begin(script);
+        let _ = self.lab.with(|lab| {
+            lab.begin_running();
+            Ok(())
+        });
         let value = self.engine.eval_ast_with_scope::<Dynamic>(&mut self.scope, &ast);
         let value = self.ended(value, script)?;
         let kept = self.to_keep(&ast, script);
@@ -227,6 +235,10 @@ impl Session {
 
     /// Returns how a script ended: its very last operation may have been one too many.
     fn ended<T>(&self, done: Result<T, Box<EvalAltResult>>, script: &Script) -> Result<T, Box<Failure>> {
+        let _ = self.lab.with(|lab| {
+            lab.arrived();
+            Ok(())
+        });
         let value = done.map_err(|error| self.failure(&error, script))?;
         memory::exceeded().map_or(Ok(value), |error| Err(Box::new(Failure::from(&error))))
     }
@@ -332,12 +344,20 @@ fn engine_for(
             Ok(())
         });
     });
-    engine.on_progress(|_| match net::signal::caught() {
-        Some(signal) => Some(Dynamic::from(i64::from(signal))),
-        None => {
-            let exceeded = memory::exceeded().or_else(stack::exceeded);
-            exceeded.map(|error| Dynamic::from(ScriptError(Rc::new(error))))
+    let (run, operations) = (lab.clone(), Cell::new(0_u32));
+    engine.on_progress(move |_| {
+        if let Some(signal) = net::signal::caught() {
+            return Some(Dynamic::from(i64::from(signal)));
         }
+        if operations.replace(operations.get().wrapping_add(1)).is_multiple_of(LOOK_AGAIN) {
+            // A primitive that is at work shows itself what it does.
+            let _ = run.with(|lab| {
+                lab.show_running();
+                Ok(())
+            });
+        }
+        let exceeded = memory::exceeded().or_else(stack::exceeded);
+        exceeded.map(|error| Dynamic::from(ScriptError(Rc::new(error))))
     });
     (engine, scope)
 }

@@ -63,7 +63,7 @@ fn each_cut_and_each_flipped_bit_is_seen() {
     let (_dir, _lab, journal) = lab();
     let good = fs::read(&journal.path).expect("the journal");
     let is_seen = |text: &[u8], what: &str| {
-        assert!(parse(text, journal.head.id).is_err(), "{what} is not seen");
+        assert!(parse(text, journal.head.id, &mut |_| {}).is_err(), "{what} is not seen");
     };
     for at in 0..good.len() {
         is_seen(&good[..at], &format!("a cut at byte {at}"));
@@ -76,7 +76,7 @@ fn each_cut_and_each_flipped_bit_is_seen() {
         }
     }
     is_seen(&[&good[..], b"x"].concat(), "a byte behind it");
-    parse(&good, journal.head.id).expect("whole");
+    parse(&good, journal.head.id, &mut |_| {}).expect("whole");
 }
 
 /// The error names the file, the line and the way on; the file is left as it is.

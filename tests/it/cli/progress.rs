@@ -43,6 +43,37 @@ fn a_check_that_waits_says_so() {
         let written = screen.written();
         assert!(written.contains("check \"never\": it does not hold for 1 of 1.8s"), "{written}");
         assert!(!screen.text().contains("does not hold"), "{}", screen.text());
+        assert!(screen.text().contains("1 of 1 check failed\nfailed after "), "{}", screen.text());
+        screen.ends();
+    });
+}
+
+/// A script that takes long before anything is built says what it has asked for, and while a check waits it says nothing.
+#[test]
+fn a_script_that_runs_for_long_says_so() {
+    as_root(|w| {
+        let script = r#"
+            for name in ["a", "b", "c"] { netns(name); }
+            let began = timestamp();
+            while began.elapsed < 1.5 {}
+            settle();
+            check_within("it holds", "2s", || { let began = timestamp(); while began.elapsed < 0.3 {} false });
+            began = timestamp();
+            while began.elapsed < 0.3 {}
+            print("built");
+        "#;
+        w.write("runs.rhai", script);
+        let mut screen = Screen::at_shell(w, &format!("{} run runs.rhai; echo ended", env!("CARGO_BIN_EXE_topo")));
+        screen.shows("\nended\n");
+        let written = screen.written();
+        let lines: Vec<&str> = written.split("\r\x1b[K").collect();
+        assert!(lines.contains(&"running the script: namespaces 3"), "{written}");
+        let waits = |line: &&str| line.starts_with("check \"it holds\": ");
+        let first = lines.iter().position(|line| waits(&line)).expect("the check is shown");
+        let last = lines.iter().rposition(|line| waits(&line)).expect("the check is shown");
+        assert!(lines[first..=last].iter().all(|line| waits(&line)), "{written}");
+        assert!(lines[last..].contains(&"running the script"), "{written}");
+        assert!(!screen.text().contains("running"), "{}", screen.text());
         screen.ends();
     });
 }
