@@ -22,7 +22,7 @@ use super::{Error, ProcessId, Result, fault};
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The attribute that says who has made a group.
-const MAKER: &CStr = c"user.toposcript";
+const MAKER: &CStr = c"user.made_by";
 
 /// A group directly below the root of the tree.
 #[derive(Debug, Clone)]
@@ -76,7 +76,7 @@ impl Cgroup {
 
     /// Notes in the group itself who has made it: an attribute that its owner alone can write (xattr(7), kernfs since Linux 5.7).
     ///
-    /// Like `setfattr -n user.toposcript -v "PID START DEVICE INODE" /sys/fs/cgroup/NAME`. Without it nobody but its state directory
+    /// Like `setfattr -n user.made_by -v "PID START DEVICE INODE" /sys/fs/cgroup/NAME`. Without it nobody but its state directory
     /// removes the group.
     fn note_maker(&self) {
         let Ok(maker) = ForeignProcess::current().map(ForeignProcess::to_text) else { return };

@@ -68,10 +68,10 @@ fn a_script_that_runs_for_long_says_so() {
         let written = screen.written();
         let lines: Vec<&str> = written.split("\r\x1b[K").collect();
         assert!(lines.contains(&"running the script: namespaces 3"), "{written}");
-        let waits = |line: &&str| line.starts_with("check \"it holds\": ");
-        let first = lines.iter().position(|line| waits(&line)).expect("the check is shown");
-        let last = lines.iter().rposition(|line| waits(&line)).expect("the check is shown");
-        assert!(lines[first..=last].iter().all(|line| waits(&line)), "{written}");
+        let waits = |line: &str| line.starts_with("check \"it holds\": ");
+        let first = lines.iter().position(|line| waits(line)).expect("the check is shown");
+        let last = lines.iter().rposition(|line| waits(line)).expect("the check is shown");
+        assert!(lines[first..=last].iter().all(|line| waits(line)), "{written}");
         assert!(lines[last..].contains(&"running the script"), "{written}");
         assert!(!screen.text().contains("running"), "{}", screen.text());
         screen.ends();
