@@ -123,11 +123,11 @@ impl Glance {
 
     /// Tells in a word how a lab is with its parts: "up", "damaged", or "down" where it is not of this boot or not there.
     pub fn state_of(&self, state: &StateDir, name: &str, steps: &Steps) -> Result<&'static str> {
-        let dir = match state.find(name) {
-            Err(error) if error.kind() == super::Kind::Missing => return Ok("down"),
-            dir => dir?,
+        let dir = state.lab_dir(name);
+        let record = match dir.record() {
+            Err(error) if error.kind() == super::Kind::Missing && !dir.path().is_dir() => return Ok("down"),
+            record => record?,
         };
-        let record = dir.record()?;
         if !state.is_up(&record)? {
             return Ok("down");
         }
@@ -135,7 +135,9 @@ impl Glance {
     }
 
     fn is_amiss_with_parts(&self, state: &StateDir, dir: &LabDir, record: &Record, steps: &Steps) -> Result<bool> {
-        if self.is_amiss(state, record, &Names::of(dir, steps)?)? {
+        let mut names = Names::of(dir, steps)?;
+        names.keep(dir);
+        if self.is_amiss(state, record, &names)? {
             return Ok(true);
         }
         for part in state.children(dir.name())? {

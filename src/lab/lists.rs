@@ -111,6 +111,23 @@ impl Kernel {
         self.once(at, &which, |kernel| nft::list_rules(&kernel.netns(at)?, family, table))
     }
 
+    /// Returns how many rules of one table of nf_tables have each comment.
+    pub fn nft_comments(
+        &mut self,
+        at: &NetnsRef,
+        family: nft::Family,
+        table: &str,
+    ) -> net::Result<Rc<HashMap<String, usize>>> {
+        let which = format!("{family} {table}");
+        self.once(at, &which, |kernel| {
+            let mut counts = HashMap::new();
+            for (_, comment) in nft::list_comments(&kernel.netns(at)?, family, table)? {
+                *counts.entry(comment).or_default() += 1;
+            }
+            Ok(counts)
+        })
+    }
+
     /// Returns the sets and maps of one table of nf_tables, with what is in them.
     pub fn nft_sets(
         &mut self,

@@ -522,8 +522,7 @@ impl Kernel {
         let netns = self.netns(at)?;
         let Some(now) = read(&netns, &key)? else { return Ok(true) };
         let Some((state, holder)) = self.holder(hold)? else { return Ok(same(&now, hold.value)) };
-        let book = Book::open(&state, &netns)?;
-        let held = self.once(at, "", |_| book.read())?;
+        let held = self.once(at, "", |_| Book::open(&state, &netns)?.read())?;
         let setting = held.settings.get(&key).filter(|setting| setting.position(&holder).is_some());
         let stands = setting.is_some_and(|setting| same(&now, setting.value()));
         if !stands || !self.once(at, &key, |_| held.followers(&key, &netns))?.stand {
@@ -534,11 +533,12 @@ impl Kernel {
     }
 
     /// Describes this lab as a holder; nothing where no lab is at work.
-    fn holder(&self, hold: &Hold<'_>) -> net::Result<Option<(StateDir, Holder)>> {
+    fn holder(&mut self, hold: &Hold<'_>) -> net::Result<Option<(StateDir, Holder)>> {
         let Some(state) = self.state().cloned() else { return Ok(None) };
         let lab = self.lab_dir()?.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         // A kept lab of another name, in a sandbox that has ended.
-        let Ok(record) = state.lab_dir(&lab).record() else { return Ok(None) };
+        let record = self.once(&NetnsRef::host(), &lab, |_| Ok(state.lab_dir(&lab).record().ok()))?;
+        let Some(record) = record.as_ref() else { return Ok(None) };
         let holder = Holder {
             lab,
             creator: record.creator,

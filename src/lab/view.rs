@@ -182,7 +182,9 @@ fn damage_wholes(summaries: &mut [Summary]) {
 /// Returns a lab in one line, by its record and journal, and whether it can be looked into.
 fn summary(state: &StateDir, dir: &LabDir, steps: &Steps, sights: &mut Sights) -> Result<Summary> {
     let record = dir.record()?;
-    let mut summary = summarize(state, dir, &record, &Names::of(dir, steps)?);
+    let mut names = Names::of(dir, steps)?;
+    names.keep(dir);
+    let mut summary = summarize(state, dir, &record, &names);
     if summary.state == UP {
         match sights.of(state, &record)? {
             Sight::Clear => {}

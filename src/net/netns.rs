@@ -19,6 +19,9 @@ use super::{Error, Result, fault, link, rtnl};
 /// `lo` is the first device of every namespace (LOOPBACK_IFINDEX in include/net/net_namespace.h).
 const LO: u32 = 1;
 
+/// The namespace of the calling thread. Of the thread, not of the process: on a thread that has moved, /proc/self is another namespace.
+const HERE: &str = "/proc/thread-self/ns/net";
+
 /// What the kernel knows a namespace by, as long as it lives: the file that stands for it (namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NetnsId {
@@ -35,6 +38,12 @@ impl fmt::Display for NetnsId {
 }
 
 impl NetnsId {
+    /// Returns that of the calling thread, without opening it.
+    fn here() -> Result<NetnsId> {
+        let meta = std::fs::metadata(HERE).map_err(|error| Error::io(format!("look at `{HERE}`"), error))?;
+        Ok(NetnsId { dev: meta.dev(), ino: meta.ino() })
+    }
+
     /// Returns where a namespace of this number is mounted that this process can see, as those of /run/netns are
     /// (proc_pid_mountinfo(5): the root of such a mount reads `net:[4026531840]`).
     pub fn mounts(&self) -> Result<Vec<PathBuf>> {
@@ -83,8 +92,12 @@ pub struct Netns {
 impl Netns {
     /// Opens the namespace of the calling thread.
     pub fn current() -> Result<Netns> {
-        // Of the thread, not of the process: on a thread that has moved, /proc/self is another namespace.
-        Netns::open(Path::new("/proc/thread-self/ns/net"))
+        Netns::open(Path::new(HERE))
+    }
+
+    /// Tells whether the calling thread is in it.
+    pub(super) fn is_here(&self) -> Result<bool> {
+        Ok(NetnsId::here()? == self.id)
     }
 
     /// Opens the namespace of a process. ENOENT if there is none of that number.
@@ -137,7 +150,7 @@ impl Netns {
     ///
     /// Sockets made there stay in the namespace when the thread is gone. EPERM without CAP_SYS_ADMIN.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        if !is_wandering() && Netns::current()?.id() == self.id {
+        if !is_wandering() && self.is_here()? {
             return Ok(work());
         }
         visit("enter a network namespace", self, work)

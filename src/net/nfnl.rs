@@ -68,7 +68,7 @@ impl Nfnl {
     /// Opens a socket in `netns`. EPROTONOSUPPORT if the kernel has no netfilter.
     pub(super) fn open(netns: &Netns) -> Result<Nfnl> {
         let failed = |error| Error::io("open a netfilter netlink socket", error);
-        let fd = match netns.id() == Netns::current()?.id() {
+        let fd = match netns.is_here()? {
             true => new_socket(),
             false => netns.inside(new_socket)?,
         };

@@ -12,6 +12,11 @@ pub const STATE_BYTES_MAX: u64 = 1 << 30;
 /// Opens a regular file with the options given. Any other file is an error of the kind `InvalidInput`, and is not opened: the
 /// opening alone starts a watchdog or rewinds a tape.
 pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    open_with_length(path, options).map(|(file, _)| file)
+}
+
+/// Opens a regular file; returns how many bytes it has, too.
+fn open_with_length(path: &Path, options: &mut OpenOptions) -> io::Result<(File, u64)> {
     match std::fs::metadata(path) {
         Ok(meta) if !meta.is_file() => return Err(no_file(meta.file_type())),
         // It may be about to be made. Anything else the opening says better.
@@ -19,18 +24,29 @@ pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     }
     // It may have been replaced since: without O_NONBLOCK the opening of a FIFO waits for its other end (fifo(7)).
     let file = options.custom_flags(libc::O_NONBLOCK).open(path)?;
-    let kind = file.metadata()?.file_type();
-    if kind.is_file() { Ok(file) } else { Err(no_file(kind)) }
+    let meta = file.metadata()?;
+    if meta.is_file() { Ok((file, meta.len())) } else { Err(no_file(meta.file_type())) }
 }
 
 /// Reads a regular file of at most `bytes_max` bytes.
 pub fn read(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
-    let file = open(path, OpenOptions::new().read(true))?;
-    let bytes = file.metadata()?.len();
+    let (file, bytes) = open_with_length(path, OpenOptions::new().read(true))?;
     if bytes > bytes_max {
         return Err(too_large(bytes_max));
     }
-    read_at_most(file, bytes_max, usize::try_from(bytes).unwrap_or(0))
+    read_whole(file, bytes_max, bytes)
+}
+
+/// Reads a regular file of at most `bytes_max` bytes that had so many when it was opened: in one call, if it has them still.
+pub fn read_whole(mut file: File, bytes_max: u64, length: u64) -> io::Result<Vec<u8>> {
+    // One more byte than there should be: a shorter answer is the end of the file (read(2)).
+    let mut bytes = vec![0; usize::try_from(length.min(bytes_max)).unwrap_or(0) + 1];
+    let read = file.read(&mut bytes)?;
+    bytes.truncate(read);
+    if read as u64 != length {
+        file.take((bytes_max + 1).saturating_sub(read as u64)).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 > bytes_max { Err(too_large(bytes_max)) } else { Ok(bytes) }
 }
 
 /// Reads a regular file of UTF-8 text of at most `bytes_max` bytes.
@@ -121,5 +137,23 @@ mod tests {
         std::fs::write(&path, [b'a'; 100]).expect("written");
         assert_eq!(read(&path, 100).expect("read").len(), 100);
         assert!(read_at_most(io::repeat(0), 100, 0).is_err());
+    }
+
+    /// A file that was changed since it was opened is read to its end, and no further than is allowed.
+    #[test]
+    fn a_file_that_grew_or_shrank_is_read_to_its_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        let whole = |text: &str, length: u64| {
+            std::fs::write(&path, text).expect("written");
+            read_whole(File::open(&path).expect("opened"), 5, length).ok()
+        };
+        for length in [0, 3, 5, 6, 100] {
+            assert_eq!(whole("12345", length).as_deref(), Some(&b"12345"[..]), "{length}");
+            assert_eq!(whole("123456", length), None, "{length}");
+            assert_eq!(whole("", length).as_deref(), Some(&b""[..]), "{length}");
+        }
+        // The kernel gives its own files a length of 0.
+        assert!(read(Path::new("/proc/self/status"), 1 << 20).is_ok_and(|text| text.len() > 100));
     }
 }

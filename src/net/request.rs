@@ -85,7 +85,7 @@ impl Sender {
         let failed = |error| Error::io("open an rtnetlink socket", error);
         let socket = match netns.take_socket() {
             Some(socket) => socket,
-            None if netns.id() == Netns::current()?.id() => new_socket(0).map_err(failed)?,
+            None if netns.is_here()? => new_socket(0).map_err(failed)?,
             None => netns.inside(|| new_socket(0))?.map_err(failed)?,
         };
         Ok(Sender::over(socket))

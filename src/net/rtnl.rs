@@ -63,7 +63,7 @@ impl Rtnl {
         let ready = if groups == 0 { netns.take_socket() } else { None };
         let socket = match ready {
             Some(socket) => socket,
-            None if netns.id() == Netns::current()?.id() => new_socket(groups).map_err(failed)?,
+            None if netns.is_here()? => new_socket(groups).map_err(failed)?,
             None => netns.inside(|| new_socket(groups))?.map_err(failed)?,
         };
         // SAFETY: the descriptor comes from an owner that gave it up in the same expression.

@@ -382,7 +382,7 @@ fn list(netns: &Netns, index: u32) -> Result<Vec<Qdisc>> {
     let mut bytes = vec![0; request.buffer_len()];
     request.serialize(&mut bytes);
     let ask = || dump(&doing, &bytes, index);
-    if netns.id() == Netns::current()?.id() { ask() } else { netns.inside(ask)? }
+    if netns.is_here()? { ask() } else { netns.inside(ask)? }
 }
 
 /// Asks in the namespace of the calling thread.

@@ -199,10 +199,6 @@ impl AddRules {
         let tag = tag(lab);
         AddRules { table, what, chains: Vec::new(), sets: Vec::new(), rules: Vec::new(), tag }
     }
-
-    fn is_of_this(&self, rule: &nft::ListedRule) -> bool {
-        rule.comment.as_deref() == Some(self.tag.as_str())
-    }
 }
 
 /// Makes a comment that no other step's rules or elements have.
@@ -270,9 +266,9 @@ impl Step for AddRules {
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let Some(netns) = self.table.find(kernel)? else { return Ok(()) };
         let mut batch = Batch::new();
-        let rules = nft::list_rules(&netns, FAMILY, &self.table.name)?;
-        for rule in rules.into_iter().filter(|rule| self.is_of_this(rule)) {
-            batch.delete_rule(FAMILY, &self.table.name, &rule.at.chain, rule.at.handle);
+        let rules = nft::list_comments(&netns, FAMILY, &self.table.name)?;
+        for (at, _) in rules.into_iter().filter(|(_, comment)| *comment == self.tag) {
+            batch.delete_rule(FAMILY, &self.table.name, &at.chain, at.handle);
         }
         batch.commit(&netns)
     }
@@ -281,8 +277,8 @@ impl Step for AddRules {
         if self.table.find(kernel)?.is_none() {
             return Ok(false);
         }
-        let rules = kernel.nft_rules(&self.table.netns, FAMILY, &self.table.name)?;
-        Ok(rules.iter().filter(|rule| self.is_of_this(rule)).count() == self.rules.len())
+        let comments = kernel.nft_comments(&self.table.netns, FAMILY, &self.table.name)?;
+        Ok(comments.get(&self.tag).copied().unwrap_or_default() == self.rules.len())
     }
 
     fn lives_in(&self) -> Vec<&NetnsRef> {

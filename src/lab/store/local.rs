@@ -439,8 +439,7 @@ fn read_own(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if meta.uid() != files::me() {
         return Err(io::Error::other(format!("it belongs to user {}, and you are user {}", meta.uid(), files::me())));
     }
-    let expected = usize::try_from(meta.len().min(STATE_BYTES_MAX)).unwrap_or(0);
-    regular::read_at_most(file, STATE_BYTES_MAX, expected).map(Some)
+    regular::read_whole(file, STATE_BYTES_MAX, meta.len()).map(Some)
 }
 
 /// Returns who holds a lock, in words.

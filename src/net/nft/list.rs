@@ -112,6 +112,17 @@ pub fn list_rules(netns: &Netns, family: Family, table: &str) -> Result<Vec<List
     Ok(rules.into_iter().map(|(rule, _)| rule).collect())
 }
 
+/// Lists the rules of one table that have a comment of `nft`'s, each with that, by chain and in order. What they say is not read, which
+/// costs most.
+///
+/// Like `nft -a list table`. Fails as `list`.
+pub fn list_comments(netns: &Netns, family: Family, table: &str) -> Result<Vec<(RuleRef, String)>> {
+    let of_table = vec![RuleAttribute::Table(table.to_string())];
+    let answers = answers(&Nfnl::open(netns)?, Some(family), of_table)?;
+    let heads = answers.iter().map(|answer| read_head(answer.family.into(), &answer.attributes));
+    Ok(heads.filter_map(|head| Some((head.at, head.comment?))).collect())
+}
+
 /// Lists the sets and maps of all tables, without what is in them.
 ///
 /// Like `nft -t list sets` and `nft -t list maps`. Fails as `list`.
@@ -166,17 +177,22 @@ fn add_elements(nfnl: &Nfnl, sets: impl Iterator<Item = Set>) -> Result<Vec<SetW
 
 /// Finds the rules, in the tables of anybody, whose comment is one of those.
 pub fn rules_with_comment(netns: &Netns, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<RuleRef>> {
-    let rules = rules(&Nfnl::open(netns)?, None, Vec::new())?;
-    let wanted = |rule: &ListedRule| rule.comment.as_deref().is_some_and(&is_wanted);
-    Ok(rules.into_iter().map(|(rule, _)| rule).filter(wanted).map(|rule| rule.at).collect())
+    let rules = commented_rules(netns)?.into_iter();
+    Ok(rules.filter(|(_, comment)| is_wanted(comment)).map(|(at, _)| at).collect())
 }
 
-/// Lists the rules of all tables that have a comment, each with that.
+/// Lists the rules of all tables that have a comment, each with that. What a rule says is read only where `iptables` may have its comment
+/// in it.
 ///
 /// Like `nft -a list ruleset`. Fails as `list`.
 pub fn commented_rules(netns: &Netns) -> Result<Vec<(RuleRef, String)>> {
-    let rules = rules(&Nfnl::open(netns)?, None, Vec::new())?.into_iter();
-    Ok(rules.filter_map(|(rule, _)| Some((rule.at, rule.comment?))).collect())
+    let answers = answers(&Nfnl::open(netns)?, None, Vec::new())?;
+    let rules = answers.iter().map(|answer| read_head(answer.family.into(), &answer.attributes));
+    let commented = |mut head: Head<'_>| {
+        let comment = head.comment.take().or_else(|| decode::xt_comment(&head.exprs()))?;
+        Some((head.at, comment))
+    };
+    Ok(rules.filter_map(commented).collect())
 }
 
 pub(super) fn tables(nfnl: &Nfnl) -> Result<Vec<Table>> {
@@ -196,10 +212,14 @@ pub(super) fn rules(
     family: Option<Family>,
     attributes: Vec<RuleAttribute>,
 ) -> Result<Vec<(ListedRule, Vec<Expr>)>> {
+    let answers = answers(nfnl, family, attributes)?;
+    Ok(answers.iter().map(|answer| read_rule(answer.family.into(), &answer.attributes)).collect())
+}
+
+fn answers(nfnl: &Nfnl, family: Option<Family>, attributes: Vec<RuleAttribute>) -> Result<Vec<Answer>> {
     let family = family.map_or(NetfilterProtoFamily::Unspec, NetfilterProtoFamily::from);
     let get = NfTablesMessage::GetRule(RuleMessage { attributes });
-    let answers = nfnl.dump("list rules", nfnl::message(family, get))?;
-    Ok(answers.iter().map(|answer| read_rule(answer.family.into(), &answer.attributes)).collect())
+    nfnl.dump("list rules", nfnl::message(family, get))
 }
 
 fn all_sets(nfnl: &Nfnl) -> Result<Vec<Set>> {
@@ -283,30 +303,50 @@ fn read_hook(family: Family, attributes: Vec<HookAttribute>) -> (Hook, i32) {
     (hook, priority)
 }
 
-/// Reads a rule. Its list of expressions not by the packet crate, for the reason that `read_elements` has; an expression
-/// that makes no sense is left out.
-fn read_rule(family: Family, message: &[u8]) -> (ListedRule, Vec<Expr>) {
+/// A rule without what it says.
+struct Head<'a> {
+    at: RuleRef,
+    comment: Option<String>,
+    exprs: &'a [u8],
+}
+
+impl Head<'_> {
+    /// Reads the list of expressions, not by the packet crate, for the reason that `read_elements` has; one that makes no sense is left
+    /// out.
+    fn exprs(&self) -> Vec<Expr> {
+        NlasIterator::new(self.exprs).flatten().flat_map(|expr| Expr::parse(&expr)).collect()
+    }
+}
+
+fn read_head(family: Family, message: &[u8]) -> Head<'_> {
     /// `enum nft_rule_attributes`.
     const TABLE: u16 = 1;
     const CHAIN: u16 = 2;
     const HANDLE: u16 = 3;
     const EXPRESSIONS: u16 = 4;
     const USERDATA: u16 = 7;
-    let mut at = RuleRef { family, table: String::new(), chain: String::new(), handle: 0 };
-    let (mut comment, mut exprs) = (None, Vec::new());
+    let at = RuleRef { family, table: String::new(), chain: String::new(), handle: 0 };
+    let mut head = Head { at, comment: None, exprs: &[] };
     for (kind, value) in nfnl::attributes(message) {
         match kind {
-            TABLE => at.table = decode::name(value),
-            CHAIN => at.chain = decode::name(value),
-            HANDLE => at.handle = value.first_chunk().map_or(0, |handle| u64::from_be_bytes(*handle)),
-            USERDATA => comment = comment_of(value),
-            EXPRESSIONS => exprs = NlasIterator::new(value).flatten().flat_map(|expr| Expr::parse(&expr)).collect(),
+            TABLE => head.at.table = decode::name(value),
+            CHAIN => head.at.chain = decode::name(value),
+            HANDLE => head.at.handle = value.first_chunk().map_or(0, |handle| u64::from_be_bytes(*handle)),
+            USERDATA => head.comment = comment_of(value),
+            EXPRESSIONS => head.exprs = value,
             _ => {}
         }
     }
-    let comment = comment.or_else(|| decode::xt_comment(&exprs));
+    head
+}
+
+/// Reads a rule.
+fn read_rule(family: Family, message: &[u8]) -> (ListedRule, Vec<Expr>) {
+    let head = read_head(family, message);
+    let exprs = head.exprs();
+    let comment = head.comment.or_else(|| decode::xt_comment(&exprs));
     let (text, counter) = decode::rule(family, &exprs);
-    (ListedRule { at, text, comment, counter }, exprs)
+    (ListedRule { at: head.at, text, comment, counter }, exprs)
 }
 
 /// Writes a comment as `nft` stores it beside a table, a rule or an element: a type of 0, the length, the text, a NUL

@@ -34,8 +34,8 @@ pub use foreign::{DropCause, ForwardDrop, Peer, Through, forward_drops};
 pub use generation::{Generation, generation};
 pub use legacy::{LegacyDrop, legacy_forward_drop};
 pub use list::{
-    Counter, ListedRule, RuleRef, Ruleset, SetWithElements, commented_rules, elements, list, list_chains, list_rules,
-    list_sets, list_tables, rules_with_comment, sets_of, with_elements,
+    Counter, ListedRule, RuleRef, Ruleset, SetWithElements, commented_rules, elements, list, list_chains,
+    list_comments, list_rules, list_sets, list_tables, rules_with_comment, sets_of, with_elements,
 };
 pub use loss::{drop_incoming, drop_nothing, drops_incoming};
 pub use rule::{Action, CtState, DnatKey, L4Proto, Match, PortRange, Rule};

@@ -409,6 +409,26 @@ fn a_batch_that_does_not_fit_is_split() {
     assert_eq!(list_rules(&netns, Family::Inet, TABLE).expect("listed").len(), 2000);
 }
 
+/// The comments of rules are found without what the rules say: of one table `nft`'s, of all tables `iptables`'s too.
+#[test]
+fn comments_are_read_alone() {
+    let netns = netns();
+    let rules =
+        "table inet mine { chain c { accept comment \"a\"; drop comment \"b\"; accept comment \"a\"; counter; }; }
+        table ip other { chain c { accept comment \"a\"; }; }";
+    said(&netns, "nft -f -", rules);
+    said(&netns, "iptables -A FORWARD -m comment --comment x -j ACCEPT", "");
+    let of_table = |table| {
+        let listed = list_comments(&netns, Family::Inet, table).expect("listed");
+        listed.into_iter().map(|(at, comment)| format!("{} {comment}", at.chain)).collect::<Vec<_>>()
+    };
+    assert_eq!(of_table("mine"), ["c a", "c b", "c a"]);
+    assert!(of_table("none").is_empty());
+    let all = commented_rules(&netns).expect("listed").into_iter();
+    let all: Vec<String> = all.map(|(at, comment)| format!("{} {} {comment}", at.table, at.chain)).collect();
+    assert_eq!(all, ["mine c a", "mine c b", "mine c a", "other c a", "filter FORWARD x"]);
+}
+
 /// Rules of others, of which not every expression is known here.
 #[test]
 fn rulesets_of_others_are_read() {

@@ -14,6 +14,7 @@
 //! | `collected.rs` | what `topo gc` frees, and what it leaves |
 //! | `life.rs` | obstacles, names, containers that end, repeated connects |
 //! | `at_once.rs` | many processes at work at once |
+//! | `listed.rs` | what lists of many networks cost, and that they are true |
 //! | `restart.rs` | after a restart of the machine |
 //! | `drivers.rs` | what each driver lets through, and drivers of one's own |
 //! | `ways.rs` | several networks in one container: which gives the default route, N18 |
@@ -29,6 +30,7 @@ mod damaged;
 mod drivers;
 mod help;
 mod life;
+mod listed;
 mod refused;
 mod restart;
 mod scripts;

@@ -1,0 +1,50 @@
+//! Lists of many networks: what they cost, and that they tell the truth all the same.
+
+use super::{in_network_world, network};
+use crate::world::World;
+
+/// Runs a command of topo's; returns what it printed and how many bytes it and its children read (proc_pid_io(5)).
+fn read_by(w: &World, words: &str) -> (String, u64) {
+    let ran = w.run(&format!("'{}' {words} && grep rchar /proc/$$/io", w.program().display())).ok();
+    let (printed, read) = ran.out().rsplit_once("rchar: ").expect("a line of the kernel's");
+    (printed.to_string(), read.trim().parse().expect("a number of bytes"))
+}
+
+/// The state of a network was read from its whole journal each time: what a list costs grew with all that networks had ever done.
+#[test]
+fn a_list_reads_journals_once() {
+    in_network_world("ip netns add c1", |w, before| {
+        const NETWORKS: u64 = 6;
+        let create: String = (0..NETWORKS)
+            .map(|n| format!(r#"network::create("n{n}", #{{ subnet: "10.7.{n}.0/24", standalone: true }});"#))
+            .collect();
+        w.topo(&["run", "--rm", "-e", &format!("import \"network\" as network; {create}")]).ok();
+        let journal = w.run(&format!("stat -c %s {}/labs/net.n1/journal", w.state().display())).ok();
+        let journal: u64 = journal.out().trim().parse().expect("a number of bytes");
+        for list in ["network ls", "ls"] {
+            w.run(&format!("rm -f {}/labs/*/names", w.state().display())).ok();
+            let (first, all) = read_by(w, list);
+            let (second, less) = read_by(w, list);
+            assert_eq!(first, second);
+            assert!(
+                less + NETWORKS * journal * 9 / 10 < all,
+                "{list}: {all} bytes first, then {less}; a journal has {journal}"
+            );
+        }
+        // What is kept is not what is told where a network has changed since, or others have changed it.
+        network(w, "connect n1 c1").ok();
+        w.run("ip link set br-n2 down; ip link del br-n3").ok();
+        let (listed, _) = read_by(w, "network ls");
+        let line = |name: &str| listed.lines().find(|line| line.starts_with(name)).expect("a network").to_string();
+        let told =
+            |name: &str, words: &[&str]| words.iter().all(|word| line(name).split_whitespace().any(|is| is == *word));
+        assert!(told("n0", &["up", "0"]) && told("n1", &["up", "1"]), "{listed}");
+        assert!(told("n2", &["damaged"]) && told("n3", &["damaged"]), "{listed}");
+        let (labs, _) = read_by(w, "ls");
+        assert_eq!(labs.matches(" damaged ").count(), 2, "{labs}");
+        for n in 0..NETWORKS {
+            network(w, &format!("rm --force n{n}")).ok();
+        }
+        w.assert_clean(before);
+    });
+}
