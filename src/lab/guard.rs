@@ -36,8 +36,16 @@ const BETWEEN: &str = "between";
 impl StateDir {
     /// Returns the name and the comment of the table that keeps devices apart. It is no lab's, and so has no lab's mark.
     fn guard_table(&self) -> (String, String) {
-        let hash = name::short_hash(self.root().as_os_str().as_encoded_bytes());
-        (format!("toposcript-{hash}"), format!("toposcript: devices that stay apart ({hash})"))
+        let word = self.table_word();
+        (format!("toposcript-{word}"), format!("toposcript: devices that stay apart ({word})"))
+    }
+
+    /// Returns what tells the tables of this state directory from those of others. What is in a sandbox may get another state directory.
+    pub(super) fn table_word(&self) -> String {
+        match self.inside() {
+            Some(_) => "sandbox".into(),
+            None => name::short_hash(self.root().as_os_str().as_encoded_bytes()),
+        }
     }
 }
 
@@ -49,14 +57,20 @@ pub(super) fn is_there(netns: &Netns, state: &StateDir) -> Result<bool> {
 /// Tells whether the table is in a list of those that there are.
 pub(super) fn is_in<T: AsRef<Vec<nft::Table>>>(tables: Result<T>, state: &StateDir) -> Result<bool> {
     let (name, comment) = state.guard_table();
+    is_table_in(tables, &name, &comment)
+}
+
+/// Tells whether a table of all labs is in a list of those that there are: by its name and its comment.
+pub(super) fn is_table_in<T: AsRef<Vec<nft::Table>>>(tables: Result<T>, name: &str, comment: &str) -> Result<bool> {
     let tables = match tables {
         // An ordinary user has no such table, and may not ask.
         Err(error) if error.is_unsupported() || error.is_denied() => return Ok(false),
         tables => tables?,
     };
-    Ok(tables.as_ref().iter().any(|table| {
-        table.family == FAMILY && table.name == name && table.comment.as_deref() == Some(comment.as_str())
-    }))
+    Ok(tables
+        .as_ref()
+        .iter()
+        .any(|table| table.family == FAMILY && table.name == name && table.comment.as_deref() == Some(comment)))
 }
 
 /// Makes the table, in place of the one that is there.

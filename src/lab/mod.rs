@@ -20,6 +20,7 @@ mod gc;
 mod glance;
 mod guard;
 mod host;
+mod inbound;
 mod index;
 pub mod ipam;
 mod journal;
@@ -59,6 +60,9 @@ pub use event::{CheckResult, EndedProcess, Event, Listener};
 pub use gc::{Collected, gc};
 pub use glance::Glance;
 pub use host::Host;
+pub use inbound::{
+    HAIRPIN_MARK, HELD as INBOUND_HELD, KEY as INBOUND_KEY, chain as inbound_chain, rules as inbound_rules,
+};
 pub use ipam::Ipam;
 pub use journal::Asked;
 pub use kernel::Kernel;

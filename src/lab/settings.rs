@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use super::error::{Error, Result};
 use super::files;
 use super::guard::{self, Apart};
+use super::inbound;
 use super::kernel::Kernel;
 use super::model::NetnsRef;
 use super::name;
@@ -53,6 +54,11 @@ fn read(netns: &Netns, key: &str) -> net::Result<Option<String>> {
         Err(error) if error.is_gone() || error.is_denied() || error.errno() == libc::EIO => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads a setting, or how the rules are that labs hold as if they were one.
+fn now(netns: &Netns, state: &StateDir, key: &str) -> net::Result<Option<String>> {
+    if key == inbound::KEY { inbound::read(netns, state).map(|now| Some(now.into())) } else { read(netns, key) }
 }
 
 /// The settings that are set along with another one, as they are.
@@ -148,8 +154,12 @@ impl StateDir {
             book.leave(&key, &holder).map_err(failed)?;
         }
         // Where the file was lost, nobody else would remove the rules.
-        if book.load().map_err(failed)?.apart().iter().all(Apart::is_empty) {
+        let held = book.load().map_err(failed)?;
+        if held.apart().iter().all(Apart::is_empty) {
             guard::remove(&host, self).map_err(failed)?;
+        }
+        if !held.settings.contains_key(inbound::KEY) && inbound::read(&host, self).map_err(failed)? != inbound::GONE {
+            inbound::write(&host, self, inbound::GONE).map_err(failed)?;
         }
         // Those of a sandbox go with it. What is being written is written under the lock.
         let tidy = |source: std::io::Error| Error::file(format!("tidy `{}`", self.root().display()), &source);
@@ -248,7 +258,9 @@ impl Book<'_> {
     fn turn_into(&self, held: &Held, mut new: Held, writes: Vec<(String, String)>, leaving: bool) -> net::Result<()> {
         let apart = new.apart();
         let is_lost = || Ok(!apart.iter().all(Apart::is_empty) && !guard::is_there(&self.netns, self.state)?);
-        let guard = held.apart() != apart || is_lost()?;
+        // Who only enters for the rules of published ports does not look after the others.
+        let is_inbound = !writes.is_empty() && writes.iter().all(|(key, _)| key == inbound::KEY);
+        let guard = held.apart() != apart || !is_inbound && is_lost()?;
         if writes.is_empty() && !guard {
             return if *held == new { Ok(()) } else { tolerant(self.save(&new), leaving) };
         }
@@ -274,8 +286,11 @@ impl Book<'_> {
             guard::put(&self.netns, self.state, &apart)?;
         }
         for (key, value) in &writes {
-            if read(&self.netns, key)?.is_some_and(|now| !same(&now, value)) {
-                net::sysctl::write(&self.netns, key, value)?;
+            match self.now(key)? {
+                Some(now) if same(&now, value) => {}
+                Some(_) if key == inbound::KEY => inbound::write(&self.netns, self.state, value)?,
+                Some(_) => net::sysctl::write(&self.netns, key, value)?,
+                None => {}
             }
         }
         if guard && !keeps {
@@ -285,12 +300,20 @@ impl Book<'_> {
         self.save(held)
     }
 
+    fn now(&self, key: &str) -> net::Result<Option<String>> {
+        now(&self.netns, self.state, key)
+    }
+
     /// Enters a holder, and gives the setting its value.
     fn enter(&self, key: &str, mut holder: Holder, own: &[String]) -> net::Result<()> {
         let held = self.load()?;
         let mut new = held.clone();
-        let now = net::sysctl::read(&self.netns, key)?;
-        let before = held.before(key).unwrap_or_else(|| now.clone());
+        let now = match key {
+            // What is there without a holder is left of one that is no more.
+            inbound::KEY => inbound::GONE.to_string(),
+            _ => net::sysctl::read(&self.netns, key)?,
+        };
+        let before = held.before(key).unwrap_or(now);
         holder.order = held.last_order() + 1;
         let setting = new.settings.entry(key.to_string()).or_insert_with(|| Setting { before, ..Setting::default() });
         if let Some(at) = setting.position(&holder) {
@@ -317,7 +340,7 @@ impl Book<'_> {
     fn needed(&self, writes: Vec<(String, String)>) -> net::Result<Vec<(String, String)>> {
         let mut needed = Vec::new();
         for (key, value) in writes {
-            if read(&self.netns, &key)?.is_some_and(|now| !same(&now, &value)) {
+            if self.now(&key)?.is_some_and(|now| !same(&now, &value)) {
                 needed.push((key, value));
             }
         }
@@ -370,10 +393,12 @@ impl Book<'_> {
         }
         let last = setting.holders.is_empty();
         let (was, will) = (held.wanted(key), new.wanted(key));
-        let now = read(&self.netns, key)?;
+        let now = self.now(key)?;
         let mut writes = Vec::new();
+        // What others changed in the rules does not make them theirs.
+        let is_ours = |now: &str, was: &str| same(now, was) || key == inbound::KEY;
         if let (Some(was), Some(will), Some(now)) = (&was, &will, &now)
-            && same(now, was)
+            && is_ours(now, was)
             && !same(now, will)
         {
             writes.push((key.to_string(), will.clone()));
@@ -504,7 +529,9 @@ impl Kernel {
                 links.into_iter().filter(|link| link.alias.as_deref() == Some(self.mark())).map(|link| link.name),
             );
         }
-        let Some((state, holder)) = self.holder(hold)? else { return net::sysctl::write(&netns, hold.key, hold.value) };
+        let Some((state, holder)) = self.holder(hold)? else {
+            return if key == inbound::KEY { Ok(()) } else { net::sysctl::write(&netns, hold.key, hold.value) };
+        };
         Book::open(&state, &netns)?.enter(&key, holder, &own)
     }
 
@@ -520,8 +547,10 @@ impl Kernel {
     pub fn has_setting(&mut self, at: &NetnsRef, hold: &Hold<'_>) -> net::Result<bool> {
         let key = canonical(hold.key)?;
         let netns = self.netns(at)?;
-        let Some(now) = read(&netns, &key)? else { return Ok(true) };
-        let Some((state, holder)) = self.holder(hold)? else { return Ok(same(&now, hold.value)) };
+        let Some((state, holder)) = self.holder(hold)? else {
+            return Ok(read(&netns, &key)?.is_none_or(|now| same(&now, hold.value)));
+        };
+        let Some(now) = self.once(at, &key, |_| now(&netns, &state, &key))?.as_ref().clone() else { return Ok(true) };
         let held = self.once(at, "", |_| Book::open(&state, &netns)?.read())?;
         let setting = held.settings.get(&key).filter(|setting| setting.position(&holder).is_some());
         let stands = setting.is_some_and(|setting| same(&now, setting.value()));

@@ -10,6 +10,7 @@ use super::Group;
 use super::context::{RhaiResultOf, place_of, raise, with_lab};
 use super::firewalls::ask_let_through;
 use super::handles::{Dev, NetnsHandle};
+use super::inbound::{self, HoldInbound};
 use super::mappings::{AddMappings, MAPS, Mapping, base, check_apart, or_host};
 use super::options::options;
 use super::ports::{Host, PortMapping, Ports, Proto, Target};
@@ -29,7 +30,7 @@ pub(super) const GROUP: Group = Group {
     name: "dnat",
     about: "Published ports: what comes to a port of one netns goes on to an address behind it.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("dnat", AddMappings), step_sort!("hairpin", SetHairpin)],
+    steps: &[step_sort!("dnat", AddMappings), step_sort!("hairpin", SetHairpin), step_sort!("inbound", HoldInbound)],
     options: &[DnatOptions::SET],
 };
 
@@ -201,7 +202,8 @@ fn publish(lab: &mut Lab, netns: &NetnsHandle, list: Vec<Map>, common: Map, plac
     table.ask(lab, place)?;
     let ready = TableRef { name: format!("{} ready for dnat", table.name), ..table.reference() };
     if table.own && !lab.model().has_table(&ready) {
-        let base = base(lab, &table);
+        let mut base = base(lab, &table);
+        inbound::ask(lab, &table, &mut base, place)?;
         lab.ask(base, place.clone())?;
         lab.model().add_table(ready);
     }

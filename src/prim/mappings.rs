@@ -11,18 +11,14 @@ use super::ports::{Ports, Proto};
 use super::published;
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use crate::lab::store::{Guard, Key};
-use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Result, Step, TableRef, as_refusal};
-use crate::net::conntrack::Flow;
-use crate::net::nft::{
-    Action, Chain, ChainKind, CtState, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value,
+use crate::lab::{
+    Error, HAIRPIN_MARK, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Result, Step, TableRef, as_refusal,
 };
+use crate::net::conntrack::Flow;
+use crate::net::nft::{Action, Chain, ChainKind, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value};
 use crate::net::nft::{L4Proto, PortRange};
 use crate::net::{self, Netns, port};
 use crate::step_identity;
-
-/// The bit of a packet's mark that the first packet of a connection bears, once its destination is translated, if it
-/// goes back out where it came in: its source must be translated too, or the answers would miss this namespace.
-const HAIRPIN_MARK: u32 = 0x1000_0000;
 
 /// The chain that looks into the maps. A word of nft's own, such as `dnat`, is no name of a chain to it.
 const PUBLISHED: &str = "published";
@@ -309,8 +305,6 @@ pub(super) fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
         Chain { family: FAMILY, table: table.name.clone(), name: PUBLISHED.into(), base: None },
         nat("prerouting", Hook::Prerouting),
         nat("local", Hook::Output),
-        table.base_chain("martians", ChainKind::Filter, Hook::Prerouting, -300),
-        table.base_chain("hairpin", ChainKind::Filter, Hook::Prerouting, -90),
         table.postrouting(),
     ];
     step.sets = MAPS.map(|(name, version, key)| set(table, name, version, key)).to_vec();
@@ -329,21 +323,6 @@ pub(super) fn base(lab: &mut Lab, table: &LabTable) -> AddRules {
             Rule::new(vec![Match::Dst { net: IpAddr::from(Ipv6Addr::LOCALHOST).into(), not: false }], Action::Return),
         ),
         ("local", to_this_host()),
-        // `route_localnet` lets 127.0.0.0/8 out and in by a device; nobody there may reach what listens on it.
-        (
-            "martians",
-            Rule::new(
-                vec![Match::InDev { name: "lo".into(), not: true }, Match::Dst { net: network(loopback), not: false }],
-                Action::Drop,
-            ),
-        ),
-        (
-            "hairpin",
-            Rule::new(
-                vec![Match::CtState(vec![CtState::New]), Match::CtStatusDnat, Match::DaddrReachedByIn],
-                Action::SetMarkBits(HAIRPIN_MARK),
-            ),
-        ),
         ("postrouting", Rule::new(vec![Match::CtStatusDnat, Match::MarkBits(HAIRPIN_MARK)], Action::Masquerade)),
         (
             "postrouting",

@@ -48,8 +48,8 @@ options! {
     }
 }
 
-/// The priority of the chain that drops what can't be translated: just before the chains of filters.
-const BEFORE_FILTERS: i32 = -1;
+/// The priority of the chain that drops what can't be translated: just before what is translated.
+const BEFORE_TRANSLATION: i32 = 99;
 
 struct Translation {
     from: IpNetwork,
@@ -80,7 +80,7 @@ fn translate(lab: &mut Lab, netns: &NetnsHandle, what: String, wanted: Translati
     step.rules.push(("postrouting".into(), Rule { counter: true, ..Rule::new(matches.clone(), wanted.action) }));
     // The kernel translates packets of connections alone: one that belongs to none would leave with its inner source
     // (net/netfilter/nf_nat_core.c, nf_nat_inet_fn). A chain for it alone: no rule that accepts comes before it.
-    step.chains.push(table.base_chain("untranslated", ChainKind::Filter, Hook::Forward, BEFORE_FILTERS));
+    step.chains.push(table.base_chain("untranslated", ChainKind::Filter, Hook::Postrouting, BEFORE_TRANSLATION));
     let invalid = [matches, vec![Match::CtState(vec![CtState::Invalid])]].concat();
     step.rules.push(("untranslated".into(), Rule { counter: true, ..Rule::new(invalid, Action::Drop) }));
     lab.ask(step, place.clone())?;
@@ -100,7 +100,7 @@ pub mod functions {
     /// firewall on the host drops what it forwards, this is let through there, until the lab goes. The kernel can't translate a
     /// packet that belongs to no connection, so that one is dropped.
     ///
-    /// Like `nft add rule … ip saddr SUBNET oifname != DEV masquerade`, and `… ct state invalid drop` in a chain at `forward`.
+    /// Like `nft add rule … ip saddr SUBNET oifname != DEV masquerade`, and `… ct state invalid drop` in a filter at `postrouting`.
     ///
     /// Fails with `invalid` for what is no network, and with `unsupported` where the kernel has no nf_tables.
     ///

@@ -28,6 +28,7 @@ mod firewalls;
 mod graph;
 mod handles;
 mod http;
+mod inbound;
 mod ipam;
 mod labs;
 mod lease;

@@ -252,15 +252,7 @@ impl Step for AddRules {
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
-        match refusal.errno() {
-            // MAX_HOOK_COUNT (net/netfilter/core.c).
-            libc::E2BIG => Some(
-                "a netns has room for 1024 base chains at a hook, and each lab or network that publishes ports needs two before routing; \
-                 `nft list chains` shows whose they are"
-                    .into(),
-            ),
-            _ => no_nftables(refusal),
-        }
+        advice(refusal)
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -287,6 +279,19 @@ impl Step for AddRules {
 
     fn lives_in_table(&self) -> Option<TableRef> {
         Some(self.table.reference())
+    }
+}
+
+/// Says what to do where the kernel has no nf_tables, or no room for a chain.
+pub(super) fn advice(refusal: &net::Error) -> Option<String> {
+    match refusal.errno() {
+        // MAX_HOOK_COUNT (net/netfilter/core.c).
+        libc::E2BIG => Some(
+            "a netns has room for 1024 base chains at a hook, and each lab or network that forwards or publishes ports needs one at each; \
+             `nft list chains` shows whose they are"
+                .into(),
+        ),
+        _ => no_nftables(refusal),
     }
 }
 

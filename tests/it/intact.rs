@@ -133,9 +133,9 @@ fn what_down_has_to_leave_is_named() {
             ("ip link set hb0 down address 02:00:00:00:00:99 alias theirs", "`hb0` has `theirs`", "ip link del hb0"),
             ("ip netns del h; ip netns add h", "netns `h` has no mark", "ip netns del h"),
             (
-                "t=$(nft list tables inet | cut -d' ' -f3); nft delete table inet $t; nft add table inet $t",
+                "t=$(nft list tables inet | grep -o 'topo-.*'); nft delete table inet $t; nft add table inet $t",
                 "table `inet ",
-                "nft delete table inet $(nft list tables inet | cut -d' ' -f3)",
+                "nft delete table inet $(nft list tables inet | grep -o 'topo-.*')",
             ),
         ] {
             println!("{change}");

@@ -166,6 +166,16 @@ const DAMAGES: &[Damage] = &[
         "policy",
     ),
     ("dnat", "nft flush map inet $(nft list tables | grep -o 'topo-[^ ]*') v4", "publish `8080/tcp`"),
+    (
+        "inbound",
+        "nft delete table inet $(nft list tables | grep -o 'toposcript-inbound-.*')",
+        "what all published ports need",
+    ),
+    (
+        "inbound",
+        "nft flush chain inet $(nft list tables | grep -o 'toposcript-inbound-.*') hairpin",
+        "what all published ports need",
+    ),
     ("let-through", "nft flush chain ip guard forward", "let "),
 ];
 

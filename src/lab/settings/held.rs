@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::FORWARDING;
 use crate::lab::guard::Apart;
-use crate::lab::{files, name};
+use crate::lab::{files, inbound, name};
 use crate::net::{self, ProcessId};
 
 /// A lab that holds a setting.
@@ -149,6 +149,9 @@ impl Held {
 
 /// Returns one name for a setting that has several.
 pub(super) fn canonical(key: &str) -> net::Result<String> {
+    if key == inbound::KEY {
+        return Ok(key.to_string());
+    }
     let path = net::sysctl::path(key)?;
     let key = path.to_string_lossy().trim_start_matches("/proc/sys/").to_string();
     Ok(if key == "net/ipv4/ip_forward" { FORWARDING[0].to_string() } else { key })

@@ -127,7 +127,6 @@ fn d13_one_rule_is_put_back_at_its_place() {
             (delete_rule("postrouting", "meta mark"), "ready for published ports"),
             (delete_rule("published", "@v4_at"), "ready for published ports"),
             (delete_rule("local", "fib"), "ready for published ports"),
-            (delete_rule("martians", "127.0.0.0/8"), "ready for published ports"),
             (
                 "nft flush chain TABLE forward; nft delete chain TABLE forward".into(),
                 "drop what goes the way `forward`",
@@ -169,7 +168,15 @@ fn d13_settings_and_addresses_are_put_back() {
                 ("echo 0 >/proc/sys/net/ipv4/conf/br-web/forwarding", "net.ipv4.ip_forward"),
                 ("echo 0 >/proc/sys/net/ipv4/conf/wan0/forwarding", "net.ipv4.ip_forward"),
                 ("echo 0 >/proc/sys/net/ipv4/ip_forward", "net.ipv4.ip_forward"),
-                ("nft delete table inet $(nft list tables | grep -o 'toposcript-.*')", "net.ipv4.ip_forward"),
+                ("nft delete table inet $(nft list tables | grep -o 'toposcript-[0-9a-f]*$')", "net.ipv4.ip_forward"),
+                (
+                    "nft delete table inet $(nft list tables | grep -o 'toposcript-inbound-.*')",
+                    "what all published ports need",
+                ),
+                (
+                    "nft flush table inet $(nft list tables | grep -o 'toposcript-inbound-.*')",
+                    "what all published ports need",
+                ),
                 ("echo 0 >/proc/sys/net/ipv4/conf/br-web/route_localnet", "net/ipv4/conf/br-web/route_localnet"),
                 ("echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", "net.ipv6.conf.all.forwarding"),
                 ("ip address del 10.5.0.1/24 dev br-web", "10.5.0.1/24"),

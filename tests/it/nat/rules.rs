@@ -175,3 +175,34 @@ fn d12_the_number_of_rules_does_not_grow_with_the_ports() {
         site.network("rm --force web");
     });
 }
+
+/// Each network had two chains before routing that said nothing of it: half of the networks that the kernel has room for, and every packet
+/// passed all of them. They are there once, from the first lab to the last, whoever goes first.
+#[test]
+fn what_published_ports_have_in_common_is_there_once() {
+    on_site("", |site| {
+        let chains = |hook: &str| {
+            let count = format!("nft list chains | grep -c 'type filter hook {hook} ' || true");
+            site.w.run(&count).ok().out().trim().parse::<u32>().expect("a number")
+        };
+        site.network("create web --subnet 10.5.0.0/24");
+        let (pre, post, forward) = (chains("prerouting"), chains("postrouting"), chains("forward"));
+        assert_eq!((pre, post), (2, 1));
+        site.network("create two --subnet 10.6.0.0/24");
+        site.network("create in --subnet 10.7.0.0/24 --internal");
+        site.lab("own", "host.dnat(#{ port: 7000, to: \"10.5.0.11:80\", dev: \"wan0\" });").ok();
+        assert_eq!((chains("prerouting"), chains("postrouting"), chains("forward")), (2, 2, forward + 2));
+        site.network("rm web");
+        site.w.topo(&["down", "own"]).ok();
+        assert_eq!(chains("prerouting"), 2);
+        // A killed run does not hold them.
+        let killed =
+            "host.dnat(#{ port: 7000, to: \"10.6.0.11:80\", dev: \"wan0\" }); settle(); host.exec(\"kill -9 $PPID\");";
+        site.w.topo(&["run", "--name", "killed", "-e", killed]).fails(137);
+        for network in ["two", "in"] {
+            site.network(&format!("rm {network}"));
+        }
+        site.w.topo(&["gc"]).ok();
+        assert_eq!(chains("prerouting"), 0, "{}", site.w.run("nft list ruleset").ok().out());
+    });
+}

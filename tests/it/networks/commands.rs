@@ -186,6 +186,7 @@ fn several_networks_at_once() {
             $ nft flush ruleset
             $ topo network repair
             four: put back: add table `topo-XXXXXXXX-net.four`
+            four: put back: add what all published ports need
             four: put back: make table `topo-XXXXXXXX-net.four` ready for published ports
             four: put back: drop what goes the way `forward`
             four: put back: drop what goes the way `forward`
