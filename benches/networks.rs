@@ -1,8 +1,8 @@
 //! Container networks as they grow: what it takes to connect a container, to disconnect it, with a published port and without, in a network
 //! of 1, 100 and 300 others; beside the CNI plugins (bridge, host-local, portmap) and netavark where these are installed.
 //!
-//! `cargo bench --bench networks -- [SIZE…] [rounds=R] [topo] [cni] [netavark]`; the sizes are 1, 100 and 300 and R is 7 unless said. A bridge
-//! takes 1023. Needs util-linux, iproute2 and procps; each way has a user, network, mount and pid namespace of its own. All state is in
+//! `cargo bench --bench networks -- [SIZE…] [rounds=R] [records=N] [topo] [cni] [netavark]`; the sizes are 1, 100 and 300 and R is 7 unless said.
+//! A bridge takes 1023; with `records` N more endpoints are there by their records alone. Needs util-linux, iproute2 and procps; each way has a user, network, mount and pid namespace of its own. All state is in
 //! memory.
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a measurement prints, and stops where it can't be made")]
@@ -23,19 +23,20 @@ const WAYS: [&str; 3] = ["topo", "cni", "netavark"];
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let rounds: usize = words.iter().find_map(|word| word.strip_prefix("rounds=")?.parse().ok()).unwrap_or(7);
+    let records: usize = words.iter().find_map(|word| word.strip_prefix("records=")?.parse().ok()).unwrap_or(0);
     let mut sizes: Vec<usize> = words.iter().filter_map(|word| word.parse().ok()).collect();
     if sizes.is_empty() {
         sizes = vec![1, 100, 300];
     }
     if let Some(way) = words.first().and_then(|word| word.strip_prefix("measure-")) {
-        return measure(way, &sizes, rounds);
+        return measure(way, &sizes, rounds, records);
     }
     let wanted: Vec<&str> = WAYS.into_iter().filter(|way| words.iter().any(|word| word == way)).collect();
     let this = installed::install();
     for way in if wanted.is_empty() { WAYS.to_vec() } else { wanted } {
         match missing(way) {
             Some(what) => println!("{way}: {what} is not installed"),
-            None => in_namespaces(&this, way, &sizes, rounds),
+            None => in_namespaces(&this, way, &sizes, rounds, records),
         }
     }
     println!("(medians of {rounds}, in ms; ratios to the smallest network)");
@@ -61,13 +62,13 @@ fn netavark() -> Option<PathBuf> {
 }
 
 /// Measures a way in namespaces that are new.
-fn in_namespaces(this: &Path, way: &str, sizes: &[usize], rounds: usize) {
+fn in_namespaces(this: &Path, way: &str, sizes: &[usize], rounds: usize, records: usize) {
     let status = Command::new("unshare")
         .args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"])
         .arg(this)
         .arg(format!("measure-{way}"))
         .args(sizes.iter().map(usize::to_string))
-        .arg(format!("rounds={rounds}"))
+        .args([format!("rounds={rounds}"), format!("records={records}")])
         .status();
     assert!(status.expect("unshare starts").success(), "{way} failed");
 }
@@ -176,7 +177,7 @@ const NETAVARK: Way = Way {
 };
 
 /// Connects and disconnects one more, beside so many, and says what that takes.
-fn measure(name: &str, sizes: &[usize], rounds: usize) {
+fn measure(name: &str, sizes: &[usize], rounds: usize, records: usize) {
     mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("a /run of our own");
     for dir in ["/run/netns", "/run/netavark", "/run/cni"] {
         std::fs::create_dir(dir).expect("a directory");
@@ -198,39 +199,66 @@ fn measure(name: &str, sizes: &[usize], rounds: usize) {
             ip(&format!("netns add c{connected}"));
             (way.connect)(connected, false);
         }
-        let mut times: [Vec<Duration>; 4] = Default::default();
-        for _ in 0..rounds {
-            for (at, published) in [(0, false), (2, true)] {
-                let next = connected + 1;
-                ip(&format!("netns add c{next}"));
-                for (at, work) in [(at, way.connect), (at + 1, way.disconnect)] {
-                    let began = Instant::now();
-                    work(next, published);
-                    times[at].push(began.elapsed());
-                }
-                ip(&format!("netns del c{next}"));
-            }
-        }
-        let times = times.map(|mut times| {
-            times.sort();
-            times[times.len() / 2].as_secs_f64() * 1e3
-        });
-        let base = *first.get_or_insert(times);
-        let shown = |at: usize| format!("{:>6.1} {:>5.2}", times[at], times[at] / base[at]);
-        println!(
-            "{name:>8} beside {connected:>4}: connect {}, disconnect {}; with a port: connect {}, disconnect {}",
-            shown(0),
-            shown(1),
-            shown(2),
-            shown(3)
-        );
+        let times = one_more(&way, connected, rounds);
+        say(name, connected, times, *first.get_or_insert(times));
     }
     if name == "topo" {
         let began = Instant::now();
         topo(&["network", "ls"]);
         let listed = began.elapsed();
+        if records > 0 {
+            topo(&["run", "--name", "records", "-e", &RECORDS.replace("COUNT", &records.to_string())]);
+            let times = one_more(&way, connected, rounds);
+            say("records", records, times, *first.get_or_insert(times));
+            topo(&["down", "records"]);
+        }
         let began = Instant::now();
         topo(&["network", "rm", "--force", "web"]);
-        println!("{name:>8} beside {connected:>4}: network ls {listed:.1?}, rm --force {:.2?}", began.elapsed());
+        println!("{name:>8} beside {connected:>5}: network ls {listed:.1?}, rm --force {:.2?}", began.elapsed());
     }
+}
+
+/// Endpoints by their records alone: a bridge takes 1023.
+const RECORDS: &str = r#"
+    let web = record_get("endpoints/web", records("endpoints/web")[0]);
+    let n = 0;
+    for ip in ipam_alloc("10.5.0.0/16", COUNT) {
+        n += 1;
+        let id = hash_of(`simulated ${n}`);
+        web.id = id; web.target = `s${n}`; web.lab = `net.web.${id}`; web.netns = `4:${n}`;
+        web.addresses = [#{ cidr: `${ip}/16`, gateway: "10.5.0.1", ip: `${ip}`, subnet: "10.5.0.0/16" }];
+        record_put("endpoints/web", id, web);
+        record_put("words/web/" + hash_of("target " + web.target), id, #{});
+    }"#;
+
+/// Connects and disconnects one more, and returns the medians, in ms: connected, disconnected, and both with a port.
+fn one_more(way: &Way, connected: usize, rounds: usize) -> [f64; 4] {
+    let mut times: [Vec<Duration>; 4] = Default::default();
+    for _ in 0..rounds {
+        for (at, published) in [(0, false), (2, true)] {
+            let next = connected + 1;
+            ip(&format!("netns add c{next}"));
+            for (at, work) in [(at, way.connect), (at + 1, way.disconnect)] {
+                let began = Instant::now();
+                work(next, published);
+                times[at].push(began.elapsed());
+            }
+            ip(&format!("netns del c{next}"));
+        }
+    }
+    times.map(|mut times| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e3
+    })
+}
+
+fn say(name: &str, size: usize, times: [f64; 4], base: [f64; 4]) {
+    let shown = |at: usize| format!("{:>6.1} {:>5.2}", times[at], times[at] / base[at]);
+    println!(
+        "{name:>8} beside {size:>5}: connect {}, disconnect {}; with a port: connect {}, disconnect {}",
+        shown(0),
+        shown(1),
+        shown(2),
+        shown(3)
+    );
 }

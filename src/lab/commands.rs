@@ -174,15 +174,27 @@ impl StateDir {
         marks: &Marks,
         creator: ProcessId,
     ) -> Result<Vec<ProcessId>> {
+        self.left_of(dir, lab, marks, creator).map(|(processes, _)| processes)
+    }
+
+    /// Returns the processes of a lab, as `processes_of` does, and whether there are trails of it to be removed.
+    pub(super) fn left_of(
+        &self,
+        dir: Option<&LabDir>,
+        lab: &str,
+        marks: &Marks,
+        creator: ProcessId,
+    ) -> Result<(Vec<ProcessId>, bool)> {
         if self.inside().is_some() {
-            return with_mark(&marks.process_mark);
+            return with_mark(&marks.process_mark).map(|processes| (processes, false));
         }
         let records = dir.map_or(Vec::new(), supervised);
         let running = records.iter().filter(|record| record.ended.is_none()).map(|record| record.supervisor);
         let mut found: BTreeSet<ProcessId> = running.filter(ProcessId::is_alive).collect();
         let mut leaders: Vec<ProcessId> =
             records.iter().flat_map(|record| [record.supervisor, record.process]).collect();
-        for trail in self.trails_of(lab, marks, creator)? {
+        let trails = self.trails_of(lab, marks, creator)?;
+        for trail in &trails {
             match &trail.at {
                 At::Group(group) => found.extend(group.members()),
                 At::File(path) => leaders.extend(read_list(path)?),
@@ -193,7 +205,7 @@ impl StateDir {
             found.extend(process::led_by(&leaders, &with_mark(&marks.process_mark)?, files::me()));
         }
         let me = std::process::id();
-        Ok(found.into_iter().filter(|process| process.pid != me).collect())
+        Ok((found.into_iter().filter(|process| process.pid != me).collect(), !trails.is_empty()))
     }
 
     /// Removes the trails of a lab whose processes were ended; what is still in a group is killed.

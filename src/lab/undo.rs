@@ -280,8 +280,10 @@ pub(super) fn end_left(
     creator: net::ProcessId,
     ended: &mut Vec<EndedProcess>,
 ) -> Result<()> {
-    end_all(&state.processes_of(dir, lab, marks, creator)?, ended)?;
-    state.end_trails(lab, marks, creator)
+    let (processes, has_trails) = state.left_of(dir, lab, marks, creator)?;
+    end_all(&processes, ended)?;
+    // They are listed anew: what was ended may have left others.
+    if has_trails || !processes.is_empty() { state.end_trails(lab, marks, creator) } else { Ok(()) }
 }
 
 /// Ends processes, SIGTERM, then SIGKILL, and adds them to `ended`.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
@@ -87,6 +87,8 @@ pub struct Netns {
     id: NetnsId,
     /// A socket that was born here with the namespace, for the first who wants one: no thread has to come in for it.
     socket: Arc<Mutex<Option<OwnedFd>>>,
+    /// Its cookie, once that was read.
+    cookie: Arc<OnceLock<Option<u64>>>,
 }
 
 impl Netns {
@@ -121,7 +123,7 @@ impl Netns {
     pub(super) fn of_file(file: File) -> std::io::Result<Netns> {
         let meta = file.metadata()?;
         let id = NetnsId { dev: meta.dev(), ino: meta.ino() };
-        Ok(Netns { fd: Arc::new(file.into()), id, socket: Arc::default() })
+        Ok(Netns { fd: Arc::new(file.into()), id, socket: Arc::default(), cookie: Arc::default() })
     }
 
     /// Takes the rtnetlink socket that is left from making the namespace, if it is there.
@@ -137,8 +139,12 @@ impl Netns {
     /// Returns the number that no other namespace has had or will have in this boot of the machine: an inode is given again
     /// once its namespace has ended, this is not (SO_NETNS_COOKIE, Linux 5.14). None on an older kernel.
     pub fn cookie(&self) -> Result<Option<u64>> {
+        if let Some(cookie) = self.cookie.get() {
+            return Ok(*cookie);
+        }
         let socket = self.inside(|| socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None))?;
-        cookie_of(&socket.map_err(|error| Error::io(READ_COOKIE, error))?)
+        let cookie = cookie_of(&socket.map_err(|error| Error::io(READ_COOKIE, error))?)?;
+        Ok(*self.cookie.get_or_init(|| cookie))
     }
 
     /// Returns the open file.

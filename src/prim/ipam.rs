@@ -155,10 +155,9 @@ fn subnet_of(doing: &str, value: Dynamic) -> Result<IpNetwork> {
 
 /// Returns who holds an address.
 fn holder(ipam: &Ipam, subnet: IpNetwork, ip: IpAddr) -> Result<Option<String>> {
-    match ipam.leases(subnet) {
-        Ok(leases) => Ok(leases.into_iter().find(|lease| lease.ip == ip).map(|lease| lease.owner)),
+    match ipam.holder(subnet, ip) {
         Err(error) if error.kind() == Kind::Missing => Ok(None),
-        Err(error) => Err(error),
+        holder => holder,
     }
 }
 

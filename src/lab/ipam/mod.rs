@@ -42,6 +42,8 @@ mod release;
 mod reserve;
 mod subnet;
 
+use std::net::IpAddr;
+
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
@@ -178,6 +180,14 @@ impl<'a> Ipam<'a> {
     /// Returns the leases of a pool, by address; `missing` where there is no pool.
     pub fn leases(&self, subnet: IpNetwork) -> Result<Vec<Lease>> {
         self.opened(subnet, "list the leases of")?.leases()
+    }
+
+    /// Returns who holds an address, if somebody does; `missing` where there is no pool. One block is read, however many are leased.
+    pub fn holder(&self, subnet: IpNetwork, ip: IpAddr) -> Result<Option<String>> {
+        let opened = self.opened(subnet, "look into")?;
+        let Some(offset) = opened.subnet().offset(ip) else { return Ok(None) };
+        let leases = opened.block(offset >> block::BITS)?.leases;
+        Ok(leases.into_values().find(|lease| lease.ip == ip).map(|lease| lease.owner))
     }
 
     /// Returns how much of a pool is leased; `missing` where there is no pool.

@@ -271,6 +271,27 @@ fn i5_threads_get_distinct_addresses() {
     assert_eq!(ipam.audit(&|_| true).expect("sound"), []);
 }
 
+/// Who holds an address was looked for among all leases of the pool: a disconnect from a large network read them all.
+#[test]
+fn who_holds_an_address_is_told_by_its_block() {
+    let store = Memory::default();
+    let ipam = Ipam::new(&store);
+    ipam.add_pool(&two_of_each(64)).expect("a pool");
+    let subnet = "10.0.0.0/20";
+    for n in 0..100 {
+        take(ipam, subnet, &format!("c{n}")).expect("an address");
+    }
+    take_wanted(ipam, subnet, "10.0.15.193", "last").expect("an address");
+    store.die_at(0);
+    assert_eq!(ipam.holder(net(subnet), ip("10.0.15.193")).expect("read").as_deref(), Some("last"));
+    let (reads, _) = store.counts();
+    assert!(reads <= 3, "{reads} reads");
+    for free in ["10.0.8.5", "10.1.0.1", "fd00::1"] {
+        assert_eq!(ipam.holder(net(subnet), ip(free)).expect("read"), None, "{free}");
+    }
+    assert_eq!(ipam.holder(net("10.9.0.0/24"), ip("10.9.0.1")).expect_err("no pool").kind(), Kind::Missing);
+}
+
 /// What an allocation reads and writes is what it costs, whatever the machine.
 #[test]
 fn i7_the_cost_is_flat_in_size_and_fill() {

@@ -15,7 +15,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -143,7 +143,7 @@ impl LocalStore {
             Err(std::fs::TryLockError::WouldBlock) => {}
             Err(std::fs::TryLockError::Error(error)) => return Err(error),
         }
-        let mut holder = holder_pid(path);
+        let mut turn = Turn::of(path);
         let (sender, receiver) = std::sync::mpsc::channel();
         std::thread::Builder::new().name("lock".into()).spawn(move || {
             let locked = loop {
@@ -154,23 +154,27 @@ impl LocalStore {
             };
             let _ = sender.send(locked.map(|()| file));
         })?;
-        let mut until = Instant::now() + self.patience;
+        let (mut holder, mut until) = (None, Instant::now() + self.patience);
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if let Ok(locked) = receiver.recv_timeout(left.min(ASK_AGAIN)) {
+            if let Ok(locked) = receiver.recv_timeout(left.min(ASK_AGAIN).min(self.patience / 2)) {
                 return locked.map(Some);
             }
             if is_over() {
                 return Err(ErrorKind::Interrupted.into());
             }
+            // The kernel's list has all locks and all who wait, so it is asked late: of many who wait most never ask.
+            if holder.is_none() && Instant::now() + self.patience / 2 >= until {
+                holder = Some(holder_pid(path));
+            }
             if Instant::now() < until {
                 continue;
             }
-            let now = holder_pid(path);
-            if now.is_none() || now == holder {
+            let now = Turn::of(path);
+            if now == turn && holder == Some(holder_pid(path)) {
                 return Ok(None);
             }
-            (holder, until) = (now, Instant::now() + self.patience);
+            (turn, holder, until) = (now, None, Instant::now() + self.patience);
         }
     }
 
@@ -255,6 +259,8 @@ impl LocalStore {
                 return Ok(Locked::ByAnother);
             };
             if is_at(&file, path)? {
+                // Those who wait see by it that somebody's turn has come.
+                let _ = file.set_modified(SystemTime::now());
                 return Ok(Locked::ByUs(file));
             }
         }
@@ -368,6 +374,16 @@ impl Store for LocalStore {
 
     fn place(&self, key: &Key) -> String {
         self.path(key, VALUE).display().to_string()
+    }
+}
+
+/// Whose turn a lock is: its file, and when that was locked last by one of us. Nothing where it is just being made or removed.
+#[derive(Debug, PartialEq, Eq)]
+struct Turn(Option<(u64, i64, i64)>);
+
+impl Turn {
+    fn of(path: &Path) -> Turn {
+        Turn(std::fs::metadata(path).ok().map(|meta| (meta.ino(), meta.mtime(), meta.mtime_nsec())))
     }
 }
 

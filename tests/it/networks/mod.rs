@@ -14,10 +14,10 @@
 //! | `collected.rs` | what `topo gc` frees, and what it leaves |
 //! | `life.rs` | obstacles, names, containers that end, repeated connects |
 //! | `at_once.rs` | many processes at work at once |
-//! | `listed.rs` | what lists of many networks cost, and that they are true |
 //! | `restart.rs` | after a restart of the machine |
 //! | `drivers.rs` | what each driver lets through, and drivers of one's own |
 //! | `ways.rs` | several networks in one container: which gives the default route, N18 |
+//! | `size.rs` | what many networks and large ones cost: lists, connections |
 //! | `scripts.rs` | networks of a script's own, in a sandbox too |
 
 mod addresses;
@@ -30,10 +30,10 @@ mod damaged;
 mod drivers;
 mod help;
 mod life;
-mod listed;
 mod refused;
 mod restart;
 mod scripts;
+mod size;
 mod unjoined;
 mod ways;
 

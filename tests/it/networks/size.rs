@@ -1,4 +1,4 @@
-//! Lists of many networks: what they cost, and that they tell the truth all the same.
+//! What many networks cost, and one of many endpoints: what is read for a command, which no busy machine changes.
 
 use super::{in_network_world, network};
 use crate::world::World;
@@ -8,6 +8,41 @@ fn read_by(w: &World, words: &str) -> (String, u64) {
     let ran = w.run(&format!("'{}' {words} && grep rchar /proc/$$/io", w.program().display())).ok();
     let (printed, read) = ran.out().rsplit_once("rchar: ").expect("a line of the kernel's");
     (printed.to_string(), read.trim().parse().expect("a number of bytes"))
+}
+
+/// Endpoints by their records alone, with as many addresses leased as a script says.
+const SIMULATED: &str = r#"
+    let web = record_get("endpoints/web", records("endpoints/web")[0]);
+    let n = 0;
+    for ip in ipam_alloc("10.5.0.0/16", 12000) {
+        n += 1;
+        if n > 300 { continue; }
+        let id = hash_of(`simulated ${n}`);
+        web.id = id; web.target = `s${n}`; web.lab = `net.web.${id}`; web.netns = `4:${n}`;
+        web.addresses = [#{ cidr: `${ip}/16`, gateway: "10.5.0.1", ip: `${ip}`, subnet: "10.5.0.0/16" }];
+        record_put("endpoints/web", id, web);
+        record_put("words/web/" + hash_of("target " + web.target), id, #{});
+    }"#;
+
+/// What a container more costs doesn't grow with the others in its network: nothing of them is read. A disconnect read all leases.
+#[test]
+fn a_container_more_costs_as_much_in_a_large_network() {
+    in_network_world("ip netns add c0; ip netns add c1", |w, _| {
+        network(w, "create web --subnet 10.5.0.0/16").ok();
+        network(w, "connect web c0").ok();
+        let words = ["connect web c1 --publish 8080:80", "inspect web c1", "disconnect web c1"];
+        let costs = || words.map(|words| read_by(w, &format!("network {words}")).1);
+        // What is read once, such as the first words of a directory that is new.
+        costs();
+        let small = costs();
+        w.topo(&["run", "--name", "simulated", "-e", SIMULATED]).ok();
+        let large = costs();
+        for (words, (small, large)) in words.iter().zip(small.into_iter().zip(large)) {
+            assert!(large * 10 <= small * 13, "{words}: {small} bytes, then {large}");
+        }
+        w.topo(&["down", "simulated"]).ok();
+        network(w, "rm --force web").ok();
+    });
 }
 
 /// The state of a network was read from its whole journal each time: what a list costs grew with all that networks had ever done.
@@ -21,7 +56,7 @@ fn a_list_reads_journals_once() {
         w.topo(&["run", "--rm", "-e", &format!("import \"network\" as network; {create}")]).ok();
         let journal = w.run(&format!("stat -c %s {}/labs/net.n1/journal", w.state().display())).ok();
         let journal: u64 = journal.out().trim().parse().expect("a number of bytes");
-        for list in ["network ls", "ls"] {
+        for list in ["network ls", "ls --json"] {
             w.run(&format!("rm -f {}/labs/*/names", w.state().display())).ok();
             let (first, all) = read_by(w, list);
             let (second, less) = read_by(w, list);

@@ -214,6 +214,23 @@ fn a_lock_that_goes_from_one_to_the_next_is_waited_for() {
     others.iter_mut().for_each(|other| assert!(other.wait().expect("it ends").success()));
 }
 
+/// The kernel's list of locks does not tell one thread of a process from the next, nor a process in another pid namespace at all. The file
+/// tells that the lock went on.
+#[test]
+fn a_lock_that_unseen_holders_get_in_turn_is_waited_for() {
+    let (_dir, store) = store();
+    let store = store.with_patience(Duration::from_secs(1));
+    let web = key(&["web"]);
+    let hold = || {
+        let guard = store.lock(&web).expect("the lock");
+        std::thread::sleep(Duration::from_millis(400));
+        drop(guard);
+    };
+    let begun = std::time::Instant::now();
+    std::thread::scope(|scope| (0..5).for_each(|_| drop(scope.spawn(hold))));
+    assert!(begun.elapsed() > Duration::from_secs(2), "the last one waited for longer than it would for one");
+}
+
 #[test]
 fn one_holder_at_a_time() {
     let (_dir, store) = store();
