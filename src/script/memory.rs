@@ -98,7 +98,7 @@ pub(super) mod functions {
     ) -> Result<(), Box<EvalAltResult>> {
         let len = room_for(&ctx, len, with.len_utf8())?;
         let missing = len.saturating_sub(text.chars().count());
-        text.make_mut().extend(std::iter::repeat_n(with, missing));
+        text.make_mut().push_str(&with.to_string().repeat(missing));
         Ok(())
     }
 
@@ -112,7 +112,10 @@ pub(super) mod functions {
     ) -> Result<(), Box<EvalAltResult>> {
         let len = room_for(&ctx, len, 4)?;
         let missing = len.saturating_sub(text.chars().count());
-        text.make_mut().extend(with.chars().cycle().take(missing));
+        // At once: rhai's texts grow by the character.
+        let length = with.chars().count().max(1);
+        let end = with.char_indices().nth(missing % length).map_or(0, |(end, _)| end);
+        text.make_mut().push_str(&(with.repeat(missing / length) + &with[..end]));
         Ok(())
     }
 
