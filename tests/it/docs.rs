@@ -1,6 +1,7 @@
 //! The documentation is true: every example in it runs, every output in it is what is printed, every page that is made from the
 //! code is what the code makes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -269,4 +270,48 @@ fn the_first_run_makes_only_the_state_directory() {
         assert_eq!(left.out(), "state/labs\nstate/lock\nstate/secret\n");
         world.run("rm -r state/labs state/lock state/secret").ok();
     });
+}
+
+/// Each line of the page of pitfalls has a test that holds it: one whose name has its code, or those that the line names. And each code of
+/// a test has its line.
+#[test]
+fn each_pitfall_has_its_tests() {
+    let mut files: Vec<PathBuf> = ["src", "tests"].map(|folder| root().join(folder)).into();
+    let mut functions: Vec<String> = Vec::new();
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(fs::read_dir(&path).expect("list a folder").map(|entry| entry.expect("an entry").path()));
+        } else if path.extension().is_some_and(|ext| ext == "rs" || ext == "rhai") {
+            let text = fs::read_to_string(&path).expect("read a source");
+            let names = text.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.split_once('('));
+            functions.extend(names.map(|(name, _)| name.to_string()));
+        }
+    }
+    let is_code = |word: &str| {
+        let digits = word.strip_prefix(['i', 'n', 'd']).unwrap_or_default();
+        !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let codes = |name: &str| name.split('_').take_while(|word| is_code(word)).map(String::from).collect::<Vec<_>>();
+    let held: BTreeSet<String> = functions.iter().flat_map(|name| codes(name)).collect();
+    let page = read("docs/pitfalls.md");
+    let mut told = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for row in page.lines().filter_map(|line| line.strip_prefix("| ")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let code = cells[0].to_lowercase();
+        match cells.get(3) {
+            _ if code == "code" || code.starts_with("---") => {}
+            Some(names) => {
+                let named: Vec<&str> = names.split('`').skip(1).step_by(2).collect();
+                let is_there = |name: &&str| functions.iter().any(|function| function == *name);
+                if named.is_empty() || !named.iter().all(is_there) {
+                    wrong.push(format!("{code}: a test of {named:?} is not there"));
+                }
+            }
+            None if !held.contains(&code) => wrong.push(format!("{code} has no test")),
+            None => _ = told.insert(code),
+        }
+    }
+    wrong.extend(held.difference(&told).map(|code| format!("{code} is not on the page")));
+    assert!(wrong.is_empty() && told.len() > 40, "{wrong:#?}");
 }
