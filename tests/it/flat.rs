@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use super::stage::in_used_world;
-use super::tier::FULL;
+use super::tier::full;
 use super::world::World;
 
 /// What a process has, as `/proc` tells it.
@@ -56,7 +56,7 @@ fn is_idle(pid: i32) -> bool {
 #[test]
 fn a_thousand_cycles_leave_a_process_as_it_was() {
     const MOST_KIB: u64 = 4096;
-    const CYCLES: u32 = if FULL { 1000 } else { 200 };
+    let cycles = if full() { 1000 } else { 200 };
     in_used_world("mkfifo stop go", |w, before| {
         let script = &r#"
             for n in 1..=CYCLES {
@@ -67,7 +67,7 @@ fn a_thousand_cycles_leave_a_process_as_it_was() {
                 h.remove();
                 if n == 100 || n == CYCLES { host.exec("echo >stop; cat go"); }
             }"#
-        .replace("CYCLES", &CYCLES.to_string());
+        .replace("CYCLES", &cycles.to_string());
         let running = w.start_topo(&["run", "--rm", "-e", script]);
         let pid = running.pid();
         let (early, late) = (at_stop(w, pid), at_stop(w, pid));
@@ -83,7 +83,7 @@ fn a_thousand_cycles_leave_a_process_as_it_was() {
 #[test]
 fn commands_and_refusals_leave_a_process_as_it_was() {
     in_used_world("mkfifo stop go", |w, before| {
-        const TIMES: u32 = if FULL { 300 } else { 100 };
+        let times = if full() { 300 } else { 100 };
         let script = &r#"
             let h = netns("h");
             for n in 1..=TIMES {
@@ -94,7 +94,7 @@ fn commands_and_refusals_leave_a_process_as_it_was() {
                 h.ping("127.0.0.1");
                 if n == 50 || n == TIMES { host.exec("echo >stop; cat go"); }
             }"#
-        .replace("TIMES", &TIMES.to_string());
+        .replace("TIMES", &times.to_string());
         let running = w.start_topo(&["run", "--rm", "-e", script]);
         let pid = running.pid();
         let (early, late) = (at_stop(w, pid), at_stop(w, pid));

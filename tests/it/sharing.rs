@@ -122,11 +122,11 @@ fn one_of_many_gets_the_name() {
 #[test]
 fn looking_disturbs_nobody() {
     in_used_world("", |w, before| {
-        const ROUNDS: usize = if tier::FULL { 25 } else { 5 };
+        let rounds = if tier::full() { 25 } else { 5 };
         std::thread::scope(|scope| {
             for n in 0..2 {
                 scope.spawn(move || {
-                    for _ in 0..ROUNDS {
+                    for _ in 0..rounds {
                         let (name, netns) = (format!("lab{n}"), format!("netns(\"n{n}\");"));
                         build(w, &name, &netns).ok();
                         w.topo(&["down", &name]).ok();
@@ -135,7 +135,7 @@ fn looking_disturbs_nobody() {
             }
             for command in ["gc", "ls"] {
                 scope.spawn(move || {
-                    for _ in 0..2 * ROUNDS {
+                    for _ in 0..2 * rounds {
                         w.topo(&[command]).ok();
                     }
                 });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::tier::{FULL, points};
+use super::tier::{full, points};
 use super::world::{Ran, Snapshot, World};
 
 /// Runs `test` in a world in which the shell script `others` made what isn't topo's, and checks that all is as before at
@@ -67,7 +67,7 @@ pub(crate) fn kill_at_each_point(w: &World, before: &Snapshot, statements: &str)
         // Shown only if the test fails.
         println!("point {point}: {}", ran.code);
         if ran.code != KILLED {
-            assert!(killed || !FULL, "nothing was changed, so nothing was tried");
+            assert!(killed || !full(), "nothing was changed, so nothing was tried");
             // What it ended with is another test's matter, as long as nothing stays.
             w.assert_clean(before);
             return;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::stage::{KILLED, build, in_used_user_world, in_used_world};
-use super::tier::{FULL, points};
+use super::tier::{full, points};
 use super::world::{Running, World};
 
 /// A server, one that hides from everything but its parent and the control group, and one that has ended.
@@ -237,7 +237,7 @@ fn numbers(w: &World, file: &str) -> Vec<u64> {
 /// the script or their name still tells apart stay.
 #[test]
 fn finished_processes_give_way() {
-    const MANY: usize = if FULL { 400 } else { 130 };
+    let many = if full() { 400 } else { 130 };
     // What is left of a journal that was being written anew is in nobody's way.
     let script = r#"
         let h = netns("h");
@@ -255,7 +255,7 @@ fn finished_processes_give_way() {
         }
         assert(first.log() == "first\n" && first.wait().ok && !first.running);
     "#
-    .replace("MANY", &MANY.to_string());
+    .replace("MANY", &many.to_string());
     in_used_world("", |w, _| {
         w.run("rm -f $HOME/counts").ok();
         build(w, "ended", &script).ok();
@@ -269,7 +269,7 @@ fn finished_processes_give_way() {
         most(2, 4);
         most(3, 0);
         let out = |name: &str| w.topo(&["logs", "ended", name]).ok().out().to_owned();
-        assert_eq!((out("echo"), out(&format!("true-{MANY}"))), ("first\n".to_owned(), String::new()));
+        assert_eq!((out("echo"), out(&format!("true-{many}"))), ("first\n".to_owned(), String::new()));
         w.topo(&["logs", "ended", "true-7"]).fails(1).says("of those that have ended the last 32 are kept");
         w.topo(&["ls"]).ok().says("up");
         w.topo(&["repair", "ended"]).ok();

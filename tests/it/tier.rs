@@ -1,18 +1,23 @@
-//! The two tiers of tests. The fast one, `cargo test`, shows each rule at least once. The full one, `cargo test --features full-tests`,
-//! tries every instance of each rule.
+//! The two tiers of tests. The fast one, `cargo test`, shows each rule at least once. The full one,
+//! `FULL_TESTS=1 cargo test -- --include-ignored`, tries every instance of each rule. Both are one program: nothing is built twice.
 //!
 //! A test that only repeats a rule at more instances is ignored in the fast tier:
-//! `#[cfg_attr(not(feature = "full-tests"), ignore = "full tier")]`. A loop over instances takes some of them, by the functions here.
+//! `#[ignore = "full tier"]`. A loop over instances takes some of them, by the functions here.
+
+use std::sync::LazyLock;
 
 /// Tells whether this is the full tier.
-pub(crate) const FULL: bool = cfg!(feature = "full-tests");
+pub(crate) fn full() -> bool {
+    static FULL: LazyLock<bool> = LazyLock::new(|| std::env::var_os("FULL_TESTS").is_some_and(|set| set == "1"));
+    *FULL
+}
 
 /// Each how manieth operation is cut short in the fast tier.
 const STRIDE: usize = 6;
 
 /// Returns all instances, or in the fast tier `some` of them: the first, the last, and others at even distances.
 pub(crate) fn spread<T>(all: impl IntoIterator<Item = T>, some: usize) -> Vec<T> {
-    spread_in(FULL, all, some)
+    spread_in(full(), all, some)
 }
 
 fn spread_in<T>(full: bool, all: impl IntoIterator<Item = T>, some: usize) -> Vec<T> {
@@ -28,7 +33,7 @@ fn spread_in<T>(full: bool, all: impl IntoIterator<Item = T>, some: usize) -> Ve
 /// Returns the numbers of the operations at which a run is cut short, without an end: all, or in the fast tier some. Which ones depends on
 /// `what`, so that runs that resemble each other are cut short at different ones.
 pub(crate) fn points(what: &str) -> impl Iterator<Item = u32> {
-    points_in(FULL, what)
+    points_in(full(), what)
 }
 
 fn points_in(full: bool, what: &str) -> impl Iterator<Item = u32> {
@@ -39,7 +44,7 @@ fn points_in(full: bool, what: &str) -> impl Iterator<Item = u32> {
 
 /// Returns the stride of a loop over operations that is `stride` in the full tier.
 pub(crate) fn stride(stride: usize) -> usize {
-    if FULL { stride } else { stride * STRIDE }
+    if full() { stride } else { stride * STRIDE }
 }
 
 /// The full tier leaves nothing out; the fast one has the first and the last instance, and no point twice.

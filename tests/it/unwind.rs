@@ -120,7 +120,7 @@ fn examples() -> Vec<Case> {
 fn every_step() -> Case {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/unwind");
     // Each operation is the last one before a kill or fails; in the full tier both.
-    let (stride, first_failure) = if tier::FULL { (1, 1) } else { (2, 2) };
+    let (stride, first_failure) = if tier::full() { (1, 1) } else { (2, 2) };
     let others = include_str!("unwind/every-step.sh");
     Case { others, stride, first_failure, ..Case::file(dir.join("every-step.rhai")) }
 }
@@ -275,7 +275,7 @@ fn cut_down_short(case: &Case, least: u32) {
             let (killed, failed) = (cut_short("kill", KILLED, finish), cut_short("fail", 1, &by_down));
             assert_eq!(killed, failed, "kills and failures meet the same points");
             if !killed {
-                assert!(point > least || !tier::FULL, "a down of {point} points");
+                assert!(point > least || !tier::full(), "a down of {point} points");
                 return;
             }
         }
@@ -291,7 +291,7 @@ fn an_undo_that_was_cut_short_is_finished() {
         for point in (points + 1..).step_by(stride(1)) {
             let killed = stage.run(&format!("kill:{point}"), &["--rm"]);
             if killed.code == 0 {
-                assert!(point > points + 3 || !tier::FULL, "no point in the undo");
+                assert!(point > points + 3 || !tier::full(), "no point in the undo");
                 return;
             }
             killed.fails(KILLED);
@@ -312,7 +312,7 @@ fn a_gc_that_was_killed_is_finished() {
             stage.run("kill:75", &[]).fails(KILLED);
             let ran = stage.topo(&format!("kill:{point}"), &["gc"]);
             if ran.code == 0 {
-                assert!(point > 10 || !tier::FULL, "a gc of {point} points");
+                assert!(point > 10 || !tier::full(), "a gc of {point} points");
                 return;
             }
             ran.fails(KILLED);
@@ -337,7 +337,7 @@ fn sandbox_leaves_nothing(w: &World, before: &Snapshot) {
         let killed = with_fault(w, &format!("kill:{point}"), &words);
         println!("point {point}: {}", killed.code);
         if killed.code == 0 {
-            assert!(point > 8 || !tier::FULL, "{point} points");
+            assert!(point > 8 || !tier::full(), "{point} points");
             break;
         }
         killed.fails(KILLED);

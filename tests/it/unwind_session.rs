@@ -127,7 +127,7 @@ fn statements_that_are_cut_short() {
         w.run("rm session.rhai").ok();
         w.assert_clean(clean);
         // A statement, and its undo: killed or failing there, the lab is still up, and goes with all that it has.
-        for point in (1..).step_by(if tier::FULL { 2 } else { 10 }) {
+        for point in (1..).step_by(if tier::full() { 2 } else { 10 }) {
             w.topo(&["run", "--name", "lab", "-e", LAB]).ok();
             let fault = if point % 4 == 1 { "kill" } else { "fail" };
             let ran = session(w, &format!("{fault}:{point}"), &format!("{NAMES}\n{line}\n:undo\n"));

@@ -151,7 +151,7 @@ fn example(name: &str) -> Case {
 
 /// Each example does in the machine what it is there to show.
 #[test]
-#[cfg_attr(not(feature = "full-tests"), ignore = "full tier")]
+#[ignore = "full tier"]
 fn examples_show_what_this_machine_lacks() {
     let wanted: Vec<_> = EXAMPLES.iter().filter(|(name, _)| is_wanted(name)).collect();
     if wanted.is_empty() {
@@ -187,7 +187,7 @@ macro_rules! machine {
             mod $dir {
                 $(
                     #[test]
-                    #[cfg_attr(not(feature = "full-tests"), ignore = "full tier")]
+                    #[ignore = "full tier"]
                     fn $name() {
                         super::check_file(concat!(stringify!($dir), "/", stringify!($name), ".rhai"));
                     }

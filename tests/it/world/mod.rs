@@ -237,7 +237,7 @@ impl World {
 
     /// The same between two rounds of a test that compares all at its end. The fast tier asks for less here.
     pub(crate) fn assert_clean_so_far(&self, before: &Snapshot) {
-        self.assert_clean_within(before, LATE, if tier::FULL { Snapshot::take } else { Snapshot::glance });
+        self.assert_clean_within(before, LATE, if tier::full() { Snapshot::take } else { Snapshot::glance });
     }
 
     fn assert_clean_within(&self, before: &Snapshot, late: Duration, look: fn(&World) -> Snapshot) {
