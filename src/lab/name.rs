@@ -1,6 +1,7 @@
 //! The one rule for names, and the short names that the kernel gets for long ones.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use super::error::{Error, Result};
 
@@ -29,11 +30,20 @@ pub fn check(what: &str, name: &str) -> Result<()> {
 
 /// Returns `name` for a message: control characters escaped, cut where it is long.
 pub fn shown(name: &str) -> String {
-    let mut text: String = name.chars().take(40).flat_map(char::escape_debug).collect();
-    if name.chars().count() > 40 {
-        text.push('…');
+    cut(name, 40)
+}
+
+/// Returns a path for a message, as one may have to type it: cut only where no person has such a path.
+pub fn shown_path(path: impl AsRef<Path>) -> String {
+    cut(&path.as_ref().to_string_lossy(), 400)
+}
+
+fn cut(text: &str, chars: usize) -> String {
+    let mut shown: String = text.chars().take(chars).flat_map(char::escape_debug).collect();
+    if text.chars().count() > chars {
+        shown.push('…');
     }
-    text
+    shown
 }
 
 /// Tells whether a character changes how a terminal shows others: the control characters of ASCII and ISO 6429, and those that
@@ -114,6 +124,15 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_shown_whole() {
+        let path = format!("/{}", "directory/".repeat(20));
+        assert_eq!(shown_path(&path), path);
+        assert_eq!(shown_path("a\nb"), "a\\nb");
+        assert_eq!(shown_path("x".repeat(9999)).chars().count(), 401);
+        assert_eq!(shown(&path).chars().count(), 41);
+    }
 
     #[test]
     fn names_follow_one_rule() {

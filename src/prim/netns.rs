@@ -388,9 +388,9 @@ pub mod functions {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn netns_open(ctx: NativeCallContext, path: &str) -> RhaiResultOf<NetnsHandle> {
-        reach(&ctx, Beyond::File, || format!("open the netns `{}`", name::shown(path)))?;
+        reach(&ctx, Beyond::File, || format!("open the netns `{}`", name::shown_path(path)))?;
         with_lab(&ctx, |lab| {
-            let doing = format!("open the netns `{}`", name::shown(path));
+            let doing = format!("open the netns `{}`", name::shown_path(path));
             // It may be the file of one that the lab is about to make.
             lab.settle()?;
             let netns = net::Netns::open(Path::new(path)).map_err(|source| match source.errno() {

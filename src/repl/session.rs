@@ -329,14 +329,14 @@ impl Session {
     }
 
     pub(super) fn save(&mut self, file: &str) -> Result<()> {
-        let doing = || format!("save `{}`", name::shown(file));
-        let replaces = || (self.ask)(&format!("there is a file `{}`: write over it?", name::shown(file)));
+        let doing = || format!("save `{}`", name::shown_path(file));
+        let replaces = || (self.ask)(&format!("there is a file `{}`: write over it?", name::shown_path(file)));
         if Path::new(file).exists() && !(self.interactive && replaces()) {
             return Err(Error::new(Kind::Exists, doing())
                 .because("there is a file of this name")
                 .hint("take another name, or remove it"));
         }
-        let failed = |source: std::io::Error| Error::file(format!("save `{}`", name::shown(file)), &source);
+        let failed = |source: std::io::Error| Error::file(format!("save `{}`", name::shown_path(file)), &source);
         let text = self.as_script();
         let path = Path::new(file);
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -50,7 +50,7 @@ impl Script {
     /// Reads a script from a file.
     pub fn read(path: &Path) -> Result<Script> {
         let shown = path.display().to_string();
-        let doing = || format!("read the script `{}`", name::shown(&shown));
+        let doing = || format!("read the script `{}`", name::shown_path(&shown));
         let text = text_of(regular::read_or_pipe(path, SCRIPT_BYTES_MAX), doing)?;
         let file = std::fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
         Ok(Script { name: shown, text: without_shebang(text), embedded: false, file })

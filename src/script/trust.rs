@@ -26,14 +26,14 @@ impl Dirs {
             [("modules", "TOPO_STDLIB", &self.stdlib), ("workflows", "TOPO_SCRIPTS", &self.scripts)]
         {
             let Some(dir) = dir else { continue };
-            let doing = || format!("use your own {what} in `{}`", name::shown(&dir.to_string_lossy()));
+            let doing = || format!("use your own {what} in `{}`", name::shown_path(dir));
             let dir = std::path::absolute(dir).map_err(|source| Error::file(doing(), &source))?;
             let files = own_scripts(&dir);
             let folders = files.iter().filter_map(|file| file.parent()).filter(|folder| *folder != dir);
             let all = [dir.as_path()].into_iter().chain(folders).chain(files.iter().map(PathBuf::as_path));
             for path in all {
                 judge.walk(path).map_err(|(at, wrong)| {
-                    let at = name::shown(&at.to_string_lossy());
+                    let at = name::shown_path(at);
                     let error = Error::new(Kind::Denied, doing());
                     match wrong {
                         Wrong::Owner(owner) => error
