@@ -1,6 +1,7 @@
 //! One netfilter netlink socket in one namespace: dumps, single changes and transactions of nf_tables
 //! (Documentation/userspace-api/netlink/intro.rst; net/netfilter/nfnetlink.c). It blocks, with a time limit.
 
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
@@ -206,7 +207,12 @@ impl Nfnl {
 
     /// Waits for one datagram and returns the messages in it.
     fn receive(&self, doing: &str) -> Result<Vec<Received>> {
-        let mut bytes = vec![0; ANSWER_BYTES_MAX];
+        thread_local! {
+            /// To fill that many bytes with zeros anew takes as long as to read what is in a datagram.
+            static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        let mut bytes = BUFFER.take();
+        bytes.resize(ANSWER_BYTES_MAX, 0);
         let length = loop {
             match recv(self.fd.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
                 Ok(length) => break length,
@@ -224,6 +230,7 @@ impl Nfnl {
             messages.push(read(&message).map_err(unreadable)?);
             rest = rest.get((message.length() as usize).next_multiple_of(4)..).unwrap_or_default();
         }
+        BUFFER.set(bytes);
         Ok(messages)
     }
 }
