@@ -207,7 +207,13 @@ fn measure(name: &str, sizes: &[usize], rounds: usize, records: usize) {
         topo(&["network", "ls"]);
         let listed = began.elapsed();
         if records > 0 {
-            topo(&["run", "--name", "records", "-e", &RECORDS.replace("COUNT", &records.to_string())]);
+            topo(&[
+                "run",
+                "--name",
+                "records",
+                "-e",
+                &RECORDS.replace("LEASED", &records.to_string()).replace("RECORDED", &records.to_string()),
+            ]);
             let times = one_more(&way, connected, rounds);
             say("records", records, times, *first.get_or_insert(times));
             topo(&["down", "records"]);
@@ -219,17 +225,7 @@ fn measure(name: &str, sizes: &[usize], rounds: usize, records: usize) {
 }
 
 /// Endpoints by their records alone: a bridge takes 1023.
-const RECORDS: &str = r#"
-    let web = record_get("endpoints/web", records("endpoints/web")[0]);
-    let n = 0;
-    for ip in ipam_alloc("10.5.0.0/16", COUNT) {
-        n += 1;
-        let id = hash_of(`simulated ${n}`);
-        web.id = id; web.target = `s${n}`; web.lab = `net.web.${id}`; web.netns = `4:${n}`;
-        web.addresses = [#{ cidr: `${ip}/16`, gateway: "10.5.0.1", ip: `${ip}`, subnet: "10.5.0.0/16" }];
-        record_put("endpoints/web", id, web);
-        record_put("words/web/" + hash_of("target " + web.target), id, #{});
-    }"#;
+const RECORDS: &str = include_str!("../tests/it/networks/simulated.rhai");
 
 /// Connects and disconnects one more, and returns the medians, in ms: connected, disconnected, and both with a port.
 fn one_more(way: &Way, connected: usize, rounds: usize) -> [f64; 4] {

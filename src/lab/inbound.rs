@@ -23,8 +23,8 @@ pub(super) const GONE: &str = "0";
 /// The value of it where others have changed the table.
 const CHANGED: &str = "changed";
 
-/// The bit of a packet's mark that the first packet of a connection bears, once its destination is translated, if it
-/// goes back out where it came in: its source must be translated too, or the answers would miss this namespace.
+/// The bit of a packet's mark that is set where its destination was translated and it leaves by the device by which it came. Its source
+/// must then be translated too: else the answers don't come through this namespace.
 pub const HAIRPIN_MARK: u32 = 0x1000_0000;
 
 /// Returns the rules, each with its chain and the priority of that.

@@ -61,16 +61,13 @@ impl<'t> Needed<'t> {
                 found[at] = Some(words);
             }
         };
+        let mut by_name: HashMap<Kind<'t>, Vec<usize>> = HashMap::new();
         for (at, piece) in pieces.iter().enumerate() {
             match piece.kind {
                 Kind::Rest => read(at, &mut to_read),
                 Kind::Function(name) if wanted.contains(name) => read(at, &mut to_read),
-                _ => {}
+                other => by_name.entry(other).or_default().push(at),
             }
-        }
-        let mut by_name: HashMap<Kind<'t>, Vec<usize>> = HashMap::new();
-        for (at, piece) in pieces.iter().enumerate() {
-            by_name.entry(piece.kind).or_default().push(at);
         }
         while let Some(reference) = to_read.pop() {
             let named = match reference {

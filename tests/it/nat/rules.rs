@@ -177,7 +177,7 @@ fn d12_the_number_of_rules_does_not_grow_with_the_ports() {
 }
 
 /// Each network had two chains before routing that said nothing of it: half of the networks that the kernel has room for, and every packet
-/// passed all of them. They are there once, from the first lab to the last, whoever goes first.
+/// passed all of them. They are there once, from the first lab to the last, in whatever order they go.
 #[test]
 fn what_published_ports_have_in_common_is_there_once() {
     on_site("", |site| {

@@ -10,19 +10,8 @@ fn read_by(w: &World, words: &str) -> (String, u64) {
     (printed.to_string(), read.trim().parse().expect("a number of bytes"))
 }
 
-/// Endpoints by their records alone, with as many addresses leased as a script says.
-const SIMULATED: &str = r#"
-    let web = record_get("endpoints/web", records("endpoints/web")[0]);
-    let n = 0;
-    for ip in ipam_alloc("10.5.0.0/16", 12000) {
-        n += 1;
-        if n > 300 { continue; }
-        let id = hash_of(`simulated ${n}`);
-        web.id = id; web.target = `s${n}`; web.lab = `net.web.${id}`; web.netns = `4:${n}`;
-        web.addresses = [#{ cidr: `${ip}/16`, gateway: "10.5.0.1", ip: `${ip}`, subnet: "10.5.0.0/16" }];
-        record_put("endpoints/web", id, web);
-        record_put("words/web/" + hash_of("target " + web.target), id, #{});
-    }"#;
+/// Endpoints by their records alone.
+const SIMULATED: &str = include_str!("simulated.rhai");
 
 /// What a container more costs doesn't grow with the others in its network: nothing of them is read. A disconnect read all leases.
 #[test]
@@ -35,7 +24,8 @@ fn a_container_more_costs_as_much_in_a_large_network() {
         // What is read once, such as the first words of a directory that is new.
         costs();
         let small = costs();
-        w.topo(&["run", "--name", "simulated", "-e", SIMULATED]).ok();
+        let simulated = SIMULATED.replace("LEASED", "12000").replace("RECORDED", "300");
+        w.topo(&["run", "--name", "simulated", "-e", &simulated]).ok();
         let large = costs();
         for (words, (small, large)) in words.iter().zip(small.into_iter().zip(large)) {
             assert!(large * 10 <= small * 13, "{words}: {small} bytes, then {large}");

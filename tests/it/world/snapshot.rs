@@ -107,7 +107,7 @@ impl Snapshot {
         for dir in [world.state(), world.dir().join("tmp")] {
             list(Path::new("/"), &dir, &mut files);
         }
-        // What is kept of a journal beside it says nothing new, whoever looks may write it, and it goes with the lab.
+        // It repeats what the journal says. `ls` writes it, and it goes with the lab.
         files.retain(|path, _| !(path.contains("/labs/") && path.ends_with("/names")));
         sections.extend([("network namespaces", namespaces), ("mounts", facts::mounts(&mountinfo))]);
         sections.extend([("processes", processes), ("files", files)]);
