@@ -1,4 +1,4 @@
-//! A device's state: how it comes up, and how it carries again what it carried.
+//! A device's state: how it comes up, and how it gets back what it had.
 
 use std::net::IpAddr;
 
@@ -6,15 +6,15 @@ use ipnetwork::{IpNetwork, Ipv6Network};
 
 use super::kernel::Kernel;
 use super::model::DevRef;
-use crate::net::{self, Change, Load, Mac, Request};
+use crate::net::{self, Change, LinkConfig, Mac, Request};
 
-/// Makes a device carry again what it carried.
-pub fn put_back(kernel: &mut Kernel, dev: &DevRef, load: &Load) -> net::Result<()> {
+/// Gives a device back what it had.
+pub fn put_back(kernel: &mut Kernel, dev: &DevRef, config: &LinkConfig) -> net::Result<()> {
     let Some(link) = kernel.link(dev)? else { return Ok(()) };
     let (netns, rtnl) = (kernel.netns(&dev.netns)?, kernel.rtnl(&dev.netns)?);
     kernel.run(async {
-        load.put_on(&rtnl, &link, None).await?;
-        load.wait_working(&netns, &rtnl, &link).await
+        config.put_on(&rtnl, &link, None).await?;
+        config.wait_working(&netns, &rtnl, &link).await
     })
 }
 

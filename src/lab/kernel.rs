@@ -17,7 +17,7 @@ use super::notes::Notes;
 use super::state::StateDir;
 use super::store::Store;
 use crate::net::{
-    self, Beside, Entry, Load, Netns, NetnsDir, NetnsId, New, Owners, Request, Rtnl, Sender, Trail, Work,
+    self, Beside, Entry, LinkConfig, Netns, NetnsDir, NetnsId, New, Owners, Request, Rtnl, Sender, Trail, Work,
 };
 
 /// How many descriptors are left for all else.
@@ -83,8 +83,8 @@ pub struct Kernel {
     aside_failed: Option<(usize, net::Error)>,
     expect_gone: Vec<DevRef>,
     exact: bool,
-    /// What devices that were set down carried, by their numbers.
-    loads: HashMap<u32, Load>,
+    /// What devices had before they were set down, by their numbers.
+    configs: HashMap<u32, LinkConfig>,
     /// How what the commands of this run leave running is found again, once one has run where nothing else tells.
     trail: Option<Rc<Trail>>,
     notes: Notes,
@@ -118,7 +118,7 @@ impl Kernel {
             aside_failed: None,
             expect_gone: Vec::new(),
             exact: false,
-            loads: HashMap::new(),
+            configs: HashMap::new(),
             trail: None,
             notes: Notes::default(),
             lists: Lists::default(),
@@ -524,14 +524,14 @@ impl Kernel {
         Ok(self.is_mark(self.dir.owners().mark_of(&at.name, netns)?.as_deref()))
     }
 
-    /// Remembers what `dev` carries, which goes down and loses it.
-    pub fn keep_load(&mut self, dev: &DevRef, load: Load) {
-        self.loads.insert(dev.no, load);
+    /// Remembers what `dev` has, which goes down and loses it.
+    pub fn keep_config(&mut self, dev: &DevRef, config: LinkConfig) {
+        self.configs.insert(dev.no, config);
     }
 
-    /// Returns what `dev` carried when it was last set down here.
-    pub fn kept_load(&self, dev: &DevRef) -> Option<Load> {
-        self.loads.get(&dev.no).cloned()
+    /// Returns what `dev` had when it was last set down here.
+    pub fn kept_config(&self, dev: &DevRef) -> Option<LinkConfig> {
+        self.configs.get(&dev.no).cloned()
     }
 
     /// Returns the note of a type, for steps and primitives to leave something to those after them.

@@ -175,8 +175,8 @@ pub struct DevEntry {
     pub controller: Option<u32>,
     /// Whether the lab set it up or down last, as far as that is known.
     pub up: Option<bool>,
-    /// Whether the bridge that it is a port of carries what it carried before.
-    pub carried: bool,
+    /// Whether the bridge that it is a port of has taken over its addresses and routes.
+    pub taken_over: bool,
     /// The addresses that this lab gave it.
     pub addresses: Vec<IpNetwork>,
     /// How many ports it has, if it is a bridge.
@@ -211,7 +211,7 @@ impl DevEntry {
             about: String::new(),
             controller: None,
             up: None,
-            carried: false,
+            taken_over: false,
             addresses: Vec::new(),
             ports: 0,
             switch: Switch::default(),

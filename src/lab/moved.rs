@@ -19,7 +19,7 @@ use super::kernel::Kernel;
 use super::marks::lab_of_mark;
 use super::model::{DevRef, NetnsAt, NetnsRef};
 use super::name;
-use crate::net::{self, Change, Link, Load};
+use crate::net::{self, Change, Link, LinkConfig};
 
 /// A device that was moved to another namespace, and what gives it back as it was.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,9 +33,9 @@ pub struct Moved {
     /// Its settings, which the kernel makes anew wherever it comes, without what labs hold of the host's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<(String, String)>,
-    /// What a device of the lab's own carries, which a move makes it lose.
+    /// What a device of the lab's own has, which a move makes it lose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load: Option<Load>,
+    pub config: Option<LinkConfig>,
 }
 
 /// The kinds that never leave a namespace.
@@ -330,7 +330,7 @@ fn way_to_host(at: &NetnsRef, link: &Link) -> Moved {
         mac: link.mac,
         made: false,
     };
-    Moved { from: dev(NetnsRef::host()), to: dev(at.clone()), up: link.up, settings: Vec::new(), load: None }
+    Moved { from: dev(NetnsRef::host()), to: dev(at.clone()), up: link.up, settings: Vec::new(), config: None }
 }
 
 fn is_tied(link: &Link) -> bool {
@@ -403,7 +403,7 @@ impl Moved {
             },
         };
         kernel.put_settings_back(&back.netns, &self.settings)?;
-        self.load.as_ref().map_or(Ok(()), |load| put_back(kernel, &back, load))
+        self.config.as_ref().map_or(Ok(()), |config| put_back(kernel, &back, config))
     }
 
     fn move_back(&self, kernel: &mut Kernel, link: &Link) -> net::Result<DevRef> {

@@ -3,15 +3,15 @@
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::dev::carried;
-use super::dev_change::{load_of, put_back, set_up, there};
+use super::dev::config_at_risk;
+use super::dev_change::{config_of, put_back, set_up, there};
 use super::handles::Dev;
 use super::veth::{BRIDGE_PORTS_MAX, ip, restore_mac, tool};
 use super::whole;
 use crate::lab::{
     DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Place, Result, Slot, Step, name,
 };
-use crate::net::{self, AddrOptions, Change, Load};
+use crate::net::{self, AddrOptions, Change, LinkConfig};
 use crate::step_identity;
 
 /// What a device is plugged into.
@@ -163,7 +163,7 @@ pub(super) struct Attach {
     kind: Into,
     #[serde(default)]
     settings: PortSettings,
-    /// What a port of a bond or a VRF carried, and whether it was up: it loses both.
+    /// What a port of a bond or a VRF had, and whether it was up: it loses both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     was: Option<Was>,
     /// What a port that is plugged out of a bridge was set to.
@@ -174,7 +174,7 @@ pub(super) struct Attach {
 #[derive(Debug, Serialize, Deserialize)]
 struct Was {
     up: bool,
-    load: Load,
+    config: LinkConfig,
 }
 
 impl Attach {
@@ -278,7 +278,7 @@ impl Step for Attach {
         }
         let Some(link) = there(kernel, &self.port)? else { return Ok(()) };
         if self.kind != Into::Bridge {
-            self.was = Some(Was { up: link.up, load: load_of(kernel, &self.port, &link)? });
+            self.was = Some(Was { up: link.up, config: config_of(kernel, &self.port, &link)? });
         } else if self.bridge.is_none() {
             self.was_set = Some(PortSettings::of(kernel, &self.port, &link)?);
         }
@@ -317,7 +317,7 @@ impl Step for Attach {
             if kernel.link(&self.port)?.is_some_and(|link| link.up != up) {
                 set_up(kernel, &self.port, up)?;
             }
-            put_back(kernel, &self.port, &was.load)?;
+            put_back(kernel, &self.port, &was.config)?;
         }
         if let Some(set) = &self.was_set {
             set.restore(kernel, &self.port)?;
@@ -405,7 +405,7 @@ pub(super) fn check_not_needed(lab: &mut Lab, port: &DevRef, doing: &str) -> Res
     if port.made {
         return Ok(());
     }
-    let found = carried(lab, port, doing)?;
+    let found = config_at_risk(lab, port, doing)?;
     if found.link.controller.is_some() {
         return Err(Error::new(Kind::Exists, doing)
             .because(format!("{} is a port of something already, by somebody else", port.shown())));

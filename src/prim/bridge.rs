@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Group;
 use super::attach::{self, Attach, PortSettings};
-use super::carry::{self, Carry};
 use super::context::{RhaiResultOf, place_of, with_lab};
 use super::dev_change::link_local_request;
 use super::firewalls::ask_let_through_bridge;
 use super::handles::{self, Dev, NetnsHandle};
 use super::options::options;
 use super::port::{self, AttachOptions};
+use super::take_over::{self, TakeOver};
 use super::units::{DevMac, Mtu, Priority, VlanIdOrNone};
 use super::veth::{check_free, delete_made, full_name_request, ip};
 use super::whole::{self, Found};
@@ -29,7 +29,7 @@ pub(super) const GROUP: Group = Group {
     name: "bridge",
     about: "Switches, and what is plugged into them.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("bridge", AddBridge), step_sort!("attach", Attach), step_sort!("carry", Carry)],
+    steps: &[step_sort!("bridge", AddBridge), step_sort!("attach", Attach), step_sort!("take-over", TakeOver)],
     options: &[BridgeOptions::SET, AttachOptions::SET],
 };
 
@@ -247,7 +247,7 @@ fn attach_port(lab: &mut Lab, bridge: &Dev, dev: &Dev, options: Map, place: Plac
     attach::check_free_port(lab, &port, &doing)?;
     let settings = given.settings(&doing)?;
     if br.kind != "bridge" {
-        if settings != PortSettings::default() || given.carry.is_some() {
+        if settings != PortSettings::default() || given.take_over.is_some() {
             return Err(Error::invalid(doing).because("only ports of a bridge have options"));
         }
         match &*br.kind {
@@ -265,9 +265,9 @@ fn attach_port(lab: &mut Lab, bridge: &Dev, dev: &Dev, options: Map, place: Plac
             .hint("put that on the bridge instead"));
     }
     port::check_vlans(&br, &settings, &doing)?;
-    let carries = carry::check(lab, &br, &port.dev, given.carry == Some(true), &doing)?;
-    if carries {
-        return lab.ask(Carry { port: port.dev, bridge: br.dev, settings, load: None }, place);
+    let takes_over = take_over::check(lab, &br, &port.dev, given.take_over == Some(true), &doing)?;
+    if takes_over {
+        return lab.ask(TakeOver { port: port.dev, bridge: br.dev, settings, config: None }, place);
     }
     attach::ask(lab, &br, port.dev, settings, place)
 }
@@ -316,13 +316,13 @@ pub mod functions {
     /// Like `ip link set dev DEV master BRIDGE`, with options also `ip link set dev DEV type bridge_slave …` and
     /// `bridge vlan add dev DEV …`.
     ///
-    /// Fails with `invalid` for a device that the lab did not make and that carries addresses or the default route: as a port
-    /// of a bridge it can't use them, and the host would be cut off. With `carry: true` they move to the bridge; the host is
+    /// Fails with `invalid` for a device that the lab did not make and that has addresses or the default route: as a port
+    /// of a bridge it can't use them, and the host would be cut off. With `take_over: true` they move to the bridge; the host is
     /// reached by the same addresses all the time, and in the end the device has them back as they were. (Lost are flags that
     /// only the kernel sets: privacy addresses and routes of a router's advertisement come back as ordinary ones, with the time
     /// that they had left. With `stp` the bridge lets nothing through for twice its `forward_delay` at first.)
     ///
-    /// Fails with `invalid`, too, where they are in two namespaces, the first is no bridge, or `carry` is asked of a bridge
+    /// Fails with `invalid`, too, where they are in two namespaces, the first is no bridge, or `take_over` is asked of a bridge
     /// that is down or not the lab's.
     ///
     /// ```rhai
@@ -366,9 +366,9 @@ pub mod functions {
             if port.controller != Some(br.dev.no) {
                 return Err(Error::new(Kind::Missing, doing).because("it is not a port of it"));
             }
-            if port.carried {
+            if port.taken_over {
                 return Err(Error::invalid(doing)
-                    .because("the bridge carries its addresses and routes, and would be cut off")
+                    .because("the bridge has its addresses and routes, and would be cut off")
                     .hint("the end of the lab gives them back"));
             }
             attach::ask_out(lab, &br, port.dev, place)

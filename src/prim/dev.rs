@@ -22,7 +22,7 @@ pub(super) const GROUP: Group = Group {
 };
 
 /// What hangs on a device of somebody else's, and what a change of it would take away for good.
-pub(super) struct Carried {
+pub(super) struct AtRisk {
     /// The device as the kernel has it.
     pub link: net::Link,
     /// Its addresses, for a message.
@@ -31,9 +31,9 @@ pub(super) struct Carried {
     lost_when_down: Vec<String>,
 }
 
-/// Looks at what somebody else's device carries. What labs put there is theirs to lose, and what the kernel or a router's
+/// Looks at what somebody else's device has. What labs put there is theirs to lose, and what the kernel or a router's
 /// advertisement put there comes back by itself.
-pub(super) fn carried(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<Carried> {
+pub(super) fn config_at_risk(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<AtRisk> {
     const BY_ITSELF: [u8; 4] = [1, 2, 9, OWNER_PROTOCOL]; // RTPROT_REDIRECT, _KERNEL, _RA of rtnetlink(7)
     let ask = async |rtnl: &net::Rtnl| {
         let (link, addresses) = (net::link::get(rtnl, dev.index).await?, net::addr::list(rtnl).await?);
@@ -54,7 +54,7 @@ pub(super) fn carried(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<Carrie
     };
     lost.extend(neighbours.iter().filter(fixed).map(|neigh| format!("the neighbour `{}`", neigh.ip)));
     let addresses = addresses.iter().map(|net| format!("the address `{net}`")).collect();
-    Ok(Carried { link, addresses, lost_when_down: lost })
+    Ok(AtRisk { link, addresses, lost_when_down: lost })
 }
 
 fn denied(doing: &str, kept: &[String], change: &str) -> Error {
@@ -68,7 +68,7 @@ fn check_movable(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<bool> {
     if dev.made {
         return Ok(true);
     }
-    let Carried { link, addresses, lost_when_down } = carried(lab, dev, doing)?;
+    let AtRisk { link, addresses, lost_when_down } = config_at_risk(lab, dev, doing)?;
     let mut kept = addresses;
     kept.extend(lost_when_down.into_iter().filter(|what| !kept.contains(what)).collect::<Vec<_>>());
     kept.extend(link.controller.map(|_| "its place in a bridge".to_string()));
@@ -81,7 +81,7 @@ fn check_settable_down(lab: &mut Lab, dev: &DevRef) -> Result<()> {
         return Ok(());
     }
     let doing = format!("set {} down", dev.shown());
-    let kept = carried(lab, dev, &doing)?.lost_when_down;
+    let kept = config_at_risk(lab, dev, &doing)?.lost_when_down;
     if kept.is_empty() { Ok(()) } else { Err(denied(&doing, &kept, "going down")) }
 }
 
@@ -139,7 +139,7 @@ pub mod functions {
             let up = check_movable(lab, &from, &format!("move {} to netns `{}`", from.shown(), target.name))?;
             let index = handles::next_index(lab, &target, &target)?;
             let to = DevRef { netns: target, index, ..from.clone() };
-            lab.ask(MoveDev(Moved { from, to, up, settings: Vec::new(), load: None }), place)
+            lab.ask(MoveDev(Moved { from, to, up, settings: Vec::new(), config: None }), place)
         })?;
         Ok(dev)
     }
@@ -287,7 +287,7 @@ fn ask_up(ctx: &NativeCallContext, dev: &Dev, up: bool) -> RhaiResultOf<()> {
             check_settable_down(lab, &entry.dev)?;
         }
         let peer = entry.peer.and_then(|no| lab.model().dev(no)).map(|peer| peer.dev.clone());
-        lab.ask(SetUp { dev: entry.dev, up, before: None, peer, load: None }, place)
+        lab.ask(SetUp { dev: entry.dev, up, before: None, peer, config: None }, place)
     })
 }
 

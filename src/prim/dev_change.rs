@@ -6,7 +6,7 @@ use super::veth::{add_full_name, check_free, ip};
 use super::whole;
 use crate::lab::{DevRef, Kernel, Model, Moved, NetnsRef, OWNER_PROTOCOL, Outcome, Requests, Result, Slot, Step, name};
 pub(super) use crate::lab::{add_link_local, link_local_request, put_back, set_up};
-use crate::net::{self, Change, Load};
+use crate::net::{self, Change, LinkConfig};
 use crate::step_identity;
 
 /// Gives a device another name.
@@ -155,7 +155,7 @@ pub(super) struct MoveDev(pub Moved);
 impl MoveDev {
     /// Tells whether the device must outlive the namespace that it was moved to.
     fn is_fetched_back(&self) -> bool {
-        !self.0.from.made || self.0.load.is_some()
+        !self.0.from.made || self.0.config.is_some()
     }
 }
 
@@ -203,7 +203,7 @@ impl Step for MoveDev {
             self.0.settings = kernel.without_holders(&self.0.from.netns, settings)?;
         } else if let Some(link) = there(kernel, &self.0.from)? {
             self.0.settings = super::sysctl::of_dev(&kernel.netns(&self.0.from.netns)?, &link.name)?;
-            self.0.load = Some(load_of(kernel, &self.0.from, &link)?);
+            self.0.config = Some(config_of(kernel, &self.0.from, &link)?);
         }
         Ok(())
     }
@@ -252,9 +252,9 @@ pub(super) fn there(kernel: &mut Kernel, dev: &DevRef) -> net::Result<Option<net
     }
 }
 
-pub(super) fn load_of(kernel: &mut Kernel, dev: &DevRef, link: &net::Link) -> net::Result<Load> {
+pub(super) fn config_of(kernel: &mut Kernel, dev: &DevRef, link: &net::Link) -> net::Result<LinkConfig> {
     let rtnl = kernel.rtnl(&dev.netns)?;
-    kernel.run(Load::of(&rtnl, link))
+    kernel.run(LinkConfig::of(&rtnl, link))
 }
 
 fn move_dev(kernel: &mut Kernel, from: &DevRef, to: &DevRef, up: bool) -> net::Result<()> {
@@ -274,9 +274,9 @@ pub(super) struct SetUp {
     /// The other end of its cable, which gains or loses its carrier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<DevRef>,
-    /// What a device of the lab's own carries, which going down makes it lose.
+    /// What a device of the lab's own has, which going down makes it lose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub load: Option<Load>,
+    pub config: Option<LinkConfig>,
 }
 
 impl Step for SetUp {
@@ -313,14 +313,14 @@ impl Step for SetUp {
         let Some(link) = there(kernel, &self.dev)? else { return Ok(()) };
         self.before = Some(link.up);
         if made && link.up && !self.up {
-            self.load = Some(load_of(kernel, &self.dev, &link)?);
+            self.config = Some(config_of(kernel, &self.dev, &link)?);
         }
         Ok(())
     }
 
-    /// One of the lab's that carried nothing comes up without a look at it.
+    /// One of the lab's that had nothing comes up without a look at it.
     fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
-        if !self.up || !self.dev.made || kernel.kept_load(&self.dev).is_some() {
+        if !self.up || !self.dev.made || kernel.kept_config(&self.dev).is_some() {
             return Ok(None);
         }
         let up = net::link::change_request(self.dev.index, &Change { up: Some(true), ..Change::default() });
@@ -342,13 +342,13 @@ impl Step for SetUp {
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if let Some(load) = &self.load {
+        if let Some(config) = &self.config {
             match kernel.link(&self.dev)? {
                 Some(link) if !link.up => set_up(kernel, &self.dev, true)?,
                 Some(_) => {}
                 None => return Ok(()),
             }
-            return put_back(kernel, &self.dev, load);
+            return put_back(kernel, &self.dev, config);
         }
         match (self.before, kernel.link(&self.dev)?) {
             (Some(before), Some(link)) if link.up == self.up && before != self.up => set_up(kernel, &self.dev, before),
@@ -391,15 +391,15 @@ impl SetUp {
         match kernel.link(&self.dev)? {
             Some(link) if link.up && !self.up => {
                 // One over a next hop object can't be read, and the lab has none.
-                if let Ok(load) = load_of(kernel, &self.dev, &link) {
-                    kernel.keep_load(&self.dev, load.of_protocol(OWNER_PROTOCOL));
+                if let Ok(config) = config_of(kernel, &self.dev, &link) {
+                    kernel.keep_config(&self.dev, config.of_protocol(OWNER_PROTOCOL));
                 }
                 set_up(kernel, &self.dev, false)
             }
             Some(link) if !link.up && self.up => {
                 set_up(kernel, &self.dev, true)?;
-                let Some(load) = kernel.kept_load(&self.dev) else { return Ok(()) };
-                match put_back(kernel, &self.dev, &load) {
+                let Some(config) = kernel.kept_config(&self.dev) else { return Ok(()) };
+                match put_back(kernel, &self.dev, &config) {
                     // A route over several devices waits for the last of them.
                     Err(error) if error.errno() == libc::ENETDOWN || error.is_gone() => Ok(()),
                     done => done,

@@ -97,7 +97,7 @@ port_options! {
     AttachOptions of "attach" {
         /// Whether the addresses, routes and fixed neighbours that somebody else's device has move to the bridge until the lab
         /// ends, and the bridge takes its hardware address; false unless given.
-        carry: bool,
+        take_over: bool,
     }
 }
 

@@ -9,7 +9,6 @@
 
 mod bad_state;
 mod callers;
-mod carry;
 mod ci_files;
 mod cli;
 mod docs;
@@ -35,6 +34,7 @@ mod stage;
 mod star;
 mod start;
 mod suite;
+mod take_over;
 mod tidy;
 mod tier;
 mod tutorial;

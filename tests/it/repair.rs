@@ -43,7 +43,7 @@ fn shown(w: &World, lab: &str) -> (String, Vec<String>) {
 fn no_step_is_missed_in_a_lab_that_is_whole() {
     for (script, others) in [
         (include_str!("unwind/every-step.rhai"), include_str!("unwind/every-step.sh")),
-        (include_str!("unwind/carry.rhai"), include_str!("unwind/carry.sh")),
+        (include_str!("unwind/take_over.rhai"), include_str!("unwind/take_over.sh")),
     ] {
         in_used_world(others, |w, _| {
             build(w, "whole", script).ok();
@@ -187,7 +187,7 @@ const NOT_BROKEN: &[(&str, &str)] = &[
     ("lease", "it is in the store"),
     ("pool", "it is in the store"),
     ("set-resolver", "it is a file of the lab's directory"),
-    ("carry", "carried_addresses_are_carried_again"),
+    ("take-over", "addresses_are_taken_over_again"),
     ("start-process", "a_server_whose_supervisor_was_killed_is_started_again"),
     ("tap", "a_tap_is_made_again"),
 ];
@@ -320,11 +320,11 @@ fn what_was_put_back_goes_with_the_lab() {
     });
 }
 
-/// A device of the host that a bridge of the lab's carries: the bridge is deleted, and the host's address with it.
+/// A device of the host whose addresses a bridge of the lab's has: the bridge is deleted, and the host's address with it.
 #[test]
-fn carried_addresses_are_carried_again() {
+fn addresses_are_taken_over_again() {
     in_used_world(OTHERS, |w, _| {
-        build(w, "lab", r#"bridge("br0").attach(host["card0"], #{ carry: true });"#).ok();
+        build(w, "lab", r#"bridge("br0").attach(host["card0"], #{ take_over: true });"#).ok();
         let whole = Whole::of(w);
         for damage in ["ip link del br0", "ip link set card0 nomaster"] {
             println!("{damage}");

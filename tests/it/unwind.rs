@@ -125,9 +125,9 @@ fn every_step() -> Case {
     Case { others, stride, first_failure, ..Case::file(dir.join("every-step.rhai")) }
 }
 
-fn carry() -> Case {
+fn take_over() -> Case {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/unwind");
-    Case { others: include_str!("unwind/carry.sh"), stride: stride(1), ..Case::file(dir.join("carry.rhai")) }
+    Case { others: include_str!("unwind/take_over.sh"), stride: stride(1), ..Case::file(dir.join("take_over.rhai")) }
 }
 
 /// Kills the run at each point, and lets `topo gc` remove what it left; returns how many points there are.
@@ -191,7 +191,7 @@ fn examples_leave_nothing() {
 }
 
 /// The sorts of steps that other tests break, and which: their scripts have what this one's has not.
-const ELSEWHERE: [(&str, &str); 1] = [("carry", "n10_a_way_out_that_was_carried_over_comes_back")];
+const ELSEWHERE: [(&str, &str); 1] = [("take-over", "n10_a_way_out_that_was_taken_over_comes_back")];
 
 /// A lab of every step there is (see every-step.rhai), killed at every point; in the fast tier at every second one.
 #[test]
@@ -225,13 +225,13 @@ fn every_step_is_undone_after_a_failure() {
     });
 }
 
-/// The host's way out, taken over by a bridge (see carry.rhai), comes back wherever the run fails or is killed.
+/// The host's way out, taken over by a bridge (see take_over.rhai), comes back wherever the run fails or is killed.
 #[test]
-fn n10_a_way_out_that_was_carried_over_comes_back() {
-    carry().play(|stage| {
+fn n10_a_way_out_that_was_taken_over_comes_back() {
+    take_over().play(|stage| {
         let points = kill_at_each_point(stage);
         assert!(points > 50, "{points} points");
-        assert!(stage.words.borrow().contains("carry"));
+        assert!(stage.words.borrow().contains("take-over"));
         fail_at_each_point(stage, points);
     });
 }
@@ -239,7 +239,7 @@ fn n10_a_way_out_that_was_carried_over_comes_back() {
 /// The same wherever `down` is cut short.
 #[test]
 fn n10_a_way_out_comes_back_from_a_down_that_was_cut_short() {
-    cut_down_short(&carry(), 40);
+    cut_down_short(&take_over(), 40);
 }
 
 /// `down` that is killed or fails at any point is finished by another `down`, and by `gc`.

@@ -1,36 +1,36 @@
-//! Plugging in the device that a namespace is reached by: the bridge takes over its hardware address, addresses and routes, and
-//! gives them back in the end.
+//! Plugs in the device that a namespace is reached by. The bridge takes over its hardware address, addresses and routes, and gives
+//! them back at the end.
 
 use serde::{Deserialize, Serialize};
 
 use super::attach::PortSettings;
-use super::dev::carried;
+use super::dev::config_at_risk;
 use super::handles;
 use super::veth::ip;
 use super::whole;
 use crate::lab::{
     DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Result, Slot, Step, name,
 };
-use crate::net::{self, Change, Load};
+use crate::net::{self, Change, LinkConfig};
 use crate::step_identity;
 
-/// Plugs somebody else's device into a bridge of the lab's and moves what it carries there.
+/// Plugs somebody else's device into a bridge of the lab's and moves its addresses and routes there.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Carry {
+pub(super) struct TakeOver {
     pub(super) port: DevRef,
     pub(super) bridge: DevRef,
     #[serde(default)]
     pub(super) settings: PortSettings,
-    /// What it carried before, once it was looked at.
-    pub(super) load: Option<Load>,
+    /// What the device had before, once it was looked at.
+    pub(super) config: Option<LinkConfig>,
 }
 
-impl Carry {
+impl TakeOver {
     /// Returns the commands that give the device `to` all of it, and those that take it from `from`.
-    fn like_moved(&self, load: &Load, to: &DevRef, from: &DevRef) -> Vec<String> {
+    fn like_moved(&self, config: &LinkConfig, to: &DevRef, from: &DevRef) -> Vec<String> {
         let ip = ip(&self.port.netns);
         let routes: Vec<net::Route> =
-            load.routes().into_iter().filter(|route| route.protocol != net::route::BY_KERNEL).collect();
+            config.routes().into_iter().filter(|route| route.protocol != net::route::BY_KERNEL).collect();
         let address = |what: &str, address: &net::Address, dev: &DevRef| {
             let peer = address.peer.map_or(String::new(), |peer| format!(" peer {peer}"));
             format!("{ip} addr {what} {}{peer} dev {}", address.net, name::kernel_name(&dev.name))
@@ -40,19 +40,19 @@ impl Carry {
             let here = |index| (index == self.port.index).then(|| name::kernel_name(&dev.name));
             format!("{ip}{family} route {what} {}", route.shown(&here))
         };
-        let mut like: Vec<String> = load.addresses().iter().map(|one| address("add", one, to)).collect();
+        let mut like: Vec<String> = config.addresses().iter().map(|one| address("add", one, to)).collect();
         like.extend(routes.iter().map(|one| route("append", one, to)));
         like.extend(routes.iter().rev().map(|one| route("del", one, from)));
-        like.extend(load.addresses().iter().rev().map(|one| address("del", one, from)));
+        like.extend(config.addresses().iter().rev().map(|one| address("del", one, from)));
         like
     }
 }
 
-impl Step for Carry {
-    step_identity!("carry");
+impl Step for TakeOver {
+    step_identity!("take-over");
 
     fn doing(&self) -> String {
-        format!("attach {} to bridge {} with what it carries", self.port.shown(), self.bridge.shown())
+        format!("attach {} to bridge {} with its addresses and routes", self.port.shown(), self.bridge.shown())
     }
 
     fn like(&self) -> Vec<String> {
@@ -62,7 +62,7 @@ impl Step for Carry {
         let mut like: Vec<String> = mac.into_iter().collect();
         like.push(format!("{ip} link set dev {port} master {bridge}"));
         like.extend(self.settings.like(&self.port, false));
-        like.extend(self.load.iter().flat_map(|load| self.like_moved(load, &self.bridge, &self.port)));
+        like.extend(self.config.iter().flat_map(|config| self.like_moved(config, &self.bridge, &self.port)));
         like
     }
 
@@ -71,7 +71,7 @@ impl Step for Carry {
         model.living_dev(self.bridge.no, &self.bridge.shown())?;
         model.set_controller(self.port.no, Some(self.bridge.no));
         if let Some(entry) = model.dev_mut(self.port.no) {
-            entry.carried = true;
+            entry.taken_over = true;
         }
         Ok(())
     }
@@ -79,14 +79,14 @@ impl Step for Carry {
     fn unplan(&self, model: &mut Model, _why: &str) {
         model.set_controller(self.port.no, None);
         if let Some(entry) = model.dev_mut(self.port.no) {
-            entry.carried = false;
+            entry.taken_over = false;
         }
     }
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         let link = kernel.link(&self.port)?.ok_or_else(|| net::Error::new(self.doing(), libc::ENODEV))?;
         let rtnl = kernel.rtnl(&self.port.netns)?;
-        self.load = Some(kernel.run(Load::of(&rtnl, &link))?);
+        self.config = Some(kernel.run(LinkConfig::of(&rtnl, &link))?);
         Ok(())
     }
 
@@ -99,7 +99,7 @@ impl Step for Carry {
     // both, then on the bridge alone: a packet may be lost, a connection is not.
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let gone = || net::Error::new(self.doing(), libc::ENODEV);
-        let load = self.load.as_ref().ok_or_else(gone)?;
+        let config = self.config.as_ref().ok_or_else(gone)?;
         let port = kernel.link(&self.port)?.ok_or_else(gone)?;
         let bridge = kernel.link(&self.bridge)?.ok_or_else(gone)?;
         let (netns, rtnl) = (kernel.netns(&self.port.netns)?, kernel.rtnl(&self.port.netns)?);
@@ -110,19 +110,19 @@ impl Step for Carry {
         })?;
         self.settings.apply(kernel, &self.port, false)?;
         kernel.run(async {
-            load.put_on(&rtnl, &bridge, None).await?;
-            load.wait_working(&netns, &rtnl, &bridge).await?;
-            load.take_off(&rtnl, &port).await
+            config.put_on(&rtnl, &bridge, None).await?;
+            config.wait_working(&netns, &rtnl, &bridge).await?;
+            config.take_off(&rtnl, &port).await
         })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let (Some(load), Some(port)) = (&self.load, kernel.link(&self.port)?) else { return Ok(()) };
+        let (Some(config), Some(port)) = (&self.config, kernel.link(&self.port)?) else { return Ok(()) };
         let bridge = kernel.link(&self.bridge)?;
         let (netns, rtnl) = (kernel.netns(&self.port.netns)?, kernel.rtnl(&self.port.netns)?);
         let Some(bridge) = bridge else {
             // Somebody removed it, and what the host was reached by with it.
-            return kernel.run(load.put_on(&rtnl, &port, None));
+            return kernel.run(config.put_on(&rtnl, &port, None));
         };
         let plugged = port.controller == Some(bridge.index);
         // The hardware address is the first thing to change and the last to change back.
@@ -131,9 +131,9 @@ impl Step for Carry {
         }
         kernel.run(async {
             // All of it, even if something fails: what is given back is given back.
-            let mut first = load.put_on(&rtnl, &port, Some(bridge.index)).await;
-            first = first.and(load.wait_working(&netns, &rtnl, &port).await);
-            first = first.and(load.take_off(&rtnl, &bridge).await);
+            let mut first = config.put_on(&rtnl, &port, Some(bridge.index)).await;
+            first = first.and(config.wait_working(&netns, &rtnl, &port).await);
+            first = first.and(config.take_off(&rtnl, &bridge).await);
             if plugged {
                 let out = Change { controller: Some(None), ..Change::default() };
                 first = first.and(net::link::change(&rtnl, port.index, &out).await);
@@ -174,42 +174,42 @@ impl Step for Carry {
 }
 
 /// Refuses to cut a namespace off: as a port, a device of somebody else's is not reached at its addresses any more, and its
-/// routes lead nowhere. Tells whether it has any, which `carry` allows to move to the bridge.
-pub(super) fn check(lab: &mut Lab, bridge: &DevEntry, port: &DevRef, carry: bool, doing: &str) -> Result<bool> {
+/// routes lead nowhere. Tells whether it has any, which `take_over` allows to move to the bridge.
+pub(super) fn check(lab: &mut Lab, bridge: &DevEntry, port: &DevRef, take_over: bool, doing: &str) -> Result<bool> {
     if port.made {
-        let because = "this lab made it, so there is nothing of others to carry";
+        let because = "this lab made it, so there is nothing of others to take over";
         let refused = Error::invalid(doing).because(because).hint("give the addresses to the bridge");
-        return if carry { Err(refused) } else { Ok(false) };
+        return if take_over { Err(refused) } else { Ok(false) };
     }
-    let found = carried(lab, port, doing)?;
+    let found = config_at_risk(lab, port, doing)?;
     if found.link.controller.is_some() {
         return Err(Error::new(Kind::Exists, doing).because("it is a port of a bridge already, by somebody else"));
     }
-    let load = handles::look(lab, &port.netns, doing, async |rtnl| {
+    let config = handles::look(lab, &port.netns, doing, async |rtnl| {
         let routes = net::route::list(rtnl).await?;
         let default = routes.into_iter().find(|route| route.dst.prefix() == 0 && route.uses(port.index));
-        Ok((default, if carry { Some(Load::of(rtnl, &found.link).await?) } else { None }))
+        Ok((default, if take_over { Some(LinkConfig::of(rtnl, &found.link).await?) } else { None }))
     });
-    let (default, load) = load?;
+    let (default, config) = config?;
     if default.is_none() && found.addresses.is_empty() {
         return Ok(false);
     }
     let netns = &port.netns.name;
-    let Some(load) = load else {
+    let Some(config) = config else {
         let here = |index| (index == port.index).then(|| port.name.clone());
         let route = default.map(|route| format!("the default route of `{netns}`, `{}`", route.shown(&here)));
         let all: Vec<String> = route.into_iter().chain(found.addresses).collect();
         return Err(Error::invalid(doing)
             .because(format!(
-                "it carries {}, which a port of a bridge can't use: `{netns}` would be cut off",
+                "it has {}, which a port of a bridge can't use: `{netns}` would be cut off",
                 all.join(", ")
             ))
-            .hint("`carry: true` moves its addresses and routes to the bridge, and back in the end"));
+            .hint("`take_over: true` moves its addresses and routes to the bridge, and back in the end"));
     };
     check_bridge(lab, bridge, doing)?;
-    let of_labs = load.addresses().iter().any(|address| address.protocol == OWNER_PROTOCOL)
-        || load.routes().iter().any(|route| route.protocol == OWNER_PROTOCOL)
-        || load.neighbours().iter().any(|neighbour| neighbour.protocol == OWNER_PROTOCOL);
+    let of_labs = config.addresses().iter().any(|address| address.protocol == OWNER_PROTOCOL)
+        || config.routes().iter().any(|route| route.protocol == OWNER_PROTOCOL)
+        || config.neighbours().iter().any(|neighbour| neighbour.protocol == OWNER_PROTOCOL);
     if of_labs {
         return Err(Error::invalid(doing)
             .because("a lab gave it an address, a route or a neighbour, which would outlast that lab")
@@ -218,7 +218,7 @@ pub(super) fn check(lab: &mut Lab, bridge: &DevEntry, port: &DevRef, carry: bool
     Ok(true)
 }
 
-/// Checks that a bridge can take over what a device carries.
+/// Checks that a bridge can take over a device's addresses and routes.
 fn check_bridge(lab: &mut Lab, bridge: &DevEntry, doing: &str) -> Result<()> {
     let shown = bridge.dev.shown();
     if !bridge.dev.made {
@@ -226,8 +226,8 @@ fn check_bridge(lab: &mut Lab, bridge: &DevEntry, doing: &str) -> Result<()> {
             .because(format!("{shown} is not this lab's, and would get another hardware address"))
             .hint("`bridge` makes one"));
     }
-    if lab.model().all_devs().any(|dev| dev.carried && dev.controller == Some(bridge.dev.no)) {
-        return Err(Error::invalid(doing).because(format!("{shown} carries another device's addresses already")));
+    if lab.model().all_devs().any(|dev| dev.taken_over && dev.controller == Some(bridge.dev.no)) {
+        return Err(Error::invalid(doing).because(format!("{shown} has another device's addresses already")));
     }
     let index = bridge.dev.index;
     let link = handles::look(lab, &bridge.dev.netns, doing, async |rtnl| net::link::get(rtnl, index).await)?;

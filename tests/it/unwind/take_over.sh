@@ -1,4 +1,4 @@
-# What others have in the world of carry.rhai: the host's way out, wan0, set up in the many ways there are.
+# What others have in the world of take_over.rhai: the host's way out, wan0, set up in the many ways there are.
 ip netns add isp
 ip -n isp link set lo up
 ip link add wan0 type veth peer name isp0 netns isp

@@ -2,7 +2,7 @@ use super::*;
 use crate::net::testing::{block_on, netns, netns_and_rtnl, pair};
 use crate::net::{Change, Mac, Netns, NewLink, Run, link};
 
-/// All that a link can carry, as somebody might have set it up by hand.
+/// All that a link can have, as somebody might have set it up by hand.
 const BY_HAND: &str = "
     ip link set lo up; ip link set wan0 up; ip link set other0 up; ip link set br0 up
     ip addr add 192.0.2.2/24 broadcast 192.0.2.77 dev wan0
@@ -62,7 +62,7 @@ async fn told(netns: &Netns) -> Vec<String> {
     lines
 }
 
-/// wan0, other0 and the bridge br0 in one namespace, with all that wan0 can carry.
+/// wan0, other0 and the bridge br0 in one namespace, with all that wan0 can have.
 async fn world() -> (Netns, Netns, Rtnl) {
     let (netns, rtnl) = netns_and_rtnl();
     let outside = self::netns();
@@ -94,19 +94,20 @@ fn all_goes_to_the_other_link_and_comes_back_as_it_was() {
     block_on(async {
         let (netns, _outside, rtnl) = world().await;
         let before = told(&netns).await;
-        let load = Load::of(&rtnl, &named(&rtnl, "wan0").await).await.expect("a load");
-        assert_eq!((load.addresses().len(), load.neighbours().len()), (12, 3));
-        // What a journal holds is the same load.
-        let text = serde_json::to_string(&load).expect("JSON");
-        let load: Load = serde_json::from_str::<Load>(&text).inspect(|read| assert_eq!(*read, load)).expect("read");
+        let config = LinkConfig::of(&rtnl, &named(&rtnl, "wan0").await).await.expect("its configuration");
+        assert_eq!((config.addresses().len(), config.neighbours().len()), (12, 3));
+        // What a journal holds is the same configuration.
+        let text = serde_json::to_string(&config).expect("JSON");
+        let config: LinkConfig =
+            serde_json::from_str::<LinkConfig>(&text).inspect(|read| assert_eq!(*read, config)).expect("read");
 
         link::change(&rtnl, 1001, &Change { controller: Some(Some(1000)), ..Change::default() }).await.expect("a port");
         let (wan, br) = (named(&rtnl, "wan0").await, named(&rtnl, "br0").await);
-        load.put_on(&rtnl, &br, None).await.expect("put on");
-        load.take_off(&rtnl, &wan).await.expect("taken off");
-        let left = Load::of(&rtnl, &wan).await.expect("a load");
+        config.put_on(&rtnl, &br, None).await.expect("put on");
+        config.take_off(&rtnl, &wan).await.expect("taken off");
+        let left = LinkConfig::of(&rtnl, &wan).await.expect("its configuration");
         assert_eq!((left.addresses(), left.routes(), left.neighbours()), (vec![], vec![], vec![]));
-        let there = Load::of(&rtnl, &br).await.expect("a load");
+        let there = LinkConfig::of(&rtnl, &br).await.expect("its configuration");
         let to_br = |route: &Route| {
             let mut route = route.clone();
             let index = |dev: &mut Option<u32>| {
@@ -124,22 +125,23 @@ fn all_goes_to_the_other_link_and_comes_back_as_it_was() {
         };
         assert_eq!(
             sorted(there.routes().iter().map(by_hop).collect()),
-            sorted(load.routes().iter().map(to_br).collect())
+            sorted(config.routes().iter().map(to_br).collect())
         );
-        let nets = |load: &Load| sorted(load.addresses().iter().map(|address| format!("{}", address.net)).collect());
-        assert_eq!(nets(&there), nets(&load));
+        let nets =
+            |config: &LinkConfig| sorted(config.addresses().iter().map(|address| format!("{}", address.net)).collect());
+        assert_eq!(nets(&there), nets(&config));
         let labels: Vec<String> = there.addresses().into_iter().filter_map(|address| address.label).collect();
         assert!(labels.contains(&"br0:1".to_string()) && labels.contains(&"br0".to_string()), "{labels:?}");
 
-        load.put_on(&rtnl, &wan, Some(br.index)).await.expect("put back");
-        load.take_off(&rtnl, &br).await.expect("taken off again");
+        config.put_on(&rtnl, &wan, Some(br.index)).await.expect("put back");
+        config.take_off(&rtnl, &br).await.expect("taken off again");
         link::change(&rtnl, 1001, &Change { controller: Some(None), ..Change::default() })
             .await
             .expect("a port no more");
         assert_eq!(told(&netns).await, before);
         // Once more, as another undo would.
-        load.put_on(&rtnl, &wan, None).await.expect("put back");
-        load.take_off(&rtnl, &br).await.expect("taken off again");
+        config.put_on(&rtnl, &wan, None).await.expect("put back");
+        config.take_off(&rtnl, &br).await.expect("taken off again");
         assert_eq!(told(&netns).await, before);
     });
 }
@@ -150,11 +152,11 @@ fn lifetimes_run_on() {
     block_on(async {
         let (netns, _outside, rtnl) = world().await;
         let (wan, br) = (named(&rtnl, "wan0").await, named(&rtnl, "br0").await);
-        let mut load = Load::of(&rtnl, &wan).await.expect("a load");
-        load.take_off(&rtnl, &wan).await.expect("taken off");
+        let mut config = LinkConfig::of(&rtnl, &wan).await.expect("its configuration");
+        config.take_off(&rtnl, &wan).await.expect("taken off");
         // As if read some time ago.
-        load.read_at -= 2000;
-        load.put_on(&rtnl, &br, None).await.expect("put on");
+        config.read_at -= 2000;
+        config.put_on(&rtnl, &br, None).await.expect("put on");
         let life = async |dev: &str, ip: &str| {
             let text = sh(&netns, &format!("ip -o addr show dev {dev} | grep ' {ip}/'")).await;
             let mut words = text.split_whitespace().filter_map(|word| word.strip_suffix("sec"));
@@ -166,8 +168,8 @@ fn lifetimes_run_on() {
         let route = sh(&netns, "ip -6 route show default dev br0").await;
         assert!(route.contains("expires 1600sec") || route.contains("expires 159"), "{route}");
         sh(&netns, "ip addr change 192.0.2.4/24 dev br0 valid_lft 9000 preferred_lft 8000").await;
-        load.read_at -= 2000;
-        load.put_on(&rtnl, &wan, Some(br.index)).await.expect("put back");
+        config.read_at -= 2000;
+        config.put_on(&rtnl, &wan, Some(br.index)).await.expect("put back");
         let (valid, preferred) = life("wan0", "192.0.2.4").await;
         assert!((8990..=9000).contains(&valid) && (7990..=8000).contains(&preferred), "{valid} {preferred}");
         let route = sh(&netns, "ip -6 route show default dev wan0").await;
@@ -176,14 +178,14 @@ fn lifetimes_run_on() {
 }
 
 #[test]
-fn what_cannot_be_carried_is_said() {
+fn what_cannot_be_kept_is_said() {
     block_on(async {
         let (netns, _outside, rtnl) = world().await;
         let by_object = "ip nexthop add id 7 via 192.0.2.1 dev wan0; ip route add 10.20.0.0/16 nhid 7";
         sh(&netns, by_object).await;
-        let error = Load::of(&rtnl, &named(&rtnl, "wan0").await).await.expect_err("a next hop object");
+        let error = LinkConfig::of(&rtnl, &named(&rtnl, "wan0").await).await.expect_err("a next hop object");
         assert!(error.is_unsupported() && error.to_string().contains("next hop object"), "{error}");
-        let lo = Load::of(&rtnl, &named(&rtnl, "br0").await).await.expect("a load");
+        let lo = LinkConfig::of(&rtnl, &named(&rtnl, "br0").await).await.expect("its configuration");
         assert_eq!((lo.addresses(), lo.routes(), lo.neighbours()), (vec![], vec![], vec![]), "what comes by itself");
     });
 }
@@ -193,9 +195,9 @@ fn one_refusal_does_not_keep_the_rest_off() {
     block_on(async {
         let (netns, _outside, rtnl) = world().await;
         let (wan, br) = (named(&rtnl, "wan0").await, named(&rtnl, "br0").await);
-        let load = Load::of(&rtnl, &wan).await.expect("a load");
+        let config = LinkConfig::of(&rtnl, &wan).await.expect("its configuration");
         sh(&netns, "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6").await;
-        let error = load.put_on(&rtnl, &br, None).await.expect_err("no IPv6 there");
+        let error = config.put_on(&rtnl, &br, None).await.expect_err("no IPv6 there");
         assert!(error.is_denied(), "{error}");
         let routes = sh(&netns, "ip route show dev br0").await;
         assert!(routes.contains("default via 192.0.2.1") && routes.contains("192.0.2.0/24"), "{routes}");
@@ -206,7 +208,7 @@ fn one_refusal_does_not_keep_the_rest_off() {
 fn what_is_no_load_is_an_error() {
     for wrong in ["zz", "00", "é", "0102030405060708090a0b0c0d0e0f10"] {
         let json = serde_json::json!({ "index": 1, "name": "x", "read_at": 0, "messages": [wrong] });
-        assert!(serde_json::from_value::<Load>(json).is_err(), "{wrong}");
+        assert!(serde_json::from_value::<LinkConfig>(json).is_err(), "{wrong}");
     }
 }
 
@@ -217,7 +219,7 @@ fn what_is_put_back_later_stands_where_it_stood() {
         let (netns, _outside, rtnl) = world().await;
         let before = told(&netns).await;
         let wan = named(&rtnl, "wan0").await;
-        let load = Load::of(&rtnl, &wan).await.expect("a load");
+        let config = LinkConfig::of(&rtnl, &wan).await.expect("its configuration");
         for gap in [
             "echo 1 >/proc/sys/net/ipv4/conf/wan0/promote_secondaries; ip addr del 192.0.2.2/24 dev wan0
              echo 0 >/proc/sys/net/ipv4/conf/wan0/promote_secondaries",
@@ -227,7 +229,7 @@ fn what_is_put_back_later_stands_where_it_stood() {
         ] {
             sh(&netns, gap).await;
             assert_ne!(told(&netns).await, before, "{gap}");
-            load.put_on(&rtnl, &wan, None).await.expect(gap);
+            config.put_on(&rtnl, &wan, None).await.expect(gap);
             let (mut now, mut then) = (told(&netns).await, before.clone());
             if gap.contains("-6 addr") {
                 // Of IPv6 the last one added is the first one listed.

@@ -1,5 +1,5 @@
-//! What a link carries: addresses, routes and fixed neighbours, kept word for word as the kernel tells them, so that another
-//! link can carry them for a while and the first one gets them back as they were.
+//! The configuration of a link: addresses, routes and fixed neighbours, kept word for word as the kernel tells them. So another link
+//! can have them for a while, and the first one gets them back as they were.
 
 use std::fs;
 use std::net::IpAddr;
@@ -24,11 +24,11 @@ const FOREVER: u32 = u32::MAX;
 /// How many of a route's units of time are a second (USER_HZ).
 const USER_HZ: u32 = 100;
 
-/// All that a link carries and that it would not get again by itself: every address but the link-local one that the kernel
+/// All that a link has and that it would not get again by itself: every address but the link-local one that the kernel
 /// makes, every route but those that come with an address, permanent neighbours and proxy entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Stored", try_from = "Stored")]
-pub struct Load {
+pub struct LinkConfig {
     index: u32,
     name: String,
     /// When it was read, in seconds since boot: lifetimes run.
@@ -40,12 +40,12 @@ pub struct Load {
     routes: Vec<RouteMessage>,
 }
 
-impl Load {
-    /// Reads what `link` carries. EOPNOTSUPP for a route over a next hop object (`ip nexthop`), which belongs to one link.
+impl LinkConfig {
+    /// Reads what `link` has. EOPNOTSUPP for a route over a next hop object (`ip nexthop`), which belongs to one link.
     ///
     /// Like `ip address show dev LINK`, `ip route show table all dev LINK` and `ip neighbour show nud permanent dev LINK`.
-    pub async fn of(rtnl: &Rtnl, link: &Link) -> Result<Load> {
-        let doing = "read what a link carries";
+    pub async fn of(rtnl: &Rtnl, link: &Link) -> Result<LinkConfig> {
+        let doing = "read the configuration of a link";
         let index = link.index;
         let (mut addresses, mut newest_first) = (Vec::new(), Vec::new());
         for address in addresses_of(rtnl, index).await? {
@@ -63,7 +63,7 @@ impl Load {
             message.header.address_family = family;
             for answer in rtnl.query(doing, RouteNetlinkMessage::GetRoute(message)).await? {
                 let RouteNetlinkMessage::NewRoute(route) = answer else { continue };
-                if is_carried(&route, index) {
+                if is_kept(&route, index) {
                     routes.push(route);
                 }
             }
@@ -86,12 +86,12 @@ impl Load {
                 }
             }
         }
-        Ok(Load { index, name: link.name.clone(), read_at: uptime()?, addresses, neighbours, routes })
+        Ok(LinkConfig { index, name: link.name.clone(), read_at: uptime()?, addresses, neighbours, routes })
     }
 
     /// Leaves of the routes and neighbours those that bear the protocol number given: what a daemon has put there is its own to put
     /// back.
-    pub fn of_protocol(mut self, protocol: u8) -> Load {
+    pub fn of_protocol(mut self, protocol: u8) -> LinkConfig {
         self.routes.retain(|route| u8::from(route.header.protocol) == protocol);
         let ours = |attribute: &NeighbourAttribute| matches!(attribute, NeighbourAttribute::Protocol(by) if u8::from(*by) == protocol);
         self.neighbours.retain(|neighbour| neighbour.attributes.iter().any(ours));
@@ -117,8 +117,8 @@ impl Load {
         messages.filter_map(neigh::read).collect()
     }
 
-    /// Makes the link `to` carry all of it, too, in its order; what it has already stays as it is. `twin` is a link that may
-    /// have carried it since, on which the kernel may have made an address last longer.
+    /// Gives all of it to the link `to` too, in its order; what it has already stays as it is. `twin` is a link that may
+    /// have had it since, on which the kernel may have made an address last longer.
     ///
     /// What can't be added doesn't keep the rest off; the first refusal is returned. What has run out meanwhile is left out.
     pub async fn put_on(&self, rtnl: &Rtnl, to: &Link, twin: Option<u32>) -> Result<()> {
@@ -253,7 +253,7 @@ impl Load {
         if v6 && home && now & settable() != flags { send(flags, NLM_F_REPLACE).await } else { Ok(()) }
     }
 
-    /// Takes all of it from the link `from`; what that doesn't carry (any more) is no matter.
+    /// Takes all of it from the link `from`; what that doesn't have (any more) is no matter.
     ///
     /// What can't be taken doesn't keep the rest on; the first refusal is returned.
     pub async fn take_off(&self, rtnl: &Rtnl, from: &Link) -> Result<()> {
@@ -423,7 +423,7 @@ fn are_same(one: &AddressMessage, other: &AddressMessage) -> bool {
 
 /// Tells whether the kernel makes an IPv6 address by itself wherever the link is, or has found that somebody else has it.
 fn comes_by_itself(address: &AddressMessage, link: &Link) -> bool {
-    /// IFAPROT_KERNEL_LL of linux/if_addr.h, since Linux 5.18; before, one that does not follow from the MAC is carried too.
+    /// IFAPROT_KERNEL_LL of linux/if_addr.h, since Linux 5.18; before, one that does not follow from the MAC is kept too.
     const LINK_LOCAL: u8 = 3;
     let by_kernel = |attribute: &AddressAttribute| matches!(attribute, AddressAttribute::Protocol(by) if *by == AddressProtocol::from(LINK_LOCAL));
     let of_mac = |attribute: &AddressAttribute| match attribute {
@@ -439,7 +439,7 @@ fn has(route: &RouteMessage, wanted: impl FnMut(&RouteAttribute) -> bool) -> boo
 }
 
 /// Tells whether a route goes over the link and is not one that every address, or every link, has in the table of its own.
-fn is_carried(message: &RouteMessage, index: u32) -> bool {
+fn is_kept(message: &RouteMessage, index: u32) -> bool {
     let Ok(known) = route::read("read a route", message.clone()) else { return false };
     let by_kernel = known.protocol == route::BY_KERNEL;
     let link_local = matches!(known.dst.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
@@ -501,7 +501,7 @@ fn uptime() -> Result<i64> {
     seconds.ok_or_else(|| Error::new(doing, libc::EBADMSG))
 }
 
-/// A load as a journal has it: netlink messages with their headers, in hexadecimal digits.
+/// A configuration as a journal has it: netlink messages with their headers, in hexadecimal digits.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Stored {
     index: u32,
@@ -510,31 +510,32 @@ struct Stored {
     messages: Vec<String>,
 }
 
-impl From<Load> for Stored {
-    fn from(load: Load) -> Stored {
-        let addresses = load.addresses.into_iter().map(RouteNetlinkMessage::NewAddress);
-        let neighbours = load.neighbours.into_iter().map(RouteNetlinkMessage::NewNeighbour);
-        let routes = load.routes.into_iter().map(RouteNetlinkMessage::NewRoute);
+impl From<LinkConfig> for Stored {
+    fn from(config: LinkConfig) -> Stored {
+        let addresses = config.addresses.into_iter().map(RouteNetlinkMessage::NewAddress);
+        let neighbours = config.neighbours.into_iter().map(RouteNetlinkMessage::NewNeighbour);
+        let routes = config.routes.into_iter().map(RouteNetlinkMessage::NewRoute);
         let messages = addresses.chain(neighbours).chain(routes).map(digits).collect();
-        Stored { index: load.index, name: load.name, read_at: load.read_at, messages }
+        Stored { index: config.index, name: config.name, read_at: config.read_at, messages }
     }
 }
 
-impl TryFrom<Stored> for Load {
+impl TryFrom<Stored> for LinkConfig {
     type Error = String;
 
-    fn try_from(stored: Stored) -> std::result::Result<Load, String> {
+    fn try_from(stored: Stored) -> std::result::Result<LinkConfig, String> {
         let Stored { index, name, read_at, messages } = stored;
-        let mut load = Load { index, name, read_at, addresses: Vec::new(), neighbours: Vec::new(), routes: Vec::new() };
+        let mut config =
+            LinkConfig { index, name, read_at, addresses: Vec::new(), neighbours: Vec::new(), routes: Vec::new() };
         for text in messages {
             match message(&text) {
-                Some(RouteNetlinkMessage::NewAddress(address)) => load.addresses.push(address),
-                Some(RouteNetlinkMessage::NewNeighbour(neighbour)) => load.neighbours.push(neighbour),
-                Some(RouteNetlinkMessage::NewRoute(route)) => load.routes.push(route),
+                Some(RouteNetlinkMessage::NewAddress(address)) => config.addresses.push(address),
+                Some(RouteNetlinkMessage::NewNeighbour(neighbour)) => config.neighbours.push(neighbour),
+                Some(RouteNetlinkMessage::NewRoute(route)) => config.routes.push(route),
                 _ => return Err(format!("`{text}` is no message of an address, a neighbour or a route")),
             }
         }
-        Ok(load)
+        Ok(config)
     }
 }
 

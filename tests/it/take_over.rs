@@ -7,8 +7,8 @@ use super::stage::{build, in_used_world};
 use super::world::{Running, World};
 
 /// isp (isp0) --- (wan0) host: what others have.
-const WAY_OUT: &str = include_str!("unwind/carry.sh");
-const LAB: &str = include_str!("unwind/carry.rhai");
+const WAY_OUT: &str = include_str!("unwind/take_over.sh");
+const LAB: &str = include_str!("unwind/take_over.rhai");
 
 /// Echoes from both sides in both families, a hundred a second each, as long as they last.
 struct Echoes<'a> {
@@ -64,19 +64,19 @@ fn reached(w: &World) {
 fn n10_the_way_out_is_no_port_by_mistake() {
     in_used_world(WAY_OUT, |w, before| {
         let ran = build(w, "lab", r#"let br = bridge("br0"); br.attach(host["wan0"]);"#).fails(1);
-        ran.says("error: attach `wan0` to bridge `br0`: it carries the default route of `host`")
+        ran.says("error: attach `wan0` to bridge `br0`: it has the default route of `host`")
             .says("`default via 192.0.2.1 dev wan0 metric 5`, the address `192.0.2.2/24`, the address")
             .says("`host` would be cut off")
-            .says("hint: `carry: true` moves its addresses and routes to the bridge");
+            .says("hint: `take_over: true` moves its addresses and routes to the bridge");
         w.assert_clean(before);
-        // `carry: false` is the same as nothing.
-        build(w, "lab", r#"bridge("br0").attach(host["wan0"], #{ carry: false });"#).fails(1).says("cut off");
+        // `take_over: false` is the same as nothing.
+        build(w, "lab", r#"bridge("br0").attach(host["wan0"], #{ take_over: false });"#).fails(1).says("cut off");
         w.assert_clean(before);
         reached(w);
     });
 }
 
-/// With `carry` the bridge has all that the device had, the host is reached before, during and after, and in the end
+/// With `take_over` the bridge has all that the device had, the host is reached before, during and after, and in the end
 /// everything is back.
 #[test]
 fn n10_the_host_is_reached_all_the_time() {
