@@ -233,34 +233,6 @@ fn every_block_of_the_guide_to_tests_passes() {
     });
 }
 
-/// The reference's blocks are tested above; the architecture has none that run.
-#[test]
-fn links_in_the_pages_lead_somewhere() {
-    for page in [
-        "README.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-        "docs/architecture.md",
-        "docs/performance.md",
-        "docs/reference.md",
-        "docs/security.md",
-        "docs/testing.md",
-        "docs/topologies.md",
-        "docs/tutorial.md",
-        "benches/README.md",
-    ] {
-        let folder = root().join(page);
-        let folder = folder.parent().expect("a folder");
-        for link in read(page).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if !link.starts_with("http") && !link.starts_with('#') {
-                let file = link.split('#').next().unwrap_or_default();
-                assert!(folder.join(file).exists(), "{page} leads to `{link}`, which is not there");
-            }
-        }
-    }
-}
-
 /// A world's own smoke test, so that a hole in `in_world` shows here and not as a clean run.
 #[test]
 fn the_first_run_makes_only_the_state_directory() {

@@ -11,6 +11,7 @@ mod bad_state;
 mod callers;
 mod ci_files;
 mod cli;
+mod contributing;
 mod docs;
 mod flat;
 mod foreign;
