@@ -1,9 +1,11 @@
-//! A request as the web server of a lab reads it (RFC 9112).
+//! A request as the web server of a lab reads it (RFC 9112), by httparse.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+/// How many fields a header may have.
+const FIELDS_MAX: usize = 128;
 /// The longest header that is read.
 const HEAD_MAX: usize = 1 << 16;
 
@@ -20,9 +22,11 @@ pub(super) struct Request {
 pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Request>> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 4096];
-    let head = loop {
-        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            break end + 4;
+    let (head, request, length) = loop {
+        match parsed(&bytes) {
+            Ok(Some(found)) => break found,
+            Ok(None) => {}
+            Err(_) => return Ok(None),
         }
         let length = from.read(&mut buffer).await?;
         if length == 0 || bytes.len() > HEAD_MAX {
@@ -30,18 +34,7 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
         }
         bytes.extend(&buffer[..length]);
     };
-    let text = String::from_utf8_lossy(&bytes[..head]).into_owned();
-    let mut lines = text.lines();
-    let mut words = lines.next().unwrap_or("").split(' ');
-    let (Some(method), Some(path), Some(version)) = (words.next(), words.next(), words.next()) else { return Ok(None) };
-    if !version.starts_with("HTTP/1.") {
-        return Ok(None);
-    }
-    let length = lines.find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.trim().eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    let mut left = length.unwrap_or(0).saturating_sub(bytes.len() - head);
+    let mut left = length.saturating_sub(bytes.len() - head);
     while left > 0 {
         let length = from.read(&mut buffer).await?;
         if length == 0 {
@@ -49,7 +42,18 @@ pub(super) async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Opti
         }
         left = left.saturating_sub(length);
     }
-    Ok(Some(Request { method: method.to_string(), path: path.to_string() }))
+    Ok(Some(request))
+}
+
+/// Reads a head if all of it is there: its length, what it asks for, and the length of the body.
+fn parsed(bytes: &[u8]) -> Result<Option<(usize, Request, usize)>, httparse::Error> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    let httparse::Status::Complete(head) = request.parse(bytes)? else { return Ok(None) };
+    let field = request.headers.iter().find(|field| field.name.eq_ignore_ascii_case("content-length"));
+    let length = field.and_then(|field| std::str::from_utf8(field.value).ok()?.trim().parse().ok()).unwrap_or(0);
+    let (method, path) = (request.method.unwrap_or_default().to_string(), request.path.unwrap_or_default().to_string());
+    Ok(Some((head, Request { method, path }, length)))
 }
 
 /// Returns the words for a status (RFC 9110, 15); empty for one that is not common.

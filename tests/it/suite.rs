@@ -262,7 +262,8 @@ fn known_before(suite: &Suite) -> Vec<String> {
     found.iter().filter(alarm).map(|failure| format!("{path}: a false alarm of `topo check`: {failure}")).collect()
 }
 
-/// Makes a test function of each file, so that one can be run by its name.
+/// Makes a test function of each file, so that one can be run by its name. libtest-mimic would list the folder, but in a binary of its
+/// own, which compiles `world` a second time; here a test holds the list complete.
 macro_rules! suites {
     ($dir:literal: $($name:ident)+) => {
         $(

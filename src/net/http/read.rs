@@ -1,12 +1,17 @@
-//! Reading an answer: status line, header, and a body by its length, in chunks, or up to the end (RFC 9112, 6.3).
+//! Reading an answer: status line and header by httparse, and a body by its length, in chunks, or up to the end (RFC 9112, 6.3).
+//!
+//! The body is read here: a client such as hyper brings tasks and a pool of connections, and a probe has one connection and one answer.
 
 use std::collections::BTreeMap;
 use std::io;
 
+use httparse::Status;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// The longest header that is read.
 const HEAD_MAX: usize = 1 << 16;
+/// How many fields a header may have.
+const FIELDS_MAX: usize = 128;
 /// The longest body that is read.
 const BODY_MAX: usize = 16 << 20;
 
@@ -74,24 +79,24 @@ impl<R: AsyncRead + Unpin> Input<'_, R> {
         Ok(())
     }
 
-    /// Takes a line, without its end.
-    async fn line(&mut self, what: &str) -> Result<String, Fault> {
-        let mut looked = 0;
+    /// Takes what `parse` finds whole at the beginning, which it calls again with more until that is all there.
+    async fn parsed<T>(
+        &mut self,
+        what: impl Fn(&[u8]) -> &'static str,
+        parse: impl Fn(&[u8]) -> Result<Option<(usize, T)>, Fault>,
+    ) -> Result<T, Fault> {
         loop {
-            if let Some(at) = self.bytes[looked..].iter().position(|byte| *byte == b'\n') {
-                let mut line: Vec<u8> = self.bytes.drain(..=looked + at).collect();
-                line.pop();
-                if line.last() == Some(&b'\r') {
-                    line.pop();
-                }
-                return Ok(String::from_utf8_lossy(&line).into_owned());
+            let found = if self.bytes.is_empty() { None } else { parse(&self.bytes)? };
+            if let Some((length, found)) = found {
+                self.bytes.drain(..length);
+                return Ok(found);
             }
-            looked = self.bytes.len();
-            if looked > HEAD_MAX {
+            let (what, length) = (what(&self.bytes), self.bytes.len());
+            if length > HEAD_MAX {
                 return not_http(format!("{what} is longer than {HEAD_MAX} bytes"));
             }
             if self.ended {
-                return not_http(match looked {
+                return not_http(match length {
                     0 => "the far end closed without an answer".to_string(),
                     _ => format!("the far end closed in the middle of {what}"),
                 });
@@ -115,35 +120,8 @@ impl<R: AsyncRead + Unpin> Input<'_, R> {
     }
 
     async fn head(&mut self) -> Result<Answer, Fault> {
-        let line = self.line("the status line").await?;
-        let Some((status, reason)) = status(&line) else {
-            return not_http(format!(
-                "what answered doesn't speak HTTP/1: {:?}",
-                line.chars().take(60).collect::<String>()
-            ));
-        };
-        let headers = self.fields("the header").await?;
-        Ok(Answer { status, reason, headers, body: Vec::new() })
-    }
-
-    async fn fields(&mut self, what: &str) -> Result<BTreeMap<String, String>, Fault> {
-        let mut fields: BTreeMap<String, String> = BTreeMap::new();
-        let mut size = 0;
-        loop {
-            let line = self.line(what).await?;
-            if line.is_empty() {
-                return Ok(fields);
-            }
-            size += line.len();
-            if size > HEAD_MAX {
-                return not_http(format!("{what} is longer than {HEAD_MAX} bytes"));
-            }
-            let Some((name, value)) = line.split_once(':') else {
-                return not_http(format!("a line of {what} has no colon: {line:?}"));
-            };
-            let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
-            fields.entry(name).and_modify(|had| *had = format!("{had}, {value}")).or_insert_with(|| value.to_string());
-        }
+        let what = |bytes: &[u8]| if bytes.contains(&b'\n') { "the header" } else { "the status line" };
+        self.parsed(what, head).await
     }
 
     async fn body(&mut self, headers: &BTreeMap<String, String>) -> Result<Vec<u8>, Fault> {
@@ -174,39 +152,77 @@ impl<R: AsyncRead + Unpin> Input<'_, R> {
     async fn chunks(&mut self) -> Result<Vec<u8>, Fault> {
         let mut body = Vec::new();
         loop {
-            let line = self.line("a chunk").await?;
-            // Behind the size there may be an extension, which means nothing to us.
-            let size = line.split(';').next().unwrap_or("").trim();
-            let hexadecimal = !size.is_empty() && size.bytes().all(|byte| byte.is_ascii_hexdigit());
-            let Some(size) = usize::from_str_radix(size, 16).ok().filter(|_| hexadecimal) else {
-                return not_http(format!("the size of a chunk is no number: {line:?}"));
-            };
+            let size = self.parsed(|_| "a chunk", chunk_size).await?;
             if size == 0 {
-                self.fields("the trailer").await?;
+                self.parsed(|_| "the trailer", trailer).await?;
                 return Ok(body);
             }
-            if size > BODY_MAX || body.len() + size > BODY_MAX {
+            let size = usize::try_from(size).unwrap_or(usize::MAX);
+            if size > BODY_MAX - body.len() {
                 return too_long();
             }
             body.extend(self.take(size).await?);
-            if !self.line("a chunk").await?.is_empty() {
+            if self.take(2).await? != *b"\r\n" {
                 return not_http("a chunk is longer than its size says");
             }
         }
     }
 }
 
-fn too_long<T>() -> Result<T, Fault> {
-    not_http(format!("the body is longer than {BODY_MAX} bytes"))
+/// Reads a status line and a header.
+fn head(bytes: &[u8]) -> Result<Option<(usize, Answer)>, Fault> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut response = httparse::Response::new(&mut fields);
+    let length = match response.parse(bytes) {
+        Ok(Status::Complete(length)) => length,
+        Ok(Status::Partial) => return Ok(None),
+        Err(error) if response.code.is_some() => return not_http(wrong("header", &error)),
+        Err(_) => {
+            let text = String::from_utf8_lossy(bytes);
+            let line: String = text.lines().next().unwrap_or_default().chars().take(60).collect();
+            return not_http(format!("what answered doesn't speak HTTP/1: {line:?}"));
+        }
+    };
+    let mut headers: BTreeMap<String, String> = BTreeMap::new();
+    for field in response.headers.iter() {
+        let value = String::from_utf8_lossy(field.value);
+        let had = headers.entry(field.name.to_ascii_lowercase());
+        had.and_modify(|had| *had = format!("{had}, {value}")).or_insert_with(|| value.to_string());
+    }
+    let (status, reason) = (response.code.unwrap_or_default(), response.reason.unwrap_or_default().trim().to_string());
+    Ok(Some((length, Answer { status, reason, headers, body: Vec::new() })))
 }
 
-/// Reads a status line: `HTTP/1.1 200 OK`.
-fn status(line: &str) -> Option<(u16, String)> {
-    let rest = line.strip_prefix("HTTP/1.")?;
-    let (minor, rest) = rest.split_once(' ')?;
-    let (code, reason) = rest.split_once(' ').unwrap_or((rest, ""));
-    let three = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
-    (matches!(minor, "0" | "1") && three).then(|| Some((code.parse().ok()?, reason.trim().to_string())))?
+/// Reads the line before a chunk. Behind the size there may be an extension, which means nothing to us.
+fn chunk_size(bytes: &[u8]) -> Result<Option<(usize, u64)>, Fault> {
+    match httparse::parse_chunk_size(bytes) {
+        Ok(Status::Complete((length, size))) => Ok(Some((length, size))),
+        Ok(Status::Partial) => Ok(None),
+        Err(_) => {
+            let text = String::from_utf8_lossy(bytes);
+            not_http(format!("the size of a chunk is no number: {:?}", text.lines().next().unwrap_or_default()))
+        }
+    }
+}
+
+/// Reads the fields behind the last chunk.
+fn trailer(bytes: &[u8]) -> Result<Option<(usize, ())>, Fault> {
+    match httparse::parse_headers(bytes, &mut [httparse::EMPTY_HEADER; FIELDS_MAX]) {
+        Ok(Status::Complete((length, _))) => Ok(Some((length, ()))),
+        Ok(Status::Partial) => Ok(None),
+        Err(error) => not_http(wrong("trailer", &error)),
+    }
+}
+
+fn wrong(what: &str, error: &httparse::Error) -> String {
+    match error {
+        httparse::Error::TooManyHeaders => format!("the {what} has more than {FIELDS_MAX} fields"),
+        error => format!("the {what} can't be read: {error}"),
+    }
+}
+
+fn too_long<T>() -> Result<T, Fault> {
+    not_http(format!("the body is longer than {BODY_MAX} bytes"))
 }
 
 #[cfg(test)]
@@ -254,7 +270,12 @@ mod tests {
             ("SSH-2.0-OpenSSH_9\r\n", "doesn't speak HTTP/1"),
             ("HTTP/2 200 OK\r\n\r\n", "doesn't speak HTTP/1"),
             ("HTTP/1.1 20 OK\r\n\r\n", "doesn't speak HTTP/1"),
-            ("HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", "has no colon"),
+            ("HTTP/1.1 200 OK\r\nnonsense\r\n\r\n", "the header can't be read: invalid header name"),
+            ("HTTP/1.1 200 OK\r\nA : 1\r\n\r\n", "the header can't be read: invalid header name"),
+            ("HTTP/1.1 200 OK\r\nA: \u{7}\r\n\r\n", "the header can't be read: invalid header value"),
+            (&format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(129)), "more than 128 fields"),
+            (&format!("HTTP/1.1 200 OK\r\na: {}", "b".repeat(1 << 17)), "the header is longer than 65536 bytes"),
+            ("HTTP/1.1 20", "in the middle of the status line"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc", "2 bytes are missing"),
             ("HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nabcde", "no number"),
             ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\nabc", "no number"),
