@@ -91,7 +91,7 @@ fn probe() -> Result<Vec<Finding>> {
     let mut findings = vec![Finding::new("network namespaces", "can be made")];
     let rtnl = kernel.rtnl(&at).map_err(failed)?;
     for feature in net::LINK_FEATURES {
-        let ok = kernel.run(net::has_link_kind(&rtnl, feature.kind)).map_err(failed)?;
+        let ok = net::has_link_kind(&rtnl, feature.kind).map_err(failed)?;
         let fix = match ok {
             true => String::new(),
             false => format!("a kernel with {}, or `modprobe {}`", feature.option, feature.module),

@@ -12,10 +12,8 @@ use crate::net::{self, Change, LinkConfig, Mac, Request};
 pub fn put_back(kernel: &mut Kernel, dev: &DevRef, config: &LinkConfig) -> net::Result<()> {
     let Some(link) = kernel.link(dev)? else { return Ok(()) };
     let (netns, rtnl) = (kernel.netns(&dev.netns)?, kernel.rtnl(&dev.netns)?);
-    kernel.run(async {
-        config.put_on(&rtnl, &link, None).await?;
-        config.wait_working(&netns, &rtnl, &link).await
-    })
+    config.put_on(&rtnl, &link, None)?;
+    kernel.run(config.wait_working(&netns, &rtnl, &link))
 }
 
 /// Gives a device that is about to come up the link-local address that the kernel would give it, but without duplicate

@@ -36,7 +36,7 @@ fn delete_cables(state: &StateDir, names: &[String], steps: &Steps) -> Result<()
     let host = NetnsRef::host();
     let mut kernel = Kernel::open().map_err(failed)?;
     let rtnl = kernel.rtnl(&host).map_err(failed)?;
-    let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+    let links = net::link::list(&rtnl).map_err(failed)?;
     // Held until the cables are gone: nobody repairs a lab meanwhile.
     let (mut held, mut going): (Vec<LabDir>, Vec<u32>) = (Vec::new(), Vec::new());
     for name in names {
@@ -50,7 +50,7 @@ fn delete_cables(state: &StateDir, names: &[String], steps: &Steps) -> Result<()
     if going.len() < 2 {
         return Ok(());
     }
-    let deleted = kernel.run(net::link_group::delete_together(&rtnl, &links, &going));
+    let deleted = net::link_group::delete_together(&rtnl, &links, &going);
     deleted.map_err(|source| Error::kernel("delete the cables of the labs", &source))
 }
 

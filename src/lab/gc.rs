@@ -219,7 +219,7 @@ fn collect_marked(state: &StateDir, collected: &mut Collected, only: Option<&str
     let mut kernel = Kernel::open().map_err(failed)?;
     let host = NetnsRef::host();
     let rtnl = kernel.rtnl(&host).map_err(failed)?;
-    let links = kernel.run(net::link::list(&rtnl)).map_err(failed)?;
+    let links = net::link::list(&rtnl).map_err(failed)?;
     let names = kernel.dir().list().map_err(failed)?;
     let rules = Marked::find(&kernel.netns(&host).map_err(failed)?).map_err(failed)?;
     // Asked for after what they own: a lab that began meanwhile is among them.
@@ -265,7 +265,7 @@ fn collect_marked(state: &StateDir, collected: &mut Collected, only: Option<&str
         if !link.alias.as_deref().map_or(Ok(false), orphan)? {
             continue;
         }
-        match kernel.run(net::link::delete(&rtnl, link.index)) {
+        match net::link::delete(&rtnl, link.index) {
             // The end of a veth whose other end was removed, or went with its namespace, just now.
             Err(error) if !error.is_gone() => return Err(failed(error)),
             _ => collected.devs.push(link.name),
@@ -291,7 +291,6 @@ fn give_back_lost(kernel: &mut Kernel, name: &str) -> std::result::Result<(), Ve
         Err(error) => Err(vec![error]),
     };
     kernel.forget(&at);
-    kernel.close_forgotten();
     given
 }
 

@@ -67,7 +67,7 @@ impl Glance {
         let host = NetnsRef::host();
         let mut kernel = Kernel::open()?;
         let rtnl = kernel.rtnl(&host)?;
-        let links = kernel.run(net::link::list(&rtnl))?.into_iter().map(|link| (link.index, link)).collect();
+        let links = net::link::list(&rtnl)?.into_iter().map(|link| (link.index, link)).collect();
         let addresses = kernel.addresses(&host)?.iter().map(|address| (address.index, address.net)).collect();
         let tables = match kernel.nft_tables(&host) {
             Err(error) if error.is_unsupported() || error.is_denied() => None,

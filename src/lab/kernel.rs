@@ -17,13 +17,13 @@ use super::notes::Notes;
 use super::state::StateDir;
 use super::store::Store;
 use crate::net::{
-    self, Beside, Entry, LinkConfig, Netns, NetnsDir, NetnsId, New, Owners, Request, Rtnl, Sender, Trail, Work,
+    self, Beside, Entry, LinkConfig, Netlink, Netns, NetnsDir, NetnsId, New, Owners, Request, Trail, Work,
 };
 
 /// How many descriptors are left for all else.
 const DESCRIPTORS_ELSE: u64 = 300;
-/// The most descriptors that are open for a namespace: itself and two sockets.
-const DESCRIPTORS_EACH: u64 = 3;
+/// The most descriptors that are open for a namespace: itself and a socket.
+const DESCRIPTORS_EACH: u64 = 2;
 /// The most namespaces that are kept open at a time, however many there may be: each socket takes memory.
 const OPEN_MAX: u64 = 4096;
 /// The number of the host among the namespaces of each lab.
@@ -42,8 +42,7 @@ fn open_max(limit: u64) -> usize {
 
 struct Open {
     netns: Netns,
-    rtnl: Option<Rc<Rtnl>>,
-    sender: Option<Sender>,
+    rtnl: Option<Rc<Netlink>>,
     /// Whether it is known to bear the lab's mark.
     ours: bool,
     /// Whether its `lo` is still to be set up.
@@ -257,14 +256,12 @@ impl Kernel {
     }
 
     /// Returns a socket in the namespace `at`.
-    pub fn rtnl(&mut self, at: &NetnsRef) -> net::Result<Rc<Rtnl>> {
-        let runtime = self.runtime.handle().clone();
+    pub fn rtnl(&mut self, at: &NetnsRef) -> net::Result<Rc<Netlink>> {
         let open = self.opened(at)?;
         if let Some(rtnl) = &open.rtnl {
             return Ok(rtnl.clone());
         }
-        let _entered = runtime.enter();
-        let rtnl = Rc::new(Rtnl::open(&open.netns)?);
+        let rtnl = Rc::new(Netlink::open(&open.netns)?);
         open.rtnl = Some(rtnl.clone());
         Ok(rtnl)
     }
@@ -306,22 +303,13 @@ impl Kernel {
     pub(super) fn flush(&mut self) -> std::result::Result<(), (usize, net::Error)> {
         let Some(waiting) = self.waiting.take() else { return Ok(()) };
         let first = waiting.steps.first().copied().unwrap_or(0);
-        let sender = self.sender(&waiting.netns).map_err(|error| (first, error))?;
-        sender.send(&waiting.requests).map_err(|(at, error)| (waiting.steps.get(at).copied().unwrap_or(first), error))
+        let rtnl = self.rtnl(&waiting.netns).map_err(|error| (first, error))?;
+        rtnl.send_all(&waiting.requests).map_err(|(at, error)| (waiting.steps.get(at).copied().unwrap_or(first), error))
     }
 
     /// Drops what waits, where it shall not be made any more.
     pub(super) fn drop_waiting(&mut self) {
         self.waiting = None;
-    }
-
-    fn sender(&mut self, at: &NetnsRef) -> net::Result<&mut Sender> {
-        let open = self.opened(at)?;
-        let sender = match open.sender.take() {
-            Some(sender) => sender,
-            None => Sender::open(&open.netns)?,
-        };
-        Ok(open.sender.insert(sender))
     }
 
     fn opened(&mut self, at: &NetnsRef) -> net::Result<&mut Open> {
@@ -388,8 +376,7 @@ impl Kernel {
             self.close_some();
         }
         self.clock += 1;
-        self.open
-            .insert(at.no, Open { netns, rtnl: None, sender: None, ours: false, lo_is_down: false, used: self.clock });
+        self.open.insert(at.no, Open { netns, rtnl: None, ours: false, lo_is_down: false, used: self.clock });
     }
 
     /// Closes the quarter of the namespaces that were not asked for the longest.
@@ -404,15 +391,6 @@ impl Kernel {
     /// Lets go of a namespace, so that the kernel can free it.
     pub fn forget(&mut self, at: &NetnsRef) {
         self.open.remove(&at.no);
-    }
-
-    /// Lets aborted socket tasks end, which closes their sockets: an open socket keeps its namespace alive.
-    pub fn close_forgotten(&self) {
-        self.run(async {
-            for _ in 0..3 {
-                tokio::task::yield_now().await;
-            }
-        });
     }
 
     /// Begins to make one more namespace beside what this thread does, unless one was begun that nobody had asked for.
@@ -566,12 +544,12 @@ impl Kernel {
         };
         let rtnl = self.rtnl(&first.netns)?;
         let links: HashMap<u32, net::Link> =
-            self.run(net::link::list(&rtnl))?.into_iter().map(|link| (link.index, link)).collect();
+            net::link::list(&rtnl)?.into_iter().map(|link| (link.index, link)).collect();
         let is_there = |dev: &&&DevRef| links.get(&dev.index).is_some_and(|link| self.is_same(dev, link));
         let indexes: Vec<u32> = devs.iter().filter(is_there).map(|dev| dev.index).collect();
         let left = self.run(net::link::wait_gone(&netns, &rtnl, &indexes, Duration::from_secs(5)))?;
         for index in left {
-            match self.run(net::link::delete(&rtnl, index)) {
+            match net::link::delete(&rtnl, index) {
                 Err(error) if !error.is_gone() => return Err(error),
                 _ => {}
             }

@@ -38,7 +38,7 @@ impl Kernel {
             Err(error) if error.is_gone() => return Ok(()),
             rtnl => rtnl?,
         };
-        let Some(link) = self.run(net::link::get(&rtnl, dev.index))? else { return Ok(()) };
+        let Some(link) = net::link::get(&rtnl, dev.index)? else { return Ok(()) };
         // Under another name it is a stranger's: the kernel gives a number again that its user asks for.
         if link.goes_by(&name::kernel_name(&dev.name)) && !self.is_same(dev, &link) {
             self.leave_unmarked(&dev.shown(), link.alias.as_deref());

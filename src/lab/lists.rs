@@ -54,7 +54,7 @@ impl Kernel {
     pub fn routes(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<Route>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            kernel.run(net::route::list(&rtnl))
+            net::route::list(&rtnl)
         })
     }
 
@@ -62,7 +62,7 @@ impl Kernel {
     pub fn rules(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<Rule>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            kernel.run(net::rule::list(&rtnl))
+            net::rule::list(&rtnl)
         })
     }
 
@@ -70,7 +70,7 @@ impl Kernel {
     pub fn addresses(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<Address>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            kernel.run(net::addr::list(&rtnl))
+            net::addr::list(&rtnl)
         })
     }
 
@@ -78,7 +78,7 @@ impl Kernel {
     pub fn neighbours(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<Neigh>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            kernel.run(net::neigh::list(&rtnl))
+            net::neigh::list(&rtnl)
         })
     }
 
@@ -86,7 +86,7 @@ impl Kernel {
     pub fn fdb(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<FdbEntry>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            kernel.run(net::fdb::list(&rtnl))
+            net::fdb::list(&rtnl)
         })
     }
 
@@ -152,11 +152,11 @@ impl Kernel {
     pub fn link_at(&mut self, at: &NetnsRef, index: u32) -> net::Result<Option<Link>> {
         if self.lists.0.is_none() {
             let rtnl = self.rtnl(at)?;
-            return self.run(net::link::get(&rtnl, index));
+            return net::link::get(&rtnl, index);
         }
         let links = self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            let links = kernel.run(net::link::list(&rtnl))?;
+            let links = net::link::list(&rtnl)?;
             Ok(links.into_iter().map(|link| (link.index, link)).collect::<HashMap<u32, Link>>())
         })?;
         Ok(links.get(&index).cloned())

@@ -99,7 +99,7 @@ impl Kernel {
             return Ok(BTreeSet::new());
         }
         let rtnl = self.rtnl(at)?;
-        Ok(self.run(net::link::list(&rtnl))?.iter().map(|link| link.index).collect())
+        Ok(net::link::list(&rtnl)?.iter().map(|link| link.index).collect())
     }
 
     /// Gives the lab's mark to the devices that a command has made in a namespace of the lab's own, which had those `before`.
@@ -108,12 +108,12 @@ impl Kernel {
             return Ok(());
         }
         let (rtnl, mark) = (self.rtnl(at)?, self.mark().to_string());
-        for link in self.run(net::link::list(&rtnl))?.iter().filter(|link| !before.contains(&link.index)) {
+        for link in net::link::list(&rtnl)?.iter().filter(|link| !before.contains(&link.index)) {
             if link.alias.is_some() {
                 continue;
             }
             let change = Change { alias: Some(&mark), ..Change::default() };
-            match self.run(net::link::change(&rtnl, link.index, &change)) {
+            match net::link::change(&rtnl, link.index, &change) {
                 Err(error) if !error.is_gone() => return Err(error),
                 _ => {}
             }
@@ -173,7 +173,7 @@ impl Kernel {
         let mut numbers = BTreeSet::new();
         for other in others {
             match self.netns(other) {
-                Ok(netns) => numbers.extend(self.run(net::link::number_of(&rtnl, &netns))?),
+                Ok(netns) => numbers.extend(net::link::number_of(&rtnl, &netns)?),
                 Err(error) if error.is_gone() => {}
                 Err(error) => return Err(error),
             }
@@ -298,7 +298,7 @@ impl Kernel {
         let Ok(rtnl) = self.rtnl(&way.from.netns) else { return Vec::new() };
         let mut names = vec![name::kernel_name(&way.from.name)];
         names.extend(here.altnames);
-        names.retain(|name| self.run(net::link::find(&rtnl, name)).is_ok_and(|link| link.is_some()));
+        names.retain(|name| net::link::find(&rtnl, name).is_ok_and(|link| link.is_some()));
         names
     }
 
@@ -307,7 +307,7 @@ impl Kernel {
         let rtnl = self.rtnl(at)?;
         for number in index.. {
             let name = format!("dev{number}");
-            if self.run(net::link::find(&rtnl, &name))?.is_none() {
+            if net::link::find(&rtnl, &name)?.is_none() {
                 return Ok(name);
             }
         }
@@ -416,7 +416,7 @@ impl Moved {
                 return Err(Taken::new(self, &taken, ANOTHER).refusal());
             }
             if taken != own {
-                kernel.run(net::link::delete_altname(&rtnl, link.index, &taken))?;
+                net::link::delete_altname(&rtnl, link.index, &taken)?;
                 continue;
             }
             name = kernel.free_name(&self.from.netns, link.index)?;
@@ -425,15 +425,15 @@ impl Moved {
         }
         let change =
             Change { netns: Some(&target), name: Some(&name), new_index: Some(self.from.index), ..Change::default() };
-        match kernel.run(net::link::change(&rtnl, link.index, &change)) {
+        match net::link::change(&rtnl, link.index, &change) {
             // Its index was given to another one meanwhile.
             Err(error) if error.errno() == libc::EBUSY => {
-                kernel.run(net::link::change(&rtnl, link.index, &Change { new_index: None, ..change }))?;
+                net::link::change(&rtnl, link.index, &Change { new_index: None, ..change })?;
             }
             done => done?,
         }
         let rtnl = kernel.rtnl(&self.from.netns)?;
-        let index = kernel.run(net::link::find(&rtnl, &name))?.map_or(self.from.index, |link| link.index);
+        let index = net::link::find(&rtnl, &name)?.map_or(self.from.index, |link| link.index);
         Ok(DevRef { index, ..self.from.clone() })
     }
 }

@@ -524,7 +524,7 @@ impl Kernel {
         let mut own = Vec::new();
         if hold.apart && FORWARDING.contains(&key.as_str()) {
             let rtnl = self.rtnl(at)?;
-            let links = self.run(net::link::list(&rtnl))?;
+            let links = net::link::list(&rtnl)?;
             own.extend(
                 links.into_iter().filter(|link| link.alias.as_deref() == Some(self.mark())).map(|link| link.name),
             );

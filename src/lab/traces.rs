@@ -39,7 +39,7 @@ impl Traces {
     fn seen_by(kernel: &mut Kernel, state: &StateDir) -> Result<Traces> {
         let host = NetnsRef::host();
         let rtnl = kernel.rtnl(&host).map_err(failed)?;
-        let dump = kernel.run(net::dump(&rtnl)).map_err(failed)?;
+        let dump = net::dump(&rtnl).map_err(failed)?;
         let mut sections = network(&dump);
         let netns = kernel.netns(&host).map_err(failed)?;
         sections.push(("nftables", rules(&netns).map_err(failed)?));

@@ -88,7 +88,7 @@ impl Survey {
     /// Gives the devices back that the lab did not make and that are still in a namespace.
     fn give_back(&self, kernel: &mut Kernel, at: &NetnsRef, steps: &[Asked]) -> Vec<net::Error> {
         let Some((_, links)) = self.foreign.iter().find(|(netns, _)| netns.no == at.no) else { return Vec::new() };
-        let now = kernel.rtnl(at).and_then(|rtnl| kernel.run(net::link::list(&rtnl)));
+        let now = kernel.rtnl(at).and_then(|rtnl| net::link::list(&rtnl));
         let links = match now {
             Ok(mut now) => {
                 now.retain(|link| links.iter().any(|known| known.index == link.index && known.mac == link.mac));
@@ -233,7 +233,6 @@ fn let_go(kernel: &mut Kernel, unnamed: &mut Vec<&NetnsRef>) {
         return;
     }
     unnamed.drain(..).for_each(|at| kernel.forget(at));
-    kernel.close_forgotten();
 }
 
 /// Tells whether a namespace of ours has processes in it; if that can't be told, it may.

@@ -313,7 +313,7 @@ fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: Option<&
         view.gone = Some(why.into());
         return view;
     }
-    let dump = kernel.rtnl(at).and_then(|rtnl| kernel.run(net::dump(&rtnl)));
+    let dump = kernel.rtnl(at).and_then(|rtnl| net::dump(&rtnl));
     match dump {
         Ok(dump) => fill(&mut view, &dump, kernel, model, at),
         Err(source) if source.is_gone() && at.no == 0 => {

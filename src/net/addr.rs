@@ -1,16 +1,17 @@
 //! Addresses. Like `ip address`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnetwork::{IpNetwork, Ipv4Network};
+use ipnetwork::IpNetwork;
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::AddressMessageBuilder;
 use serde::Serialize;
 
 use super::rtnl::NEW;
-use super::{Error, Mac, Request, Result, Rtnl};
+use super::{Error, Mac, Netlink, Request, Result};
 
 /// Who gives a link its link-local address: the kernel (IFAPROT_KERNEL_LL of linux/if_addr.h).
 pub const BY_KERNEL: u8 = 3;
@@ -62,16 +63,13 @@ pub struct AddrOptions {
 ///
 /// Like `ip address add NET broadcast + dev LINK`. EEXIST if the link has it, ENODEV if there is no such link, EACCES
 /// ("IPv6 is disabled on this device") for IPv6 where it is switched off.
-pub async fn add(rtnl: &Rtnl, index: u32, net: IpNetwork, options: &AddrOptions) -> Result<()> {
-    rtnl.send(add_request(index, net, options)).await
+pub fn add(rtnl: &Netlink, index: u32, net: IpNetwork, options: &AddrOptions) -> Result<()> {
+    rtnl.send(add_request(index, net, options))
 }
 
 /// Returns the request of `add`.
 pub fn add_request(index: u32, net: IpNetwork, options: &AddrOptions) -> Request {
-    let mut message = message(index, net, options.peer.unwrap_or(net.ip()));
-    if let (IpNetwork::V4(net), None) = (net, options.peer) {
-        message.attributes.extend(broadcast(net).map(AddressAttribute::Broadcast));
-    }
+    let mut message = message(index, net, options.peer);
     if net.ip().is_ipv4() && net.ip().is_loopback() {
         message.header.scope = AddressScope::Host;
     }
@@ -89,14 +87,14 @@ pub fn add_request(index: u32, net: IpNetwork, options: &AddrOptions) -> Request
 /// net.ipv4.conf.*.promote_secondaries is 1.
 ///
 /// Like `ip address delete NET dev LINK`. EADDRNOTAVAIL if the link does not have it.
-pub async fn delete(rtnl: &Rtnl, index: u32, net: IpNetwork) -> Result<()> {
-    match delete_with_peer(rtnl, index, net, net.ip()).await {
+pub fn delete(rtnl: &Netlink, index: u32, net: IpNetwork) -> Result<()> {
+    match delete_with_peer(rtnl, index, net, None) {
         Err(error) if error.errno() == libc::EADDRNOTAVAIL => {
             // The kernel compares the peer's address too, which the caller need not know.
-            let addresses = list(rtnl).await?;
+            let addresses = list(rtnl)?;
             let known = addresses.iter().find(|address| address.index == index && address.net == net);
             match known.and_then(|address| address.peer) {
-                Some(peer) => delete_with_peer(rtnl, index, net, peer).await,
+                peer @ Some(_) => delete_with_peer(rtnl, index, net, peer),
                 None => Err(error),
             }
         }
@@ -104,17 +102,24 @@ pub async fn delete(rtnl: &Rtnl, index: u32, net: IpNetwork) -> Result<()> {
     }
 }
 
-async fn delete_with_peer(rtnl: &Rtnl, index: u32, net: IpNetwork, peer: IpAddr) -> Result<()> {
+fn delete_with_peer(rtnl: &Netlink, index: u32, net: IpNetwork, peer: Option<IpAddr>) -> Result<()> {
     let doing = format!("delete address {net} of link {index}");
-    rtnl.change(&doing, RouteNetlinkMessage::DelAddress(message(index, net, peer)), 0).await
+    rtnl.change(&doing, RouteNetlinkMessage::DelAddress(message(index, net, peer)), 0)
 }
 
-fn message(index: u32, net: IpNetwork, peer: IpAddr) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family = family(net.ip());
-    message.header.prefix_len = net.prefix();
-    message.header.index = index;
-    message.attributes = vec![AddressAttribute::Local(net.ip()), AddressAttribute::Address(peer)];
+fn message(index: u32, net: IpNetwork, peer: Option<IpAddr>) -> AddressMessage {
+    let mut message = match net {
+        IpNetwork::V4(net) => {
+            AddressMessageBuilder::<Ipv4Addr>::new().index(index).address(net.ip(), net.prefix()).build()
+        }
+        IpNetwork::V6(net) => {
+            AddressMessageBuilder::<Ipv6Addr>::new().index(index).address(net.ip(), net.prefix()).build()
+        }
+    };
+    if let Some(peer) = peer {
+        // The builder knows of no other end, and a link that has one has no broadcast address.
+        message.attributes = vec![AddressAttribute::Local(net.ip()), AddressAttribute::Address(peer)];
+    }
     message
 }
 
@@ -126,16 +131,12 @@ pub(super) fn family(ip: IpAddr) -> AddressFamily {
     }
 }
 
-fn broadcast(net: Ipv4Network) -> Option<Ipv4Addr> {
-    (net.prefix() < 31).then(|| net.broadcast())
-}
-
 /// Lists all addresses of the namespace, by link.
 ///
 /// Like `ip address show`.
-pub async fn list(rtnl: &Rtnl) -> Result<Vec<Address>> {
+pub fn list(rtnl: &Netlink) -> Result<Vec<Address>> {
     let doing = "list addresses";
-    let answers = rtnl.query(doing, RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+    let answers = rtnl.query(doing, RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
     let mut addresses = Vec::new();
     for answer in answers {
         if let RouteNetlinkMessage::NewAddress(message) = answer {
@@ -210,21 +211,21 @@ mod tests {
                 ("10.3.0.1/32", json!(null)),
                 ("10.4.0.1/30", json!("10.4.0.3")),
             ] {
-                add(&rtnl, 1001, net(text), &ours).await.expect(text);
+                add(&rtnl, 1001, net(text), &ours).expect(text);
                 let seen = judge(&a, "ip -j address show dev eth0").await;
                 let last = seen[0]["addr_info"].as_array().and_then(|list| list.last()).expect("an address").clone();
                 assert_eq!(
                     (&last["broadcast"], &last["scope"], &last["label"]),
                     (&broadcast, &json!("global"), &json!("eth0"))
                 );
-                assert!(add(&rtnl, 1001, net(text), &ours).await.expect_err("twice").is_exists());
+                assert!(add(&rtnl, 1001, net(text), &ours).expect_err("twice").is_exists());
             }
-            let listed = list(&rtnl).await.expect("addresses");
+            let listed = list(&rtnl).expect("addresses");
             let first = listed.iter().find(|address| address.index == 1001).expect("an address");
             assert_eq!((first.net, first.scope.as_str(), first.protocol), (net("10.1.0.1/24"), "global", 77));
             assert_eq!((first.permanent, first.tentative, first.label.as_deref()), (true, false, Some("eth0")));
-            delete(&rtnl, 1001, net("10.1.0.1/24")).await.expect("deleted");
-            let error = delete(&rtnl, 1001, net("10.1.0.1/24")).await.expect_err("gone");
+            delete(&rtnl, 1001, net("10.1.0.1/24")).expect("deleted");
+            let error = delete(&rtnl, 1001, net("10.1.0.1/24")).expect_err("gone");
             assert!(error.is_gone() && error.doing() == "delete address 10.1.0.1/24 of link 1001", "{error:?}");
         });
     }
@@ -236,13 +237,13 @@ mod tests {
             let b = netns();
             pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
             for (netns, index) in [(&a, 1001), (&b, 1002)] {
-                let rtnl = Rtnl::open(netns).expect("a socket");
-                link::change(&rtnl, index, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+                let rtnl = Netlink::open(netns).expect("a socket");
+                link::change(&rtnl, index, &Change { up: Some(true), ..Change::default() }).expect("up");
             }
             let at_once = AddrOptions { nodad: true, protocol: 77, ..AddrOptions::default() };
-            add(&rtnl, 1001, net("fd00::1/64"), &at_once).await.expect("added");
-            add(&rtnl, 1001, net("fd00::2/64"), &AddrOptions::default()).await.expect("added");
-            let listed = list(&rtnl).await.expect("addresses");
+            add(&rtnl, 1001, net("fd00::1/64"), &at_once).expect("added");
+            add(&rtnl, 1001, net("fd00::2/64"), &AddrOptions::default()).expect("added");
+            let listed = list(&rtnl).expect("addresses");
             let of = |text| listed.iter().find(|address| address.net == net(text)).expect(text);
             assert_eq!((of("fd00::1/64").tentative, of("fd00::1/64").protocol), (false, 77));
             assert!(of("fd00::2/64").tentative);
@@ -250,8 +251,8 @@ mod tests {
             let mut infos = seen[0]["addr_info"].as_array().expect("addresses").iter();
             let info = infos.find(|info| info["local"] == "fd00::1").expect("fd00::1");
             assert_eq!((&info["nodad"], &info["scope"]), (&json!(true), &json!("global")));
-            delete(&rtnl, 1001, net("fd00::1/64")).await.expect("deleted");
-            assert!(delete(&rtnl, 1001, net("fd00::1/64")).await.expect_err("gone").is_gone());
+            delete(&rtnl, 1001, net("fd00::1/64")).expect("deleted");
+            assert!(delete(&rtnl, 1001, net("fd00::1/64")).expect_err("gone").is_gone());
         });
     }
 
@@ -263,12 +264,12 @@ mod tests {
             pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
             for (text, peer) in [("10.0.0.1/32", "10.9.9.9"), ("fd00::1/128", "fd09::9")] {
                 let peer = Some(peer.parse().expect("an address"));
-                add(&rtnl, 1001, net(text), &AddrOptions { peer, ..AddrOptions::default() }).await.expect(text);
-                let listed = list(&rtnl).await.expect("addresses");
+                add(&rtnl, 1001, net(text), &AddrOptions { peer, ..AddrOptions::default() }).expect(text);
+                let listed = list(&rtnl).expect("addresses");
                 let known = listed.iter().find(|address| address.net == net(text)).expect(text);
                 assert_eq!(known.peer, peer);
-                delete(&rtnl, 1001, net(text)).await.expect(text);
-                assert!(!list(&rtnl).await.expect("addresses").iter().any(|address| address.net == net(text)));
+                delete(&rtnl, 1001, net(text)).expect(text);
+                assert!(!list(&rtnl).expect("addresses").iter().any(|address| address.net == net(text)));
             }
         });
     }
@@ -278,13 +279,12 @@ mod tests {
         block_on(async {
             let (_netns, rtnl) = netns_and_rtnl();
             for text in ["10.0.0.1/24", "10.0.0.1/16"] {
-                add(&rtnl, 1, net(text), &AddrOptions::default()).await.expect(text);
+                add(&rtnl, 1, net(text), &AddrOptions::default()).expect(text);
             }
-            delete(&rtnl, 1, net("10.0.0.1/16")).await.expect("deleted");
-            let left: Vec<IpNetwork> =
-                list(&rtnl).await.expect("addresses").iter().map(|address| address.net).collect();
+            delete(&rtnl, 1, net("10.0.0.1/16")).expect("deleted");
+            let left: Vec<IpNetwork> = list(&rtnl).expect("addresses").iter().map(|address| address.net).collect();
             assert!(left.contains(&net("10.0.0.1/24")) && !left.contains(&net("10.0.0.1/16")), "{left:?}");
-            let error = add(&rtnl, 4711, net("10.0.0.1/16"), &AddrOptions::default()).await.expect_err("no such link");
+            let error = add(&rtnl, 4711, net("10.0.0.1/16"), &AddrOptions::default()).expect_err("no such link");
             assert!(error.is_gone());
         });
     }

@@ -90,23 +90,23 @@ mod tests {
             let (a, rtnl) = netns_and_rtnl();
             let b = netns();
             pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
-            let inside = crate::net::Rtnl::open(&b).expect("a socket");
+            let inside = crate::net::Netlink::open(&b).expect("a socket");
             let up = Change { up: Some(true), ..Change::default() };
-            link::change(&rtnl, 1001, &up).await.expect("up");
-            link::change(&inside, 1002, &up).await.expect("up");
+            link::change(&rtnl, 1001, &up).expect("up");
+            link::change(&inside, 1002, &up).expect("up");
             let options = AddrOptions { nodad: true, ..AddrOptions::default() };
             for net in ["10.0.0.2/24", "fd00::2/64"] {
-                addr::add(&inside, 1002, net.parse().expect("a network"), &options).await.expect(net);
+                addr::add(&inside, 1002, net.parse().expect("a network"), &options).expect(net);
             }
             let known = ["10.0.0.1", "fd00::1"];
             for ip in known {
                 judge(&b, &format!("ip neighbour add {ip} lladdr 02:00:00:00:00:99 dev eth0 nud stale")).await;
             }
-            let mac = link::get(&rtnl, 1001).await.expect("read").and_then(|link| link.mac).expect("an address");
+            let mac = link::get(&rtnl, 1001).expect("read").and_then(|link| link.mac).expect("an address");
             let told: Vec<IpAddr> =
                 ["10.0.0.1", "fd00::1", "10.0.0.9", "fd00::9"].map(|ip| ip.parse().expect("an address")).into();
             announce(&a, 1001, mac, &told, false).expect("announced");
-            let listed = neigh::list(&inside).await.expect("neighbours");
+            let listed = neigh::list(&inside).expect("neighbours");
             let seen: Vec<(String, Option<Mac>)> =
                 listed.iter().map(|neigh| (neigh.ip.to_string(), neigh.mac)).collect();
             assert_eq!(seen, known.map(|ip| (ip.to_string(), Some(mac))));

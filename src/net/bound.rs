@@ -2,20 +2,14 @@
 //! publishing them does.
 
 use std::collections::HashSet;
-use std::io::{self, Read, Write};
-use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
-/// How long the kernel may take to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// What netlink_dump() fills at most.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+use super::netlink::{self, Netlink, Subsystem};
+
 /// All states but TIME_WAIT, of include/net/tcp_states.h. That of a socket which is bound and no more (TCP_BOUND_INACTIVE) is
 /// told since Linux 6.8.
 const STATES: u32 = !(1 << 6);
-/// `struct nlmsghdr`.
-const HEADER_BYTES: usize = 16;
 
 /// Returns the ports to which sockets of TCP or UDP (`protocol`) of either version of IP are bound, in the namespace of the
 /// calling thread. None where the kernel does not tell, or not all: `probe`, which is bound, must be among them.
@@ -23,12 +17,12 @@ pub(super) fn ports(protocol: i32, probe: &Socket) -> Option<HashSet<u16>> {
     let inode = nix::sys::stat::fstat(probe).ok()?.st_ino;
     let mut found = HashSet::new();
     let mut inodes = HashSet::new();
+    let netlink = Netlink::here(Subsystem::Sockets).ok()?;
     for request in requests(protocol) {
-        let note = |port, of| {
+        for (port, of) in netlink.dump("list sockets", &request, |_, body| Ok(read(body))).ok()? {
             found.insert(port);
             inodes.insert(u64::from(of));
-        };
-        dump(&request, note).ok()?;
+        }
     }
     inodes.contains(&inode).then_some(found)
 }
@@ -51,53 +45,20 @@ fn requests(protocol: i32) -> Vec<Vec<u8>> {
 }
 
 fn message(kind: u16, body: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + body.len());
-    bytes.extend(((HEADER_BYTES + body.len()) as u32).to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(((libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16).to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend_from_slice(body);
-    bytes
+    netlink::frame(kind, 0, |bytes| bytes.extend_from_slice(body))
 }
 
-/// Asks for sockets; each one's port and inode are noted.
-fn dump(request: &[u8], mut note: impl FnMut(u16, u32)) -> io::Result<()> {
-    let mut socket =
-        Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(libc::NETLINK_SOCK_DIAG)))?;
-    socket.set_read_timeout(Some(ANSWER_WITHIN))?;
-    socket.write_all(request)?;
-    let mut bytes = vec![0; ANSWER_BYTES_MAX];
-    loop {
-        let length = match socket.read(&mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        let mut rest = bytes.get(..length).unwrap_or_default();
-        while !rest.is_empty() {
-            let short = || io::Error::from(io::ErrorKind::UnexpectedEof);
-            let number = |at: usize| rest.get(at..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
-            let size = number(0).ok_or_else(short)? as usize;
-            let kind = rest.get(4..).and_then(|bytes| bytes.first_chunk()).ok_or_else(short)?;
-            match i32::from(u16::from_ne_bytes(*kind)) {
-                libc::NLMSG_DONE => return Ok(()),
-                libc::NLMSG_ERROR => {
-                    let errno = number(HEADER_BYTES).ok_or_else(short)? as i32;
-                    return Err(io::Error::from_raw_os_error(-errno));
-                }
-                _ => {
-                    // In `struct inet_diag_msg` the port stands behind four small fields, and the inode last.
-                    let port = rest.get(HEADER_BYTES + 4..).and_then(|bytes| bytes.first_chunk()).ok_or_else(short)?;
-                    note(u16::from_be_bytes(*port), number(HEADER_BYTES + 68).ok_or_else(short)?);
-                }
-            }
-            rest = rest.get(size.max(HEADER_BYTES).next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
+/// Reads the port and the inode of a socket: in `struct inet_diag_msg` the port stands behind four small fields, and the inode last.
+fn read(body: &[u8]) -> Option<(u16, u32)> {
+    let port = body.get(4..)?.first_chunk()?;
+    Some((u16::from_be_bytes(*port), netlink::word(body, 68)?))
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+    use socket2::{Domain, Type};
 
     use super::*;
     use crate::net::testing::netns;

@@ -3,13 +3,13 @@
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind,
-    LinkAttribute, LinkInfo, LinkMessage,
 };
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::rtnl::NEW;
-use super::{NewLink, Request, Result, Rtnl, VlanProtocol};
+use super::{Netlink, NewLink, Request, Result, VlanProtocol};
 
 /// The options of a bridge; what is `None` is left as the kernel has it. Times are rounded up to 10 ms, and
 /// may be read back as less where the kernel's own clock is coarser.
@@ -150,15 +150,14 @@ impl Bridge {
 ///
 /// Like `ip link add NAME type bridge`. EEXIST if the name or number is taken.
 pub fn bridge_request(link: &NewLink<'_>, options: &BridgeOptions) -> Request {
-    let mut message = link.message();
-    message.attributes.push(bridge_info(options));
-    Request::new(format!("add bridge `{}`", link.name), RouteNetlinkMessage::NewLink(message), NEW)
+    let builder = link.builder(Some(InfoKind::Bridge), true).set_info_data(InfoData::Bridge(options.attributes()));
+    Request::new(format!("add bridge `{}`", link.name), RouteNetlinkMessage::NewLink(builder.build()), NEW)
 }
 
 /// Sends the request of `bridge_request`.
 #[cfg(test)]
-pub(crate) async fn add_bridge(rtnl: &Rtnl, link: &NewLink<'_>, options: &BridgeOptions) -> Result<()> {
-    rtnl.send(bridge_request(link, options)).await
+pub(crate) fn add_bridge(rtnl: &Netlink, link: &NewLink<'_>, options: &BridgeOptions) -> Result<()> {
+    rtnl.send(bridge_request(link, options))
 }
 
 /// Returns the request that changes the options of a bridge.
@@ -166,25 +165,15 @@ pub(crate) async fn add_bridge(rtnl: &Rtnl, link: &NewLink<'_>, options: &Bridge
 /// Like `ip link set NAME type bridge`. ERANGE for a time out of its range, which for `forward_delay_ms` depends on
 /// whether the spanning tree is on beforehand; EOPNOTSUPP for what the kernel lacks.
 pub fn set_bridge_request(index: u32, options: &BridgeOptions) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes.push(bridge_info(options));
+    let builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge).index(index);
+    let message = builder.set_info_data(InfoData::Bridge(options.attributes())).build();
     Request::new(format!("set bridge {index}"), RouteNetlinkMessage::NewLink(message), 0)
 }
 
 /// Sends the request of `set_bridge_request`.
 #[cfg(test)]
-pub(crate) async fn set_bridge(rtnl: &Rtnl, index: u32, options: &BridgeOptions) -> Result<()> {
-    rtnl.send(set_bridge_request(index, options)).await
-}
-
-fn bridge_info(options: &BridgeOptions) -> LinkAttribute {
-    let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
-    let attributes = options.attributes();
-    if !attributes.is_empty() {
-        info.push(LinkInfo::Data(InfoData::Bridge(attributes)));
-    }
-    LinkAttribute::LinkInfo(info)
+pub(crate) fn set_bridge(rtnl: &Netlink, index: u32, options: &BridgeOptions) -> Result<()> {
+    rtnl.send(set_bridge_request(index, options))
 }
 
 /// The options of a bridge's port; what is `None` is left as the kernel has it.
@@ -344,14 +333,10 @@ fn state_name(state: BridgePortState) -> String {
 /// Changes the options of a link as a port of its bridge.
 ///
 /// Like `ip link set NAME type bridge_slave` and `bridge link set`. EINVAL if the link is not a port of a bridge.
-pub async fn set_port(rtnl: &Rtnl, index: u32, options: &PortOptions) -> Result<()> {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(options.attributes())),
-    ]));
-    rtnl.change(&format!("set bridge port {index}"), RouteNetlinkMessage::NewLink(message), 0).await
+pub fn set_port(rtnl: &Netlink, index: u32, options: &PortOptions) -> Result<()> {
+    let settings = InfoPortData::BridgePort(options.attributes());
+    let message = LinkUnspec::new_with_index(index).set_port_kind(InfoPortKind::Bridge).set_port_data(settings).build();
+    rtnl.change(&format!("set bridge port {index}"), RouteNetlinkMessage::NewLink(message), 0)
 }
 
 #[cfg(test)]
@@ -379,8 +364,8 @@ mod tests {
                 nf_call_ip6tables: Some(true),
                 ..BridgeOptions::default()
             };
-            add_bridge(&rtnl, &BRIDGE, &options).await.expect("a bridge");
-            let link = link::get(&rtnl, 1000).await.expect("read").expect("br0");
+            add_bridge(&rtnl, &BRIDGE, &options).expect("a bridge");
+            let link = link::get(&rtnl, 1000).expect("read").expect("br0");
             assert_eq!((link.mac, link.mtu, link.kind.as_deref()), (Some(BRIDGE.mac), 1400, Some("bridge")));
             let bridge = link.bridge.expect("a bridge").options;
             // What was not asked for is read back too, so only what was is compared.
@@ -400,9 +385,9 @@ mod tests {
                 BridgeOptions { stp: Some(false), ..BridgeOptions::default() },
                 BridgeOptions { forward_delay_ms: Some(0), ..BridgeOptions::default() },
             ] {
-                set_bridge(&rtnl, 1000, &change).await.expect("set");
+                set_bridge(&rtnl, 1000, &change).expect("set");
             }
-            let bridge = link::get(&rtnl, 1000).await.expect("read").expect("br0").bridge.expect("a bridge").options;
+            let bridge = link::get(&rtnl, 1000).expect("read").expect("br0").bridge.expect("a bridge").options;
             assert_eq!((bridge.stp, bridge.forward_delay_ms, bridge.priority), (Some(false), Some(0), Some(0x1000)));
         });
     }
@@ -411,13 +396,13 @@ mod tests {
     fn what_the_kernel_refuses() {
         block_on(async {
             let (_netns, rtnl) = netns_and_rtnl();
-            add_bridge(&rtnl, &BRIDGE, &BridgeOptions::default()).await.expect("a bridge");
-            let again = add_bridge(&rtnl, &BRIDGE, &BridgeOptions::default()).await.expect_err("taken");
+            add_bridge(&rtnl, &BRIDGE, &BridgeOptions::default()).expect("a bridge");
+            let again = add_bridge(&rtnl, &BRIDGE, &BridgeOptions::default()).expect_err("taken");
             assert!(again.is_exists() && again.doing() == "add bridge `br0`", "{again:?}");
-            set_bridge(&rtnl, 1000, &BridgeOptions { stp: Some(true), ..BridgeOptions::default() }).await.expect("set");
+            set_bridge(&rtnl, 1000, &BridgeOptions { stp: Some(true), ..BridgeOptions::default() }).expect("set");
             let short = BridgeOptions { forward_delay_ms: Some(10), ..BridgeOptions::default() };
-            assert_eq!(set_bridge(&rtnl, 1000, &short).await.expect_err("too short").errno(), libc::ERANGE);
-            let port = set_port(&rtnl, 1000, &PortOptions { hairpin: Some(true), ..PortOptions::default() }).await;
+            assert_eq!(set_bridge(&rtnl, 1000, &short).expect_err("too short").errno(), libc::ERANGE);
+            let port = set_port(&rtnl, 1000, &PortOptions { hairpin: Some(true), ..PortOptions::default() });
             assert!(port.is_err(), "no port of a bridge");
         });
     }
@@ -428,11 +413,9 @@ mod tests {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
             let host = crate::net::testing::netns();
-            add_bridge(&rtnl, &BRIDGE, &BridgeOptions::default()).await.expect("a bridge");
+            add_bridge(&rtnl, &BRIDGE, &BridgeOptions::default()).expect("a bridge");
             pair(&rtnl, (&netns, "p1", 1001), (&host, "eth0", 1002)).await;
-            link::change(&rtnl, 1001, &Change { controller: Some(Some(1000)), ..Change::default() })
-                .await
-                .expect("a port");
+            link::change(&rtnl, 1001, &Change { controller: Some(Some(1000)), ..Change::default() }).expect("a port");
             let options = PortOptions {
                 hairpin: Some(true),
                 isolated: Some(true),
@@ -449,16 +432,16 @@ mod tests {
                 proxy_arp: Some(true),
                 locked: Some(true),
             };
-            set_port(&rtnl, 1001, &options).await.expect("set");
-            let port = link::get(&rtnl, 1001).await.expect("read").expect("p1").port.expect("a port");
+            set_port(&rtnl, 1001, &options).expect("set");
+            let port = link::get(&rtnl, 1001).expect("read").expect("p1").port.expect("a port");
             assert_eq!((port.options, port.state.as_str()), (options, "disabled"));
             let seen = &judge(&netns, "ip -j -d link show p1").await[0]["linkinfo"]["info_slave_data"];
             for (name, value) in [("hairpin", true), ("isolated", true), ("learning", false), ("guard", true)] {
                 assert_eq!(seen[name], value, "{name}");
             }
             assert_eq!((&seen["cost"], &seen["priority"]), (&50.into(), &9.into()));
-            set_port(&rtnl, 1001, &PortOptions { isolated: Some(false), ..PortOptions::default() }).await.expect("set");
-            let port = link::get(&rtnl, 1001).await.expect("read").expect("p1").port.expect("a port");
+            set_port(&rtnl, 1001, &PortOptions { isolated: Some(false), ..PortOptions::default() }).expect("set");
+            let port = link::get(&rtnl, 1001).expect("read").expect("p1").port.expect("a port");
             assert_eq!((port.options.isolated, port.options.hairpin), (Some(false), Some(true)));
         });
     }

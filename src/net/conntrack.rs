@@ -7,7 +7,7 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Tuple};
 use serde::{Deserialize, Serialize};
 
-use super::nfnl::{self, Nfnl};
+use super::nfnl;
 use super::nft::L4Proto;
 use super::{Netns, Result, fault};
 
@@ -72,9 +72,9 @@ pub fn flush(netns: &Netns, flows: &[Flow]) -> Result<usize> {
     }
     let doing = "delete tracked connections";
     fault::point(doing)?;
-    let nfnl = Nfnl::open(netns)?;
+    let nfnl = nfnl::open(netns)?;
     let get = ConntrackMessage::Get(Vec::new());
-    let known = nfnl.dump("list tracked connections", nfnl::message(NetfilterProtoFamily::Unspec, get))?;
+    let known = nfnl::dump(&nfnl, "list tracked connections", nfnl::message(NetfilterProtoFamily::Unspec, get))?;
     let mut deleted = 0;
     for connection in known {
         let Ok(ConntrackMessage::New(attributes)) =
@@ -94,7 +94,7 @@ pub fn flush(netns: &Netns, flows: &[Flow]) -> Result<usize> {
             continue;
         }
         let delete = ConntrackMessage::Delete(attributes.into_iter().filter(names_it).collect());
-        match nfnl.change(doing, nfnl::message(connection.family, delete)) {
+        match nfnl::change(&nfnl, doing, nfnl::message(connection.family, delete)) {
             Ok(()) => deleted += 1,
             // It has ended by itself.
             Err(error) if error.is_gone() => {}

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Address, Link, Neigh, Result, Route, Rtnl, Rule, addr, link, neigh, route, rule};
+use super::{Address, Link, Neigh, Netlink, Result, Route, Rule, addr, link, neigh, route, rule};
 
 /// The links, addresses, routes, rules and neighbours of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -20,13 +20,13 @@ pub struct Dump {
 }
 
 /// Reads all of a namespace, one table after the other.
-pub async fn dump(rtnl: &Rtnl) -> Result<Dump> {
+pub fn dump(rtnl: &Netlink) -> Result<Dump> {
     Ok(Dump {
-        links: link::list(rtnl).await?,
-        addresses: addr::list(rtnl).await?,
-        routes: route::list(rtnl).await?,
-        rules: rule::list(rtnl).await?,
-        neighbours: neigh::list(rtnl).await?,
+        links: link::list(rtnl)?,
+        addresses: addr::list(rtnl)?,
+        routes: route::list(rtnl)?,
+        rules: rule::list(rtnl)?,
+        neighbours: neigh::list(rtnl)?,
     })
 }
 
@@ -41,16 +41,16 @@ mod tests {
         block_on(async {
             let (a, rtnl) = netns_and_rtnl();
             let b = netns();
-            let before = dump(&rtnl).await.expect("a dump");
+            let before = dump(&rtnl).expect("a dump");
             pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
-            link::change(&rtnl, 1001, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+            link::change(&rtnl, 1001, &Change { up: Some(true), ..Change::default() }).expect("up");
             let net = "10.0.0.1/24".parse().expect("a network");
-            addr::add(&rtnl, 1001, net, &AddrOptions::default()).await.expect("added");
-            let during = dump(&rtnl).await.expect("a dump");
+            addr::add(&rtnl, 1001, net, &AddrOptions::default()).expect("added");
+            let during = dump(&rtnl).expect("a dump");
             assert!(during.links.len() == 2 && during.addresses.len() > before.addresses.len());
             assert!(during.routes.len() > before.routes.len());
-            link::delete(&rtnl, 1001).await.expect("deleted");
-            assert_eq!(dump(&rtnl).await.expect("a dump"), before);
+            link::delete(&rtnl, 1001).expect("deleted");
+            assert_eq!(dump(&rtnl).expect("a dump"), before);
             let json = serde_json::to_value(&before).expect("JSON");
             assert_eq!(json["links"][0]["name"], "lo");
         });

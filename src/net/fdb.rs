@@ -9,7 +9,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
-use super::{Mac, Result, Rtnl};
+use super::{Mac, Netlink, Result};
 
 /// Where an Ethernet address is, for the link whose table it is in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,27 +49,27 @@ pub struct FdbEntry {
 /// Like `bridge fdb append MAC dev LINK dst IP`, and `bridge fdb add MAC dev LINK master static`. EEXIST if somebody has added the
 /// address, unless it stands for several (a group's, or all zeros), which may be behind many hosts; what was learnt gives way.
 /// EINVAL if the link has no table.
-pub async fn add(rtnl: &Rtnl, index: u32, fdb: &Fdb) -> Result<()> {
+pub fn add(rtnl: &Netlink, index: u32, fdb: &Fdb) -> Result<()> {
     let mut message = message(index, fdb);
     message.header.state = if fdb.dst.is_some() { NeighbourState::Permanent } else { NeighbourState::Noarp };
     let several = fdb.mac.0[0] & 1 == 1 || fdb.mac == Mac([0; 6]);
     let flags = NLM_F_CREATE | if several && fdb.dst.is_some() { NLM_F_APPEND } else { NLM_F_EXCL };
     let doing = format!("add {} to the forwarding table of link {index}", fdb.mac);
     let new = RouteNetlinkMessage::NewNeighbour(message);
-    match rtnl.change(&doing, new.clone(), flags).await {
-        Err(error) if error.is_exists() && is_learnt(rtnl, index, fdb).await? => {
-            rtnl.change(&doing, new, NLM_F_CREATE | NLM_F_REPLACE).await
+    match rtnl.change(&doing, new.clone(), flags) {
+        Err(error) if error.is_exists() && is_learnt(rtnl, index, fdb)? => {
+            rtnl.change(&doing, new, NLM_F_CREATE | NLM_F_REPLACE)
         }
         done => done,
     }
 }
 
 /// Tells whether the table has the address by learning alone: behind the same link, or another port of the same bridge.
-async fn is_learnt(rtnl: &Rtnl, index: u32, fdb: &Fdb) -> Result<bool> {
-    let links = super::link::list(rtnl).await?;
+fn is_learnt(rtnl: &Netlink, index: u32, fdb: &Fdb) -> Result<bool> {
+    let links = super::link::list(rtnl)?;
     let bridge_of = |index| links.iter().find(|link| link.index == index).and_then(|link| link.controller);
     let bridge = if fdb.dst.is_none() { bridge_of(index) } else { None };
-    let answers = rtnl.query("list forwarding tables", dump()).await?;
+    let answers = rtnl.query("list forwarding tables", dump())?;
     let external = |message: &NeighbourMessage| message.header.flags.contains(NeighbourFlags::ExtLearned);
     let in_the_way = answers.into_iter().filter_map(|answer| {
         let by_others = matches!(&answer, RouteNetlinkMessage::NewNeighbour(message) if external(message));
@@ -86,9 +86,9 @@ async fn is_learnt(rtnl: &Rtnl, index: u32, fdb: &Fdb) -> Result<bool> {
 /// Deletes an entry.
 ///
 /// Like `bridge fdb del`. ENOENT if the address is not in the table; behind another host of several it is passed over.
-pub async fn delete(rtnl: &Rtnl, index: u32, fdb: &Fdb) -> Result<()> {
+pub fn delete(rtnl: &Netlink, index: u32, fdb: &Fdb) -> Result<()> {
     let doing = format!("delete {} from the forwarding table of link {index}", fdb.mac);
-    rtnl.change(&doing, RouteNetlinkMessage::DelNeighbour(message(index, fdb)), 0).await
+    rtnl.change(&doing, RouteNetlinkMessage::DelNeighbour(message(index, fdb)), 0)
 }
 
 fn message(index: u32, fdb: &Fdb) -> NeighbourMessage {
@@ -110,8 +110,8 @@ fn message(index: u32, fdb: &Fdb) -> NeighbourMessage {
 /// Lists the entries of all tables, or of one link's.
 ///
 /// Like `bridge fdb show`.
-pub async fn list(rtnl: &Rtnl) -> Result<Vec<FdbEntry>> {
-    let answers = rtnl.query("list forwarding tables", dump()).await?;
+pub fn list(rtnl: &Netlink) -> Result<Vec<FdbEntry>> {
+    let answers = rtnl.query("list forwarding tables", dump())?;
     Ok(answers.into_iter().filter_map(read).collect())
 }
 
@@ -176,7 +176,7 @@ mod tests {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
             let new = NewLink { name: "vx0", index: 1000, mac: Mac::local(1), mtu: None };
-            link::add_link(&rtnl, &new, &netns, None, &LinkKind::Vxlan(VXLAN)).await.expect("a vxlan");
+            link::add_link(&rtnl, &new, &netns, None, &LinkKind::Vxlan(VXLAN)).expect("a vxlan");
             let entry = |mac, ip: &str, vni, port| Fdb {
                 mac,
                 dst: Some(ip.parse().expect("an address")),
@@ -190,10 +190,10 @@ mod tests {
                 entry(Mac::local(9), "10.0.0.2", Some(43), Some(8472)),
             ];
             for entry in &entries {
-                add(&rtnl, 1000, entry).await.expect("added");
+                add(&rtnl, 1000, entry).expect("added");
             }
-            assert!(add(&rtnl, 1000, &entries[2]).await.expect_err("twice").is_exists());
-            let listed = list(&rtnl).await.expect("listed");
+            assert!(add(&rtnl, 1000, &entries[2]).expect_err("twice").is_exists());
+            let listed = list(&rtnl).expect("listed");
             for entry in &entries {
                 let found = listed.iter().find(|one| one.fdb == *entry).unwrap_or_else(|| panic!("{listed:?}"));
                 assert_eq!((found.index, found.of_bridge, found.state), (1000, false, "permanent"));
@@ -204,9 +204,9 @@ mod tests {
             let one = seen.iter().find(|one| one["mac"] == Mac::local(9).to_string()).expect("the third");
             assert_eq!((&one["dst"], &one["vni"], &one["port"]), (&"10.0.0.2".into(), &43.into(), &8472.into()));
             for entry in &entries {
-                delete(&rtnl, 1000, entry).await.expect("deleted");
+                delete(&rtnl, 1000, entry).expect("deleted");
             }
-            assert_eq!(list(&rtnl).await.expect("listed"), []);
+            assert_eq!(list(&rtnl).expect("listed"), []);
         });
     }
 
@@ -215,19 +215,19 @@ mod tests {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
             let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(1), mtu: None };
-            link::add_bridge(&rtnl, &bridge, &BridgeOptions::default()).await.expect("a bridge");
+            link::add_bridge(&rtnl, &bridge, &BridgeOptions::default()).expect("a bridge");
             pair(&rtnl, (&netns, "p1", 1001), (&netns, "p2", 1002)).await;
             let port = Change { controller: Some(Some(1000)), ..Change::default() };
-            link::change(&rtnl, 1001, &port).await.expect("a port");
+            link::change(&rtnl, 1001, &port).expect("a port");
             let entry = Fdb { mac: Mac::local(9), dst: None, vni: None, port: None, vlan: None };
-            add(&rtnl, 1001, &entry).await.expect("added");
-            assert!(add(&rtnl, 1001, &entry).await.expect_err("twice").is_exists());
-            let found = list(&rtnl).await.expect("listed").into_iter().find(|one| one.fdb == entry).expect("there");
+            add(&rtnl, 1001, &entry).expect("added");
+            assert!(add(&rtnl, 1001, &entry).expect_err("twice").is_exists());
+            let found = list(&rtnl).expect("listed").into_iter().find(|one| one.fdb == entry).expect("there");
             assert_eq!((found.index, found.of_bridge, found.state), (1001, true, "static"));
             let seen = judge(&netns, "bridge -j fdb show dev p1").await.to_string();
             assert!(seen.contains(&Mac::local(9).to_string()) && seen.contains("static"), "{seen}");
-            delete(&rtnl, 1001, &entry).await.expect("deleted");
-            assert!(list(&rtnl).await.expect("listed").iter().all(|one| one.fdb != entry));
+            delete(&rtnl, 1001, &entry).expect("deleted");
+            assert!(list(&rtnl).expect("listed").iter().all(|one| one.fdb != entry));
         });
     }
 }

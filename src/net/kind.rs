@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVlan, InfoVrf, IpVlanMode, LinkAttribute, LinkInfo, MacVlanMode,
+    InfoData, InfoIpVlan, InfoKind, InfoMacVlan, InfoVlan, InfoVrf, IpVlanMode, MacVlanMode,
 };
 use serde::{Deserialize, Serialize};
 
@@ -113,8 +113,8 @@ impl LinkKind {
         }
     }
 
-    fn info(&self, below: Option<u32>) -> Vec<LinkInfo> {
-        let data = match self {
+    fn data(&self, below: Option<u32>) -> Option<InfoData> {
+        match self {
             LinkKind::Macvlan { mode } => {
                 Some(InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::from(mode.number()))]))
             }
@@ -129,8 +129,7 @@ impl LinkKind {
             LinkKind::Vrf { table } => Some(InfoData::Vrf(vec![InfoVrf::TableId(*table)])),
             LinkKind::Bond(bond) => Some(InfoData::Bond(bond.attributes())),
             LinkKind::Tunnel(tunnel) => Some(tunnel.data(below)),
-        };
-        [Some(LinkInfo::Kind(InfoKind::from(self.kind()))), data.map(LinkInfo::Data)].into_iter().flatten().collect()
+        }
     }
 }
 
@@ -143,30 +142,29 @@ impl LinkKind {
 /// Of a macvlan, an ipvlan: EBUSY if the parent is a port of a bridge or has links of the other kind on top, EINVAL for an
 /// MTU above the parent's, a second link beside one in mode passthru, or a parent that has no Ethernet.
 pub fn link_request(link: &NewLink<'_>, netns: &Netns, below: Option<u32>, kind: &LinkKind) -> Request {
-    let mut message = link.message();
-    if kind.shares_mac() || kind.has_no_mac() {
-        message.attributes.retain(|attribute| !matches!(attribute, LinkAttribute::Address(_)));
+    let has_mac = !kind.shares_mac() && !kind.has_no_mac();
+    let mut builder = link.builder(Some(InfoKind::from(kind.kind())), has_mac).setns_by_fd(netns.fd().as_raw_fd());
+    if let Some(below) = below.filter(|_| kind.is_stacked()) {
+        builder = builder.link(below);
     }
-    message.attributes.push(LinkAttribute::NetNsFd(netns.fd().as_raw_fd()));
-    if kind.is_stacked() {
-        message.attributes.extend(below.map(LinkAttribute::Link));
+    if let Some(data) = kind.data(below) {
+        builder = builder.set_info_data(data);
     }
-    message.attributes.push(LinkAttribute::LinkInfo(kind.info(below)));
     let on = below.map_or(String::new(), |below| format!(" on link {below}"));
     let doing = format!("add {} `{}`{on}", kind.kind(), link.name);
-    Request::new(doing, RouteNetlinkMessage::NewLink(message), NEW).keeping(netns)
+    Request::new(doing, RouteNetlinkMessage::NewLink(builder.build()), NEW).keeping(netns)
 }
 
 /// Sends the request of `link_request`.
 #[cfg(test)]
-pub(crate) async fn add_link(
-    rtnl: &super::Rtnl,
+pub(crate) fn add_link(
+    rtnl: &super::Netlink,
     link: &NewLink<'_>,
     netns: &Netns,
     below: Option<u32>,
     kind: &LinkKind,
 ) -> super::Result<()> {
-    rtnl.send(link_request(link, netns, below, kind)).await
+    rtnl.send(link_request(link, netns, below, kind))
 }
 
 #[cfg(test)]
@@ -175,10 +173,11 @@ mod tests {
 
     use netlink_packet_core::{Emitable, NlaBuffer, NlasIterator};
     use netlink_packet_route::link::LinkMessage;
+    use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
     use super::*;
     use crate::net::testing::{block_on, judge, netns, netns_and_rtnl, pair};
-    use crate::net::{BondMode, Mac, Primary, Rtnl, TunnelMode, link};
+    use crate::net::{BondMode, Mac, Netlink, Primary, TunnelMode, link};
 
     fn new(name: &str, index: u32) -> NewLink<'_> {
         NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: Some(1400) }
@@ -195,15 +194,15 @@ mod tests {
             for (at, mode) in modes.into_iter().enumerate() {
                 let (name, index) = (format!("m{at}"), 2000 + at as u32);
                 let kind = LinkKind::Macvlan { mode };
-                add_link(&rtnl, &new(&name, index), &c, Some(1001), &kind).await.expect("a macvlan");
-                let inside = Rtnl::open(&c).expect("a socket");
-                let link = link::find(&inside, &name).await.expect("read").expect("a link");
+                add_link(&rtnl, &new(&name, index), &c, Some(1001), &kind).expect("a macvlan");
+                let inside = Netlink::open(&c).expect("a socket");
+                let link = link::find(&inside, &name).expect("read").expect("a link");
                 assert_eq!((link.index, link.mtu, link.up), (index, 1400, false));
                 assert_eq!((link.mac, link.link), (Some(Mac::local(u64::from(index))), Some(1001)));
                 let seen = &judge(&c, &format!("ip -j -d link show {name}")).await[0]["linkinfo"];
                 assert_eq!((&seen["info_kind"], &seen["info_data"]["mode"]), (&"macvlan".into(), &mode.word().into()));
             }
-            assert_eq!(link::list(&rtnl).await.expect("links").len(), 2, "lo and up0, no more");
+            assert_eq!(link::list(&rtnl).expect("links").len(), 2, "lo and up0, no more");
         });
     }
 
@@ -214,12 +213,11 @@ mod tests {
             let (b, c) = (netns(), netns());
             pair(&rtnl, (&a, "up0", 1001), (&b, "up1", 1002)).await;
             let alone = LinkKind::Macvlan { mode: MacvlanMode::Passthru };
-            add_link(&rtnl, &new("m0", 2000), &c, Some(1001), &alone).await.expect("a macvlan");
-            let inside = Rtnl::open(&c).expect("a socket");
-            let link = link::find(&inside, "m0").await.expect("read").expect("m0");
+            add_link(&rtnl, &new("m0", 2000), &c, Some(1001), &alone).expect("a macvlan");
+            let inside = Netlink::open(&c).expect("a socket");
+            let link = link::find(&inside, "m0").expect("read").expect("m0");
             assert_eq!(link.mac, Some(Mac::local(1001)));
-            let second =
-                add_link(&rtnl, &new("m1", 2001), &c, Some(1001), &alone).await.expect_err("it has it for itself");
+            let second = add_link(&rtnl, &new("m1", 2001), &c, Some(1001), &alone).expect_err("it has it for itself");
             assert_eq!(second.errno(), libc::EINVAL);
         });
     }
@@ -231,17 +229,16 @@ mod tests {
             let b = netns();
             pair(&rtnl, (&a, "up0", 1001), (&b, "up1", 1002)).await;
             let bridge = LinkKind::Macvlan { mode: MacvlanMode::Bridge };
-            let refused = async |link: NewLink<'_>, parent| {
-                add_link(&rtnl, &link, &b, Some(parent), &bridge).await.expect_err("refused")
-            };
-            let taken = refused(new("up1", 2000), 1001).await;
+            let refused =
+                |link: NewLink<'_>, parent| add_link(&rtnl, &link, &b, Some(parent), &bridge).expect_err("refused");
+            let taken = refused(new("up1", 2000), 1001);
             assert!(taken.is_exists() && taken.doing() == "add macvlan `up1` on link 1001", "{taken:?}");
-            assert!(refused(new("m0", 2000), 4711).await.is_gone());
-            assert_eq!(refused(new("m0", 2000), 1).await.errno(), libc::EINVAL, "on lo");
+            assert!(refused(new("m0", 2000), 4711).is_gone());
+            assert_eq!(refused(new("m0", 2000), 1).errno(), libc::EINVAL, "on lo");
             let wide = NewLink { mtu: Some(1501), ..new("m0", 2000) };
-            assert_eq!(refused(wide, 1001).await.errno(), libc::EINVAL);
-            let inside = Rtnl::open(&b).expect("a socket");
-            assert_eq!(link::list(&inside).await.expect("links").len(), 2, "nothing is left of those refused");
+            assert_eq!(refused(wide, 1001).errno(), libc::EINVAL);
+            let inside = Netlink::open(&b).expect("a socket");
+            assert_eq!(link::list(&inside).expect("links").len(), 2, "nothing is left of those refused");
         });
     }
 
@@ -252,17 +249,16 @@ mod tests {
             let (a, rtnl) = netns_and_rtnl();
             let (b, c) = (netns(), netns());
             pair(&rtnl, (&a, "up0", 1001), (&b, "up1", 1002)).await;
-            let known = crate::net::has_link_kind(&rtnl, "ipvlan").await.expect("probed");
+            let known = crate::net::has_link_kind(&rtnl, "ipvlan").expect("probed");
             for (at, mode) in [IpvlanMode::L2, IpvlanMode::L3, IpvlanMode::L3s].into_iter().enumerate() {
                 let name = format!("i{at}");
-                let made =
-                    add_link(&rtnl, &new(&name, 2000 + at as u32), &c, Some(1001), &LinkKind::Ipvlan { mode }).await;
+                let made = add_link(&rtnl, &new(&name, 2000 + at as u32), &c, Some(1001), &LinkKind::Ipvlan { mode });
                 match made {
                     Ok(()) => {
-                        let inside = Rtnl::open(&c).expect("a socket");
-                        let link = link::find(&inside, &name).await.expect("read").expect("a link");
+                        let inside = Netlink::open(&c).expect("a socket");
+                        let link = link::find(&inside, &name).expect("read").expect("a link");
                         assert_eq!((link.mac, link.link), (Some(Mac::local(1001)), Some(1001)));
-                        link::delete(&inside, link.index).await.expect("deleted");
+                        link::delete(&inside, link.index).expect("deleted");
                     }
                     // The mode l3s has an option of its own in the kernel's configuration.
                     Err(error) => assert!(error.is_unsupported() && (!known || mode == IpvlanMode::L3s), "{error:?}"),
@@ -271,12 +267,20 @@ mod tests {
         });
     }
 
+    /// Returns a message that has the kind of a link and its data alone.
+    fn message(kind: &LinkKind) -> LinkMessage {
+        let builder = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::from(kind.kind()));
+        match kind.data(None) {
+            Some(data) => builder.set_info_data(data).build(),
+            None => builder.build(),
+        }
+    }
+
     /// What this machine's kernel may lack is compared with what linux/if_link.h says.
     #[test]
     fn an_ipvlan_is_asked_for_in_the_kernels_words() {
         for (mode, number) in [(IpvlanMode::L2, 0), (IpvlanMode::L3, 1), (IpvlanMode::L3s, 2)] {
-            let mut message = LinkMessage::default();
-            message.attributes = vec![LinkAttribute::LinkInfo(LinkKind::Ipvlan { mode }.info(None))];
+            let message = message(&LinkKind::Ipvlan { mode });
             let mut bytes = vec![0; message.buffer_len()];
             message.emit(&mut bytes);
             // IFLA_LINKINFO { IFLA_INFO_KIND "ipvlan", IFLA_INFO_DATA { IFLA_IPVLAN_MODE: u16 } }, behind the header.
@@ -367,8 +371,7 @@ mod tests {
                 .map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("a byte"))
                 .collect();
             let mut theirs = data_of(&seen);
-            let mut message = LinkMessage::default();
-            message.attributes = vec![LinkAttribute::LinkInfo(kind.info(None))];
+            let message = message(&kind);
             let mut bytes = vec![0; message.buffer_len()];
             message.emit(&mut bytes);
             let only_theirs = besides.iter().filter(|number| theirs.remove(number).is_some()).count();

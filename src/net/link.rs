@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use netlink_packet_core::{NLM_F_APPEND, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::NLM_F_APPEND;
 use netlink_packet_route::link::{
     InfoKind, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, Prop, State,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sched::{CloneFlags, setns};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use serde::Serialize;
 
 #[cfg(test)]
@@ -20,12 +20,13 @@ pub use super::bridge::{Bridge, BridgeOptions, Port, PortOptions, bridge_request
 #[cfg(test)]
 pub(crate) use super::kind::add_link;
 pub use super::kind::link_request;
+use super::netlink::{Events, Subsystem};
 use super::rtnl::{NEW, raw_attribute};
 #[cfg(test)]
 pub(crate) use super::veth::add_veth;
 pub use super::veth::{VethEnd, veth_request};
 use super::visit::visit;
-use super::{Error, Mac, Netns, Request, Result, Rtnl, rtnl};
+use super::{Error, Mac, Netlink, Netns, Request, Result, rtnl};
 
 /// The longest name of a link in bytes (IFNAMSIZ less its NUL); a longer one can only be an altname.
 const NAME_MAX: usize = 15;
@@ -91,14 +92,20 @@ pub struct NewLink<'a> {
 }
 
 impl NewLink<'_> {
-    /// Returns the message that makes such a link, still without its kind.
-    pub(super) fn message(&self) -> LinkMessage {
-        let mut message = LinkMessage::default();
-        message.header.index = self.index;
-        message.attributes =
-            vec![LinkAttribute::IfName(self.name.to_string()), LinkAttribute::Address(self.mac.0.to_vec())];
-        message.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
-        message
+    /// Begins the message that makes such a link, of that kind if one is given; without its Ethernet address where it has none.
+    pub(super) fn builder(&self, kind: Option<InfoKind>, has_mac: bool) -> LinkMessageBuilder<LinkUnspec> {
+        let mut builder = match kind {
+            Some(kind) => LinkMessageBuilder::new_with_info_kind(kind),
+            None => LinkMessageBuilder::<LinkUnspec>::new(),
+        };
+        builder = builder.index(self.index).name(self.name);
+        if has_mac {
+            builder = builder.address(self.mac.0.to_vec());
+        }
+        match self.mtu {
+            Some(mtu) => builder.mtu(mtu),
+            None => builder,
+        }
     }
 }
 
@@ -127,27 +134,29 @@ pub struct Change<'a> {
 ///
 /// Like `ip link set`. ENODEV if there is no such link, EEXIST if the name is taken, EBUSY for a device that is already
 /// a port of another.
-pub async fn change(rtnl: &Rtnl, index: u32, change: &Change<'_>) -> Result<()> {
-    rtnl.send(change_request(index, change)).await
+pub fn change(rtnl: &Netlink, index: u32, change: &Change<'_>) -> Result<()> {
+    rtnl.send(change_request(index, change))
 }
 
 /// Returns the request of `change`.
 pub fn change_request(index: u32, change: &Change<'_>) -> Request {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    if let Some(up) = change.up {
-        message.header.change_mask = LinkFlags::Up;
-        message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
-    }
-    let attributes = &mut message.attributes;
-    attributes.extend(change.netns.map(|netns| LinkAttribute::NetNsFd(netns.fd().as_raw_fd())));
-    attributes.extend(change.new_index.map(|index| LinkAttribute::NewIfIndex(index.cast_signed())));
-    attributes.extend(change.name.map(|name| LinkAttribute::IfName(name.to_string())));
-    attributes.extend(change.mtu.map(LinkAttribute::Mtu));
-    attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    attributes.extend(change.controller.map(|controller| LinkAttribute::Controller(controller.unwrap_or(0))));
-    attributes.extend(change.alias.map(alias_attribute));
-    let request = Request::new(format!("set link {index}"), RouteNetlinkMessage::NewLink(message), 0);
+    let mut builder = LinkUnspec::new_with_index(index);
+    builder = match change.up {
+        Some(true) => builder.up(),
+        Some(false) => builder.down(),
+        None => builder,
+    };
+    let attributes = [
+        change.netns.map(|netns| LinkAttribute::NetNsFd(netns.fd().as_raw_fd())),
+        change.new_index.map(|index| LinkAttribute::NewIfIndex(index.cast_signed())),
+        change.name.map(|name| LinkAttribute::IfName(name.to_string())),
+        change.mtu.map(LinkAttribute::Mtu),
+        change.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())),
+        change.controller.map(|controller| LinkAttribute::Controller(controller.unwrap_or(0))),
+        change.alias.map(alias_attribute),
+    ];
+    let builder = attributes.into_iter().flatten().fold(builder, LinkMessageBuilder::append_extra_attribute);
+    let request = Request::new(format!("set link {index}"), RouteNetlinkMessage::NewLink(builder.build()), 0);
     change.netns.iter().fold(request, |request, netns| request.keeping(netns))
 }
 
@@ -159,10 +168,7 @@ pub fn touch_request(index: u32) -> Request {
 
 /// Returns the message that asks for a link.
 pub(super) fn question(index: u32) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes.push(without_statistics());
-    message
+    LinkUnspec::new_with_index(index).append_extra_attribute(without_statistics()).build()
 }
 
 /// Returns the attribute of an alias, which has 255 bytes at most.
@@ -184,41 +190,36 @@ pub fn altname_request(index: u32, name: &str) -> Request {
 
 /// Sends the request of `altname_request`.
 #[cfg(test)]
-pub(crate) async fn add_altname(rtnl: &Rtnl, index: u32, name: &str) -> Result<()> {
-    rtnl.send(altname_request(index, name)).await
+pub(crate) fn add_altname(rtnl: &Netlink, index: u32, name: &str) -> Result<()> {
+    rtnl.send(altname_request(index, name))
 }
 
 /// Takes a further name from a link.
 ///
 /// Like `ip link property del altname NAME dev LINK`. EINVAL or ENOENT if the link does not have it.
-pub async fn delete_altname(rtnl: &Rtnl, index: u32, name: &str) -> Result<()> {
+pub fn delete_altname(rtnl: &Netlink, index: u32, name: &str) -> Result<()> {
     let doing = format!("delete altname `{name}` of link {index}");
-    rtnl.change(&doing, RouteNetlinkMessage::DelLinkProp(altname(index, name)), 0).await
+    rtnl.change(&doing, RouteNetlinkMessage::DelLinkProp(altname(index, name)), 0)
 }
 
 fn altname(index: u32, name: &str) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message.attributes = vec![LinkAttribute::PropList(vec![Prop::AltIfName(name.to_string())])];
-    message
+    let names = LinkAttribute::PropList(vec![Prop::AltIfName(name.to_string())]);
+    LinkUnspec::new_with_index(index).append_extra_attribute(names).build()
 }
 
 /// Deletes a link; of a veth both ends. Costs the kernel 16 ms: many end faster with their namespace.
 ///
 /// Like `ip link delete`. ENODEV if there is no such link.
-pub async fn delete(rtnl: &Rtnl, index: u32) -> Result<()> {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    rtnl.change(&format!("delete link {index}"), RouteNetlinkMessage::DelLink(message), 0).await
+pub fn delete(rtnl: &Netlink, index: u32) -> Result<()> {
+    let message = LinkUnspec::new_with_index(index).build();
+    rtnl.change(&format!("delete link {index}"), RouteNetlinkMessage::DelLink(message), 0)
 }
 
 /// Lists all links of the namespace, by index.
 ///
 /// Like `ip link show`.
-pub async fn list(rtnl: &Rtnl) -> Result<Vec<Link>> {
-    let mut message = LinkMessage::default();
-    message.attributes = vec![without_statistics()];
-    let answers = rtnl.query("list links", RouteNetlinkMessage::GetLink(message)).await?;
+pub fn list(rtnl: &Netlink) -> Result<Vec<Link>> {
+    let answers = rtnl.query("list links", RouteNetlinkMessage::GetLink(question(0)))?;
     let mut links: Vec<Link> = answers.into_iter().filter_map(read).collect();
     links.sort_by_key(|link| link.index);
     Ok(links)
@@ -230,10 +231,7 @@ pub fn list_each(namespaces: &[Netns]) -> Result<Vec<Result<Vec<Link>>>> {
     let Some(first) = namespaces.first() else { return Ok(Vec::new()) };
     let list = |netns: &Netns| {
         setns(netns.fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(DOING, errno as i32))?;
-        let mut message = LinkMessage::default();
-        message.attributes = vec![without_statistics()];
-        let answers = rtnl::list_here(DOING, RouteNetlinkMessage::GetLink(message))?;
-        Ok(answers.into_iter().filter_map(read).collect())
+        list(&Netlink::here(Subsystem::Route)?)
     };
     visit(DOING, first, || namespaces.iter().map(list).collect())
 }
@@ -241,10 +239,10 @@ pub fn list_each(namespaces: &[Netns]) -> Result<Vec<Result<Vec<Link>>>> {
 /// Returns the number by which a namespace knows another one, if it does.
 ///
 /// Like `ip netns list-id`.
-pub async fn number_of(rtnl: &Rtnl, other: &Netns) -> Result<Option<i32>> {
+pub fn number_of(rtnl: &Netlink, other: &Netns) -> Result<Option<i32>> {
     let mut message = NsidMessage::default();
     message.attributes = vec![NsidAttribute::Fd(other.fd().as_raw_fd().cast_unsigned())];
-    let answer = rtnl.get("read the number of a network namespace", RouteNetlinkMessage::GetNsId(message)).await?;
+    let answer = rtnl.get("read the number of a network namespace", RouteNetlinkMessage::GetNsId(message))?;
     let Some(RouteNetlinkMessage::NewNsId(answer)) = answer else { return Ok(None) };
     let number = answer.attributes.into_iter().find_map(|attribute| match attribute {
         NsidAttribute::Id(number) => Some(number),
@@ -258,14 +256,14 @@ pub async fn number_of(rtnl: &Rtnl, other: &Netns) -> Result<Option<i32>> {
 ///
 /// Like `ip link show`. The kernel does its pending work on the link's state first, so that what it says is true
 /// (linkwatch_sync_dev in net/core/link_watch.c).
-pub async fn get(rtnl: &Rtnl, index: u32) -> Result<Option<Link>> {
-    get_one(rtnl, &format!("read link {index}"), question(index)).await
+pub fn get(rtnl: &Netlink, index: u32) -> Result<Option<Link>> {
+    get_one(rtnl, &format!("read link {index}"), question(index))
 }
 
 /// Reads the link of that name or altname, if there is one.
 ///
 /// Like `ip link show dev NAME`.
-pub async fn find(rtnl: &Rtnl, name: &str) -> Result<Option<Link>> {
+pub fn find(rtnl: &Netlink, name: &str) -> Result<Option<Link>> {
     /// IFLA_ALT_IFNAME of linux/if_link.h.
     const IFLA_ALT_IFNAME: u16 = 53;
     let mut message = question(0);
@@ -274,11 +272,11 @@ pub async fn find(rtnl: &Rtnl, name: &str) -> Result<Option<Link>> {
         ..=NAME_MAX => LinkAttribute::IfName(name.to_string()),
         _ => LinkAttribute::Other(raw_attribute(IFLA_ALT_IFNAME, [name.as_bytes(), &[0]].concat())),
     });
-    get_one(rtnl, &format!("find link `{name}`"), message).await
+    get_one(rtnl, &format!("find link `{name}`"), message)
 }
 
-async fn get_one(rtnl: &Rtnl, doing: &str, message: LinkMessage) -> Result<Option<Link>> {
-    match rtnl.get(doing, RouteNetlinkMessage::GetLink(message)).await {
+fn get_one(rtnl: &Netlink, doing: &str, message: LinkMessage) -> Result<Option<Link>> {
+    match rtnl.get(doing, RouteNetlinkMessage::GetLink(message)) {
         Ok(answer) => Ok(answer.and_then(read)),
         Err(error) if error.errno() == libc::ENODEV => Ok(None),
         Err(error) => Err(error),
@@ -294,7 +292,7 @@ fn without_statistics() -> LinkAttribute {
 ///
 /// `rtnl` is a socket in the same namespace. A link ends later than the call that ends it: a veth when the kernel gets
 /// round to freeing the namespace of its other end.
-pub async fn wait_gone(netns: &Netns, rtnl: &Rtnl, indexes: &[u32], deadline: Duration) -> Result<Vec<u32>> {
+pub async fn wait_gone(netns: &Netns, rtnl: &Netlink, indexes: &[u32], deadline: Duration) -> Result<Vec<u32>> {
     /// RTMGRP_LINK of linux/rtnetlink.h.
     const RTMGRP_LINK: u32 = 1;
     let wanted: BTreeSet<u32> = indexes.iter().copied().collect();
@@ -302,49 +300,38 @@ pub async fn wait_gone(netns: &Netns, rtnl: &Rtnl, indexes: &[u32], deadline: Du
         return Ok(Vec::new());
     }
     // Heard first and looked at then: what ends in between is heard.
-    let (_listening, mut events) = Rtnl::open_with_events(netns, RTMGRP_LINK)?;
-    let mut left = present(rtnl, &wanted).await?;
+    let events = Events::listen(netns, RTMGRP_LINK)?;
+    let mut left = present(rtnl, &wanted)?;
     let listen = async {
         while !left.is_empty() {
-            let Some((event, _)) = events.next().await else {
-                return Err(Error::new("wait for links to end", libc::ECONNABORTED));
-            };
-            match ended(event) {
-                Ended::Link(index) => _ = left.remove(&index),
-                Ended::Nothing => {}
-                Ended::Unknown => left = present(rtnl, &left).await?,
+            let whole = events.next("wait for links to end", |kind, body| {
+                left.retain(|index| Some(*index) != ended(kind, body));
+            });
+            if !whole.await? {
+                left = present(rtnl, &left)?;
             }
         }
         Ok(())
     };
     match tokio::time::timeout(deadline, listen).await {
         Ok(heard) => heard?,
-        Err(_) => left = present(rtnl, &left).await?,
+        Err(_) => left = present(rtnl, &left)?,
     }
     Ok(left.into_iter().collect())
 }
 
-async fn present(rtnl: &Rtnl, wanted: &BTreeSet<u32>) -> Result<BTreeSet<u32>> {
-    Ok(list(rtnl).await?.iter().map(|link| link.index).filter(|index| wanted.contains(index)).collect())
+fn present(rtnl: &Netlink, wanted: &BTreeSet<u32>) -> Result<BTreeSet<u32>> {
+    Ok(list(rtnl)?.iter().map(|link| link.index).filter(|index| wanted.contains(index)).collect())
 }
 
-enum Ended {
-    Link(u32),
-    Nothing,
-    /// Events were lost.
-    Unknown,
-}
-
-fn ended(event: NetlinkMessage<RouteNetlinkMessage>) -> Ended {
-    match event.payload {
+/// Returns the link that has ended, if an event says so.
+fn ended(kind: u16, body: &[u8]) -> Option<u32> {
+    match rtnl::read(kind, body) {
         // A port that leaves its bridge is said to be deleted too, from the bridge (net/bridge/br_netlink.c).
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
-            if link.header.interface_family != AddressFamily::Bridge =>
-        {
-            Ended::Link(link.header.index)
+        Ok(RouteNetlinkMessage::DelLink(link)) if link.header.interface_family != AddressFamily::Bridge => {
+            Some(link.header.index)
         }
-        NetlinkPayload::Overrun(_) => Ended::Unknown,
-        _ => Ended::Nothing,
+        _ => None,
     }
 }
 
@@ -432,8 +419,8 @@ mod tests {
                 alias: Some("to b"),
                 ..Change::default()
             };
-            super::change(&rtnl, 1001, &change).await.expect("changed");
-            let link = get(&rtnl, 1001).await.expect("read").expect("wan");
+            super::change(&rtnl, 1001, &change).expect("changed");
+            let link = get(&rtnl, 1001).expect("read").expect("wan");
             assert_eq!((link.name.as_str(), link.mtu, link.mac, link.up), ("wan", 1300, Some(mac), true));
             assert_eq!((link.alias.as_deref(), link.loopback, link.group), (Some("to b"), false, 0));
             let seen = &judge(&a, "ip -j link show wan").await[0];
@@ -442,9 +429,8 @@ mod tests {
                 (&"to b".into(), &1300.into(), &mac.to_string().into())
             );
             super::change(&rtnl, 1001, &Change { up: Some(false), alias: Some(""), ..Change::default() })
-                .await
                 .expect("down");
-            let link = get(&rtnl, 1001).await.expect("read").expect("wan");
+            let link = get(&rtnl, 1001).expect("read").expect("wan");
             assert_eq!((link.up, link.alias, link.state.as_str()), (false, None, "down"));
         });
     }
@@ -456,16 +442,16 @@ mod tests {
             let (b, c) = (netns(), netns());
             pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
             let change = Change { netns: Some(&c), name: Some("eth7"), ..Change::default() };
-            super::change(&rtnl, 1001, &change).await.expect("moved");
-            assert_eq!(get(&rtnl, 1001).await.expect("read"), None);
-            let there = Rtnl::open(&c).expect("a socket");
-            assert_eq!(find(&there, "eth7").await.expect("found").expect("eth7").index, 1001);
+            super::change(&rtnl, 1001, &change).expect("moved");
+            assert_eq!(get(&rtnl, 1001).expect("read"), None);
+            let there = Netlink::open(&c).expect("a socket");
+            assert_eq!(find(&there, "eth7").expect("found").expect("eth7").index, 1001);
             let again = Change { netns: Some(&a), new_index: Some(1234), ..Change::default() };
-            super::change(&there, 1001, &again).await.expect("moved");
-            assert_eq!(find(&rtnl, "eth7").await.expect("found").expect("eth7").index, 1234);
+            super::change(&there, 1001, &again).expect("moved");
+            assert_eq!(find(&rtnl, "eth7").expect("found").expect("eth7").index, 1234);
             let (there, index) = (rtnl, 1234);
             let back = Change { netns: Some(&b), name: Some("eth0"), ..Change::default() };
-            assert!(super::change(&there, index, &back).await.expect_err("b has an eth0").is_exists());
+            assert!(super::change(&there, index, &back).expect_err("b has an eth0").is_exists());
         });
     }
 
@@ -476,18 +462,18 @@ mod tests {
             let b = netns();
             pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
             let long = "the-uplink-to-the-second-router";
-            add_altname(&rtnl, 1001, long).await.expect("added");
-            add_altname(&rtnl, 1001, "up").await.expect("added");
+            add_altname(&rtnl, 1001, long).expect("added");
+            add_altname(&rtnl, 1001, "up").expect("added");
             for name in ["eth0", "up", long] {
-                let link = find(&rtnl, name).await.expect("found").expect(name);
+                let link = find(&rtnl, name).expect("found").expect(name);
                 assert!(link.index == 1001 && link.goes_by(name) && !link.goes_by("down"), "{link:?}");
             }
             assert_eq!(judge(&a, "ip -j link show eth0").await[0]["altnames"], serde_json::json!([long, "up"]));
-            assert!(add_altname(&rtnl, 1, "up").await.expect_err("taken").is_exists());
-            delete_altname(&rtnl, 1001, long).await.expect("deleted");
-            assert_eq!(find(&rtnl, long).await.expect("looked"), None);
-            assert!(delete_altname(&rtnl, 1001, long).await.is_err());
-            assert_eq!(find(&rtnl, &"x".repeat(127)).await.expect("looked"), None);
+            assert!(add_altname(&rtnl, 1, "up").expect_err("taken").is_exists());
+            delete_altname(&rtnl, 1001, long).expect("deleted");
+            assert_eq!(find(&rtnl, long).expect("looked"), None);
+            assert!(delete_altname(&rtnl, 1001, long).is_err());
+            assert_eq!(find(&rtnl, &"x".repeat(127)).expect("looked"), None);
         });
     }
 
@@ -495,11 +481,11 @@ mod tests {
     fn what_is_not_there() {
         block_on(async {
             let (_netns, rtnl) = netns_and_rtnl();
-            assert_eq!(get(&rtnl, 4711).await.expect("looked"), None);
-            assert_eq!(find(&rtnl, "eth0").await.expect("looked"), None);
-            let error = delete(&rtnl, 4711).await.expect_err("no such link");
+            assert_eq!(get(&rtnl, 4711).expect("looked"), None);
+            assert_eq!(find(&rtnl, "eth0").expect("looked"), None);
+            let error = delete(&rtnl, 4711).expect_err("no such link");
             assert!(error.is_gone() && error.doing() == "delete link 4711", "{error:?}");
-            let error = super::change(&rtnl, 4711, &Change { up: Some(true), ..Change::default() }).await;
+            let error = super::change(&rtnl, 4711, &Change { up: Some(true), ..Change::default() });
             assert!(error.expect_err("no such link").is_gone());
         });
     }
@@ -515,7 +501,7 @@ mod tests {
             drop(b);
             let left = wait_gone(&a, &rtnl, &[1001], Duration::from_secs(10)).await.expect("waited");
             assert_eq!(left, [0u32; 0]);
-            assert_eq!(get(&rtnl, 1001).await.expect("looked"), None);
+            assert_eq!(get(&rtnl, 1001).expect("looked"), None);
             let left = wait_gone(&a, &rtnl, &[1001, 1003, 4711], Duration::from_millis(20)).await.expect("waited");
             assert_eq!(left, [1003]);
             let left = wait_gone(&a, &rtnl, &[], Duration::ZERO).await.expect("nothing to wait for");
@@ -530,19 +516,17 @@ mod tests {
             let (a, rtnl) = netns_and_rtnl();
             let b = netns();
             let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(0), mtu: None };
-            add_bridge(&rtnl, &bridge, &BridgeOptions::default()).await.expect("a bridge");
+            add_bridge(&rtnl, &bridge, &BridgeOptions::default()).expect("a bridge");
             pair(&rtnl, (&a, "p1", 1001), (&b, "eth0", 1002)).await;
-            super::change(&rtnl, 1001, &Change { controller: Some(Some(1000)), ..Change::default() })
-                .await
-                .expect("in");
-            assert_eq!(get(&rtnl, 1001).await.expect("read").expect("p1").controller, Some(1000));
+            super::change(&rtnl, 1001, &Change { controller: Some(Some(1000)), ..Change::default() }).expect("in");
+            assert_eq!(get(&rtnl, 1001).expect("read").expect("p1").controller, Some(1000));
             let wait = wait_gone(&a, &rtnl, &[1001], Duration::from_millis(200));
             let leave = async {
-                super::change(&rtnl, 1001, &Change { controller: Some(None), ..Change::default() }).await.expect("out");
+                super::change(&rtnl, 1001, &Change { controller: Some(None), ..Change::default() }).expect("out");
             };
             let (left, ()) = futures_util::future::join(wait, leave).await;
             assert_eq!(left.expect("waited"), [1001]);
-            assert_eq!(get(&rtnl, 1001).await.expect("read").expect("p1").controller, None);
+            assert_eq!(get(&rtnl, 1001).expect("read").expect("p1").controller, None);
         });
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, CacheInfo,
 };
@@ -17,7 +17,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::NEW;
-use super::{Address, Error, Link, Neigh, Netns, Result, Route, Rtnl, addr, neigh, route};
+use super::{Address, Error, Link, Neigh, Netlink, Netns, Result, Route, addr, neigh, netlink, route, rtnl};
 
 /// The lifetime that never ends (INFINITY_LIFE_TIME in include/net/addrconf.h).
 const FOREVER: u32 = u32::MAX;
@@ -44,11 +44,11 @@ impl LinkConfig {
     /// Reads what `link` has. EOPNOTSUPP for a route over a next hop object (`ip nexthop`), which belongs to one link.
     ///
     /// Like `ip address show dev LINK`, `ip route show table all dev LINK` and `ip neighbour show nud permanent dev LINK`.
-    pub async fn of(rtnl: &Rtnl, link: &Link) -> Result<LinkConfig> {
+    pub fn of(rtnl: &Netlink, link: &Link) -> Result<LinkConfig> {
         let doing = "read the configuration of a link";
         let index = link.index;
         let (mut addresses, mut newest_first) = (Vec::new(), Vec::new());
-        for address in addresses_of(rtnl, index).await? {
+        for address in addresses_of(rtnl, index)? {
             match address.header.family {
                 AddressFamily::Inet => addresses.push(address),
                 // The kernel puts each before those of its scope (ipv6_link_dev_addr in net/ipv6/addrconf.c).
@@ -61,7 +61,7 @@ impl LinkConfig {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
-            for answer in rtnl.query(doing, RouteNetlinkMessage::GetRoute(message)).await? {
+            for answer in rtnl.query(doing, RouteNetlinkMessage::GetRoute(message))? {
                 let RouteNetlinkMessage::NewRoute(route) = answer else { continue };
                 if is_kept(&route, index) {
                     routes.push(route);
@@ -77,7 +77,7 @@ impl LinkConfig {
         for flags in [NeighbourFlags::empty(), NeighbourFlags::Proxy] {
             let mut message = NeighbourMessage::default();
             message.header.flags = flags;
-            for answer in rtnl.query(doing, RouteNetlinkMessage::GetNeighbour(message)).await? {
+            for answer in rtnl.query(doing, RouteNetlinkMessage::GetNeighbour(message))? {
                 let RouteNetlinkMessage::NewNeighbour(message) = answer else { continue };
                 let fixed = message.header.state == NeighbourState::Permanent || flags == NeighbourFlags::Proxy;
                 let ip = matches!(message.header.family, AddressFamily::Inet | AddressFamily::Inet6);
@@ -121,12 +121,12 @@ impl LinkConfig {
     /// have had it since, on which the kernel may have made an address last longer.
     ///
     /// What can't be added doesn't keep the rest off; the first refusal is returned. What has run out meanwhile is left out.
-    pub async fn put_on(&self, rtnl: &Rtnl, to: &Link, twin: Option<u32>) -> Result<()> {
+    pub fn put_on(&self, rtnl: &Netlink, to: &Link, twin: Option<u32>) -> Result<()> {
         let passed = uptime()?.saturating_sub(self.read_at).max(0);
         let passed = u32::try_from(passed).unwrap_or(FOREVER);
-        let here = addresses_of(rtnl, to.index).await?;
+        let here = addresses_of(rtnl, to.index)?;
         let there = match twin {
-            Some(twin) => addresses_of(rtnl, twin).await?,
+            Some(twin) => addresses_of(rtnl, twin)?,
             None => Vec::new(),
         };
         let find = |list: &[AddressMessage], address| list.iter().find(|other| are_same(address, other)).cloned();
@@ -150,27 +150,27 @@ impl LinkConfig {
         let missing = due.iter().position(|due| is_v4(due) && due.here.is_none()).unwrap_or(due.len());
         for due in due[missing..].iter_mut().rev().filter(|due| is_v4(due)) {
             if due.here.take().is_some() {
-                first = first.and(delete_address(rtnl, due.address, to.index).await);
+                first = first.and(delete_address(rtnl, due.address, to.index));
             }
         }
         for due in &due {
-            first = first.and(self.put_address(rtnl, due, to).await);
+            first = first.and(self.put_address(rtnl, due, to));
         }
         for neighbour in &self.neighbours {
             let message = RouteNetlinkMessage::NewNeighbour(neighbour_for(neighbour, to.index));
             let doing = format!("add a neighbour to link {}", to.index);
             // It may be known by itself there already, but not as a fixed one.
-            first = first.and(rtnl.change(&doing, message, NLM_F_CREATE | NLM_F_REPLACE).await);
+            first = first.and(rtnl.change(&doing, message, NLM_F_CREATE | NLM_F_REPLACE));
         }
         let mut added = Vec::new();
         for route in &self.routes {
-            first = first.and(self.put_route(rtnl, route, to.index, passed, &mut added).await);
+            first = first.and(self.put_route(rtnl, route, to.index, passed, &mut added));
         }
         first
     }
 
     /// Waits until its IPv6 addresses work on the link `on`, as they do a moment after they were put there.
-    pub async fn wait_working(&self, netns: &Netns, rtnl: &Rtnl, on: &Link) -> Result<()> {
+    pub async fn wait_working(&self, netns: &Netns, rtnl: &Netlink, on: &Link) -> Result<()> {
         /// Far longer than the kernel's worker takes.
         const WORKER: Duration = Duration::from_secs(2);
         let addresses = self.addresses();
@@ -179,9 +179,9 @@ impl LinkConfig {
     }
 
     /// Adds a route; `added` are those that were added before, and that it must stand behind.
-    async fn put_route(
+    fn put_route(
         &self,
-        rtnl: &Rtnl,
+        rtnl: &Netlink,
         route: &RouteMessage,
         to: u32,
         passed: u32,
@@ -194,7 +194,7 @@ impl LinkConfig {
             let mut whole = message.clone();
             set_hops(&mut whole, hops_of(route).cloned().map(as_asked).collect());
             let how = NLM_F_CREATE | NLM_F_REPLACE;
-            match rtnl.change(&doing, RouteNetlinkMessage::NewRoute(whole), how).await {
+            match rtnl.change(&doing, RouteNetlinkMessage::NewRoute(whole), how) {
                 // Over a link that is gone; ours then goes to the end.
                 Err(error) if error.is_gone() || error.errno() == libc::ENETDOWN => {}
                 done => return done,
@@ -202,18 +202,18 @@ impl LinkConfig {
         }
         let known = route::read(&doing, route.clone())?;
         // Beside one to the same destination over the other link; the very same one is EEXIST.
-        let append = async || {
+        let append = || {
             let new = RouteNetlinkMessage::NewRoute(message.clone());
-            rtnl.change(&doing, new, NLM_F_CREATE | NLM_F_APPEND).await
+            rtnl.change(&doing, new, NLM_F_CREATE | NLM_F_APPEND)
         };
-        match append().await {
+        match append() {
             Ok(()) => added.push(known),
             Err(error) if !error.is_exists() => return Err(error),
             // Of those to one destination the first one counts: where one was refused before, this one goes behind it.
             Err(_) if added.iter().any(|other| known.takes_the_place_of(other)) => {
                 let old = RouteNetlinkMessage::DelRoute(message.clone());
-                rtnl.change(&doing, old, 0).await?;
-                append().await?;
+                rtnl.change(&doing, old, 0)?;
+                append()?;
             }
             Err(_) => {}
         }
@@ -227,7 +227,7 @@ impl LinkConfig {
     }
 
     /// Adds an address to `to`, or gives the one that is there its own flags.
-    async fn put_address(&self, rtnl: &Rtnl, due: &Due<'_>, to: &Link) -> Result<()> {
+    fn put_address(&self, rtnl: &Netlink, due: &Due<'_>, to: &Link) -> Result<()> {
         let Due { address, here, life } = due;
         let home = to.index == self.index;
         let mut flags = flags_of(address) & settable();
@@ -237,26 +237,26 @@ impl LinkConfig {
         }
         let v6 = address.header.family == AddressFamily::Inet6;
         let doing = format!("add an address to link {}", to.index);
-        let send = async |flags, how| {
+        let send = |flags, how| {
             let message = self.address_for(address, to, flags, *life);
-            rtnl.change(&doing, RouteNetlinkMessage::NewAddress(message), how).await
+            rtnl.change(&doing, RouteNetlinkMessage::NewAddress(message), how)
         };
         let now = match here {
             Some(here) => flags_of(here),
             // At once, without finding out who else has it: nobody had.
             None => {
                 let at_once = if v6 { flags | AddressFlags::Nodad } else { flags };
-                send(at_once, NEW).await?;
+                send(at_once, NEW)?;
                 at_once
             }
         };
-        if v6 && home && now & settable() != flags { send(flags, NLM_F_REPLACE).await } else { Ok(()) }
+        if v6 && home && now & settable() != flags { send(flags, NLM_F_REPLACE) } else { Ok(()) }
     }
 
     /// Takes all of it from the link `from`; what that doesn't have (any more) is no matter.
     ///
     /// What can't be taken doesn't keep the rest on; the first refusal is returned.
-    pub async fn take_off(&self, rtnl: &Rtnl, from: &Link) -> Result<()> {
+    pub fn take_off(&self, rtnl: &Netlink, from: &Link) -> Result<()> {
         let mut first = Ok(());
         let tolerant = |done: Result<()>| match done {
             Err(error) if !error.is_gone() => Err(error),
@@ -265,16 +265,16 @@ impl LinkConfig {
         for route in self.routes.iter().rev() {
             let Some(message) = self.route_for(route, from.index, None) else { continue };
             let doing = format!("delete a route over link {}", from.index);
-            first = first.and(tolerant(rtnl.change(&doing, RouteNetlinkMessage::DelRoute(message), 0).await));
+            first = first.and(tolerant(rtnl.change(&doing, RouteNetlinkMessage::DelRoute(message), 0)));
         }
         for neighbour in &self.neighbours {
             let message = RouteNetlinkMessage::DelNeighbour(neighbour_for(neighbour, from.index));
             let doing = format!("delete a neighbour of link {}", from.index);
-            first = first.and(tolerant(rtnl.change(&doing, message, 0).await));
+            first = first.and(tolerant(rtnl.change(&doing, message, 0)));
         }
         // The last one first: with the first of an IPv4 network the kernel deletes the others (__inet_del_ifa).
         for address in self.addresses.iter().rev() {
-            first = first.and(tolerant(delete_address(rtnl, address, from.index).await));
+            first = first.and(tolerant(delete_address(rtnl, address, from.index)));
         }
         first
     }
@@ -366,13 +366,13 @@ struct Due<'a> {
     life: Option<CacheInfo>,
 }
 
-async fn delete_address(rtnl: &Rtnl, address: &AddressMessage, from: u32) -> Result<()> {
+fn delete_address(rtnl: &Netlink, address: &AddressMessage, from: u32) -> Result<()> {
     let mut message = address.clone();
     message.header.index = from;
     let tells_it =
         |attribute: &AddressAttribute| matches!(attribute, AddressAttribute::Local(_) | AddressAttribute::Address(_));
     message.attributes.retain(tells_it);
-    rtnl.change(&format!("delete an address of link {from}"), RouteNetlinkMessage::DelAddress(message), 0).await
+    rtnl.change(&format!("delete an address of link {from}"), RouteNetlinkMessage::DelAddress(message), 0)
 }
 
 /// The flags that whoever adds an address may set (inet6_rtm_newaddr in net/ipv6/addrconf.c); the others are the kernel's.
@@ -484,8 +484,8 @@ fn neighbour_for(neighbour: &NeighbourMessage, to: u32) -> NeighbourMessage {
     message
 }
 
-async fn addresses_of(rtnl: &Rtnl, index: u32) -> Result<Vec<AddressMessage>> {
-    let all = rtnl.query("list addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
+fn addresses_of(rtnl: &Netlink, index: u32) -> Result<Vec<AddressMessage>> {
+    let all = rtnl.query("list addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
     let here = all.into_iter().filter_map(|answer| match answer {
         RouteNetlinkMessage::NewAddress(address) if address.header.index == index => Some(address),
         _ => None,
@@ -540,20 +540,14 @@ impl TryFrom<Stored> for LinkConfig {
 }
 
 fn digits(message: RouteNetlinkMessage) -> String {
-    let mut message = NetlinkMessage::from(message);
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    rtnl::written(&message, 0).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn message(digits: &str) -> Option<RouteNetlinkMessage> {
     let bytes = (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok());
     let bytes: Vec<u8> = bytes.collect::<Option<_>>()?;
-    match NetlinkMessage::deserialize(&bytes).ok()?.payload {
-        NetlinkPayload::InnerMessage(message) => Some(message),
-        _ => None,
-    }
+    let message = netlink::messages_in(&bytes).next()?;
+    rtnl::read(message.kind, message.body).ok()
 }
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
 //! Links that go together, by the number of a group (`ip link set group`, rtnl_group_dellink of net/core/rtnetlink.c).
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::Result;
 use super::link::Link;
-use super::rtnl::Rtnl;
+use super::{Netlink, Result};
 
 /// Where the numbers begin of groups that last no longer than a deletion; each process has one of its own.
 const OURS: u32 = 0x4000_0000;
@@ -14,23 +13,20 @@ const OURS: u32 = 0x4000_0000;
 /// which tell the group that is free. A link that is gone already is passed over; one that can't be deleted keeps all.
 ///
 /// Like `ip link set DEV group N` for each and `ip link del group N`.
-pub async fn delete_together(rtnl: &Rtnl, all: &[Link], indexes: &[u32]) -> Result<()> {
+pub fn delete_together(rtnl: &Netlink, all: &[Link], indexes: &[u32]) -> Result<()> {
     let mut group = OURS | std::process::id();
     while all.iter().any(|link| link.group == group) {
         group += 1;
     }
     for index in indexes {
-        let mut message = LinkMessage::default();
-        message.header.index = *index;
-        message.attributes.push(LinkAttribute::Group(group));
-        match rtnl.change(&format!("group link {index}"), RouteNetlinkMessage::SetLink(message), 0).await {
+        let message = LinkUnspec::new_with_index(*index).link_group(group).build();
+        match rtnl.change(&format!("group link {index}"), RouteNetlinkMessage::SetLink(message), 0) {
             Err(error) if !error.is_gone() => return Err(error),
             _ => {}
         }
     }
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::Group(group));
-    rtnl.change("delete links", RouteNetlinkMessage::DelLink(message), 0).await
+    let message = LinkMessageBuilder::<LinkUnspec>::new().link_group(group).build();
+    rtnl.change("delete links", RouteNetlinkMessage::DelLink(message), 0)
 }
 
 #[cfg(test)]
@@ -50,11 +46,11 @@ mod tests {
             said(&netns, "ip -batch -", &format!("{made}{others}"));
         }
         block_on(async {
-            let rtnl = Rtnl::open(&netns).expect("a socket");
-            let links = link::list(&rtnl).await.expect("listed");
+            let rtnl = Netlink::open(&netns).expect("a socket");
+            let links = link::list(&rtnl).expect("listed");
             let index = |name: &str| links.iter().find(|link| link.name == name).expect("a link").index;
-            delete_together(&rtnl, &links, &[index("one"), index("zwei"), 4_000_000]).await.expect("deleted");
-            let left = link::list(&rtnl).await.expect("listed");
+            delete_together(&rtnl, &links, &[index("one"), index("zwei"), 4_000_000]).expect("deleted");
+            let left = link::list(&rtnl).expect("listed");
             let left: Vec<&str> = left.iter().map(|link| link.name.as_str()).filter(|name| *name != "lo").collect();
             assert_eq!(left, ["sechs", "six"]);
         });

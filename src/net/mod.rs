@@ -1,4 +1,4 @@
-//! The kernel: network namespaces, rtnetlink, nf_tables, sysctls, processes, echo requests. Plain async Rust over sockets
+//! The kernel: network namespaces, rtnetlink, nf_tables, sysctls, processes, echo requests. Plain Rust over sockets
 //! that were born in the namespace they work on, so that no thread ever has to be moved. Knows nothing of the language
 //! or of labs.
 //!
@@ -34,6 +34,7 @@ mod link_feature;
 pub mod link_group;
 mod mac;
 pub mod neigh;
+mod netlink;
 mod netns;
 mod netns_dir;
 mod nfnl;
@@ -47,7 +48,7 @@ mod probe;
 pub mod process;
 pub mod reach;
 pub mod regular;
-mod request;
+
 pub mod route;
 mod rtnl;
 pub mod rule;
@@ -99,6 +100,7 @@ pub(crate) use link_feature::TUN;
 pub use link_feature::{LINK_FEATURES, LinkFeature};
 pub use mac::{InvalidMac, Mac};
 pub use neigh::Neigh;
+pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId, lo_up_request, mark_of};
 pub use netns_dir::{Entry, NetnsDir, Owners};
 pub use path_mtu::{PathMtu, PathMtuReport, path_mtu};
@@ -107,9 +109,8 @@ pub use port::{PortInUse, PortOwner, PortRefusal, Proto, Wanted};
 pub use port_vlan::{PortVlan, PortVlans};
 pub use probe::has_link_kind;
 pub use process::ProcessId;
-pub use request::{Request, Sender};
 pub use route::{NextHop, Route, RouteKind};
-pub use rtnl::Rtnl;
+pub use rtnl::Request;
 pub use rule::{Rule, RuleKind};
 pub use run::{OUTPUT_BYTES_MAX, Output, Run, Trail, as_any_command, command_in, in_foreground, run};
 pub use sees::{Sees, SeesReport, sees};

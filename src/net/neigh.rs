@@ -1,20 +1,18 @@
 //! Neighbours: which Ethernet address an IP address has. Like `ip neighbour`.
 
 use std::net::IpAddr;
-use std::os::fd::AsRawFd;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::RouteProtocol;
-use nix::sys::socket::{MsgFlags, send};
 use serde::Serialize;
 
 use super::addr::family;
-use super::rtnl::NEW;
-use super::{Mac, Result, Rtnl};
+use super::rtnl::{NEW, Request};
+use super::{Mac, Netlink, Result};
 
 /// A neighbour as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -37,7 +35,7 @@ pub struct Neigh {
 ///
 /// Like `ip neighbour add IP lladdr MAC dev LINK`. EEXIST if somebody has added one of that address; ENODEV if there is no such
 /// link.
-pub async fn add(rtnl: &Rtnl, index: u32, ip: IpAddr, mac: Mac, protocol: u8) -> Result<()> {
+pub fn add(rtnl: &Netlink, index: u32, ip: IpAddr, mac: Mac, protocol: u8) -> Result<()> {
     let mut message = message(index, ip);
     message.header.state = NeighbourState::Permanent;
     message.attributes.push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
@@ -46,9 +44,9 @@ pub async fn add(rtnl: &Rtnl, index: u32, ip: IpAddr, mac: Mac, protocol: u8) ->
     }
     let doing = format!("add neighbour {ip} to link {index}");
     let new = RouteNetlinkMessage::NewNeighbour(message);
-    match rtnl.change(&doing, new.clone(), NEW).await {
-        Err(error) if error.is_exists() && is_learnt(rtnl, index, ip).await? => {
-            rtnl.change(&doing, new, NLM_F_CREATE | NLM_F_REPLACE).await
+    match rtnl.change(&doing, new.clone(), NEW) {
+        Err(error) if error.is_exists() && is_learnt(rtnl, index, ip)? => {
+            rtnl.change(&doing, new, NLM_F_CREATE | NLM_F_REPLACE)
         }
         done => done,
     }
@@ -56,10 +54,10 @@ pub async fn add(rtnl: &Rtnl, index: u32, ip: IpAddr, mac: Mac, protocol: u8) ->
 
 /// Tells whether the kernel has the neighbour by its own finding out, or has no such neighbour any more. What somebody added names
 /// who did, or stays.
-async fn is_learnt(rtnl: &Rtnl, index: u32, ip: IpAddr) -> Result<bool> {
+fn is_learnt(rtnl: &Netlink, index: u32, ip: IpAddr) -> Result<bool> {
     let mut ask = NeighbourMessage::default();
     ask.header.family = family(ip);
-    let answers = rtnl.query("list neighbours", RouteNetlinkMessage::GetNeighbour(ask)).await?;
+    let answers = rtnl.query("list neighbours", RouteNetlinkMessage::GetNeighbour(ask))?;
     let here = |message: &&NeighbourMessage| {
         let is_its = |one: &NeighbourAttribute| *one == NeighbourAttribute::Destination(ip.into());
         message.header.ifindex == index && message.attributes.iter().any(is_its)
@@ -78,20 +76,17 @@ async fn is_learnt(rtnl: &Rtnl, index: u32, ip: IpAddr) -> Result<bool> {
 /// Deletes a neighbour.
 ///
 /// Like `ip neighbour delete IP dev LINK`. ENOENT if there is none.
-pub async fn delete(rtnl: &Rtnl, index: u32, ip: IpAddr) -> Result<()> {
+pub fn delete(rtnl: &Netlink, index: u32, ip: IpAddr) -> Result<()> {
     let doing = format!("delete neighbour {ip} of link {index}");
-    rtnl.change(&doing, RouteNetlinkMessage::DelNeighbour(message(index, ip)), 0).await
+    rtnl.change(&doing, RouteNetlinkMessage::DelNeighbour(message(index, ip)), 0)
 }
 
-/// Deletes a neighbour over a socket that nobody else reads, without waiting for the answer.
-pub(super) fn forget(socket: &impl AsRawFd, index: u32, ip: IpAddr) {
-    let mut message = NetlinkMessage::from(RouteNetlinkMessage::DelNeighbour(message(index, ip)));
-    message.header.flags = NLM_F_REQUEST;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
+/// Deletes a neighbour that a probe has made the kernel learn: no change of its own.
+pub(super) fn forget(rtnl: &Netlink, index: u32, ip: IpAddr) {
+    let doing = format!("delete neighbour {ip} of link {index}");
+    let request = Request::new(doing, RouteNetlinkMessage::DelNeighbour(message(index, ip)), 0).without_point();
     // One that is gone is as good, and one that stays is no harm: the kernel forgets it by and by.
-    let _ = send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT);
+    let _ = rtnl.send(request);
 }
 
 fn message(index: u32, ip: IpAddr) -> NeighbourMessage {
@@ -105,12 +100,12 @@ fn message(index: u32, ip: IpAddr) -> NeighbourMessage {
 /// Lists the neighbours of both families, without those that need no finding out (multicast), and the proxy entries.
 ///
 /// Like `ip neighbour show` and `ip neighbour show proxy`.
-pub async fn list(rtnl: &Rtnl) -> Result<Vec<Neigh>> {
+pub fn list(rtnl: &Netlink) -> Result<Vec<Neigh>> {
     let mut neighbours = Vec::new();
     for flags in [NeighbourFlags::empty(), NeighbourFlags::Proxy] {
         let mut message = NeighbourMessage::default();
         message.header.flags = flags;
-        let answers = rtnl.query("list neighbours", RouteNetlinkMessage::GetNeighbour(message)).await?;
+        let answers = rtnl.query("list neighbours", RouteNetlinkMessage::GetNeighbour(message))?;
         neighbours.extend(answers.into_iter().filter_map(read));
     }
     neighbours.sort_by_key(|neighbour| (neighbour.index, neighbour.ip, neighbour.proxy));
@@ -150,12 +145,12 @@ mod tests {
             let (a, rtnl) = netns_and_rtnl();
             let b = netns();
             pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
-            link::change(&rtnl, 1001, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+            link::change(&rtnl, 1001, &Change { up: Some(true), ..Change::default() }).expect("up");
             for text in ["10.0.0.2", "fd00::2"] {
                 let ip: IpAddr = text.parse().expect("an address");
                 let mac = Mac::local(2);
-                add(&rtnl, 1001, ip, mac, 77).await.expect(text);
-                assert!(add(&rtnl, 1001, ip, mac, 77).await.expect_err("twice").is_exists());
+                add(&rtnl, 1001, ip, mac, 77).expect(text);
+                assert!(add(&rtnl, 1001, ip, mac, 77).expect_err("twice").is_exists());
                 let expected = Neigh {
                     index: 1001,
                     ip,
@@ -164,16 +159,14 @@ mod tests {
                     protocol: 77,
                     proxy: false,
                 };
-                assert_eq!(list(&rtnl).await.expect("neighbours"), [expected]);
+                assert_eq!(list(&rtnl).expect("neighbours"), [expected]);
                 let seen = judge(&a, &format!("ip -j neighbour show {text}")).await;
                 assert_eq!((&seen[0]["lladdr"], &seen[0]["state"][0]), (&mac.to_string().into(), &"PERMANENT".into()));
-                delete(&rtnl, 1001, ip).await.expect(text);
-                assert_eq!(list(&rtnl).await.expect("neighbours"), []);
-                assert!(delete(&rtnl, 1001, ip).await.expect_err("gone").is_gone());
+                delete(&rtnl, 1001, ip).expect(text);
+                assert_eq!(list(&rtnl).expect("neighbours"), []);
+                assert!(delete(&rtnl, 1001, ip).expect_err("gone").is_gone());
             }
-            assert!(
-                add(&rtnl, 4711, [10, 0, 0, 2].into(), Mac::local(2), 0).await.expect_err("no such link").is_gone()
-            );
+            assert!(add(&rtnl, 4711, [10, 0, 0, 2].into(), Mac::local(2), 0).expect_err("no such link").is_gone());
         });
     }
 
@@ -185,14 +178,14 @@ mod tests {
             let (a, rtnl) = netns_and_rtnl();
             let b = netns();
             pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
-            link::change(&rtnl, 1001, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+            link::change(&rtnl, 1001, &Change { up: Some(true), ..Change::default() }).expect("up");
             let mac = Mac::local(2);
             for (no, what) in ["nud stale", "nud reachable", "nud failed", "nud incomplete"].into_iter().enumerate() {
                 for ip in [format!("10.0.0.{}", no + 2), format!("fd00::{}", no + 2)] {
                     let lladdr =
                         if what.contains("nud s") || what.contains("nud r") { "lladdr 02:00:00:00:00:99" } else { "" };
                     judge(&a, &format!("ip neighbour add {ip} {lladdr} dev eth0 {what}")).await;
-                    add(&rtnl, 1001, ip.parse().expect("an address"), mac, 77).await.expect(what);
+                    add(&rtnl, 1001, ip.parse().expect("an address"), mac, 77).expect(what);
                     let seen = judge(&a, &format!("ip -j neighbour show {ip}")).await;
                     assert_eq!(
                         (&seen[0]["lladdr"], &seen[0]["state"][0]),
@@ -202,7 +195,7 @@ mod tests {
             }
             for what in ["nud permanent", "nud noarp", "nud stale protocol zebra", "nud stale extern_learn"] {
                 judge(&a, &format!("ip neighbour replace 10.0.1.1 lladdr 02:00:00:00:00:99 dev eth0 {what}")).await;
-                assert!(add(&rtnl, 1001, [10, 0, 1, 1].into(), mac, 77).await.expect_err(what).is_exists(), "{what}");
+                assert!(add(&rtnl, 1001, [10, 0, 1, 1].into(), mac, 77).expect_err(what).is_exists(), "{what}");
                 judge(&a, "ip neighbour delete 10.0.1.1 dev eth0").await;
             }
         });
@@ -213,7 +206,7 @@ mod tests {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
             judge(&netns, "ip neighbour add proxy 10.0.0.7 dev lo").await;
-            let listed = list(&rtnl).await.expect("neighbours");
+            let listed = list(&rtnl).expect("neighbours");
             assert!(listed.len() == 1 && listed[0].proxy && listed[0].ip == IpAddr::from([10, 0, 0, 7]), "{listed:?}");
         });
     }

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use nix::sched::{CloneFlags, setns, unshare};
+use rtnetlink::LinkUnspec;
 use serde::{Deserialize, Serialize};
 
-use super::request::{Request, Sender};
+use super::netlink::{Netlink, Subsystem};
+use super::rtnl::Request;
 use super::visit::{is_wandering, visit};
-use super::{Error, Result, fault, link, rtnl};
+use super::{Error, Result, fault, link};
 
 /// `lo` is the first device of every namespace (LOOPBACK_IFINDEX in include/net/net_namespace.h).
 const LO: u32 = 1;
@@ -86,7 +87,7 @@ pub struct Netns {
     fd: Arc<OwnedFd>,
     id: NetnsId,
     /// A socket that was born here with the namespace, for the first who wants one: no thread has to come in for it.
-    socket: Arc<Mutex<Option<OwnedFd>>>,
+    socket: Arc<Mutex<Option<Netlink>>>,
     /// Its cookie, once that was read.
     cookie: Arc<OnceLock<Option<u64>>>,
 }
@@ -127,7 +128,7 @@ impl Netns {
     }
 
     /// Takes the rtnetlink socket that is left from making the namespace, if it is there.
-    pub(super) fn take_socket(&self) -> Option<OwnedFd> {
+    pub(super) fn take_socket(&self) -> Option<Netlink> {
         self.socket.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -189,19 +190,18 @@ pub(super) fn unshare_here(mark: &str, up: bool) -> Result<Netns> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(CREATE, errno as i32))?;
     let netns = Netns::current()?;
     let doing = "set `lo` of a new network namespace up";
-    let mut marked = LinkMessage::default();
-    marked.header.index = LO;
-    marked.attributes.push(link::alias_attribute(mark));
+    let marked = LinkUnspec::new_with_index(LO).append_extra_attribute(link::alias_attribute(mark)).build();
     // The mark first: the kernel has nobody to tell of a new alias as long as the device is down.
-    let mut requests = vec![Request::new(doing, RouteNetlinkMessage::NewLink(marked), 0)];
+    let mut requests = vec![Request::new(doing, RouteNetlinkMessage::NewLink(marked), 0).without_point()];
     requests.extend(up.then(lo_up_request));
-    let socket = Sender::send_here(doing, &requests)?;
+    let socket = Netlink::here(Subsystem::Route)?;
+    socket.send_all(&requests).map_err(|(_, error)| error)?;
     Ok(Netns { socket: Arc::new(Mutex::new(Some(socket))), ..netns })
 }
 
 /// Returns the request that sets `lo` up in a namespace that was made without; a part of its making.
 pub fn lo_up_request() -> Request {
-    Request::new(LO_UP, RouteNetlinkMessage::NewLink(lo_up()), 0).without_point()
+    Request::new(LO_UP, RouteNetlinkMessage::NewLink(LinkUnspec::new_with_index(LO).up().build()), 0).without_point()
 }
 
 /// Sets `lo` up in the namespace of the calling thread.
@@ -209,15 +209,7 @@ pub fn lo_up_request() -> Request {
 /// Like `ip link set lo up`.
 pub(super) fn set_lo_up() -> Result<()> {
     fault::point(LO_UP)?;
-    rtnl::change_here(LO_UP, RouteNetlinkMessage::NewLink(lo_up()), 0).map(drop)
-}
-
-fn lo_up() -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = LO;
-    message.header.flags = LinkFlags::Up;
-    message.header.change_mask = LinkFlags::Up;
-    message
+    Netlink::here(Subsystem::Route)?.send(lo_up_request())
 }
 
 /// Returns the mark that a namespace was made with: the alias of its `lo`, which can be changed from inside.
@@ -225,7 +217,7 @@ pub fn mark_of(netns: &Netns) -> Result<Option<String>> {
     let doing = "read the mark of a network namespace";
     let read = || {
         setns(netns.fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(doing, errno as i32))?;
-        let answer = rtnl::ask_here(doing, RouteNetlinkMessage::GetLink(link::question(LO)))?;
+        let answer = Netlink::here(Subsystem::Route)?.get(doing, RouteNetlinkMessage::GetLink(link::question(LO)))?;
         Ok(answer.and_then(link::read).and_then(|lo| lo.alias))
     };
     on_own_thread(doing, read)?
@@ -246,16 +238,16 @@ mod tests {
 
     use super::*;
     use crate::net::testing::{block_on, in_own_process, judge, netns};
-    use crate::net::{Beside, Change, Rtnl, link};
+    use crate::net::{Beside, Change, Netlink, link};
 
     #[test]
     fn a_new_one_has_its_mark_and_lo_up() {
         block_on(async {
             let netns = Netns::create("topo:lab1").expect("a namespace");
             assert_ne!(netns.id(), Netns::current().expect("ours").id());
-            let rtnl = Rtnl::open(&netns).expect("a socket");
+            let rtnl = Netlink::open(&netns).expect("a socket");
             assert_eq!(mark_of(&netns).expect("read").as_deref(), Some("topo:lab1"));
-            link::change(&rtnl, LO, &Change { alias: Some(""), ..Change::default() }).await.expect("changed");
+            link::change(&rtnl, LO, &Change { alias: Some(""), ..Change::default() }).expect("changed");
             assert_eq!(mark_of(&netns).expect("read"), None);
             let three = [netns.clone(), Netns::create("topo:lab2").expect("a namespace"), netns.clone()];
             let marks: Vec<_> = three.iter().map(|netns| mark_of(netns).expect("read")).collect();

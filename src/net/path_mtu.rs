@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::echoes::{EchoWay, Echoes};
 use super::error::io_text;
 use super::icmp_packet::Answer;
-use super::{Error, Netns, Result, Rtnl, link, route};
+use super::{Error, Netlink, Netns, Result, link, route};
 
 /// The header of an echo request (RFC 792, RFC 4443).
 const ECHO_HEADER: u32 = 8;
@@ -59,7 +59,7 @@ enum Fate {
 ///
 /// Like `tracepath`, or `ping -M probe -s SIZE` again and again. What the namespace has learnt of the path before plays no part.
 /// Fails only if there can be no such socket, as `ping` does.
-pub async fn path_mtu(netns: &Netns, rtnl: &Rtnl, path: &PathMtu) -> Result<PathMtuReport> {
+pub async fn path_mtu(netns: &Netns, rtnl: &Netlink, path: &PathMtu) -> Result<PathMtuReport> {
     let doing = format!("measure the path to {}", path.way.to);
     let failed = |error| Error::io(doing.clone(), error);
     let nothing = |why: String| PathMtuReport { mtu: None, narrowed_by: None, black_hole: false, why: Some(why) };
@@ -129,9 +129,9 @@ pub async fn path_mtu(netns: &Netns, rtnl: &Rtnl, path: &PathMtu) -> Result<Path
 }
 
 /// Returns what the link takes by which packets to `ip` leave.
-async fn first_link(rtnl: &Rtnl, ip: IpAddr) -> Result<Option<u32>> {
-    let Some(index) = route::get(rtnl, ip).await?.and_then(|route| route.dev) else { return Ok(None) };
-    Ok(link::get(rtnl, index).await?.map(|link| link.mtu))
+async fn first_link(rtnl: &Netlink, ip: IpAddr) -> Result<Option<u32>> {
+    let Some(index) = route::get(rtnl, ip)?.and_then(|route| route.dev) else { return Ok(None) };
+    Ok(link::get(rtnl, index)?.map(|link| link.mtu))
 }
 
 struct Search {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use nix::sys::socket::{SockaddrStorage, recvfrom};
@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::io_text;
 use super::icmp_packet::{Answer, echo_request, read_any};
 use super::socket::set_option;
-use super::{Address, Error, Neigh, Netns, Result, neigh, rtnl};
+use super::{Address, Error, Neigh, Netlink, Netns, Result, neigh};
 
 /// How many pairs are under way at first, and at least.
 const WINDOW_MIN: usize = 8;
@@ -43,7 +43,7 @@ const NEIGHBOURS: usize = 1024;
 pub struct PingHost {
     v4: Option<Socket>,
     v6: Option<Socket>,
-    route: OwnedFd,
+    route: Netlink,
     addresses: Vec<Address>,
     asked: Option<IpAddr>,
     known: BTreeSet<(u32, IpAddr)>,
@@ -64,9 +64,10 @@ impl PingHost {
         let open = || -> io::Result<_> {
             let v4 = want_v4.then(|| raw_socket(false)).transpose()?;
             let v6 = want_v6.then(|| raw_socket(true)).transpose()?;
-            Ok((v4, v6, rtnl::new_socket(0)?))
+            Ok((v4, v6))
         };
-        let (v4, v6, route) = netns.inside(open)?.map_err(|error| Error::io(doing, error))?;
+        let (v4, v6) = netns.inside(open)?.map_err(|error| Error::io(doing, error))?;
+        let route = Netlink::open(netns)?;
         let known = neighbours.iter().map(|neighbour| (neighbour.index, neighbour.ip)).collect();
         Ok(PingHost { v4, v6, route, addresses, asked, known })
     }

@@ -4,10 +4,11 @@ use netlink_packet_route::link::{
     AfSpecBridge, BridgeFlag, BridgeVlanInfoFlags as Flags, LinkAttribute, LinkExtentMask, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::raw_attribute;
-use super::{Result, Rtnl};
+use super::{Netlink, Result};
 
 /// A range of VLANs, both ends in it.
 pub type Vids = (u16, u16);
@@ -112,18 +113,18 @@ fn shown((low, high): Vids) -> String {
 /// that what it keeps is not interrupted.
 ///
 /// Like `bridge vlan add` and `bridge vlan del`. EOPNOTSUPP if the kernel's bridges know no VLANs or the link is no port.
-pub async fn set(rtnl: &Rtnl, index: u32, own: bool, vlans: &PortVlans) -> Result<()> {
+pub fn set(rtnl: &Netlink, index: u32, own: bool, vlans: &PortVlans) -> Result<()> {
     let add: Vec<_> = vlans.ranges().collect();
     if !add.is_empty() {
         let doing = format!("add VLANs to link {index}");
-        rtnl.change(&doing, RouteNetlinkMessage::SetLink(message(index, own, &add)), 0).await?;
+        rtnl.change(&doing, RouteNetlinkMessage::SetLink(message(index, own, &add)), 0)?;
     }
     let others: Vec<_> = vlans.others().into_iter().map(|vids| (vids, Flags::empty())).collect();
     if others.is_empty() {
         return Ok(());
     }
     let doing = format!("delete VLANs of link {index}");
-    rtnl.change(&doing, RouteNetlinkMessage::DelLink(message(index, own, &others)), 0).await
+    rtnl.change(&doing, RouteNetlinkMessage::DelLink(message(index, own, &others)), 0)
 }
 
 /// IFLA_BRIDGE_VLAN_INFO of linux/if_bridge.h.
@@ -142,21 +143,17 @@ fn message(index: u32, own: bool, ranges: &[(Vids, Flags)]) -> LinkMessage {
             false => spec.extend([info(*flags | Flags::RangeBegin, *low), info(*flags | Flags::RangeEnd, *high)]),
         }
     }
-    let mut message = LinkMessage::default();
-    message.header.interface_family = AddressFamily::Bridge;
-    message.header.index = index;
-    message.attributes = vec![LinkAttribute::AfSpecBridge(spec)];
-    message
+    let builder = LinkUnspec::new_with_index(index).interface_family(AddressFamily::Bridge);
+    builder.append_extra_attribute(LinkAttribute::AfSpecBridge(spec)).build()
 }
 
 /// Lists the VLANs of all ports and bridges, by port and number.
 ///
 /// Like `bridge vlan show`.
-pub async fn list(rtnl: &Rtnl) -> Result<Vec<PortVlan>> {
-    let mut message = LinkMessage::default();
-    message.header.interface_family = AddressFamily::Bridge;
-    message.attributes = vec![LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan])];
-    let answers = rtnl.query("list VLANs", RouteNetlinkMessage::GetLink(message)).await?;
+pub fn list(rtnl: &Netlink) -> Result<Vec<PortVlan>> {
+    let builder = LinkMessageBuilder::<LinkUnspec>::new().interface_family(AddressFamily::Bridge);
+    let builder = builder.append_extra_attribute(LinkAttribute::ExtMask(vec![LinkExtentMask::Brvlan]));
+    let answers = rtnl.query("list VLANs", RouteNetlinkMessage::GetLink(builder.build()))?;
     let mut vlans: Vec<PortVlan> = answers.into_iter().flat_map(read).collect();
     vlans.sort_by_key(|vlan| (vlan.index, vlan.vid));
     vlans.dedup();

@@ -3,19 +3,19 @@
 use std::net::IpAddr;
 
 use super::route::{self, RouteKind};
-use super::{Result, Rtnl, addr};
+use super::{Netlink, Result, addr};
 
 /// Returns the address of `to` that `from` has the nearest way to: on the same link before behind a router, IPv4 before IPv6, the
 /// first given before later ones. None if it has none, or `from` has no route.
-pub async fn address_of(to: &Rtnl, from: &Rtnl, v6: Option<bool>) -> Result<Option<IpAddr>> {
+pub fn address_of(to: &Netlink, from: &Netlink, v6: Option<bool>) -> Result<Option<IpAddr>> {
     let mut near = Vec::new();
-    for address in addr::list(to).await? {
+    for address in addr::list(to)? {
         let ip = address.net.ip();
         if address.scope != "global" || ip.is_loopback() || v6.is_some_and(|v6| v6 != ip.is_ipv6()) {
             continue;
         }
         // One that `from` has too leads to itself.
-        if let Some(route) = route::get(from, ip).await?.filter(|route| route.kind == RouteKind::Unicast) {
+        if let Some(route) = route::get(from, ip)?.filter(|route| route.kind == RouteKind::Unicast) {
             near.push((route.via.is_some(), ip.is_ipv6(), ip));
         }
     }

@@ -3,18 +3,19 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol, RouteScope,
     RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::{RouteMessageBuilder, RouteNextHopBuilder};
 use serde::{Deserialize, Serialize};
 
 use super::addr::family;
+use super::netlink::Events;
 use super::rtnl::NEW;
-use super::{Error, Netns, Request, Result, Rtnl};
+use super::{Error, Netlink, Netns, Request, Result};
 
 /// The table that ordinary routes are in (RT_TABLE_MAIN).
 pub const MAIN: u32 = 254;
@@ -153,20 +154,19 @@ impl Route {
     }
 
     fn message(&self) -> RouteMessage {
-        let mut message = RouteMessage::default();
+        let mut builder = RouteMessageBuilder::<IpAddr>::new()
+            .table_id(self.table)
+            .protocol(RouteProtocol::from(self.protocol))
+            .kind(self.kind.into());
+        if self.onlink && self.hops.is_empty() {
+            builder = builder.onlink();
+        }
+        let mut message = builder.build();
+        // What depends on the version of IP is for the kernel to refuse, which says why.
         let header = &mut message.header;
         header.address_family = family(self.dst.ip());
         header.destination_prefix_length = self.dst.prefix();
-        header.protocol = RouteProtocol::from(self.protocol);
-        header.kind = self.kind.into();
-        if self.onlink && self.hops.is_empty() {
-            header.flags = RouteFlags::Onlink;
-        }
         let attributes = &mut message.attributes;
-        match u8::try_from(self.table) {
-            Ok(table) => header.table = table,
-            Err(_) => attributes.push(RouteAttribute::Table(self.table)),
-        }
         if self.dst.prefix() > 0 {
             attributes.push(RouteAttribute::Destination(self.dst.ip().into()));
         }
@@ -188,13 +188,14 @@ impl Route {
     }
 
     fn hop(&self, hop: &NextHop) -> RouteNextHop {
-        let mut message = RouteNextHop::default();
         // The kernel counts from 0 here (fib_get_nhs in net/ipv4/fib_semantics.c).
-        message.hops = hop.weight.saturating_sub(1);
-        message.interface_index = hop.dev.unwrap_or(0);
+        let mut builder = RouteNextHopBuilder::new(family(self.dst.ip()))
+            .weight(hop.weight.saturating_sub(1))
+            .interface(hop.dev.unwrap_or(0));
         if self.onlink {
-            message.flags = RouteNextHopFlags::Onlink;
+            builder = builder.onlink();
         }
+        let mut message = builder.build();
         message.attributes.extend(hop.via.map(|via| self.gateway(via)));
         message
     }
@@ -226,14 +227,14 @@ pub fn add_request(route: &Route) -> Request {
 
 /// Sends the request of `add_request`.
 #[cfg(test)]
-pub(crate) async fn add(rtnl: &Rtnl, route: &Route) -> Result<()> {
-    rtnl.send(add_request(route)).await
+pub(crate) fn add(rtnl: &Netlink, route: &Route) -> Result<()> {
+    rtnl.send(add_request(route))
 }
 
 /// Deletes the route of this destination, table, metric, kind and protocol through this gateway and link.
 ///
 /// Like `ip route delete`. ESRCH if there is none.
-pub async fn delete(rtnl: &Rtnl, route: &Route) -> Result<()> {
+pub fn delete(rtnl: &Netlink, route: &Route) -> Result<()> {
     let doing = format!("delete route {}", route.dst);
     let mut exact = route.clone();
     // To the kernel a metric of 0 means any, and it would take somebody else's route where ours is gone already.
@@ -243,7 +244,7 @@ pub async fn delete(rtnl: &Rtnl, route: &Route) -> Result<()> {
             IpNetwork::V4(_) => {
                 let here =
                     |known: &Route| known.metric.is_none() && known.dst == route.dst && known.table == route.table;
-                if !list_of(rtnl, AddressFamily::Inet).await?.iter().any(here) {
+                if !list_of(rtnl, AddressFamily::Inet)?.iter().any(here) {
                     return Err(Error::new(doing, libc::ESRCH));
                 }
             }
@@ -252,15 +253,15 @@ pub async fn delete(rtnl: &Rtnl, route: &Route) -> Result<()> {
     let mut message = exact.message();
     // Any scope: the destination and the metric tell it from others.
     message.header.scope = RouteScope::NoWhere;
-    rtnl.change(&doing, RouteNetlinkMessage::DelRoute(message), 0).await
+    rtnl.change(&doing, RouteNetlinkMessage::DelRoute(message), 0)
 }
 
 /// Lists the routes of all tables and both families, without those that the kernel learnt for single hosts (path MTU).
 ///
 /// Like `ip route show table all`.
-pub async fn list(rtnl: &Rtnl) -> Result<Vec<Route>> {
-    let mut routes = list_of(rtnl, AddressFamily::Inet).await?;
-    routes.extend(list_of(rtnl, AddressFamily::Inet6).await?);
+pub fn list(rtnl: &Netlink) -> Result<Vec<Route>> {
+    let mut routes = list_of(rtnl, AddressFamily::Inet)?;
+    routes.extend(list_of(rtnl, AddressFamily::Inet6)?);
     Ok(routes)
 }
 
@@ -270,28 +271,26 @@ pub async fn list(rtnl: &Rtnl) -> Result<Vec<Route>> {
 /// (net/ipv6/addrconf.c, addrconf_dad_work); an echo that comes before is lost.
 pub async fn wait_local(
     netns: &Netns,
-    rtnl: &Rtnl,
+    rtnl: &Netlink,
     ips: &[IpAddr],
     dev: Option<u32>,
     deadline: Duration,
 ) -> Result<()> {
     /// RTMGRP_IPV6_ROUTE of linux/rtnetlink.h.
     const RTMGRP_IPV6_ROUTE: u32 = 0x400;
-    if are_local(rtnl, ips, dev).await? {
+    if are_local(rtnl, ips, dev)? {
         return Ok(());
     }
     // One that was taken away since, as by a move of its device, is not waited for.
-    let there = super::addr::list(rtnl).await?;
+    let there = super::addr::list(rtnl)?;
     let is_there =
         |ip: &IpAddr| there.iter().any(|address| address.net.ip() == *ip && dev.is_none_or(|dev| address.index == dev));
     let ips: Vec<IpAddr> = ips.iter().copied().filter(is_there).collect();
     // Heard first and looked at then: what is made in between is heard.
-    let (_listening, mut events) = Rtnl::open_with_events(netns, RTMGRP_IPV6_ROUTE)?;
+    let events = Events::listen(netns, RTMGRP_IPV6_ROUTE)?;
     let listen = async {
-        while !are_local(rtnl, &ips, dev).await? {
-            if events.next().await.is_none() {
-                return Err(Error::new("wait for addresses to work", libc::ECONNABORTED));
-            }
+        while !are_local(rtnl, &ips, dev)? {
+            events.next("wait for addresses to work", |_, _| {}).await?;
         }
         Ok(())
     };
@@ -301,13 +300,13 @@ pub async fn wait_local(
 /// Returns the route that packets of the namespace's own to `ip` take; none where the kernel refuses to send them.
 ///
 /// Like `ip route get`.
-pub async fn get(rtnl: &Rtnl, ip: IpAddr) -> Result<Option<Route>> {
+pub fn get(rtnl: &Netlink, ip: IpAddr) -> Result<Option<Route>> {
     let doing = format!("find the route to {ip}");
     let mut message = RouteMessage::default();
     message.header.address_family = family(ip);
     message.header.destination_prefix_length = if ip.is_ipv4() { 32 } else { 128 };
     message.attributes.push(RouteAttribute::Destination(ip.into()));
-    match rtnl.get(&doing, RouteNetlinkMessage::GetRoute(message)).await {
+    match rtnl.get(&doing, RouteNetlinkMessage::GetRoute(message)) {
         Ok(Some(RouteNetlinkMessage::NewRoute(message))) => read(&doing, message).map(Some),
         Ok(_) => Ok(None),
         // What the kernel says for unreachable, prohibit and blackhole routes, and for none (fib_props of net/ipv4/fib_semantics.c).
@@ -318,8 +317,8 @@ pub async fn get(rtnl: &Rtnl, ip: IpAddr) -> Result<Option<Route>> {
     }
 }
 
-async fn are_local(rtnl: &Rtnl, ips: &[IpAddr], dev: Option<u32>) -> Result<bool> {
-    let routes = list_of(rtnl, AddressFamily::Inet6).await?;
+fn are_local(rtnl: &Netlink, ips: &[IpAddr], dev: Option<u32>) -> Result<bool> {
+    let routes = list_of(rtnl, AddressFamily::Inet6)?;
     let is_local = |ip: &IpAddr| {
         routes.iter().any(|route| {
             route.kind == RouteKind::Local && route.dst.ip() == *ip && dev.is_none_or(|dev| route.uses(dev))
@@ -328,12 +327,12 @@ async fn are_local(rtnl: &Rtnl, ips: &[IpAddr], dev: Option<u32>) -> Result<bool
     Ok(ips.iter().all(is_local))
 }
 
-async fn list_of(rtnl: &Rtnl, family: AddressFamily) -> Result<Vec<Route>> {
+fn list_of(rtnl: &Netlink, family: AddressFamily) -> Result<Vec<Route>> {
     let doing = "list routes";
     let mut message = RouteMessage::default();
     message.header.address_family = family;
     let mut routes = Vec::new();
-    for answer in rtnl.query(doing, RouteNetlinkMessage::GetRoute(message)).await? {
+    for answer in rtnl.query(doing, RouteNetlinkMessage::GetRoute(message))? {
         match answer {
             RouteNetlinkMessage::NewRoute(message) if !message.header.flags.contains(RouteFlags::Cloned) => {
                 routes.push(read(doing, message)?);
@@ -430,26 +429,26 @@ mod tests {
     }
 
     /// a(eth0 10.0.0.1 fd00::1, eth1 10.1.0.1 fd01::1) -- b, all up.
-    async fn between_two_links() -> (Netns, Netns, Rtnl) {
+    async fn between_two_links() -> (Netns, Netns, Netlink) {
         let (a, rtnl) = netns_and_rtnl();
         let b = netns();
-        let there = Rtnl::open(&b).expect("a socket");
+        let there = Netlink::open(&b).expect("a socket");
         for (no, name) in ["eth0", "eth1"].into_iter().enumerate() {
             let index = 1001 + 2 * no as u32;
             pair(&rtnl, (&a, name, index), (&b, name, index + 1)).await;
             let up = Change { up: Some(true), ..Change::default() };
-            link::change(&rtnl, index, &up).await.expect("up");
-            link::change(&there, index + 1, &up).await.expect("up");
+            link::change(&rtnl, index, &up).expect("up");
+            link::change(&there, index + 1, &up).expect("up");
             for text in [format!("10.{no}.0.1/24"), format!("fd0{no}::1/64")] {
                 let options = AddrOptions { nodad: true, ..AddrOptions::default() };
-                addr::add(&rtnl, index, text.parse().expect("a network"), &options).await.expect("added");
+                addr::add(&rtnl, index, text.parse().expect("a network"), &options).expect("added");
             }
         }
         (a, b, rtnl)
     }
 
-    async fn ours(rtnl: &Rtnl) -> Vec<Route> {
-        list(rtnl).await.expect("routes").into_iter().filter(|route| route.protocol == OURS).collect()
+    async fn ours(rtnl: &Netlink) -> Vec<Route> {
+        list(rtnl).expect("routes").into_iter().filter(|route| route.protocol == OURS).collect()
     }
 
     /// What is added is what is listed, and what `ip` sees; deleted, nothing is left.
@@ -477,8 +476,8 @@ mod tests {
                 Route { hops: vec![hop("fd00::9", 2), hop("fd01::9", 1)], ..to("fd79::/64") },
             ];
             for route in &routes {
-                add(&rtnl, route).await.unwrap_or_else(|error| panic!("{route:?}: {error}"));
-                assert!(add(&rtnl, route).await.expect_err("twice").is_exists());
+                add(&rtnl, route).unwrap_or_else(|error| panic!("{route:?}: {error}"));
+                assert!(add(&rtnl, route).expect_err("twice").is_exists());
             }
             let listed = ours(&rtnl).await;
             assert_eq!(listed.len(), routes.len(), "{listed:#?}");
@@ -509,8 +508,8 @@ mod tests {
             assert_eq!(of("10.5.0.0/16")["via"]["host"], "fd00::9");
 
             for route in &routes {
-                delete(&rtnl, route).await.unwrap_or_else(|error| panic!("{route:?}: {error}"));
-                assert!(delete(&rtnl, route).await.expect_err("gone").is_gone(), "{route:?}");
+                delete(&rtnl, route).unwrap_or_else(|error| panic!("{route:?}: {error}"));
+                assert!(delete(&rtnl, route).expect_err("gone").is_gone(), "{route:?}");
             }
             assert_eq!(ours(&rtnl).await, []);
         });
@@ -527,12 +526,12 @@ mod tests {
                 Route { kind: RouteKind::Blackhole, ..to("10.30.0.0/16") },
                 Route { via: ip("fd00::9"), ..to("fd77::/64") },
             ] {
-                add(&rtnl, &route).await.expect("added");
+                add(&rtnl, &route).expect("added");
                 let listed = ours(&rtnl).await;
-                delete(&rtnl, &listed[0]).await.expect("deleted");
-                add(&rtnl, &listed[0]).await.expect("added again");
+                delete(&rtnl, &listed[0]).expect("deleted");
+                add(&rtnl, &listed[0]).expect("added again");
                 assert_eq!(ours(&rtnl).await, listed);
-                delete(&rtnl, &listed[0]).await.expect("deleted");
+                delete(&rtnl, &listed[0]).expect("deleted");
             }
         });
     }
@@ -544,14 +543,14 @@ mod tests {
             for family in ["10.8.0.0/16", "fd77::/64"] {
                 let with = |metric, dev| Route { metric, dev: Some(dev), ..to(family) };
                 let theirs = with(Some(100), 1001);
-                add(&rtnl, &theirs).await.expect("added");
+                add(&rtnl, &theirs).expect("added");
                 for other in [with(None, 1001), with(Some(99), 1001), with(Some(100), 1003)] {
-                    assert!(delete(&rtnl, &other).await.expect_err("not there").is_gone(), "{other:?}");
+                    assert!(delete(&rtnl, &other).expect_err("not there").is_gone(), "{other:?}");
                 }
                 let not_ours = Route { protocol: 76, ..theirs.clone() };
-                assert!(delete(&rtnl, &not_ours).await.expect_err("not there").is_gone());
+                assert!(delete(&rtnl, &not_ours).expect_err("not there").is_gone());
                 assert_eq!(ours(&rtnl).await.len(), 1);
-                delete(&rtnl, &theirs).await.expect("deleted");
+                delete(&rtnl, &theirs).expect("deleted");
             }
         });
     }
@@ -561,15 +560,15 @@ mod tests {
         block_on(async {
             let (_a, _b, rtnl) = between_two_links().await;
             let no_way = Route { via: ip("192.0.2.1"), ..to("10.8.0.0/16") };
-            let error = add(&rtnl, &no_way).await.expect_err("no such gateway");
+            let error = add(&rtnl, &no_way).expect_err("no such gateway");
             assert_eq!((error.to_string().as_str(), error.errno()), ("Nexthop has invalid gateway", libc::ENETUNREACH));
             let no_link = Route { dev: Some(4711), ..to("10.8.0.0/16") };
-            assert!(add(&rtnl, &no_link).await.expect_err("no such link").is_gone());
+            assert!(add(&rtnl, &no_link).expect_err("no such link").is_gone());
             let host_bits = Route { dev: Some(1001), ..to("10.8.0.1/16") };
-            assert_eq!(add(&rtnl, &host_bits).await.expect_err("bits").errno(), libc::EINVAL);
-            link::change(&rtnl, 1001, &Change { up: Some(false), ..Change::default() }).await.expect("down");
+            assert_eq!(add(&rtnl, &host_bits).expect_err("bits").errno(), libc::EINVAL);
+            link::change(&rtnl, 1001, &Change { up: Some(false), ..Change::default() }).expect("down");
             let down = Route { dev: Some(1001), ..to("10.8.0.0/16") };
-            assert_eq!(add(&rtnl, &down).await.expect_err("down").errno(), libc::ENETDOWN);
+            assert_eq!(add(&rtnl, &down).expect_err("down").errno(), libc::ENETDOWN);
         });
     }
 }

@@ -1,290 +1,152 @@
-//! One rtnetlink socket in one namespace. Every request has a time limit, and an error carries the kernel's own text:
-//! the socket asks for extended acknowledgements (Documentation/userspace-api/netlink/intro.rst, "Ext ACK").
+//! Requests for links, addresses, routes, rules and neighbours, and what comes of them. Several go out together: the kernel
+//! carries them out one after the other (net/netlink/af_netlink.c, netlink_rcv_skb).
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::time::Duration;
-
-use futures_util::{Stream, StreamExt};
-use netlink_packet_core::{
-    DoneMessage, ErrorMessage, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR,
-    NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlaBuffer, NlasIterator,
-};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr, TokioSocket};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
-use tokio::task::JoinHandle;
 
-use super::{Error, Netns, Request, Result, fault};
-
-/// How long the kernel may take to answer. An answer can be lost (ENOBUFS), and would then be waited for without end.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
-/// The most bytes of an answer to one question: that for a link with long names and many properties.
-pub(super) const ANSWER_MAX: usize = 32 << 10;
-
-/// How often a dump is asked for again because the table changed while it was read.
-const DUMPS_MAX: u32 = 10;
+use super::netlink::{Answer, Netlink, frame};
+use super::{Error, Netns, Result, fault};
 
 /// Make it; an error if it is there.
 pub(crate) const NEW: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
-/// An rtnetlink socket in one namespace, and the task that serves it.
-///
-/// While it is open it keeps the namespace alive. The socket closes when the runtime next runs after the drop.
-#[derive(Debug)]
-pub struct Rtnl {
-    handle: rtnetlink::Handle,
-    task: JoinHandle<()>,
+/// The most requests that are sent together: their answers must fit into the receive buffer.
+const TOGETHER_MAX: usize = 32;
+
+/// Of linux/rtnetlink.h.
+const RTM_NEWLINK: u16 = 16;
+const RTM_GETLINK: u16 = 18;
+
+/// One request of rtnetlink, ready to be sent.
+#[derive(Debug, Clone)]
+pub struct Request {
+    doing: String,
+    kind: u16,
+    flags: u16,
+    bytes: Vec<u8>,
+    passes: fn(&Error) -> bool,
+    /// Whether it is a change of its own, before which a crash test may strike.
+    point: bool,
+    /// The namespaces that the message names by their descriptors.
+    keeps: Vec<Netns>,
 }
 
-impl Drop for Rtnl {
-    fn drop(&mut self) {
-        self.task.abort();
+impl Request {
+    pub(super) fn new(doing: impl Into<String>, message: RouteNetlinkMessage, flags: u16) -> Request {
+        let kind = message.message_type();
+        let bytes = written(&message, flags);
+        Request { doing: doing.into(), kind, flags, bytes, passes: |_| false, point: true, keeps: Vec::new() }
+    }
+
+    /// Keeps `netns` open until the request is sent.
+    pub(super) fn keeping(mut self, netns: &Netns) -> Request {
+        self.keeps.push(netns.clone());
+        self
+    }
+
+    /// Counts the refusals for which `passes` holds as success.
+    pub fn unless(self, passes: fn(&Error) -> bool) -> Request {
+        Request { passes, ..self }
+    }
+
+    /// Counts it as a part of the change before it, to which it belongs whether that has done it already or not.
+    pub(super) fn without_point(self) -> Request {
+        Request { point: false, ..self }
+    }
+
+    /// Tells whether it makes a link.
+    pub fn makes_link(&self) -> bool {
+        self.flags & NEW == NEW && self.kind == RTM_NEWLINK
+    }
+
+    /// Passes the point of a crash test, if it is a change.
+    fn pass_point(&self) -> Result<()> {
+        if self.point && self.kind != RTM_GETLINK { fault::point(&self.doing) } else { Ok(()) }
     }
 }
 
-impl Rtnl {
-    /// Opens a socket that is born in `netns`. Must be called in the context of a tokio runtime with I/O and time.
+impl Netlink {
+    /// Sends `requests` in order, and returns the first refusal with the number of its request. The kernel goes on behind one.
     ///
-    /// Fails with EMFILE when the process has no file descriptors left.
-    pub fn open(netns: &Netns) -> Result<Rtnl> {
-        Rtnl::open_with_events(netns, 0).map(|(rtnl, _)| rtnl)
-    }
-
-    /// Opens a socket that also hears the multicast groups of the mask `groups` (RTMGRP_… of rtnetlink(7)).
-    pub(crate) fn open_with_events(
-        netns: &Netns,
-        groups: u32,
-    ) -> Result<(Rtnl, impl Stream<Item = (NetlinkMessage<RouteNetlinkMessage>, SocketAddr)> + use<>)> {
-        let failed = |error| Error::io("open an rtnetlink socket", error);
-        let runtime = tokio::runtime::Handle::try_current().map_err(|error| failed(std::io::Error::other(error)))?;
-        let ready = if groups == 0 { netns.take_socket() } else { None };
-        let socket = match ready {
-            Some(socket) => socket,
-            None if netns.is_here()? => new_socket(groups).map_err(failed)?,
-            None => netns.inside(|| new_socket(groups))?.map_err(failed)?,
-        };
-        // SAFETY: the descriptor comes from an owner that gave it up in the same expression.
-        let socket = unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) };
-        let (mut connection, handle, events) = rtnetlink::from_socket(socket);
-        // Without these an answer of success looks like a connection that broke.
-        connection.set_forward_ack(true);
-        connection.set_forward_done(true);
-        Ok((Rtnl { handle, task: runtime.spawn(connection) }, events))
-    }
-
-    /// Makes one change and waits for the kernel's acknowledgement.
-    pub(crate) async fn change(&self, doing: &str, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
-        fault::point(doing)?;
-        self.exchange(doing, message, NLM_F_ACK | flags).await.map(|_| ())
+    /// ETIMEDOUT if the kernel does not answer within 20 s.
+    pub fn send_all(&self, requests: &[Request]) -> std::result::Result<(), (usize, Error)> {
+        let together = if fault::is_armed() { 1 } else { TOGETHER_MAX };
+        for (number, chunk) in requests.chunks(together).enumerate() {
+            let passed =
+                chunk.iter().enumerate().try_for_each(|(at, request)| request.pass_point().map_err(|e| (at, e)));
+            let sent = passed.and_then(|()| self.send_together(chunk));
+            sent.map_err(|(at, error)| (number * together + at, error))?;
+        }
+        Ok(())
     }
 
     /// Sends one request and waits for the kernel's acknowledgement.
-    pub async fn send(&self, request: Request) -> Result<()> {
-        let (doing, message, flags, passes) = request.into_parts();
-        match self.change(&doing, message, flags).await {
-            Err(error) if passes(&error) => Ok(()),
-            done => done,
+    pub fn send(&self, request: Request) -> Result<()> {
+        self.send_all(&[request]).map_err(|(_, error)| error)
+    }
+
+    /// Sends so many requests that their answers fit into the receive buffer, and reads these.
+    fn send_together(&self, requests: &[Request]) -> std::result::Result<(), (usize, Error)> {
+        let Some(last) = requests.len().checked_sub(1) else { return Ok(()) };
+        let messages: Vec<&[u8]> = requests.iter().map(|request| &*request.bytes).collect();
+        let mut refused: Option<(usize, Error)> = None;
+        // That all is done is answered by the last one alone. Answers come in the order of their requests.
+        let heard = self.exchange(&requests[last].doing, &messages, Some(last), |at, answer| {
+            match answer {
+                Answer::Refused(refusal) if !(requests[at].passes)(&refusal.error) => {
+                    let error = refusal.error.while_doing(&*requests[at].doing);
+                    refused.get_or_insert((at, error));
+                }
+                Answer::Lost => return Some(Err(Error::new(&*requests[last].doing, libc::ENOBUFS))),
+                // A link that was asked for comes before the acknowledgement.
+                Answer::Thing(..) => return None,
+                Answer::Refused(_) | Answer::Done { .. } => {}
+            }
+            (at == last).then_some(Ok(()))
+        });
+        match (heard, refused) {
+            (_, Some(refused)) => Err(refused),
+            (Err(error), None) => Err((last, error)),
+            (Ok(()), None) => Ok(()),
         }
+    }
+
+    /// Makes one change and waits for the kernel's acknowledgement.
+    pub(crate) fn change(&self, doing: &str, message: RouteNetlinkMessage, flags: u16) -> Result<()> {
+        self.send(Request::new(doing, message, flags))
     }
 
     /// Asks for one thing.
-    pub(crate) async fn get(&self, doing: &str, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>> {
-        // With an acknowledgement, so that an answer that the packet crate can't read doesn't look like silence.
-        let (answers, _) = self.exchange(doing, message, NLM_F_ACK).await?;
-        Ok(answers.into_iter().next())
-    }
-
-    /// Asks for a whole table.
-    pub(crate) async fn query(&self, doing: &str, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
-        for _ in 1..DUMPS_MAX {
-            let (answers, whole) = self.exchange(doing, message.clone(), NLM_F_DUMP).await?;
-            if whole {
-                return Ok(answers);
-            }
-        }
-        // On a host that never rests the last one is as good as any.
-        self.exchange(doing, message, NLM_F_DUMP).await.map(|(answers, _)| answers)
-    }
-
-    /// Sends one message; returns the answers, and whether they are one consistent view.
-    async fn exchange(
-        &self,
-        doing: &str,
-        message: RouteNetlinkMessage,
-        flags: u16,
-    ) -> Result<(Vec<RouteNetlinkMessage>, bool)> {
-        let broken = || Error::new(doing, libc::ECONNABORTED).saying("the rtnetlink socket broke");
-        let mut message = NetlinkMessage::from(message);
-        message.header.flags = NLM_F_REQUEST | flags;
-        let mut answers = self.handle.clone().request(message).map_err(|_| broken())?;
-        let read = async {
-            let mut got = Vec::new();
-            let mut whole = true;
-            while let Some(answer) = answers.next().await {
-                whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
-                match outcome(doing, answer) {
-                    Some(Ok(inner)) => got.push(inner),
-                    Some(Err(error)) => return Err(error),
-                    None => return Ok((got, whole)),
-                }
-            }
-            Err(broken())
+    pub(crate) fn get(&self, doing: &str, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>> {
+        let read = |kind, body: &[u8]| {
+            read(kind, body).map_err(|error| Error::new(doing, libc::EBADMSG).saying(error.to_string()))
         };
-        tokio::time::timeout(ANSWER_WITHIN, read).await.unwrap_or_else(|_| Err(Error::timeout(doing)))
+        self.ask(doing, &written(&message, 0), read)
+    }
+
+    /// Asks for a whole table. What the packet crate can't read is left out.
+    pub(crate) fn query(&self, doing: &str, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
+        self.dump(doing, &written(&message, 0), |kind, body| Ok(read(kind, body).ok()))
     }
 }
 
-/// Returns what an answer says: a thing, an error, or that all was said.
-pub(super) fn outcome(doing: &str, answer: NetlinkMessage<RouteNetlinkMessage>) -> Option<Result<RouteNetlinkMessage>> {
-    let flags = answer.header.flags;
-    match answer.payload {
-        NetlinkPayload::InnerMessage(inner) => Some(Ok(inner)),
-        NetlinkPayload::Error(error) => refusal(doing, &error, flags).map(Err),
-        NetlinkPayload::Done(done) => broken_off(doing, &done).map(Err),
-        NetlinkPayload::Overrun(_) => Some(Err(Error::new(doing, libc::ENOBUFS))),
-        _ => Some(Err(Error::new(doing, libc::EBADMSG))),
-    }
+/// Writes a message.
+pub(super) fn written(message: &RouteNetlinkMessage, flags: u16) -> Vec<u8> {
+    frame(message.message_type(), flags, |bytes| {
+        let start = bytes.len();
+        bytes.resize(start + message.buffer_len(), 0);
+        message.serialize(&mut bytes[start..]);
+    })
 }
 
-/// Makes one change over a new socket in the namespace that the calling thread is in, without a runtime; returns the
-/// socket for more.
-pub(crate) fn change_here(doing: &str, message: RouteNetlinkMessage, flags: u16) -> Result<OwnedFd> {
-    exchange_here(doing, message, NLM_F_ACK | flags).map(|(socket, _)| socket)
-}
-
-/// Asks for one thing over a new socket in the namespace that the calling thread is in, without a runtime.
-pub(super) fn ask_here(doing: &str, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>> {
-    exchange_here(doing, message, 0).map(|(_, answer)| answer)
-}
-
-/// Asks for a whole table over a new socket in the namespace that the calling thread is in, without a runtime.
-pub(super) fn list_here(doing: &str, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
-    let fd = new_socket(0).map_err(|error| Error::io(doing, error))?;
-    let mut message = NetlinkMessage::from(message);
-    message.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    message.finalize();
-    let mut bytes = vec![0; ANSWER_MAX.max(message.buffer_len())];
-    let errno = |errno| Error::new(doing, errno as i32);
-    let unreadable = |error: String| Error::new(doing, libc::EBADMSG).saying(error);
-    let mut answers = Vec::new();
-    for _ in 0..DUMPS_MAX {
-        answers.clear();
-        let mut whole = true;
-        message.serialize(&mut bytes);
-        send(fd.as_raw_fd(), &bytes[..message.buffer_len()], MsgFlags::empty()).map_err(errno)?;
-        'dump: loop {
-            let length = receive(&fd, &mut bytes).map_err(errno)?;
-            let mut rest = &bytes[..length];
-            while !rest.is_empty() {
-                let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                    .map_err(|error| unreadable(error.to_string()))?;
-                let size = (answer.header.length as usize).next_multiple_of(4);
-                rest = rest.get(size.max(16)..).unwrap_or_default();
-                whole &= answer.header.flags & NLM_F_DUMP_INTR == 0;
-                match outcome(doing, answer) {
-                    Some(answer) => answers.push(answer?),
-                    None => break 'dump,
-                }
-            }
-        }
-        if whole {
-            break;
-        }
-    }
-    Ok(answers)
-}
-
-fn exchange_here(
-    doing: &str,
-    message: RouteNetlinkMessage,
-    flags: u16,
-) -> Result<(OwnedFd, Option<RouteNetlinkMessage>)> {
-    let failed = |error| Error::io(doing, error);
-    let fd = new_socket(0).map_err(failed)?;
-    let mut message = NetlinkMessage::from(message);
-    message.header.flags = NLM_F_REQUEST | flags;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    let errno = |errno| Error::new(doing, errno as i32);
-    send(fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(errno)?;
-    let mut bytes = vec![0; ANSWER_MAX];
-    let length = receive(&fd, &mut bytes).map_err(errno)?;
-    bytes.truncate(length);
-    let answer = NetlinkMessage::deserialize(&bytes)
-        .map_err(|error| Error::new(doing, libc::EBADMSG).saying(error.to_string()))?;
-    Ok((fd, outcome(doing, answer).transpose()?))
-}
-
-/// Waits for a datagram on a socket that does not block. ETIMEDOUT if none comes within 10 s.
-pub(super) fn receive(socket: &OwnedFd, bytes: &mut [u8]) -> nix::Result<usize> {
-    let within = PollTimeout::try_from(ANSWER_WITHIN).unwrap_or(PollTimeout::MAX);
-    loop {
-        match recv(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT) {
-            Err(nix::Error::EAGAIN) => {}
-            Err(nix::Error::EINTR) => continue,
-            done => return done,
-        }
-        match poll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], within) {
-            Ok(0) => return Err(nix::Error::ETIMEDOUT),
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(other) => return Err(other),
-        }
-    }
-}
-
-/// Makes a socket in the namespace of the calling thread.
-pub(super) fn new_socket(groups: u32) -> std::io::Result<OwnedFd> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind(&SocketAddr::new(0, groups))?;
-    socket.set_non_blocking(true)?;
-    socket.set_ext_ack(true)?;
-    socket.set_cap_ack(true)?;
-    // SAFETY: the descriptor comes from a socket that gave up its ownership in the same expression.
-    Ok(unsafe { OwnedFd::from_raw_fd(socket.into_raw_fd()) })
-}
-
-/// Reads an NLMSG_ERROR: errno 0 is the acknowledgement.
-pub(super) fn refusal(doing: &str, message: &ErrorMessage, flags: u16) -> Option<Error> {
-    let error = Error::new(doing, message.code?.get().wrapping_neg());
-    Some(with_text(error, error_attributes(message, flags).unwrap_or_default()))
-}
-
-/// Returns the attributes of an NLMSG_ERROR, in which the kernel says more.
-pub(super) fn error_attributes(message: &ErrorMessage, flags: u16) -> Option<&[u8]> {
-    if flags & NLM_F_ACK_TLVS == 0 {
-        return None;
-    }
-    // Behind the errno stands the header of the request, and its body too unless the message is capped.
-    let body = match flags & NLM_F_CAPPED {
-        0 => message.header.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize).next_multiple_of(4),
-        _ => 16,
-    };
-    message.header.get(body..)
-}
-
-/// Reads an NLMSG_DONE: the kernel can break a dump off in the middle, and says why.
-pub(super) fn broken_off(doing: &str, done: &DoneMessage) -> Option<Error> {
-    if done.code >= 0 {
-        return None;
-    }
-    Some(with_text(Error::new(doing, done.code.wrapping_neg()), &done.extended_ack))
-}
-
-fn with_text(error: Error, attributes: &[u8]) -> Error {
-    /// The text, of `enum nlmsgerr_attrs` in linux/netlink.h.
-    const NLMSGERR_ATTR_MSG: u16 = 1;
-    let text = NlasIterator::new(attributes)
-        .flatten()
-        .find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == NLMSGERR_ATTR_MSG)
-        .map(|attribute| String::from_utf8_lossy(attribute.value()).trim_end_matches(['\0', '\n']).to_string());
-    match text {
-        Some(text) if !text.is_empty() => error.saying(text),
-        _ => error,
-    }
+/// Reads a message by its kind and what stands behind its header.
+pub(super) fn read(
+    kind: u16,
+    body: &[u8],
+) -> std::result::Result<RouteNetlinkMessage, netlink_packet_core::DecodeError> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    RouteNetlinkMessage::deserialize(&header, body)
 }
 
 /// Returns the attribute in its raw form, for those that the packet crate has no name for.
@@ -295,75 +157,69 @@ pub(crate) fn raw_attribute(kind: u16, value: Vec<u8>) -> netlink_packet_core::D
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::testing::{block_on, netns, netns_and_rtnl};
-    use crate::net::{Mac, NewLink, link, route};
+    use crate::net::testing::{block_on, netns};
+    use crate::net::{Change, Mac, Netlink, NewLink, link};
 
-    #[test]
-    fn without_a_runtime_there_is_an_error_and_no_panic() {
-        let error = Rtnl::open(&netns()).expect_err("no runtime");
-        assert_eq!(error.doing(), "open an rtnetlink socket");
+    fn bridge(name: &str, index: u32) -> Request {
+        let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: None };
+        link::bridge_request(&link, &Default::default())
     }
 
-    /// The first socket was left from making the namespace, the second is made for the asking.
-    #[test]
-    fn every_socket_is_in_its_namespace() {
+    fn names(netns: &Netns) -> Vec<String> {
         block_on(async {
-            let netns = netns();
-            for _ in 0..2 {
-                let rtnl = Rtnl::open(&netns).expect("a socket");
-                let lo = link::get(&rtnl, 1).await.expect("read").expect("lo");
-                assert_eq!(lo.alias.as_deref(), Some("toposcript test"));
-            }
-            let host = Rtnl::open(&Netns::current().expect("ours")).expect("a socket");
-            let lo = link::get(&host, 1).await.expect("read").expect("lo");
-            assert_ne!(lo.alias.as_deref(), Some("toposcript test"));
-        });
+            let rtnl = Netlink::open(netns).expect("a socket");
+            link::list(&rtnl).expect("links").into_iter().map(|link| link.name).collect()
+        })
     }
 
     #[test]
-    fn the_kernels_own_words_reach_the_caller() {
-        block_on(async {
-            let (_netns, rtnl) = netns_and_rtnl();
-            let to = "10.9.0.0/16".parse().expect("a network");
-            let via = "192.0.2.1".parse().expect("an address");
-            let nowhere = route::Route { via: Some(via), ..route::Route::new(to) };
-            let error = route::add(&rtnl, &nowhere).await.expect_err("no such gateway");
-            assert_eq!((error.errno(), error.to_string().as_str()), (libc::ENETUNREACH, "Nexthop has invalid gateway"));
-            assert_eq!(error.doing(), "add route 10.9.0.0/16");
-            // Of a kind that no kernel has.
-            let link = NewLink { name: "x0", index: 1000, mac: Mac::local(0), mtu: None };
-            let mut message = link.message();
-            let kind = netlink_packet_route::link::InfoKind::Other("no_such_kind".to_string());
-            let info = netlink_packet_route::link::LinkInfo::Kind(kind);
-            message.attributes.push(netlink_packet_route::link::LinkAttribute::LinkInfo(vec![info]));
-            let made = rtnl.change("add link `x0`", RouteNetlinkMessage::NewLink(message), NEW).await;
-            let error = made.expect_err("no such kind");
-            assert_eq!(error.to_string(), "Unknown device type");
-            assert!(error.is_unsupported());
-        });
+    fn they_are_carried_out_in_order() {
+        let netns = netns();
+        let rtnl = Netlink::open(&netns).expect("a socket");
+        let up = Change { up: Some(true), ..Change::default() };
+        let requests =
+            [bridge("a", 1000), link::change_request(1000, &up), link::touch_request(1000), bridge("b", 1001)];
+        rtnl.send_all(&requests).expect("made");
+        assert_eq!(names(&netns), ["lo", "a", "b"]);
+        rtnl.send_all(&[]).expect("nothing to do");
+        let many: Vec<Request> = (0..3 * TOGETHER_MAX as u32).map(|at| bridge(&format!("c{at}"), 2000 + at)).collect();
+        rtnl.send_all(&many).expect("made");
+        assert_eq!(names(&netns).len(), 3 + many.len());
+    }
+
+    /// The answers to as many questions as go together fit into the receive buffer, long names and all.
+    #[test]
+    fn answers_of_many_are_not_lost() {
+        let netns = netns();
+        let rtnl = Netlink::open(&netns).expect("a socket");
+        let name = |at: u32| format!("{at:->127}");
+        let mark = "m".repeat(255);
+        let alias = Change { alias: Some(&mark), ..Change::default() };
+        for at in 1000..1100 {
+            let names = [link::altname_request(at, &name(at)), link::altname_request(at, &name(at + 1000))];
+            rtnl.send_all(&[bridge(&format!("b{at}"), at), link::change_request(at, &alias)]).expect("made");
+            rtnl.send_all(&names).expect("named");
+        }
+        let questions: Vec<Request> = (1000..1100).map(link::touch_request).collect();
+        rtnl.send_all(&questions).expect("all are answered");
     }
 
     #[test]
-    fn many_requests_can_be_under_way_on_one_socket() {
-        block_on(async {
-            let (_netns, rtnl) = netns_and_rtnl();
-            let found = futures_util::future::join_all((0..200).map(|_| link::find(&rtnl, "lo"))).await;
-            assert!(found.into_iter().all(|link| link.is_ok_and(|link| link.is_some_and(|link| link.index == 1))));
-        });
-    }
-
-    #[test]
-    fn text_behind_an_uncapped_request_is_found() {
-        let mut bytes = vec![0; 32];
-        bytes[..4].copy_from_slice(&32u32.to_ne_bytes());
-        bytes.extend([8u16.to_ne_bytes(), 1u16.to_ne_bytes()].concat());
-        bytes.extend(b"no!\0");
-        let mut message = ErrorMessage::default();
-        message.code = std::num::NonZeroI32::new(-libc::EINVAL);
-        message.header = bytes;
-        let error = refusal("x", &message, NLM_F_ACK_TLVS).expect("an error");
-        assert_eq!((error.errno(), error.to_string().as_str()), (libc::EINVAL, "no!"));
-        message.header.truncate(3);
-        assert_eq!(refusal("x", &message, NLM_F_ACK_TLVS).expect("an error").to_string(), "Invalid argument");
+    fn the_first_refusal_is_told_with_its_number() {
+        let netns = netns();
+        let rtnl = Netlink::open(&netns).expect("a socket");
+        let up = Change { up: Some(true), ..Change::default() };
+        let requests = [bridge("a", 1000), bridge("a", 1001), link::change_request(4711, &up), bridge("b", 1002)];
+        let (at, error) = rtnl.send_all(&requests).expect_err("the second");
+        assert_eq!((at, error.errno(), error.doing()), (1, libc::EEXIST, "add bridge `a`"));
+        assert_eq!(names(&netns), ["lo", "a", "b"], "the kernel goes on");
+        let tolerant = [bridge("a", 1003).unless(Error::is_exists), link::change_request(4711, &up)];
+        let (at, error) = rtnl.send_all(&tolerant).expect_err("the second");
+        assert!(at == 1 && error.is_gone(), "{error}");
+        rtnl.send_all(&tolerant[..1]).expect("passed over");
+        // The last of many is told too, by its place among all.
+        let mut many: Vec<Request> = (0..40).map(|at| bridge(&format!("c{at}"), 2000 + at)).collect();
+        many.push(bridge("c0", 3000));
+        assert_eq!(rtnl.send_all(&many).expect_err("the last").0, 40);
     }
 }

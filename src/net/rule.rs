@@ -9,7 +9,7 @@ use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
 use serde::{Deserialize, Serialize};
 
 use super::rtnl::NEW;
-use super::{Error, Result, Rtnl};
+use super::{Error, Netlink, Result};
 
 /// What becomes of packets that a rule is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,19 +145,19 @@ impl Rule {
 /// Adds a rule.
 ///
 /// Like `ip rule add`. EEXIST if there is the same one, EINVAL for `ToTable` without a table.
-pub async fn add(rtnl: &Rtnl, rule: &Rule) -> Result<()> {
-    rtnl.change(&doing("add", rule), RouteNetlinkMessage::NewRule(rule.message()), NEW).await
+pub fn add(rtnl: &Netlink, rule: &Rule) -> Result<()> {
+    rtnl.change(&doing("add", rule), RouteNetlinkMessage::NewRule(rule.message()), NEW)
 }
 
 /// Deletes this rule; without a priority, the first one that is otherwise the same.
 ///
 /// Like `ip rule delete`. ENOENT if there is none.
-pub async fn delete(rtnl: &Rtnl, rule: &Rule) -> Result<()> {
+pub fn delete(rtnl: &Netlink, rule: &Rule) -> Result<()> {
     let doing = doing("delete", rule);
     // The kernel takes the first rule that has all that the request names, even if it has more: another one than meant.
-    let known = list(rtnl).await?.into_iter().find(|known| rule.is(known));
+    let known = list(rtnl)?.into_iter().find(|known| rule.is(known));
     let known = known.ok_or_else(|| Error::new(&doing, libc::ENOENT))?;
-    rtnl.change(&doing, RouteNetlinkMessage::DelRule(known.message()), 0).await
+    rtnl.change(&doing, RouteNetlinkMessage::DelRule(known.message()), 0)
 }
 
 fn doing(verb: &str, rule: &Rule) -> String {
@@ -176,13 +176,13 @@ fn doing(verb: &str, rule: &Rule) -> String {
 /// Lists the rules of both families in the order in which they are asked.
 ///
 /// Like `ip rule list` and `ip -6 rule list`.
-pub async fn list(rtnl: &Rtnl) -> Result<Vec<Rule>> {
+pub fn list(rtnl: &Netlink) -> Result<Vec<Rule>> {
     let doing = "list rules";
     let mut rules = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RuleMessage::default();
         message.header.family = family;
-        let answers = match rtnl.query(doing, RouteNetlinkMessage::GetRule(message)).await {
+        let answers = match rtnl.query(doing, RouteNetlinkMessage::GetRule(message)) {
             // A kernel without IPv6, or without rules for it.
             Err(error) if error.is_unsupported() && family == AddressFamily::Inet6 => Vec::new(),
             answers => answers?,
@@ -246,7 +246,7 @@ mod tests {
     fn rules_come_back_as_they_were_added() {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
-            let born = list(&rtnl).await.expect("rules");
+            let born = list(&rtnl).expect("rules");
             let kinds = [RuleKind::ToTable, RuleKind::Blackhole, RuleKind::Unreachable, RuleKind::Prohibit];
             let mut rules = Vec::new();
             for (no, kind) in kinds.into_iter().enumerate() {
@@ -272,10 +272,10 @@ mod tests {
                 rules.push(of(true, net("fd00::/8"), net("fd01::/64")));
             }
             for rule in &rules {
-                add(&rtnl, rule).await.unwrap_or_else(|error| panic!("{rule:?}: {error}"));
-                assert!(add(&rtnl, rule).await.expect_err("twice").is_exists());
+                add(&rtnl, rule).unwrap_or_else(|error| panic!("{rule:?}: {error}"));
+                assert!(add(&rtnl, rule).expect_err("twice").is_exists());
             }
-            let listed = list(&rtnl).await.expect("rules");
+            let listed = list(&rtnl).expect("rules");
             assert!(rules.iter().all(|rule| listed.contains(rule)), "{listed:#?}");
             assert_eq!(listed.len(), born.len() + rules.len());
             let seen = judge(&netns, "ip -j -d rule show priority 1000").await;
@@ -293,10 +293,10 @@ mod tests {
             );
             assert_eq!((&seen[0]["uid_start"], &seen[0]["uid_end"]), (&json!(1000), &json!(1999)));
             for rule in &rules {
-                delete(&rtnl, rule).await.unwrap_or_else(|error| panic!("{rule:?}: {error}"));
-                assert!(delete(&rtnl, rule).await.expect_err("gone").is_gone());
+                delete(&rtnl, rule).unwrap_or_else(|error| panic!("{rule:?}: {error}"));
+                assert!(delete(&rtnl, rule).expect_err("gone").is_gone());
             }
-            assert_eq!(list(&rtnl).await.expect("rules"), born);
+            assert_eq!(list(&rtnl).expect("rules"), born);
         });
     }
 
@@ -306,12 +306,12 @@ mod tests {
             let (_netns, rtnl) = netns_and_rtnl();
             let from = Rule { from: net("10.0.0.0/8"), table: 100, protocol: 77, ..Rule::default() };
             let all = Rule { table: 100, protocol: 77, ..Rule::default() };
-            add(&rtnl, &from).await.expect("added");
-            assert!(delete(&rtnl, &all).await.expect_err("not there").is_gone());
-            add(&rtnl, &all).await.expect("added");
-            delete(&rtnl, &all).await.expect("deleted");
-            assert!(list(&rtnl).await.expect("rules").iter().any(|known| from.is(known)));
-            delete(&rtnl, &from).await.expect("deleted, whatever its priority");
+            add(&rtnl, &from).expect("added");
+            assert!(delete(&rtnl, &all).expect_err("not there").is_gone());
+            add(&rtnl, &all).expect("added");
+            delete(&rtnl, &all).expect("deleted");
+            assert!(list(&rtnl).expect("rules").iter().any(|known| from.is(known)));
+            delete(&rtnl, &from).expect("deleted, whatever its priority");
         });
     }
 }

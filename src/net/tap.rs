@@ -133,9 +133,9 @@ mod tests {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
             let new = add_tap(&netns, "tap0", 1234, &TAP).expect("a tap");
-            assert_eq!(link::find(&rtnl, "tap0").await.expect("read").expect("tap0").index, 1234);
+            assert_eq!(link::find(&rtnl, "tap0").expect("read").expect("tap0").index, 1234);
             drop(new);
-            assert_eq!(link::find(&rtnl, "tap0").await.expect("read"), None);
+            assert_eq!(link::find(&rtnl, "tap0").expect("read"), None);
             add_tap(&netns, "tap0", 1234, &TAP).expect("a tap").keep().expect("kept");
             let seen = &judge(&netns, "ip -j -d link show tap0").await[0];
             let data = &seen["linkinfo"]["info_data"];
@@ -145,7 +145,7 @@ mod tests {
             );
             assert_eq!(data["user"].to_string().trim_matches('"'), "4711");
             assert_eq!(add_tap(&netns, "tap0", 1235, &TAP).expect_err("taken").errno(), libc::EBUSY);
-            link::delete(&rtnl, 1234).await.expect("deleted");
+            link::delete(&rtnl, 1234).expect("deleted");
         });
     }
 
@@ -155,7 +155,7 @@ mod tests {
             let (netns, rtnl) = netns_and_rtnl();
             let tun = Tap { ethernet: false, user: None, multi_queue: false, ..TAP };
             add_tap(&netns, "tun0", 1234, &tun).expect("a tun").keep().expect("kept");
-            let link = link::get(&rtnl, 1234).await.expect("read").expect("tun0");
+            let link = link::get(&rtnl, 1234).expect("read").expect("tun0");
             assert_eq!((link.kind.as_deref(), link.mac), (Some("tun"), None));
         });
     }

@@ -6,16 +6,13 @@
 //! the other way round a packet would wait in the queue of the rate during its delay, instead of after it.
 
 use std::fmt;
-use std::os::fd::{AsFd, AsRawFd};
 
-use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage};
+use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Netns, Result, Rtnl, nfnl, rtnl};
+use super::{Error, Netlink, Result, netlink, rtnl};
 
 /// The handles by which ours are known: `54:` and `55:` in the words of `tc`.
 const NETEM: u16 = 0x54;
@@ -192,8 +189,8 @@ struct Qdisc {
 /// Reads what stands at the root of a link.
 ///
 /// Like `tc qdisc show dev LINK`.
-pub fn root(netns: &Netns, index: u32) -> Result<Root> {
-    let qdiscs = list(netns, index)?;
+pub fn root(rtnl: &Netlink, index: u32) -> Result<Root> {
+    let qdiscs = list(rtnl, index)?;
     let at_root = qdiscs.iter().find(|qdisc| qdisc.parent == u32::from(TcHandle::ROOT));
     let Some(found) = at_root.filter(|qdisc| qdisc.handle != BY_ITSELF) else { return Ok(Root::Default) };
     let is = |qdisc: &Qdisc, kind: &str, major: u16| qdisc.kind == kind && qdisc.handle == u32::from(major) << 16;
@@ -214,8 +211,8 @@ pub fn root(netns: &Netns, index: u32) -> Result<Root> {
 /// Shapes what leaves a link, or no longer does; what was shaped by us before is changed in place where it can be.
 ///
 /// Like `tc qdisc replace dev LINK root …`. EOPNOTSUPP where the kernel lacks `netem` or `tbf`.
-pub async fn set(netns: &Netns, rtnl: &Rtnl, index: u32, mtu: u32, shape: Option<&Shape>) -> Result<()> {
-    let qdiscs = list(netns, index)?;
+pub fn set(rtnl: &Netlink, index: u32, mtu: u32, shape: Option<&Shape>) -> Result<()> {
+    let qdiscs = list(rtnl, index)?;
     let has = |major: u16| qdiscs.iter().find(|qdisc| qdisc.handle == u32::from(major) << 16);
     let is_root = |qdisc: &&Qdisc| qdisc.parent == u32::from(TcHandle::ROOT);
     let (netem, tbf) = (has(NETEM).filter(is_root), has(TBF));
@@ -223,13 +220,13 @@ pub async fn set(netns: &Netns, rtnl: &Rtnl, index: u32, mtu: u32, shape: Option
         let Some(ours) = netem.or(tbf.filter(is_root)) else { return Ok(()) };
         let (major, doing) = ((ours.handle >> 16) as u16, format!("take the shape from link {index}"));
         let message = message(index, TcHandle::ROOT, major, &ours.kind, None);
-        return rtnl.change(&doing, RouteNetlinkMessage::DelQueueDiscipline(message), 0).await;
+        return rtnl.change(&doing, RouteNetlinkMessage::DelQueueDiscipline(message), 0);
     };
     let doing = format!("shape link {index}");
-    let put = async |parent: TcHandle, major: u16, kind: &str, options: Vec<u8>| {
+    let put = |parent: TcHandle, major: u16, kind: &str, options: Vec<u8>| {
         let message = message(index, parent, major, kind, Some(options));
         let how = NLM_F_CREATE | NLM_F_REPLACE;
-        let done = rtnl.change(&doing, RouteNetlinkMessage::NewQueueDiscipline(message), how).await;
+        let done = rtnl.change(&doing, RouteNetlinkMessage::NewQueueDiscipline(message), how);
         // A kernel that doesn't know the kind says ENOENT.
         done.map_err(|error| match error.errno() {
             libc::ENOENT => Error::new(&doing, libc::EOPNOTSUPP).saying(format!("no queueing discipline `{kind}`")),
@@ -240,17 +237,17 @@ pub async fn set(netns: &Netns, rtnl: &Rtnl, index: u32, mtu: u32, shape: Option
     let below = shape.needs_netem() || netem.is_some();
     let inner = TcHandle { major: NETEM, minor: 1 };
     if below {
-        put(TcHandle::ROOT, NETEM, "netem", netem_options(shape)).await?;
+        put(TcHandle::ROOT, NETEM, "netem", netem_options(shape))?;
     }
     match shape.rate_bits {
         Some(rate) => {
             let parent = if below { inner } else { TcHandle::ROOT };
-            put(parent, TBF, "tbf", tbf_options(rate, shape.burst(rate, mtu), shape.queue(rate, mtu))).await
+            put(parent, TBF, "tbf", tbf_options(rate, shape.burst(rate, mtu), shape.queue(rate, mtu)))
         }
         // The root that it was has gone with the new one.
         None if tbf.is_some_and(|qdisc| !is_root(&qdisc)) => {
             let message = message(index, inner, TBF, "tbf", None);
-            rtnl.change(&doing, RouteNetlinkMessage::DelQueueDiscipline(message), 0).await
+            rtnl.change(&doing, RouteNetlinkMessage::DelQueueDiscipline(message), 0)
         }
         None => Ok(()),
     }
@@ -269,10 +266,8 @@ fn message(index: u32, parent: TcHandle, major: u16, kind: &str, options: Option
 
 /// Writes one attribute.
 fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = (value.len() + 4) as u16;
-    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
-    bytes.extend_from_slice(value);
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    let mut bytes = Vec::new();
+    netlink::put(&mut bytes, kind, |bytes| bytes.extend_from_slice(value));
     bytes
 }
 
@@ -332,7 +327,7 @@ fn tbf_options(rate_bits: u64, burst: u32, limit: u32) -> Vec<u8> {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |chunk| u32::from_ne_bytes(*chunk))
+    netlink::word(bytes, at).unwrap_or(0)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
@@ -345,7 +340,7 @@ fn read_netem(options: &[u8], shape: &mut Shape) {
     shape.limit_packets = Some(u32_at(options, 4));
     shape.loss = percent(u32_at(options, 8));
     shape.duplicate = percent(u32_at(options, 16));
-    for (kind, value) in nfnl::attributes(options.get(HEAD..).unwrap_or_default()) {
+    for (kind, value) in netlink::attributes(options.get(HEAD..).unwrap_or_default()) {
         match kind {
             TCA_NETEM_REORDER => shape.reorder = percent(u32_at(value, 0)),
             TCA_NETEM_CORRUPT => shape.corrupt = percent(u32_at(value, 0)),
@@ -358,7 +353,7 @@ fn read_netem(options: &[u8], shape: &mut Shape) {
 
 fn read_tbf(options: &[u8], shape: &mut Shape) {
     let (mut rate, mut buffer) = (0, 0);
-    for (kind, value) in nfnl::attributes(options) {
+    for (kind, value) in netlink::attributes(options) {
         match kind {
             TCA_TBF_PARMS => {
                 rate = u64::from(u32_at(value, 8)).max(rate);
@@ -373,63 +368,20 @@ fn read_tbf(options: &[u8], shape: &mut Shape) {
     shape.burst_bytes = u32::try_from(u128::from(buffer) * u128::from(rate) / 1_000_000_000).ok();
 }
 
-/// Lists the queueing disciplines of a link. By a socket of its own, since the packet crate can't read what `netem` says.
-fn list(netns: &Netns, index: u32) -> Result<Vec<Qdisc>> {
+/// Lists the queueing disciplines of a link. Not as the packet crate reads them, which can't read what `netem` says.
+fn list(rtnl: &Netlink, index: u32) -> Result<Vec<Qdisc>> {
     let doing = format!("list the queueing disciplines of link {index}");
-    let mut request = NetlinkMessage::from(RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()));
-    request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    let ask = || dump(&doing, &bytes, index);
-    if netns.is_here()? { ask() } else { netns.inside(ask)? }
+    let request = rtnl::written(&RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()), 0);
+    let of_link = |body: &[u8]| netlink::word(body, 4) == Some(index);
+    rtnl.dump(&doing, &request, |_, body| Ok(of_link(body).then(|| read(body))))
 }
 
-/// Asks in the namespace of the calling thread.
-fn dump(doing: &str, request: &[u8], index: u32) -> Result<Vec<Qdisc>> {
-    /// More than netlink_dump() fills.
-    const ANSWER_BYTES_MAX: usize = 64 * 1024;
-    /// `struct nlmsghdr`, and with it `struct tcmsg`.
-    const HEAD: usize = 16;
-    const TC_HEAD: usize = HEAD + 20;
-    /// RTM_NEWQDISC of linux/rtnetlink.h.
-    const RTM_NEWQDISC: u16 = 36;
-    let errno = |errno| Error::new(doing, errno as i32);
-    let fd = rtnl::new_socket(0).map_err(|error| Error::io(doing, error))?;
-    send(fd.as_raw_fd(), request, MsgFlags::empty()).map_err(errno)?;
-    let mut found = Vec::new();
-    let mut buffer = vec![0; ANSWER_BYTES_MAX];
-    loop {
-        let within = PollTimeout::try_from(rtnl::ANSWER_WITHIN).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], within) {
-            Ok(0) => return Err(Error::timeout(doing)),
-            Ok(_) => {}
-            Err(nix::Error::EINTR) => continue,
-            Err(other) => return Err(errno(other)),
-        }
-        let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(errno)?;
-        let mut rest = buffer.get(..length).unwrap_or_default();
-        while rest.len() >= HEAD {
-            let size = u32_at(rest, 0) as usize;
-            let kind = u16::from_ne_bytes([rest[4], rest[5]]);
-            let message = rest.get(..size).filter(|_| size >= HEAD).ok_or_else(|| Error::new(doing, libc::EBADMSG))?;
-            match i32::from(kind) {
-                libc::NLMSG_DONE => return Ok(found),
-                libc::NLMSG_ERROR => return Err(Error::new(doing, u32_at(message, HEAD).cast_signed().wrapping_neg())),
-                _ if kind == RTM_NEWQDISC && u32_at(message, HEAD + 4) == index => {
-                    found.push(read(message.get(TC_HEAD..).unwrap_or_default(), message));
-                }
-                _ => {}
-            }
-            rest = rest.get(size.next_multiple_of(4)..).unwrap_or_default();
-        }
-    }
-}
-
-fn read(attributes: &[u8], message: &[u8]) -> Qdisc {
+fn read(body: &[u8]) -> Qdisc {
+    /// `struct tcmsg`.
+    const HEAD: usize = 20;
     let mut qdisc =
-        Qdisc { handle: u32_at(message, 24), parent: u32_at(message, 28), kind: String::new(), options: Vec::new() };
-    for (kind, value) in nfnl::attributes(attributes) {
+        Qdisc { handle: u32_at(body, 8), parent: u32_at(body, 12), kind: String::new(), options: Vec::new() };
+    for (kind, value) in netlink::attributes(body.get(HEAD..).unwrap_or_default()) {
         match kind {
             1 => qdisc.kind = String::from_utf8_lossy(value).trim_end_matches('\0').to_string(),
             2 => qdisc.options = value.to_vec(),
@@ -449,16 +401,16 @@ mod tests {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
             pair(&rtnl, (&netns, "a", 1001), (&netns, "b", 1002)).await;
-            assert_eq!(root(&netns, 1001).expect("read"), Root::Default);
+            assert_eq!(root(&rtnl, 1001).expect("read"), Root::Default);
             for rate_bits in [8_000_000, 10_000_000, 100_000_000_000] {
                 let shape = Shape { rate_bits: Some(rate_bits), ..Shape::default() };
-                set(&netns, &rtnl, 1001, 1500, Some(&shape)).await.expect("shaped");
-                let Root::Ours(now) = root(&netns, 1001).expect("read") else { panic!("not ours") };
+                set(&rtnl, 1001, 1500, Some(&shape)).expect("shaped");
+                let Root::Ours(now) = root(&rtnl, 1001).expect("read") else { panic!("not ours") };
                 assert_eq!(now.rate_bits, Some(rate_bits));
             }
-            set(&netns, &rtnl, 1001, 1500, None).await.expect("taken away");
-            assert_eq!(root(&netns, 1001).expect("read"), Root::Default);
-            set(&netns, &rtnl, 1001, 1500, None).await.expect("twice");
+            set(&rtnl, 1001, 1500, None).expect("taken away");
+            assert_eq!(root(&rtnl, 1001).expect("read"), Root::Default);
+            set(&rtnl, 1001, 1500, None).expect("twice");
         });
     }
 
@@ -468,9 +420,9 @@ mod tests {
             let (netns, rtnl) = netns_and_rtnl();
             pair(&rtnl, (&netns, "a", 1001), (&netns, "b", 1002)).await;
             let shape = Shape { delay_ns: 1_000_000, ..Shape::default() };
-            match set(&netns, &rtnl, 1001, 1500, Some(&shape)).await {
+            match set(&rtnl, 1001, 1500, Some(&shape)) {
                 Ok(()) => {
-                    assert!(matches!(root(&netns, 1001).expect("read"), Root::Ours(now) if now.delay_ns == 1_000_000))
+                    assert!(matches!(root(&rtnl, 1001).expect("read"), Root::Ours(now) if now.delay_ns == 1_000_000))
                 }
                 Err(error) => assert!(error.is_unsupported(), "{error:?}"),
             }

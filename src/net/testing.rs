@@ -4,7 +4,7 @@ use std::process::{Command, ExitStatus};
 
 use serde_json::Value;
 
-use super::{Mac, Netns, NewLink, Rtnl, Run, VethEnd, link};
+use super::{Mac, Netlink, Netns, NewLink, Run, VethEnd, link};
 
 const CHILD: &str = "TOPO_NET_TEST_CHILD";
 
@@ -20,19 +20,19 @@ pub(crate) fn netns() -> Netns {
 }
 
 /// Makes a namespace for a test and opens a socket in it.
-pub(crate) fn netns_and_rtnl() -> (Netns, Rtnl) {
+pub(crate) fn netns_and_rtnl() -> (Netns, Netlink) {
     let netns = netns();
-    let rtnl = Rtnl::open(&netns).expect("a socket");
+    let rtnl = Netlink::open(&netns).expect("a socket");
     (netns, rtnl)
 }
 
 /// Makes a veth pair of two ends that are down: the namespace, name and index of each.
-pub(crate) async fn pair(rtnl: &Rtnl, main: (&Netns, &str, u32), peer: (&Netns, &str, u32)) {
+pub(crate) async fn pair(rtnl: &Netlink, main: (&Netns, &str, u32), peer: (&Netns, &str, u32)) {
     let [main, peer] = [main, peer].map(|(netns, name, index)| {
         let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: None };
         VethEnd { netns, link, controller: None }
     });
-    link::add_veth(rtnl, &main, &peer).await.expect("a veth pair");
+    link::add_veth(rtnl, &main, &peer).expect("a veth pair");
 }
 
 /// Asks `ip` or `bridge`, run inside `netns`, what it sees.

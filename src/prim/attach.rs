@@ -78,10 +78,10 @@ impl PortSettings {
     pub fn apply(&self, kernel: &mut Kernel, dev: &DevRef, own: bool) -> net::Result<()> {
         let rtnl = kernel.rtnl(&dev.netns)?;
         if self.options != net::PortOptions::default() {
-            kernel.run(net::link::set_port(&rtnl, dev.index, &self.options))?;
+            net::link::set_port(&rtnl, dev.index, &self.options)?;
         }
         match &self.vlans {
-            Some(vlans) => kernel.run(net::port_vlan::set(&rtnl, dev.index, own, vlans)),
+            Some(vlans) => net::port_vlan::set(&rtnl, dev.index, own, vlans),
             None => Ok(()),
         }
     }
@@ -90,7 +90,7 @@ impl PortSettings {
     pub fn of(kernel: &mut Kernel, dev: &DevRef, link: &net::Link) -> net::Result<PortSettings> {
         let vlans = kernel.once(&dev.netns, "", |kernel| {
             let rtnl = kernel.rtnl(&dev.netns)?;
-            kernel.run(net::port_vlan::list(&rtnl))
+            net::port_vlan::list(&rtnl)
         })?;
         let options = link.port.as_ref().map(|port| port.options.clone()).unwrap_or_default();
         Ok(PortSettings { options, vlans: Some(net::PortVlans::of(&vlans, link.index)) })
@@ -186,20 +186,20 @@ impl Attach {
         let index = self.port.index;
         let change = Change { controller: Some(controller), ..Change::default() };
         match self.kind {
-            Into::Bridge => kernel.run(net::link::change(&rtnl, index, &change)),
+            Into::Bridge => net::link::change(&rtnl, index, &change),
             Into::Bond => {
                 let down = Change { up: Some(false), ..Change::default() };
-                kernel.run(net::link::change(&rtnl, index, &down))?;
-                kernel.run(net::link::change(&rtnl, index, &change))
+                net::link::change(&rtnl, index, &down)?;
+                net::link::change(&rtnl, index, &change)
             }
             Into::Vrf => {
-                let before = kernel.run(v6_addresses(&rtnl, index))?;
-                let up = kernel.run(net::link::get(&rtnl, index))?.is_some_and(|link| link.up);
+                let before = v6_addresses(&rtnl, index)?;
+                let up = net::link::get(&rtnl, index)?.is_some_and(|link| link.up);
                 let down = Change { up: Some(false), ..change };
-                kernel.run(net::link::change(&rtnl, index, &down))?;
+                net::link::change(&rtnl, index, &down)?;
                 for one in before {
                     let options = AddrOptions { protocol: one.protocol, nodad: true, peer: one.peer };
-                    match kernel.run(net::addr::add(&rtnl, index, one.net, &options)) {
+                    match net::addr::add(&rtnl, index, one.net, &options) {
                         Err(error) if error.is_exists() => {}
                         done => done?,
                     }
@@ -225,8 +225,8 @@ impl Attach {
     }
 }
 
-async fn v6_addresses(rtnl: &net::Rtnl, index: u32) -> net::Result<Vec<net::Address>> {
-    let all = net::addr::list(rtnl).await?;
+fn v6_addresses(rtnl: &net::Netlink, index: u32) -> net::Result<Vec<net::Address>> {
+    let all = net::addr::list(rtnl)?;
     Ok(all.into_iter().filter(|one| one.index == index && matches!(one.net, IpNetwork::V6(_))).collect())
 }
 

@@ -35,9 +35,9 @@ pub(super) struct AtRisk {
 /// advertisement put there comes back by itself.
 pub(super) fn config_at_risk(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<AtRisk> {
     const BY_ITSELF: [u8; 4] = [1, 2, 9, OWNER_PROTOCOL]; // RTPROT_REDIRECT, _KERNEL, _RA of rtnetlink(7)
-    let ask = async |rtnl: &net::Rtnl| {
-        let (link, addresses) = (net::link::get(rtnl, dev.index).await?, net::addr::list(rtnl).await?);
-        Ok((link, addresses, net::route::list(rtnl).await?, net::neigh::list(rtnl).await?))
+    let ask = |rtnl: &net::Netlink| {
+        let (link, addresses) = (net::link::get(rtnl, dev.index)?, net::addr::list(rtnl)?);
+        Ok((link, addresses, net::route::list(rtnl)?, net::neigh::list(rtnl)?))
     };
     let (link, addresses, routes, neighbours) = handles::look(lab, &dev.netns, doing, ask)?;
     let link = link.ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))?;
@@ -296,7 +296,7 @@ fn link(ctx: &NativeCallContext, dev: &Dev) -> RhaiResultOf<net::Link> {
     with_lab(ctx, |lab| {
         let entry = dev.existing(lab)?;
         let doing = format!("look at {}", dev.shown());
-        let get = async |rtnl: &net::Rtnl| net::link::get(rtnl, entry.dev.index).await;
+        let get = |rtnl: &net::Netlink| net::link::get(rtnl, entry.dev.index);
         let link = handles::look(lab, &entry.dev.netns, &doing, get)?;
         link.ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))
     })

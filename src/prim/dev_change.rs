@@ -123,19 +123,19 @@ impl Step for RenameDev {
 fn rename(kernel: &mut Kernel, from: &DevRef, to: &DevRef) -> net::Result<()> {
     let rtnl = kernel.rtnl(&from.netns)?;
     if name::kernel_name(&from.name) != from.name {
-        match kernel.run(net::link::delete_altname(&rtnl, from.index, &from.name)) {
+        match net::link::delete_altname(&rtnl, from.index, &from.name) {
             Err(error) if !error.is_gone() => return Err(error),
             _ => {}
         }
     }
     let new_name = name::kernel_name(&to.name);
     let rename = Change { name: Some(&new_name), ..Change::default() };
-    match kernel.run(net::link::change(&rtnl, from.index, &rename)) {
+    match net::link::change(&rtnl, from.index, &rename) {
         // Kernels before 6.2 rename only a device that is down.
         Err(error) if error.errno() == libc::EBUSY => {
-            kernel.run(net::link::change(&rtnl, from.index, &Change { up: Some(false), ..Change::default() }))?;
+            net::link::change(&rtnl, from.index, &Change { up: Some(false), ..Change::default() })?;
             let both = Change { up: Some(true), ..rename };
-            kernel.run(net::link::change(&rtnl, from.index, &both))?;
+            net::link::change(&rtnl, from.index, &both)?;
         }
         done => done?,
     }
@@ -254,14 +254,14 @@ pub(super) fn there(kernel: &mut Kernel, dev: &DevRef) -> net::Result<Option<net
 
 pub(super) fn config_of(kernel: &mut Kernel, dev: &DevRef, link: &net::Link) -> net::Result<LinkConfig> {
     let rtnl = kernel.rtnl(&dev.netns)?;
-    kernel.run(LinkConfig::of(&rtnl, link))
+    LinkConfig::of(&rtnl, link)
 }
 
 fn move_dev(kernel: &mut Kernel, from: &DevRef, to: &DevRef, up: bool) -> net::Result<()> {
     let target = kernel.netns(&to.netns)?;
     let rtnl = kernel.rtnl(&from.netns)?;
     let change = Change { netns: Some(&target), new_index: Some(to.index), ..Change::default() };
-    kernel.run(net::link::change(&rtnl, from.index, &change))?;
+    net::link::change(&rtnl, from.index, &change)?;
     if up { set_up(kernel, to, true) } else { Ok(()) }
 }
 

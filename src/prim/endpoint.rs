@@ -264,7 +264,7 @@ fn announce(kernel: &mut Kernel, entry: &DevEntry) -> net::Result<()> {
             let Some(link) = kernel.link(dev)? else { return Err(net::Error::new("find the device", libc::ENODEV)) };
             let Some(mac) = link.mac else { return Ok(()) };
             let rtnl = kernel.rtnl(&dev.netns)?;
-            let addresses = kernel.run(net::addr::list(&rtnl))?;
+            let addresses = net::addr::list(&rtnl)?;
             let here = addresses.iter().filter(|address| address.index == link.index && !address.tentative);
             (mac, here.map(|address| address.net.ip()).collect::<Vec<IpAddr>>())
         }

@@ -100,7 +100,7 @@ pub fn look<T>(
     lab: &mut Lab,
     netns: &NetnsRef,
     doing: &str,
-    ask: impl AsyncFnOnce(&net::Rtnl) -> net::Result<T>,
+    ask: impl FnOnce(&net::Netlink) -> net::Result<T>,
 ) -> Result<T> {
     let (kernel, _) = lab.settled()?;
     look_with(kernel, netns, doing, ask)
@@ -110,11 +110,11 @@ fn look_with<T>(
     kernel: &mut Kernel,
     netns: &NetnsRef,
     doing: &str,
-    ask: impl AsyncFnOnce(&net::Rtnl) -> net::Result<T>,
+    ask: impl FnOnce(&net::Netlink) -> net::Result<T>,
 ) -> Result<T> {
     let failed = |source: net::Error| Error::kernel(doing, &source);
     let rtnl = kernel.rtnl(netns).map_err(failed)?;
-    kernel.run(ask(&rtnl)).map_err(failed)
+    ask(&rtnl).map_err(failed)
 }
 
 /// Finds a device by name: one that the lab knows, or one that the kernel has.
@@ -128,7 +128,7 @@ pub fn find_dev(lab: &mut Lab, netns: &NetnsRef, name: &str) -> Result<Option<De
     }
     // A command that ran in the namespace may have made it.
     let doing = format!("look for device {}", shown_dev(name, &netns.name));
-    let Some(link) = look(lab, netns, &doing, async |rtnl| net::link::find(rtnl, name).await)? else { return Ok(None) };
+    let Some(link) = look(lab, netns, &doing, |rtnl| net::link::find(rtnl, name))? else { return Ok(None) };
     let entry = foreign(lab, netns, &link);
     lab.model().add_dev(entry.clone());
     Ok(Some(entry))
@@ -146,7 +146,7 @@ pub fn know(lab: &mut Lab, netns: &NetnsRef, name: &str) -> Result<()> {
     }
     let (kernel, _) = lab.foreign();
     let doing = format!("look for device {}", shown_dev(name, &netns.name));
-    let link = look_with(kernel, netns, &doing, async |rtnl| net::link::find(rtnl, name).await)?;
+    let link = look_with(kernel, netns, &doing, |rtnl| net::link::find(rtnl, name))?;
     link.iter().for_each(|link| enter(lab, netns, link));
     Ok(())
 }
@@ -165,7 +165,7 @@ pub fn next_index(lab: &mut Lab, netns: &NetnsRef, beside: &NetnsRef) -> Result<
             } else if is_asked_one_by_one(lab, at) {
                 let (kernel, _) = lab.foreign();
                 let doing = format!("look into netns `{}`", at.name);
-                is_taken |= look_with(kernel, at, &doing, async |rtnl| net::link::get(rtnl, index).await)?.is_some();
+                is_taken |= look_with(kernel, at, &doing, |rtnl| net::link::get(rtnl, index))?.is_some();
             }
         }
         if !is_taken {

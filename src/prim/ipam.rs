@@ -169,9 +169,9 @@ fn is_of(owner: &str, lab: &str) -> bool {
 /// What of a namespace a pool must not overlap: each network with the words for it.
 fn networks_of(lab: &mut Lab, netns: &NetnsRef, except: Option<&str>) -> Result<Vec<(IpNetwork, String)>> {
     let doing = format!("look for networks of `{}`", netns.name);
-    let ask = async |rtnl: &net::Rtnl| {
-        let (links, routes) = (net::link::list(rtnl).await?, net::route::list(rtnl).await?);
-        Ok((links, routes, net::addr::list(rtnl).await?))
+    let ask = |rtnl: &net::Netlink| {
+        let (links, routes) = (net::link::list(rtnl)?, net::route::list(rtnl)?);
+        Ok((links, routes, net::addr::list(rtnl)?))
     };
     let (links, routes, addresses) = handles::look(lab, netns, &doing, ask)?;
     let skipped = links.iter().find(|link| Some(link.name.as_str()) == except).map(|link| link.index);

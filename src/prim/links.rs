@@ -153,11 +153,10 @@ pub mod functions {
     pub fn kernel_has(ctx: NativeCallContext, kind: &str) -> RhaiResultOf<bool> {
         with_lab(&ctx, |lab| {
             let failed = |source: net::Error| Error::kernel("ask the kernel for a kind of device", &source);
-            let (kernel, _) = lab.settled()?;
+            lab.settle()?;
             // What is made there is seen by nobody else, and goes with it.
             let netns = net::Netns::create("topo:probe").map_err(failed)?;
-            let ask = async { net::has_link_kind(&net::Rtnl::open(&netns)?, kind).await };
-            kernel.run(ask).map_err(failed)
+            net::Netlink::open(&netns).and_then(|rtnl| net::has_link_kind(&rtnl, kind)).map_err(failed)
         })
     }
 

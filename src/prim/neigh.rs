@@ -90,7 +90,7 @@ impl Step for AddNeigh {
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.dev.netns)?;
-        kernel.run(net::neigh::add(&rtnl, self.dev.index, self.ip, self.mac, OWNER_PROTOCOL))
+        net::neigh::add(&rtnl, self.dev.index, self.ip, self.mac, OWNER_PROTOCOL)
     }
 
     fn is_one_operation(&self) -> bool {
@@ -109,7 +109,7 @@ impl Step for AddNeigh {
             return Ok(());
         }
         let rtnl = kernel.rtnl(&self.dev.netns)?;
-        kernel.run(net::neigh::delete(&rtnl, self.dev.index, self.ip))
+        net::neigh::delete(&rtnl, self.dev.index, self.ip)
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
@@ -191,7 +191,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
             let doing = format!("list the neighbours of `{}`", at.name);
-            let both = async |rtnl: &net::Rtnl| Ok((net::neigh::list(rtnl).await?, net::link::list(rtnl).await?));
+            let both = |rtnl: &net::Netlink| Ok((net::neigh::list(rtnl)?, net::link::list(rtnl)?));
             let (neighbours, links) = handles::look(lab, &at, &doing, both)?;
             Ok(neighbours
                 .iter()

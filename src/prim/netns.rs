@@ -184,17 +184,16 @@ impl Step for RemoveNetns {
         // The kernel frees a namespace some time after it is let go, and until then the other end of a cable keeps its name
         // (tests/suite/netns.rhai, test_remove_frees_the_cables); so do devices elsewhere on top of one in here.
         let rtnl = kernel.rtnl(&self.at)?;
-        let links = kernel.run(net::link::list(&rtnl))?;
+        let links = net::link::list(&rtnl)?;
         let reaches_out = |kind: &str| ["veth", "bridge", "macvlan", "ipvlan"].contains(&kind);
         for link in links.iter().filter(|link| link.kind.as_deref().is_some_and(reaches_out)) {
-            match kernel.run(net::link::delete(&rtnl, link.index)) {
+            match net::link::delete(&rtnl, link.index) {
                 Err(error) if !error.is_gone() => return Err(error),
                 _ => {}
             }
         }
         drop(rtnl);
         kernel.forget(&self.at);
-        kernel.close_forgotten();
         kernel.dir().unbind(&self.at.name)
     }
 

@@ -118,8 +118,8 @@ fn ping_all(lab: &mut Lab, list: Array, options: Map) -> Result<Map> {
     let mut opened = Vec::new();
     for (number, at) in hosts.iter().enumerate() {
         let rtnl = kernel.rtnl(at).map_err(failed)?;
-        let addresses = kernel.run(net::addr::list(&rtnl)).map_err(failed)?;
-        let neighbours = kernel.run(net::neigh::list(&rtnl)).map_err(failed)?;
+        let addresses = net::addr::list(&rtnl).map_err(failed)?;
+        let neighbours = net::neigh::list(&rtnl).map_err(failed)?;
         let netns = kernel.netns(at).map_err(failed)?;
         let wanted = asked.as_ref().map(|asked| asked[number]);
         opened.push(net::PingHost::open(&netns, addresses, &neighbours, wanted).map_err(failed)?);

@@ -131,7 +131,7 @@ impl Step for AddRoute {
         }
         // Another lab's, which an undo would take for ours.
         let rtnl = kernel.rtnl(&self.netns)?;
-        let routes = kernel.run(net::route::list(&rtnl))?;
+        let routes = net::route::list(&rtnl)?;
         let twin = routes.iter().any(|known| known.protocol == OWNER_PROTOCOL && self.route.takes_the_place_of(known));
         if twin { Err(net::Error::new(self.doing(), libc::EEXIST)) } else { Ok(()) }
     }
@@ -159,7 +159,7 @@ impl Step for AddRoute {
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
         // A route of another owner to the same place has another protocol, and a deletion that names ours passes it by.
-        kernel.run(net::route::delete(&rtnl, &self.route))
+        net::route::delete(&rtnl, &self.route)
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
@@ -365,7 +365,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
             let doing = format!("list the routes of `{}`", at.name);
-            let both = async |rtnl: &net::Rtnl| Ok((net::route::list(rtnl).await?, net::link::list(rtnl).await?));
+            let both = |rtnl: &net::Netlink| Ok((net::route::list(rtnl)?, net::link::list(rtnl)?));
             let (routes, links) = handles::look(lab, &at, &doing, both)?;
             let shown = routes.iter().filter(|route| route.table != net::route::LOCAL);
             Ok(shown

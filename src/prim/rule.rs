@@ -117,13 +117,13 @@ impl Step for AddRule {
         }
         // Another lab's, which an undo would take for ours.
         let rtnl = kernel.rtnl(&self.netns)?;
-        let twin = kernel.run(net::rule::list(&rtnl))?.iter().any(|known| self.rule.is(known));
+        let twin = net::rule::list(&rtnl)?.iter().any(|known| self.rule.is(known));
         if twin { Err(net::Error::new(self.doing(), libc::EEXIST)) } else { Ok(()) }
     }
 
     fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
-        kernel.run(net::rule::add(&rtnl, &self.rule))
+        net::rule::add(&rtnl, &self.rule)
     }
 
     fn is_one_operation(&self) -> bool {
@@ -132,7 +132,7 @@ impl Step for AddRule {
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
-        kernel.run(net::rule::delete(&rtnl, &self.rule))
+        net::rule::delete(&rtnl, &self.rule)
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {

@@ -107,13 +107,13 @@ impl ShapeDev {
         let Some(link) = kernel.link(&self.dev)? else {
             return Err(net::Error::new(self.doing(), libc::ENODEV));
         };
-        let (netns, rtnl) = (kernel.netns(&self.dev.netns)?, kernel.rtnl(&self.dev.netns)?);
-        match kernel.run(tc::set(&netns, &rtnl, link.index, link.mtu, shape)) {
+        let rtnl = kernel.rtnl(&self.dev.netns)?;
+        match tc::set(&rtnl, link.index, link.mtu, shape) {
             Err(error) if error.is_unsupported() => {
                 let alone = shape.and_then(|shape| Some((shape.loss, shape.without_loss()?, self.far_end.as_ref()?)));
                 let Some((loss, rest, far_end)) = alone.filter(|(loss, ..)| *loss > 0.0) else { return Err(error) };
                 let rest = rest.rate_bits.is_some().then_some(rest);
-                kernel.run(tc::set(&netns, &rtnl, link.index, link.mtu, rest.as_ref()))?;
+                tc::set(&rtnl, link.index, link.mtu, rest.as_ref())?;
                 let (there, mark) = (kernel.netns(&far_end.netns)?, kernel.mark().to_string());
                 nft::drop_incoming(&there, &table_of(far_end), &mark, &name::kernel_name(&far_end.name), loss)
             }
@@ -182,7 +182,7 @@ impl Step for ShapeDev {
         };
         let Some(link) = link else { return Ok(()) };
         let taken = |by: String| Err(net::Error::new(self.doing(), libc::EEXIST).saying(by));
-        match tc::root(&kernel.netns(&self.dev.netns)?, link.index)? {
+        match tc::root(kernel.rtnl(&self.dev.netns)?.as_ref(), link.index)? {
             Root::Foreign(what) => taken(format!("it has `{what}` of others at its root")),
             Root::Ours(_) if self.before.is_none() && !self.dev.made => taken("another lab shapes it".into()),
             _ => Ok(()),
@@ -217,7 +217,7 @@ impl Step for ShapeDev {
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         self.lose_nothing(kernel)?;
         let Some(link) = kernel.link(&self.dev)? else { return Ok(()) };
-        match tc::root(&kernel.netns(&self.dev.netns)?, link.index)? {
+        match tc::root(kernel.rtnl(&self.dev.netns)?.as_ref(), link.index)? {
             // Others have put theirs in its place since.
             Root::Foreign(_) => Ok(()),
             Root::Default if self.shape.is_some() && self.before.is_none() => Ok(()),
@@ -242,7 +242,7 @@ impl Step for ShapeDev {
             true => shape.without_loss().filter(|rest| rest.rate_bits.is_some()),
             false => Some(shape),
         };
-        let root = tc::root(&kernel.netns(&dev.netns)?, link.index)?;
+        let root = tc::root(kernel.rtnl(&dev.netns)?.as_ref(), link.index)?;
         Ok(wanted.is_none_or(|wanted| matches!(root, Root::Ours(now) if wanted.is(&now))))
     }
 
@@ -392,8 +392,8 @@ pub mod functions {
             let doing = format!("look at the shape of {}", dev.shown());
             let far_end = far_end(lab.model(), &entry);
             let (kernel, _) = lab.settled()?;
-            let netns = kernel.netns(&entry.dev.netns).map_err(|source| Error::kernel(&doing, &source))?;
-            let root = tc::root(&netns, entry.dev.index).map_err(|source| Error::kernel(&doing, &source))?;
+            let rtnl = kernel.rtnl(&entry.dev.netns).map_err(|source| Error::kernel(&doing, &source))?;
+            let root = tc::root(&rtnl, entry.dev.index).map_err(|source| Error::kernel(&doing, &source))?;
             let lost = match &entry.shape {
                 Some(asked) if asked.loss > 0.0 => {
                     let at_far_end = loses_at_far_end(kernel, far_end.as_ref());

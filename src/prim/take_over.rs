@@ -86,7 +86,7 @@ impl Step for TakeOver {
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         let link = kernel.link(&self.port)?.ok_or_else(|| net::Error::new(self.doing(), libc::ENODEV))?;
         let rtnl = kernel.rtnl(&self.port.netns)?;
-        self.config = Some(kernel.run(LinkConfig::of(&rtnl, &link))?);
+        self.config = Some(LinkConfig::of(&rtnl, &link)?);
         Ok(())
     }
 
@@ -103,17 +103,13 @@ impl Step for TakeOver {
         let port = kernel.link(&self.port)?.ok_or_else(gone)?;
         let bridge = kernel.link(&self.bridge)?.ok_or_else(gone)?;
         let (netns, rtnl) = (kernel.netns(&self.port.netns)?, kernel.rtnl(&self.port.netns)?);
-        kernel.run(async {
-            net::link::change(&rtnl, bridge.index, &Change { mac: port.mac, ..Change::default() }).await?;
-            let controller = Some(Some(bridge.index));
-            net::link::change(&rtnl, port.index, &Change { controller, ..Change::default() }).await
-        })?;
+        net::link::change(&rtnl, bridge.index, &Change { mac: port.mac, ..Change::default() })?;
+        let controller = Some(Some(bridge.index));
+        net::link::change(&rtnl, port.index, &Change { controller, ..Change::default() })?;
         self.settings.apply(kernel, &self.port, false)?;
-        kernel.run(async {
-            config.put_on(&rtnl, &bridge, None).await?;
-            config.wait_working(&netns, &rtnl, &bridge).await?;
-            config.take_off(&rtnl, &port).await
-        })
+        config.put_on(&rtnl, &bridge, None)?;
+        kernel.run(config.wait_working(&netns, &rtnl, &bridge))?;
+        config.take_off(&rtnl, &port)
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -122,25 +118,23 @@ impl Step for TakeOver {
         let (netns, rtnl) = (kernel.netns(&self.port.netns)?, kernel.rtnl(&self.port.netns)?);
         let Some(bridge) = bridge else {
             // Somebody removed it, and what the host was reached by with it.
-            return kernel.run(config.put_on(&rtnl, &port, None));
+            return config.put_on(&rtnl, &port, None);
         };
         let plugged = port.controller == Some(bridge.index);
         // The hardware address is the first thing to change and the last to change back.
         if !plugged && bridge.mac != port.mac {
             return Ok(());
         }
-        kernel.run(async {
-            // All of it, even if something fails: what is given back is given back.
-            let mut first = config.put_on(&rtnl, &port, Some(bridge.index)).await;
-            first = first.and(config.wait_working(&netns, &rtnl, &port).await);
-            first = first.and(config.take_off(&rtnl, &bridge).await);
-            if plugged {
-                let out = Change { controller: Some(None), ..Change::default() };
-                first = first.and(net::link::change(&rtnl, port.index, &out).await);
-            }
-            first?;
-            net::link::change(&rtnl, bridge.index, &Change { mac: self.bridge.mac, ..Change::default() }).await
-        })
+        // All of it, even if something fails: what is given back is given back.
+        let mut first = config.put_on(&rtnl, &port, Some(bridge.index));
+        first = first.and(kernel.run(config.wait_working(&netns, &rtnl, &port)));
+        first = first.and(config.take_off(&rtnl, &bridge));
+        if plugged {
+            let out = Change { controller: Some(None), ..Change::default() };
+            first = first.and(net::link::change(&rtnl, port.index, &out));
+        }
+        first?;
+        net::link::change(&rtnl, bridge.index, &Change { mac: self.bridge.mac, ..Change::default() })
     }
 
     fn sets(&self) -> Vec<Slot> {
@@ -185,10 +179,10 @@ pub(super) fn check(lab: &mut Lab, bridge: &DevEntry, port: &DevRef, take_over: 
     if found.link.controller.is_some() {
         return Err(Error::new(Kind::Exists, doing).because("it is a port of a bridge already, by somebody else"));
     }
-    let config = handles::look(lab, &port.netns, doing, async |rtnl| {
-        let routes = net::route::list(rtnl).await?;
+    let config = handles::look(lab, &port.netns, doing, |rtnl| {
+        let routes = net::route::list(rtnl)?;
         let default = routes.into_iter().find(|route| route.dst.prefix() == 0 && route.uses(port.index));
-        Ok((default, if take_over { Some(LinkConfig::of(rtnl, &found.link).await?) } else { None }))
+        Ok((default, if take_over { Some(LinkConfig::of(rtnl, &found.link)?) } else { None }))
     });
     let (default, config) = config?;
     if default.is_none() && found.addresses.is_empty() {
@@ -230,7 +224,7 @@ fn check_bridge(lab: &mut Lab, bridge: &DevEntry, doing: &str) -> Result<()> {
         return Err(Error::invalid(doing).because(format!("{shown} has another device's addresses already")));
     }
     let index = bridge.dev.index;
-    let link = handles::look(lab, &bridge.dev.netns, doing, async |rtnl| net::link::get(rtnl, index).await)?;
+    let link = handles::look(lab, &bridge.dev.netns, doing, |rtnl| net::link::get(rtnl, index))?;
     if link.is_some_and(|link| link.up) {
         return Ok(());
     }

@@ -116,7 +116,7 @@ impl Step for AddTap {
         // It ends with this process until it is kept, which is when it can be told by its address and mark.
         let mark = kernel.mark().to_string();
         let change = Change { mac: self.dev.mac, mtu: self.mtu, alias: Some(&mark), ..Change::default() };
-        kernel.run(net::link::change(&rtnl, self.dev.index, &change))?;
+        net::link::change(&rtnl, self.dev.index, &change)?;
         new.keep()?;
         add_link_local(kernel, &self.dev)?;
         new_link::finish(kernel, &self.dev, self.up)

@@ -296,7 +296,7 @@ fn delete_link(kernel: &mut Kernel, dev: &DevRef) -> net::Result<bool> {
         return Ok(false);
     }
     let rtnl = kernel.rtnl(&dev.netns)?;
-    kernel.run(net::link::delete(&rtnl, dev.index)).map(|()| true)
+    net::link::delete(&rtnl, dev.index).map(|()| true)
 }
 
 /// Deletes a device that the lab made, if it is there; one that others have changed is named and left.
@@ -312,7 +312,7 @@ pub(super) fn restore_mac(kernel: &mut Kernel, bridge: &DevRef) -> net::Result<(
         return Ok(());
     }
     let rtnl = kernel.rtnl(&bridge.netns)?;
-    kernel.run(net::link::change(&rtnl, bridge.index, &Change { mac: bridge.mac, ..Change::default() }))
+    net::link::change(&rtnl, bridge.index, &Change { mac: bridge.mac, ..Change::default() })
 }
 
 /// What the script named as an end.

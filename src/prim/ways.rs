@@ -88,9 +88,8 @@ impl Ways {
         let seen = match &self.kernel {
             Some(seen) => seen.clone(),
             None => {
-                let ask = async |rtnl: &net::Rtnl| {
-                    Ok(Seen { routes: net::route::list(rtnl).await?, links: net::link::list(rtnl).await? })
-                };
+                let ask =
+                    |rtnl: &net::Netlink| Ok(Seen { routes: net::route::list(rtnl)?, links: net::link::list(rtnl)? });
                 self.kernel.insert(Rc::new(handles::look(lab, &self.netns, &doing, ask)?)).clone()
             }
         };

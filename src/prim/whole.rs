@@ -73,11 +73,11 @@ pub(super) fn put_right(kernel: &mut Kernel, dev: &DevRef, difference: &Differen
     let rtnl = kernel.rtnl(&dev.netns)?;
     if let Some(name) = &difference.name {
         let rename = Change { name: Some(name), ..Change::default() };
-        match kernel.run(net::link::change(&rtnl, dev.index, &rename)) {
+        match net::link::change(&rtnl, dev.index, &rename) {
             // Kernels before 6.2 rename only a device that is down.
             Err(error) if error.errno() == libc::EBUSY => {
                 set_up(kernel, dev, false)?;
-                kernel.run(net::link::change(&rtnl, dev.index, &rename))?;
+                net::link::change(&rtnl, dev.index, &rename)?;
                 set_up(kernel, dev, true)?;
             }
             done => done?,
@@ -91,7 +91,7 @@ pub(super) fn put_right(kernel: &mut Kernel, dev: &DevRef, difference: &Differen
         alias: difference.alias.then_some(&mark),
         ..Change::default()
     };
-    kernel.run(net::link::change(&rtnl, dev.index, &change))?;
+    net::link::change(&rtnl, dev.index, &change)?;
     if difference.up { set_up(kernel, dev, true) } else { Ok(()) }
 }
 

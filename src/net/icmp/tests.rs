@@ -1,17 +1,17 @@
 use super::*;
 use crate::net::testing::{block_on, netns, netns_and_rtnl, pair};
-use crate::net::{AddrOptions, Change, Route, RouteKind, Rtnl, addr, link, route, sysctl};
+use crate::net::{AddrOptions, Change, Netlink, Route, RouteKind, addr, link, route, sysctl};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
 /// Sets the link up and gives it addresses.
-async fn equip(rtnl: &Rtnl, index: u32, addresses: &[&str]) {
-    link::change(rtnl, index, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+async fn equip(rtnl: &Netlink, index: u32, addresses: &[&str]) {
+    link::change(rtnl, index, &Change { up: Some(true), ..Change::default() }).expect("up");
     for text in addresses {
         let options = AddrOptions { nodad: true, ..AddrOptions::default() };
-        addr::add(rtnl, index, text.parse().expect("a network"), &options).await.expect("added");
+        addr::add(rtnl, index, text.parse().expect("a network"), &options).expect("added");
     }
 }
 
@@ -27,7 +27,7 @@ async fn lab() -> Lab {
     let (a, b) = (netns(), netns());
     pair(&at_r, (&r, "eth0", 1001), (&a, "eth0", 1002)).await;
     pair(&at_r, (&r, "eth1", 1003), (&b, "eth0", 1004)).await;
-    let (at_a, at_b) = (Rtnl::open(&a).expect("a socket"), Rtnl::open(&b).expect("a socket"));
+    let (at_a, at_b) = (Netlink::open(&a).expect("a socket"), Netlink::open(&b).expect("a socket"));
     sysctl::write(&r, "net.ipv4.ip_forward", "1").expect("forwards");
     sysctl::write(&r, "net.ipv6.conf.all.forwarding", "1").expect("forwards");
     // The kernel limits how many errors it sends to one host, and tests are quick. Not by net.ipv4.icmp_ratelimit: at 0
@@ -45,7 +45,7 @@ async fn lab() -> Lab {
         (&at_b, "fd00::/8", "fd01::fe"),
     ] {
         let to = Route { via: Some(ip(via)), ..Route::new(to.parse().expect("a network")) };
-        route::add(rtnl, &to).await.expect("routed");
+        route::add(rtnl, &to).expect("routed");
     }
     for (to, kind) in [
         ("10.2.0.0/16", RouteKind::Unreachable),
@@ -55,11 +55,11 @@ async fn lab() -> Lab {
         ("fd03::/64", RouteKind::Prohibit),
         ("fd04::/64", RouteKind::Blackhole),
     ] {
-        route::add(&at_r, &Route { kind, ..Route::new(to.parse().expect("a network")) }).await.expect("routed");
+        route::add(&at_r, &Route { kind, ..Route::new(to.parse().expect("a network")) }).expect("routed");
     }
     // Read last, when both ends of each pair are up: until then a link may drop packets.
     for (rtnl, index) in [(&at_r, 1001), (&at_r, 1003), (&at_a, 1002), (&at_b, 1004)] {
-        assert!(link::get(rtnl, index).await.expect("read").is_some_and(|link| link.state == "up"));
+        assert!(link::get(rtnl, index).expect("read").is_some_and(|link| link.state == "up"));
     }
     Lab { a, r, _b: b }
 }
@@ -150,8 +150,8 @@ fn nobody_there_is_told_by_the_own_kernel() {
 fn too_big_a_packet_is_refused_where_it_may_not_be_cut() {
     block_on(async {
         let lab = lab().await;
-        let rtnl = Rtnl::open(&lab.r).expect("a socket");
-        link::change(&rtnl, 1003, &Change { mtu: Some(1300), ..Change::default() }).await.expect("set");
+        let rtnl = Netlink::open(&lab.r).expect("a socket");
+        link::change(&rtnl, 1003, &Change { mtu: Some(1300), ..Change::default() }).expect("set");
         let big = Ping { size: 1400, dont_fragment: true, ..one("10.1.0.2") };
         assert_eq!(refusal(&lab.a, &big).await, "Frag needed and DF set (mtu = 1300) from 10.0.0.254");
         let big = Ping { size: 1400, dont_fragment: true, ..one("fd01::2") };

@@ -63,16 +63,16 @@ async fn told(netns: &Netns) -> Vec<String> {
 }
 
 /// wan0, other0 and the bridge br0 in one namespace, with all that wan0 can have.
-async fn world() -> (Netns, Netns, Rtnl) {
+async fn world() -> (Netns, Netns, Netlink) {
     let (netns, rtnl) = netns_and_rtnl();
     let outside = self::netns();
     pair(&rtnl, (&netns, "wan0", 1001), (&outside, "isp0", 1002)).await;
     pair(&rtnl, (&netns, "other0", 1003), (&outside, "isp1", 1004)).await;
     let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(1000), mtu: None };
-    link::add_bridge(&rtnl, &bridge, &Default::default()).await.expect("a bridge");
-    let at_outside = Rtnl::open(&outside).expect("a socket");
+    link::add_bridge(&rtnl, &bridge, &Default::default()).expect("a bridge");
+    let at_outside = Netlink::open(&outside).expect("a socket");
     for index in [1002, 1004] {
-        link::change(&at_outside, index, &Change { up: Some(true), ..Change::default() }).await.expect("up");
+        link::change(&at_outside, index, &Change { up: Some(true), ..Change::default() }).expect("up");
     }
     sh(&netns, BY_HAND).await;
     (netns, outside, rtnl)
@@ -85,8 +85,8 @@ fn by_hop(route: &Route) -> String {
     format!("{route:?}")
 }
 
-async fn named(rtnl: &Rtnl, name: &str) -> Link {
-    link::find(rtnl, name).await.expect("read").expect(name)
+async fn named(rtnl: &Netlink, name: &str) -> Link {
+    link::find(rtnl, name).expect("read").expect(name)
 }
 
 #[test]
@@ -94,20 +94,20 @@ fn all_goes_to_the_other_link_and_comes_back_as_it_was() {
     block_on(async {
         let (netns, _outside, rtnl) = world().await;
         let before = told(&netns).await;
-        let config = LinkConfig::of(&rtnl, &named(&rtnl, "wan0").await).await.expect("its configuration");
+        let config = LinkConfig::of(&rtnl, &named(&rtnl, "wan0").await).expect("its configuration");
         assert_eq!((config.addresses().len(), config.neighbours().len()), (12, 3));
         // What a journal holds is the same configuration.
         let text = serde_json::to_string(&config).expect("JSON");
         let config: LinkConfig =
             serde_json::from_str::<LinkConfig>(&text).inspect(|read| assert_eq!(*read, config)).expect("read");
 
-        link::change(&rtnl, 1001, &Change { controller: Some(Some(1000)), ..Change::default() }).await.expect("a port");
+        link::change(&rtnl, 1001, &Change { controller: Some(Some(1000)), ..Change::default() }).expect("a port");
         let (wan, br) = (named(&rtnl, "wan0").await, named(&rtnl, "br0").await);
-        config.put_on(&rtnl, &br, None).await.expect("put on");
-        config.take_off(&rtnl, &wan).await.expect("taken off");
-        let left = LinkConfig::of(&rtnl, &wan).await.expect("its configuration");
+        config.put_on(&rtnl, &br, None).expect("put on");
+        config.take_off(&rtnl, &wan).expect("taken off");
+        let left = LinkConfig::of(&rtnl, &wan).expect("its configuration");
         assert_eq!((left.addresses(), left.routes(), left.neighbours()), (vec![], vec![], vec![]));
-        let there = LinkConfig::of(&rtnl, &br).await.expect("its configuration");
+        let there = LinkConfig::of(&rtnl, &br).expect("its configuration");
         let to_br = |route: &Route| {
             let mut route = route.clone();
             let index = |dev: &mut Option<u32>| {
@@ -133,15 +133,13 @@ fn all_goes_to_the_other_link_and_comes_back_as_it_was() {
         let labels: Vec<String> = there.addresses().into_iter().filter_map(|address| address.label).collect();
         assert!(labels.contains(&"br0:1".to_string()) && labels.contains(&"br0".to_string()), "{labels:?}");
 
-        config.put_on(&rtnl, &wan, Some(br.index)).await.expect("put back");
-        config.take_off(&rtnl, &br).await.expect("taken off again");
-        link::change(&rtnl, 1001, &Change { controller: Some(None), ..Change::default() })
-            .await
-            .expect("a port no more");
+        config.put_on(&rtnl, &wan, Some(br.index)).expect("put back");
+        config.take_off(&rtnl, &br).expect("taken off again");
+        link::change(&rtnl, 1001, &Change { controller: Some(None), ..Change::default() }).expect("a port no more");
         assert_eq!(told(&netns).await, before);
         // Once more, as another undo would.
-        config.put_on(&rtnl, &wan, None).await.expect("put back");
-        config.take_off(&rtnl, &br).await.expect("taken off again");
+        config.put_on(&rtnl, &wan, None).expect("put back");
+        config.take_off(&rtnl, &br).expect("taken off again");
         assert_eq!(told(&netns).await, before);
     });
 }
@@ -152,11 +150,11 @@ fn lifetimes_run_on() {
     block_on(async {
         let (netns, _outside, rtnl) = world().await;
         let (wan, br) = (named(&rtnl, "wan0").await, named(&rtnl, "br0").await);
-        let mut config = LinkConfig::of(&rtnl, &wan).await.expect("its configuration");
-        config.take_off(&rtnl, &wan).await.expect("taken off");
+        let mut config = LinkConfig::of(&rtnl, &wan).expect("its configuration");
+        config.take_off(&rtnl, &wan).expect("taken off");
         // As if read some time ago.
         config.read_at -= 2000;
-        config.put_on(&rtnl, &br, None).await.expect("put on");
+        config.put_on(&rtnl, &br, None).expect("put on");
         let life = async |dev: &str, ip: &str| {
             let text = sh(&netns, &format!("ip -o addr show dev {dev} | grep ' {ip}/'")).await;
             let mut words = text.split_whitespace().filter_map(|word| word.strip_suffix("sec"));
@@ -169,7 +167,7 @@ fn lifetimes_run_on() {
         assert!(route.contains("expires 1600sec") || route.contains("expires 159"), "{route}");
         sh(&netns, "ip addr change 192.0.2.4/24 dev br0 valid_lft 9000 preferred_lft 8000").await;
         config.read_at -= 2000;
-        config.put_on(&rtnl, &wan, Some(br.index)).await.expect("put back");
+        config.put_on(&rtnl, &wan, Some(br.index)).expect("put back");
         let (valid, preferred) = life("wan0", "192.0.2.4").await;
         assert!((8990..=9000).contains(&valid) && (7990..=8000).contains(&preferred), "{valid} {preferred}");
         let route = sh(&netns, "ip -6 route show default dev wan0").await;
@@ -183,9 +181,9 @@ fn what_cannot_be_kept_is_said() {
         let (netns, _outside, rtnl) = world().await;
         let by_object = "ip nexthop add id 7 via 192.0.2.1 dev wan0; ip route add 10.20.0.0/16 nhid 7";
         sh(&netns, by_object).await;
-        let error = LinkConfig::of(&rtnl, &named(&rtnl, "wan0").await).await.expect_err("a next hop object");
+        let error = LinkConfig::of(&rtnl, &named(&rtnl, "wan0").await).expect_err("a next hop object");
         assert!(error.is_unsupported() && error.to_string().contains("next hop object"), "{error}");
-        let lo = LinkConfig::of(&rtnl, &named(&rtnl, "br0").await).await.expect("its configuration");
+        let lo = LinkConfig::of(&rtnl, &named(&rtnl, "br0").await).expect("its configuration");
         assert_eq!((lo.addresses(), lo.routes(), lo.neighbours()), (vec![], vec![], vec![]), "what comes by itself");
     });
 }
@@ -195,9 +193,9 @@ fn one_refusal_does_not_keep_the_rest_off() {
     block_on(async {
         let (netns, _outside, rtnl) = world().await;
         let (wan, br) = (named(&rtnl, "wan0").await, named(&rtnl, "br0").await);
-        let config = LinkConfig::of(&rtnl, &wan).await.expect("its configuration");
+        let config = LinkConfig::of(&rtnl, &wan).expect("its configuration");
         sh(&netns, "echo 1 >/proc/sys/net/ipv6/conf/br0/disable_ipv6").await;
-        let error = config.put_on(&rtnl, &br, None).await.expect_err("no IPv6 there");
+        let error = config.put_on(&rtnl, &br, None).expect_err("no IPv6 there");
         assert!(error.is_denied(), "{error}");
         let routes = sh(&netns, "ip route show dev br0").await;
         assert!(routes.contains("default via 192.0.2.1") && routes.contains("192.0.2.0/24"), "{routes}");
@@ -219,7 +217,7 @@ fn what_is_put_back_later_stands_where_it_stood() {
         let (netns, _outside, rtnl) = world().await;
         let before = told(&netns).await;
         let wan = named(&rtnl, "wan0").await;
-        let config = LinkConfig::of(&rtnl, &wan).await.expect("its configuration");
+        let config = LinkConfig::of(&rtnl, &wan).expect("its configuration");
         for gap in [
             "echo 1 >/proc/sys/net/ipv4/conf/wan0/promote_secondaries; ip addr del 192.0.2.2/24 dev wan0
              echo 0 >/proc/sys/net/ipv4/conf/wan0/promote_secondaries",
@@ -229,7 +227,7 @@ fn what_is_put_back_later_stands_where_it_stood() {
         ] {
             sh(&netns, gap).await;
             assert_ne!(told(&netns).await, before, "{gap}");
-            config.put_on(&rtnl, &wan, None).await.expect(gap);
+            config.put_on(&rtnl, &wan, None).expect(gap);
             let (mut now, mut then) = (told(&netns).await, before.clone());
             if gap.contains("-6 addr") {
                 // Of IPv6 the last one added is the first one listed.

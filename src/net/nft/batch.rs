@@ -10,7 +10,8 @@ use super::expr::Expr;
 use super::rule::Rule;
 use super::set::{self, Element, Set};
 use super::{COMMENT_BYTES_MAX, Chain, Family, Policy, encode, list, wrong_name};
-use crate::net::nfnl::{self, Nfnl, Refusal};
+use crate::net::netlink::{self, Netlink, Refusal};
+use crate::net::nfnl;
 use crate::net::{Error, Netns, Result, fault};
 
 /// How many bytes of elements stand in one message: an attribute counts its bytes in 16 bits.
@@ -267,10 +268,10 @@ impl Batch {
         let verb_of_one = if verb == "add" { "add element" } else { "delete element" };
         let place = format!("{} `{set}` of table `{family} {table}`", if verb == "add" { "to" } else { "of" });
         let mut head = Vec::new();
-        nfnl::put(&mut head, TABLE, |bytes| bytes.extend(text(table)));
-        nfnl::put(&mut head, SET, |bytes| bytes.extend(text(set)));
+        netlink::put(&mut head, TABLE, |bytes| bytes.extend(text(table)));
+        netlink::put(&mut head, SET, |bytes| bytes.extend(text(set)));
         if let Some(number) = self.set_number(family, table, set) {
-            nfnl::put(&mut head, SET_ID, |bytes| bytes.extend(number.to_be_bytes()));
+            netlink::put(&mut head, SET_ID, |bytes| bytes.extend(number.to_be_bytes()));
         }
         let mut rest = elements;
         while !rest.is_empty() {
@@ -293,7 +294,7 @@ impl Batch {
             }
             rest = others;
             let mut attributes = head.clone();
-            nfnl::put(&mut attributes, ELEMENTS, |bytes| bytes.extend(list));
+            netlink::put(&mut attributes, ELEMENTS, |bytes| bytes.extend(list));
             let doing = match these {
                 [one] => format!("{verb_of_one} `{one}` {place}"),
                 all => format!("{verb} {} elements {place}", all.len()),
@@ -314,11 +315,15 @@ impl Batch {
     /// Like `nft -f`. The error says which change was refused. EPERM without CAP_NET_ADMIN, EOPNOTSUPP on a kernel
     /// without nf_tables.
     pub fn commit(self, netns: &Netns) -> Result<()> {
-        self.commit_within(netns, Nfnl::make_room)
+        self.commit_within(netns, Netlink::make_room)
     }
 
     /// Makes the changes; `room` says how many bytes one transaction may have, of those wanted.
-    pub(super) fn commit_within(self, netns: &Netns, room: impl FnOnce(&Nfnl, usize) -> Result<usize>) -> Result<()> {
+    pub(super) fn commit_within(
+        self,
+        netns: &Netns,
+        room: impl FnOnce(&Netlink, usize) -> Result<usize>,
+    ) -> Result<()> {
         if let Some(wrong) = self.wrong {
             return Err(wrong);
         }
@@ -328,14 +333,14 @@ impl Batch {
             [first, ..] => format!("{}, the first of {} changes", first.doing, self.messages.len()),
         };
         fault::point(&doing)?;
-        let nfnl = Nfnl::open(netns)?;
+        let nfnl = nfnl::open(netns)?;
         let room = room(&nfnl, self.messages.iter().map(|message| message.bytes.len()).sum())?;
         let mut rest = self.messages.as_slice();
         while !rest.is_empty() {
             let (part, others) = rest.split_at(fitting(rest, room));
             rest = others;
             let bytes: Vec<&[u8]> = part.iter().map(|message| message.bytes.as_slice()).collect();
-            nfnl.transact(&bytes).map_err(|refusal| told(refusal, part, &doing))?;
+            nfnl::transact(&nfnl, &bytes).map_err(|refusal| told(refusal, part, &doing))?;
         }
         Ok(())
     }
@@ -390,8 +395,8 @@ fn fitting(messages: &[Message], room: usize) -> usize {
 }
 
 /// Says of a refusal what was refused.
-fn told(refusal: Refusal, part: &[Message], doing: &str) -> Error {
-    let Some(message) = refusal.message.and_then(|at| part.get(at)) else {
+fn told((at, refusal): (Option<usize>, Refusal), part: &[Message], doing: &str) -> Error {
+    let Some(message) = at.and_then(|at| part.get(at)) else {
         return refusal.error.while_doing(doing);
     };
     let one = message.elements.as_ref().and_then(|elements| elements.doing(refusal.offset?));

@@ -10,7 +10,7 @@ use super::expr::{self, Expr};
 use super::list;
 use super::rule::{Action, CtState, Match, Rule};
 use super::{Chain, ChainKind, Family, Hook, IpVersion, Table, spot};
-use crate::net::nfnl::Nfnl;
+use crate::net::nfnl;
 use crate::net::{Netns, Result};
 
 /// A base chain that drops forwarded packets, and where to put rules that let some through: behind all rules that look at something,
@@ -84,7 +84,7 @@ pub enum Peer {
 ///
 /// Fails as `list`.
 pub fn forward_drops(netns: &Netns, is_ours: impl Fn(&Table) -> bool) -> Result<Vec<ForwardDrop>> {
-    let nfnl = Nfnl::open(netns)?;
+    let nfnl = nfnl::open(netns)?;
     let mut tables = list::tables(&nfnl)?;
     tables.retain(|table| !table.dormant && !is_ours(table));
     let chains = list::chains(&nfnl)?;
@@ -476,11 +476,11 @@ table ip mine {
         // Alone: a child that another test forks has the socket too until its own program runs.
         in_own_process("net::nft::foreign::tests::a_table_of_a_living_process_is_reported", || {
             let netns = netns();
-            let nfnl = Nfnl::open(&netns).expect("a socket");
+            let nfnl = nfnl::open(&netns).expect("a socket");
             let attributes = vec![TableAttribute::Name("own".into()), TableAttribute::Flags(TableFlags::Owner)];
             let own = NfTablesMessage::NewTable(TableMessage { attributes });
             let own = nfnl::frame(nfnl::message(Family::Inet, own), NLM_F_CREATE);
-            nfnl.transact(&[&own]).map_err(|refusal| refusal.error).expect("made");
+            nfnl::transact(&nfnl, &[&own]).map_err(|(_, refusal)| refusal.error).expect("made");
             let chain = NfTablesMessage::NewChain(netlink_packet_netfilter::nftables::ChainMessage {
                 attributes: {
                     use netlink_packet_netfilter::nftables::{ChainAttribute, Hook as HookAttribute, InetHookNumber};
@@ -497,7 +497,7 @@ table ip mine {
                 },
             });
             let chain = nfnl::frame(nfnl::message(Family::Inet, chain), NLM_F_CREATE);
-            nfnl.transact(&[&chain]).map_err(|refusal| refusal.error).expect("made");
+            nfnl::transact(&nfnl, &[&chain]).map_err(|(_, refusal)| refusal.error).expect("made");
             let drops = found(&netns);
             assert_eq!(drops.len(), 1);
             assert!(drops[0].owner.is_some(), "{drops:?}");

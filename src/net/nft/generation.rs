@@ -3,8 +3,8 @@
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{GenMessage, NfTablesMessage};
 
-use crate::net::nfnl::{self, Nfnl};
 use crate::net::{Error, Netns, Result};
+use crate::net::{netlink, nfnl};
 
 /// The state that a namespace's ruleset is in: as long as it is the same, nobody has changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +31,11 @@ pub fn generation(netns: &Netns) -> Result<Option<Generation>> {
     /// NFTA_GEN_ID of `enum nft_gen_attributes`.
     const ID: u16 = 1;
     let doing = "ask for the generation of the ruleset";
-    let nfnl = Nfnl::open(netns)?;
+    let nfnl = nfnl::open(netns)?;
     let Some(cookie) = nfnl.cookie()? else { return Ok(None) };
     let get = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
-    let answer = nfnl.ask(doing, nfnl::message(NetfilterProtoFamily::Unspec, get))?;
-    let id = nfnl::attributes(&answer.attributes).find(|(kind, _)| *kind == ID).and_then(|(_, id)| id.first_chunk());
+    let answer = nfnl::ask(&nfnl, doing, nfnl::message(NetfilterProtoFamily::Unspec, get))?;
+    let id = netlink::attributes(&answer.attributes).find(|(kind, _)| *kind == ID).and_then(|(_, id)| id.first_chunk());
     let id = id.ok_or_else(|| Error::new(doing, libc::EBADMSG))?;
     Ok(Some(Generation { cookie, number: u32::from_be_bytes(*id) }))
 }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::expr::Expr;
 use super::set::{self, Element, Set};
 use super::{Base, Chain, ChainKind, Family, Hook, Policy, Table, decode, wrong_comment};
-use crate::net::nfnl::{self, Answer, Nfnl};
+use crate::net::netlink::{self, Netlink};
+use crate::net::nfnl::{self, NetfilterThing};
 use crate::net::{Error, Netns, Result};
 
 /// All that nf_tables has in a namespace, of all owners.
@@ -78,7 +79,7 @@ pub struct SetWithElements {
 ///
 /// Like `nft list ruleset`. EOPNOTSUPP on a kernel without nf_tables, EPERM without CAP_NET_ADMIN.
 pub fn list(netns: &Netns) -> Result<Ruleset> {
-    let nfnl = Nfnl::open(netns)?;
+    let nfnl = nfnl::open(netns)?;
     let rules = rules(&nfnl, None, Vec::new())?;
     let sets = add_elements(&nfnl, all_sets(&nfnl)?.into_iter())?;
     Ok(Ruleset {
@@ -93,14 +94,14 @@ pub fn list(netns: &Netns) -> Result<Ruleset> {
 ///
 /// Like `nft list tables`. Fails as `list`.
 pub fn list_tables(netns: &Netns) -> Result<Vec<Table>> {
-    tables(&Nfnl::open(netns)?)
+    tables(&nfnl::open(netns)?)
 }
 
 /// Lists the chains of all tables.
 ///
 /// Like `nft list chains`. Fails as `list`.
 pub fn list_chains(netns: &Netns) -> Result<Vec<Chain>> {
-    chains(&Nfnl::open(netns)?)
+    chains(&nfnl::open(netns)?)
 }
 
 /// Lists the rules of one table, by chain and in order; none if there is no such table.
@@ -108,7 +109,7 @@ pub fn list_chains(netns: &Netns) -> Result<Vec<Chain>> {
 /// Like `nft list table`. Fails as `list`.
 pub fn list_rules(netns: &Netns, family: Family, table: &str) -> Result<Vec<ListedRule>> {
     let of_table = vec![RuleAttribute::Table(table.to_string())];
-    let rules = rules(&Nfnl::open(netns)?, Some(family), of_table)?;
+    let rules = rules(&nfnl::open(netns)?, Some(family), of_table)?;
     Ok(rules.into_iter().map(|(rule, _)| rule).collect())
 }
 
@@ -118,7 +119,7 @@ pub fn list_rules(netns: &Netns, family: Family, table: &str) -> Result<Vec<List
 /// Like `nft -a list table`. Fails as `list`.
 pub fn list_comments(netns: &Netns, family: Family, table: &str) -> Result<Vec<(RuleRef, String)>> {
     let of_table = vec![RuleAttribute::Table(table.to_string())];
-    let answers = answers(&Nfnl::open(netns)?, Some(family), of_table)?;
+    let answers = answers(&nfnl::open(netns)?, Some(family), of_table)?;
     let heads = answers.iter().map(|answer| read_head(answer.family.into(), &answer.attributes));
     Ok(heads.filter_map(|head| Some((head.at, head.comment?))).collect())
 }
@@ -127,14 +128,14 @@ pub fn list_comments(netns: &Netns, family: Family, table: &str) -> Result<Vec<(
 ///
 /// Like `nft -t list sets` and `nft -t list maps`. Fails as `list`.
 pub fn list_sets(netns: &Netns) -> Result<Vec<Set>> {
-    all_sets(&Nfnl::open(netns)?)
+    all_sets(&nfnl::open(netns)?)
 }
 
 /// Lists what is in a set or a map. ENOENT if there is none of that name.
 ///
 /// Like `nft list set` and `nft list map`. Fails as `list`.
 pub fn elements(netns: &Netns, family: Family, table: &str, name: &str) -> Result<Vec<Element>> {
-    let nfnl = Nfnl::open(netns)?;
+    let nfnl = nfnl::open(netns)?;
     let wanted = |set: &Set| set.family == family && set.table == table && set.name == name;
     match all_sets(&nfnl)?.into_iter().find(wanted) {
         Some(set) => elements_of(&nfnl, &set),
@@ -146,7 +147,7 @@ pub fn elements(netns: &Netns, family: Family, table: &str, name: &str) -> Resul
 ///
 /// Like `nft list table`, of each. Fails as `list`.
 pub fn sets_of(netns: &Netns, is_wanted: impl Fn(&Table) -> bool) -> Result<Vec<SetWithElements>> {
-    let nfnl = Nfnl::open(netns)?;
+    let nfnl = nfnl::open(netns)?;
     let tables: Vec<Table> = tables(&nfnl)?.into_iter().filter(is_wanted).collect();
     if tables.is_empty() {
         return Ok(Vec::new());
@@ -159,10 +160,10 @@ pub fn sets_of(netns: &Netns, is_wanted: impl Fn(&Table) -> bool) -> Result<Vec<
 ///
 /// Like `nft list set`, of each. Fails as `list`.
 pub fn with_elements<'a>(netns: &Netns, sets: impl Iterator<Item = &'a Set>) -> Result<Vec<SetWithElements>> {
-    add_elements(&Nfnl::open(netns)?, sets.cloned())
+    add_elements(&nfnl::open(netns)?, sets.cloned())
 }
 
-fn add_elements(nfnl: &Nfnl, sets: impl Iterator<Item = Set>) -> Result<Vec<SetWithElements>> {
+fn add_elements(nfnl: &Netlink, sets: impl Iterator<Item = Set>) -> Result<Vec<SetWithElements>> {
     let mut listed = Vec::new();
     for set in sets {
         match elements_of(nfnl, &set) {
@@ -186,7 +187,7 @@ pub fn rules_with_comment(netns: &Netns, is_wanted: impl Fn(&str) -> bool) -> Re
 ///
 /// Like `nft -a list ruleset`. Fails as `list`.
 pub fn commented_rules(netns: &Netns) -> Result<Vec<(RuleRef, String)>> {
-    let answers = answers(&Nfnl::open(netns)?, None, Vec::new())?;
+    let answers = answers(&nfnl::open(netns)?, None, Vec::new())?;
     let rules = answers.iter().map(|answer| read_head(answer.family.into(), &answer.attributes));
     let commented = |mut head: Head<'_>| {
         let comment = head.comment.take().or_else(|| decode::xt_comment(&head.exprs()))?;
@@ -195,12 +196,12 @@ pub fn commented_rules(netns: &Netns) -> Result<Vec<(RuleRef, String)>> {
     Ok(rules.filter_map(commented).collect())
 }
 
-pub(super) fn tables(nfnl: &Nfnl) -> Result<Vec<Table>> {
+pub(super) fn tables(nfnl: &Netlink) -> Result<Vec<Table>> {
     let get = NfTablesMessage::GetTable(TableMessage { attributes: Vec::new() });
     dump(nfnl, "list tables", get, read_table)
 }
 
-pub(super) fn chains(nfnl: &Nfnl) -> Result<Vec<Chain>> {
+pub(super) fn chains(nfnl: &Netlink) -> Result<Vec<Chain>> {
     let get = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
     dump(nfnl, "list chains", get, read_chain)
 }
@@ -208,7 +209,7 @@ pub(super) fn chains(nfnl: &Nfnl) -> Result<Vec<Chain>> {
 /// Lists the rules of a family, or of all; of the table and the chain that the attributes name, or of all. Each comes with
 /// its own form too.
 pub(super) fn rules(
-    nfnl: &Nfnl,
+    nfnl: &Netlink,
     family: Option<Family>,
     attributes: Vec<RuleAttribute>,
 ) -> Result<Vec<(ListedRule, Vec<Expr>)>> {
@@ -216,22 +217,22 @@ pub(super) fn rules(
     Ok(answers.iter().map(|answer| read_rule(answer.family.into(), &answer.attributes)).collect())
 }
 
-fn answers(nfnl: &Nfnl, family: Option<Family>, attributes: Vec<RuleAttribute>) -> Result<Vec<Answer>> {
+fn answers(nfnl: &Netlink, family: Option<Family>, attributes: Vec<RuleAttribute>) -> Result<Vec<NetfilterThing>> {
     let family = family.map_or(NetfilterProtoFamily::Unspec, NetfilterProtoFamily::from);
     let get = NfTablesMessage::GetRule(RuleMessage { attributes });
-    nfnl.dump("list rules", nfnl::message(family, get))
+    nfnl::dump(nfnl, "list rules", nfnl::message(family, get))
 }
 
-fn all_sets(nfnl: &Nfnl) -> Result<Vec<Set>> {
+fn all_sets(nfnl: &Netlink) -> Result<Vec<Set>> {
     let get = NfTablesMessage::GetSet(SetMessage { attributes: Vec::new() });
     dump(nfnl, "list sets", get, set::read)
 }
 
-fn elements_of(nfnl: &Nfnl, set: &Set) -> Result<Vec<Element>> {
+fn elements_of(nfnl: &Netlink, set: &Set) -> Result<Vec<Element>> {
     let attributes = vec![SetElementList::Table(set.table.clone()), SetElementList::Set(set.name.clone())];
     let get = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
     let doing = listing_elements(set.family, &set.table, &set.name);
-    let answers = nfnl.dump(&doing, nfnl::message(set.family, get))?;
+    let answers = nfnl::dump(nfnl, &doing, nfnl::message(set.family, get))?;
     Ok(answers.iter().flat_map(|answer| set::read_elements(set, &answer.attributes)).collect())
 }
 
@@ -241,13 +242,13 @@ fn listing_elements(family: Family, table: &str, name: &str) -> String {
 
 /// Asks for something of all families.
 fn dump<M: Parseable<[u8]>, T>(
-    nfnl: &Nfnl,
+    nfnl: &Netlink,
     doing: &str,
     get: NfTablesMessage,
     read: impl Fn(Family, M) -> T,
 ) -> Result<Vec<T>> {
-    let answers = nfnl.dump(doing, nfnl::message(NetfilterProtoFamily::Unspec, get))?;
-    let read = |answer: Answer| match M::parse(&answer.attributes) {
+    let answers = nfnl::dump(nfnl, doing, nfnl::message(NetfilterProtoFamily::Unspec, get))?;
+    let read = |answer: NetfilterThing| match M::parse(&answer.attributes) {
         Ok(message) => Ok(read(answer.family.into(), message)),
         Err(error) => Err(Error::new(doing, libc::EBADMSG).saying(error.to_string())),
     };
@@ -327,7 +328,7 @@ fn read_head(family: Family, message: &[u8]) -> Head<'_> {
     const USERDATA: u16 = 7;
     let at = RuleRef { family, table: String::new(), chain: String::new(), handle: 0 };
     let mut head = Head { at, comment: None, exprs: &[] };
-    for (kind, value) in nfnl::attributes(message) {
+    for (kind, value) in netlink::attributes(message) {
         match kind {
             TABLE => head.at.table = decode::name(value),
             CHAIN => head.at.chain = decode::name(value),

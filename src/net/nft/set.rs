@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::encode::{address_bytes, dev_bytes};
 use super::{ELEMENT_COMMENT_BYTES_MAX, Family, L4Proto, decode, list, wrong_dev};
-use crate::net::nfnl;
+use crate::net::netlink;
 
 /// A set, or, if it has data, a map.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,13 +244,13 @@ pub(super) fn put_element(bytes: &mut Vec<u8>, element: &Element) -> std::result
     let data = element.data.as_deref().map(self::bytes).transpose()?;
     let comment = element.comment.as_deref();
     let comment = comment.map(|comment| list::comment_data(comment, ELEMENT_COMMENT_BYTES_MAX)).transpose()?;
-    nfnl::put(bytes, ELEMENT, |bytes| {
-        nfnl::put(bytes, KEY, |bytes| nfnl::put(bytes, VALUE, |bytes| bytes.extend(key)));
+    netlink::put(bytes, ELEMENT, |bytes| {
+        netlink::put(bytes, KEY, |bytes| netlink::put(bytes, VALUE, |bytes| bytes.extend(key)));
         if let Some(data) = data {
-            nfnl::put(bytes, DATA, |bytes| nfnl::put(bytes, VALUE, |bytes| bytes.extend(data)));
+            netlink::put(bytes, DATA, |bytes| netlink::put(bytes, VALUE, |bytes| bytes.extend(data)));
         }
         if let Some(comment) = comment {
-            nfnl::put(bytes, USERDATA, |bytes| bytes.extend(comment));
+            netlink::put(bytes, USERDATA, |bytes| bytes.extend(comment));
         }
     });
     Ok(())
@@ -282,8 +282,8 @@ fn bytes(values: &[Value]) -> std::result::Result<Vec<u8>, String> {
 pub(super) fn read_elements(set: &Set, message: &[u8]) -> Vec<Element> {
     /// `enum nft_set_elem_list_attributes`.
     const ELEMENTS: u16 = 3;
-    let lists = nfnl::attributes(message).filter(|(kind, _)| *kind == ELEMENTS);
-    lists.flat_map(|(_, list)| nfnl::attributes(list)).map(|(_, element)| read_element(set, element)).collect()
+    let lists = netlink::attributes(message).filter(|(kind, _)| *kind == ELEMENTS);
+    lists.flat_map(|(_, list)| netlink::attributes(list)).map(|(_, element)| read_element(set, element)).collect()
 }
 
 fn read_element(set: &Set, bytes: &[u8]) -> Element {
@@ -296,7 +296,7 @@ fn read_element(set: &Set, bytes: &[u8]) -> Element {
     const INTERVAL_END: &[u8] = &[0, 0, 0, 1];
     const CATCH_ALL: &[u8] = &[0, 0, 0, 2];
     let mut element = Element { key: Vec::new(), data: None, comment: None };
-    for (kind, value) in nfnl::attributes(bytes) {
+    for (kind, value) in netlink::attributes(bytes) {
         match (kind, value) {
             (KEY, data) => element.key.extend(read_data(&set.key, data)),
             (DATA, data) => element.data = Some(read_data(set.data.as_deref().unwrap_or_default(), data)),

@@ -8,7 +8,7 @@ use super::foreign::DropCause;
 use super::list::{self, ListedRule};
 use super::{Chain, Family, Policy, decode};
 use crate::net::Result;
-use crate::net::nfnl::Nfnl;
+use crate::net::netlink::Netlink;
 
 /// A place for a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ enum Verdict {
 }
 
 /// Finds where a base chain drops what is left; nothing where it does not.
-pub(super) fn find(nfnl: &Nfnl, base: &Chain, chains: &[Chain]) -> Result<Option<(Spot, DropCause)>> {
+pub(super) fn find(nfnl: &Netlink, base: &Chain, chains: &[Chain]) -> Result<Option<(Spot, DropCause)>> {
     let table = Tree { nfnl, base, chains };
     let is_dropped = base.base.is_some_and(|base| base.policy == Policy::Drop);
     Ok(match table.end_of(&base.name, 0)? {
@@ -56,7 +56,7 @@ pub(super) fn find(nfnl: &Nfnl, base: &Chain, chains: &[Chain]) -> Result<Option
 
 /// A base chain with the chains of its table.
 struct Tree<'a> {
-    nfnl: &'a Nfnl,
+    nfnl: &'a Netlink,
     base: &'a Chain,
     chains: &'a [Chain],
 }

@@ -64,7 +64,7 @@ fn a_listener_is_named_whichever_addresses_meet() {
             let (netns, rtnl) = netns_and_rtnl();
             for text in ["10.0.0.1/24", "fd00::1/64"] {
                 let options = AddrOptions { nodad: true, ..AddrOptions::default() };
-                addr::add(&rtnl, 1, text.parse().expect("a network"), &options).await.expect("added");
+                addr::add(&rtnl, 1, text.parse().expect("a network"), &options).expect("added");
             }
             let wanted = [None, Some("0.0.0.0"), Some("10.0.0.1"), Some("127.0.0.1"), Some("::"), Some("fd00::1")];
             for proto in [Proto::Tcp, Proto::Udp] {
