@@ -12,8 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
-use toposcript::lab::ipam::{Ipam, NoPool, PoolSpec};
-use toposcript::lab::{LocalStore, Store};
+use toposcript::for_tests::{Ipam, LocalStore, NoPool, PoolSpec, Store};
 
 const ROUNDS: usize = 5;
 /// How many addresses a round takes; a fresh /24 has room for them.

@@ -13,8 +13,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use toposcript::repl::complete::{Known, complete, hint};
-use toposcript::script::{Dirs, Variable, Vocabulary};
+use toposcript::for_tests::{Dirs, Known, Variable, Vocabulary, complete, hint};
 
 const ROUNDS: usize = 21;
 const NETNS: usize = 1000;

@@ -9,11 +9,28 @@
 //! - `prim`: the primitives: the steps and the functions that ask for them
 //! - `lab`: ownership: steps, journal, settling, undo, state
 //! - `net`: the kernel: namespaces, netlink, sysctls, processes
+//!
+//! The program is the interface. The library has none: nothing but `main` is for others, and `for_tests` lends its parts to the
+//! tests and the benchmarks of this project.
 
-pub mod cmd;
-pub mod lab;
-pub mod net;
-pub mod prim;
-pub mod repl;
-pub mod script;
-pub mod terminal;
+mod cmd;
+mod lab;
+mod net;
+mod prim;
+mod repl;
+mod script;
+mod terminal;
+
+pub use cmd::main;
+
+/// What the tests and the benchmarks in this project use beside the program.
+#[doc(hidden)]
+pub mod for_tests {
+    pub use crate::lab::ipam::{Ipam, NoPool, PoolSpec};
+    pub use crate::lab::{LocalStore, Store};
+    pub use crate::prim::steps;
+    pub use crate::repl::complete::{Known, complete, hint};
+    pub use crate::script::catalog::{Entry, library, primitives};
+    pub use crate::script::header::Header;
+    pub use crate::script::{Dirs, Script, Texts, Variable, Vocabulary, check, result_keys};
+}

@@ -1,5 +1,5 @@
 //! The `topo` binary.
 
 fn main() -> std::process::ExitCode {
-    toposcript::cmd::main()
+    toposcript::main()
 }

@@ -120,8 +120,8 @@ fn entries(dir: &Path) -> io::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::state::boot_id;
-    use crate::lab::{LabKind, Status};
+    use crate::lab::LabKind;
+    use crate::lab::state::{Status, boot_id};
     use crate::net::ProcessId;
 
     fn record(name: &str, parent: Option<&str>) -> Record {

@@ -56,20 +56,17 @@ pub use dev_state::{add_link_local, link_local_request, put_back, set_up};
 pub use down::{down, down_by_force, forget};
 pub use down_all::down_all;
 pub use error::{Error, Kind, Result, as_refusal};
-pub use event::{CheckResult, EndedProcess, Event, Listener};
+pub use event::{CheckResult, Event, Listener};
 pub use gc::{Collected, gc};
 pub use glance::Glance;
-pub use host::Host;
 pub use inbound::{
     HAIRPIN_MARK, HELD as INBOUND_HELD, KEY as INBOUND_KEY, chain as inbound_chain, rules as inbound_rules,
 };
-pub use ipam::Ipam;
-pub use journal::Asked;
 pub use kernel::Kernel;
 pub use leases::audit;
 pub use marks::{Marks, lab_of_mark};
 pub use model::{
-    DevEntry, DevRef, Identity, Model, NetnsAt, NetnsEntry, NetnsRef, ProcessRef, Resolver, Switch, TableRef, shown_dev,
+    DevEntry, DevRef, Identity, Model, NetnsAt, NetnsRef, ProcessRef, Resolver, Switch, TableRef, shown_dev,
 };
 pub use moved::{Moved, WAY_ON};
 pub use names::Names;
@@ -79,7 +76,7 @@ pub use processes::{LogView, ProcessFiles, ProcessView, Watched, logs_of, watch_
 pub use repair::{Repaired, drift, has_ended, repair};
 pub use sandbox::{Inside, Private, can_build_here, enter};
 pub use settings::Hold;
-pub use state::{LabDir, LabKind, Record, Scratch, StateDir, Status, boot_id, now};
+pub use state::{LabDir, LabKind, Record, StateDir, boot_id, now};
 pub use step::{Finish, ReadStep, Requests, Step, Steps};
 pub use store::{LocalStore, Store};
 pub use traces::Traces;

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Ipam;
 use super::error::{Error, Result};
+use super::ipam::Ipam;
 use super::kernel::Kernel;
 use super::model::NetnsRef;
 use super::state::StateDir;

@@ -66,7 +66,6 @@ impl Beside {
     }
 
     /// Returns the next namespace, waiting for it if need be; there must be an order for it. Fails as `Netns::create`.
-    #[expect(clippy::should_implement_trait, reason = "an iterator that never ends and fails reads worse")]
     pub fn next(&mut self) -> Result<New> {
         // Counted here and not where they are made: a fault test must meet its points in one order.
         fault::point(CREATE)?;

@@ -176,7 +176,7 @@ mod tests {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
             let new = NewLink { name: "vx0", index: 1000, mac: Mac::local(1), mtu: None };
-            link::add_link(&rtnl, &new, &netns, None, &LinkKind::Vxlan(VXLAN)).expect("a vxlan");
+            crate::net::kind::add_link(&rtnl, &new, &netns, None, &LinkKind::Vxlan(VXLAN)).expect("a vxlan");
             let entry = |mac, ip: &str, vni, port| Fdb {
                 mac,
                 dst: Some(ip.parse().expect("an address")),
@@ -215,7 +215,7 @@ mod tests {
         block_on(async {
             let (netns, rtnl) = netns_and_rtnl();
             let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(1), mtu: None };
-            link::add_bridge(&rtnl, &bridge, &BridgeOptions::default()).expect("a bridge");
+            crate::net::bridge::add_bridge(&rtnl, &bridge, &BridgeOptions::default()).expect("a bridge");
             pair(&rtnl, (&netns, "p1", 1001), (&netns, "p2", 1002)).await;
             let port = Change { controller: Some(Some(1000)), ..Change::default() };
             link::change(&rtnl, 1001, &port).expect("a port");

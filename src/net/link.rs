@@ -14,17 +14,9 @@ use nix::sched::{CloneFlags, setns};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use serde::Serialize;
 
-#[cfg(test)]
-pub(crate) use super::bridge::add_bridge;
-pub use super::bridge::{Bridge, BridgeOptions, Port, PortOptions, bridge_request, set_bridge_request, set_port};
-#[cfg(test)]
-pub(crate) use super::kind::add_link;
-pub use super::kind::link_request;
+use super::bridge::{Bridge, Port};
 use super::netlink::{Events, Subsystem};
 use super::rtnl::{NEW, raw_attribute};
-#[cfg(test)]
-pub(crate) use super::veth::add_veth;
-pub use super::veth::{VethEnd, veth_request};
 use super::visit::visit;
 use super::{Error, Mac, Netlink, Netns, Request, Result, rtnl};
 
@@ -516,7 +508,7 @@ mod tests {
             let (a, rtnl) = netns_and_rtnl();
             let b = netns();
             let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(0), mtu: None };
-            add_bridge(&rtnl, &bridge, &BridgeOptions::default()).expect("a bridge");
+            crate::net::bridge::add_bridge(&rtnl, &bridge, &crate::net::BridgeOptions::default()).expect("a bridge");
             pair(&rtnl, (&a, "p1", 1001), (&b, "eth0", 1002)).await;
             super::change(&rtnl, 1001, &Change { controller: Some(Some(1000)), ..Change::default() }).expect("in");
             assert_eq!(get(&rtnl, 1001).expect("read").expect("p1").controller, Some(1000));

@@ -162,7 +162,7 @@ mod tests {
 
     fn bridge(name: &str, index: u32) -> Request {
         let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: None };
-        link::bridge_request(&link, &Default::default())
+        crate::net::bridge::bridge_request(&link, &Default::default())
     }
 
     fn names(netns: &Netns) -> Vec<String> {

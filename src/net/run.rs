@@ -56,6 +56,7 @@ pub enum Trail {
 /// What a command may write unless something else is asked for.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
+#[cfg(test)]
 impl<'a> Run<'a> {
     /// Returns a command with nothing to read, the caller's environment and directory, and all the time it needs.
     pub fn new(netns: &'a Netns, argv: &'a [String]) -> Run<'a> {

@@ -23,6 +23,7 @@ pub struct Way {
     pub dev: Option<String>,
 }
 
+#[cfg(test)]
 impl Way {
     /// Returns the way that the kernel finds.
     pub fn to(to: SocketAddr) -> Way {

@@ -4,7 +4,7 @@ use std::process::{Command, ExitStatus};
 
 use serde_json::Value;
 
-use super::{Mac, Netlink, Netns, NewLink, Run, VethEnd, link};
+use super::{Mac, Netlink, Netns, NewLink, Run, VethEnd};
 
 const CHILD: &str = "TOPO_NET_TEST_CHILD";
 
@@ -32,7 +32,7 @@ pub(crate) async fn pair(rtnl: &Netlink, main: (&Netns, &str, u32), peer: (&Netn
         let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: None };
         VethEnd { netns, link, controller: None }
     });
-    link::add_veth(rtnl, &main, &peer).expect("a veth pair");
+    super::veth::add_veth(rtnl, &main, &peer).expect("a veth pair");
 }
 
 /// Asks `ip` or `bridge`, run inside `netns`, what it sees.

@@ -53,11 +53,6 @@ pub struct Tunnel {
 const HOP_LIMIT: u8 = 64;
 
 impl Tunnel {
-    /// Returns the kernel's word for the kind.
-    pub fn kind(&self) -> &'static str {
-        self.feature().kind
-    }
-
     /// Returns what such a tunnel needs of the kernel.
     pub(super) fn feature(&self) -> LinkFeature {
         match (self.mode, self.remote) {

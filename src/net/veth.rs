@@ -98,7 +98,7 @@ mod tests {
             let (switch, rtnl) = netns_and_rtnl();
             let host = netns();
             let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(0), mtu: None };
-            link::add_bridge(&rtnl, &bridge, &Default::default()).expect("a bridge");
+            crate::net::bridge::add_bridge(&rtnl, &bridge, &Default::default()).expect("a bridge");
             let main = VethEnd { controller: Some(1000), ..end(&switch, "p1", 1001) };
             add_veth(&rtnl, &main, &end(&host, "eth0", 1002)).expect("a pair");
             let up = Change { up: Some(true), ..Change::default() };

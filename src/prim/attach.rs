@@ -78,7 +78,7 @@ impl PortSettings {
     pub fn apply(&self, kernel: &mut Kernel, dev: &DevRef, own: bool) -> net::Result<()> {
         let rtnl = kernel.rtnl(&dev.netns)?;
         if self.options != net::PortOptions::default() {
-            net::link::set_port(&rtnl, dev.index, &self.options)?;
+            net::bridge::set_port(&rtnl, dev.index, &self.options)?;
         }
         match &self.vlans {
             Some(vlans) => net::port_vlan::set(&rtnl, dev.index, own, vlans),

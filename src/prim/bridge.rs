@@ -148,7 +148,7 @@ impl Step for AddBridge {
         // Snooping costs each port that comes in a look at all the others: off until `finish`.
         let quiet = net::BridgeOptions { mcast_snooping: Some(false), ..self.options.clone() };
         let mark = Change { alias: Some(kernel.mark()), ..Change::default() };
-        let requests = [net::link::bridge_request(&link, &quiet), net::link::change_request(self.dev.index, &mark)];
+        let requests = [net::bridge::bridge_request(&link, &quiet), net::link::change_request(self.dev.index, &mark)];
         let rest = link_local_request(&self.dev).into_iter().chain(full_name_request(&self.dev));
         Ok(Some(requests.into_iter().chain(rest).map(|request| (&self.dev.netns, request)).collect()))
     }
@@ -163,7 +163,7 @@ impl Step for AddBridge {
     fn finish(&self) -> Option<Finish<'_>> {
         let mcast_snooping = Some(self.options.mcast_snooping.unwrap_or(true));
         let options = net::BridgeOptions { mcast_snooping, ..net::BridgeOptions::default() };
-        let mut requests = vec![net::link::set_bridge_request(self.dev.index, &options)];
+        let mut requests = vec![net::bridge::set_bridge_request(self.dev.index, &options)];
         if self.up {
             let up = Change { up: Some(true), ..Change::default() };
             requests.push(net::link::change_request(self.dev.index, &up));
@@ -189,7 +189,7 @@ impl Step for AddBridge {
         };
         whole::put_right(kernel, dev, difference)?;
         let options = self.other_options(kernel, &found)?;
-        kernel.send([(&dev.netns, net::link::set_bridge_request(dev.index, &options))])
+        kernel.send([(&dev.netns, net::bridge::set_bridge_request(dev.index, &options))])
     }
 
     fn needs_finished(&self, _no: u32) -> bool {

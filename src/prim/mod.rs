@@ -4,8 +4,6 @@
 //! handle; what looks at the network settles first. `GROUPS` is the one list of the groups: the engine, the catalogue, the
 //! journal and the tests are all made from it.
 
-#![expect(unreachable_pub, reason = "`#[export_module]` takes public functions, wherever they stand")]
-
 mod addr;
 mod attach;
 mod beyond;
@@ -81,7 +79,7 @@ use crate::lab::{ReadStep, Steps};
 pub use addr::wrong_address;
 pub use beyond::Beyond;
 pub use calls::{At, Callee, Function, Insert, Source};
-pub use context::{LabHandle, ScriptError, place_of, rhai_error};
+pub use context::{LabHandle, ScriptError, rhai_error};
 pub use errors::Failed;
 pub use handles::{Dev, NetnsHandle, netns_properties, no_netns_property};
 pub use labs::{Args, as_json};

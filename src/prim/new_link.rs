@@ -164,7 +164,7 @@ impl Step for AddLink {
         let mac = self.dev.mac.unwrap_or(Mac([0; 6]));
         let link = NewLink { name: &first, index: self.dev.index, mac, mtu: self.mtu };
         let below = self.parent.as_ref().map(|parent| parent.index);
-        let mut requests = vec![(from, net::link::link_request(&link, &netns, below, &self.kind))];
+        let mut requests = vec![(from, net::kind::link_request(&link, &netns, below, &self.kind))];
         // Of those that share one hardware address the kernel tells the link-local addresses apart (dev_id of ipvlan).
         let local = if self.kind.shares_mac() { None } else { link_local_request(&self.dev) };
         requests.extend(local.map(|request| (there, request)));

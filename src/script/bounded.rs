@@ -103,7 +103,6 @@ impl Text<'_, '_> {
 
 /// What a script can call.
 #[export_module(manifest)]
-#[expect(unreachable_pub, reason = "`#[export_module]` takes public functions, wherever they stand")]
 #[expect(clippy::unwrap_used, reason = "`#[export_module]` writes it for each `&mut`: rhai has checked the type")]
 pub(super) mod functions {
     /// Puts a text in the place of each match of another.

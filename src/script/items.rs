@@ -74,7 +74,6 @@ fn index(array: &Array, at: i64) -> usize {
 
 /// What a script can call.
 #[export_module(manifest)]
-#[expect(unreachable_pub, reason = "`#[export_module]` takes public functions, wherever they stand")]
 #[expect(clippy::unwrap_used, reason = "`#[export_module]` writes it for each `&mut`: rhai has checked the type")]
 pub(super) mod functions {
     /// Returns the items for which a closure returns `true`.

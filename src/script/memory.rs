@@ -65,7 +65,6 @@ pub(super) fn room_for(
 
 /// rhai's functions that make something of a given length.
 #[export_module(manifest)]
-#[expect(unreachable_pub, reason = "`#[export_module]` takes public functions, wherever they stand")]
 #[expect(clippy::unwrap_used, reason = "`#[export_module]` writes it for each `&mut`: rhai has checked the type")]
 pub(super) mod functions {
     /// Makes an array longer, by copies of an item, until it has `len` of them.

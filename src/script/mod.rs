@@ -26,10 +26,10 @@ mod typos;
 mod vocabulary;
 mod words;
 
-pub use check::{Defined, bare_compile, check, check_syntax};
+pub use check::{bare_compile, check, check_syntax};
 pub use engine::{Caller, Mark, Session, Variable, bare};
 pub use failure::Failure;
 pub use failure_kind::FailureKind;
 pub use results::result_keys;
-pub use sources::{Dirs, Script, Texts, Workflow, has_workflows_below, module_names, workflows};
-pub use vocabulary::{Callable, Choice, KEYWORDS, VALUES, Vocabulary};
+pub use sources::{Dirs, Script, Texts, Workflow, has_workflows_below, workflows};
+pub use vocabulary::{KEYWORDS, VALUES, Vocabulary};

@@ -7,7 +7,7 @@ use crate::script::FailureKind;
 /// Declares the exit codes, each with what it says in a few words.
 macro_rules! exit_codes {
     ($(#[doc = $about:literal] $name:ident = $code:literal;)+) => {
-        $(#[doc = $about] pub const $name: u8 = $code;)+
+        $(#[doc = $about] #[allow(dead_code, reason = "a code that a signal gives is only listed")] pub const $name: u8 = $code;)+
 
         /// All of them, each with what it says.
         const ALL: &[(u8, &str)] = &[$(($code, $about)),+];

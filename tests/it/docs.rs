@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use toposcript::script::Dirs;
-use toposcript::script::catalog::{self, Entry};
-use toposcript::script::header::Header;
+use toposcript::for_tests::{Dirs, Entry, Header, library, primitives};
 
 use crate::page::{Block, Reader, blocks, compare, read};
 use crate::world::{World, in_user_world, in_world};
@@ -24,7 +22,7 @@ fn in_used_world(work: impl FnOnce(&World)) {
 /// Each entry's example, in a world that it must leave as it was.
 #[test]
 fn every_example_of_the_reference_runs() {
-    let entries: Vec<Entry> = catalog::primitives().into_iter().chain(catalog::library(&Dirs::default())).collect();
+    let entries: Vec<Entry> = primitives().into_iter().chain(library(&Dirs::default())).collect();
     let examples: Vec<(String, String)> =
         entries.into_iter().filter_map(|entry| Some((entry.full_name(), entry.doc.example?))).collect();
     assert!(examples.len() > 30, "only {} examples were found", examples.len());

@@ -144,6 +144,111 @@ fn no_header_lists_the_files_beside_it() {
     none("files whose first line does not say what they are", &silent);
 }
 
+/// A module that its users see, with its name there.
+const ROOMS: [(&str, &str); 8] = [
+    ("net/mod.rs", "net"),
+    ("net/nft/mod.rs", "nft"),
+    ("lab/mod.rs", "lab"),
+    ("lab/ipam/mod.rs", "ipam"),
+    ("lab/store/mod.rs", "store"),
+    ("prim/mod.rs", "prim"),
+    ("script/mod.rs", "script"),
+    ("terminal/mod.rs", "terminal"),
+];
+
+/// Returns the names between braces, or the one name: of `{A, b}` and of `A`.
+fn names(list: &str) -> Vec<String> {
+    let words = list.trim_start_matches('{').trim_end_matches('}').split(',').map(str::trim);
+    words.filter(|word| !word.is_empty()).map(|word| word.split(" as ").next().expect("a name").to_string()).collect()
+}
+
+/// Returns what a source lends on: each module, and the names that are lent from it.
+fn lent(text: &str) -> Vec<(String, Vec<String>)> {
+    let statements = text.split(';').filter_map(|statement| {
+        let at = statement.find("\npub use ").or_else(|| statement.find("\npub(crate) use "))?;
+        let path = statement[at..].split_once(" use ")?.1.trim();
+        let path = path.trim_start_matches("crate::").trim_start_matches("self::");
+        let (module, names) =
+            path.rsplit_once("::").filter(|_| !path.contains('{')).or_else(|| path.split_once("::{"))?;
+        Some((module.to_string(), self::names(names)))
+    });
+    statements.collect()
+}
+
+/// Kind of fault: one item is called by two names, so that who looks for its uses finds half of them. What a room lends on is used by
+/// that path alone outside of it; and a file that is no room lends on what is below it, never what stands beside it.
+#[test]
+fn no_item_has_two_paths() {
+    let sources = sources();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for source in &sources {
+        let beside: Vec<_> = lent(&source.text)
+            .into_iter()
+            .filter(|(module, _)| module == "super" || module.starts_with("super::"))
+            .collect();
+        wrong.extend(
+            beside.iter().map(|(module, names)| format!("{} lends {module}::{names:?}", source.path.display())),
+        );
+    }
+    for (file, room) in ROOMS {
+        let of_room = sources.iter().find(|source| source.path.ends_with(Path::new("src").join(file))).expect("a room");
+        let folder = of_room.path.parent().expect("a folder");
+        for (module, names) in lent(&of_room.text) {
+            let inner = module.rsplit("::").next().expect("a module");
+            for other in sources.iter().filter(|other| !other.path.starts_with(folder)) {
+                for rest in other.text.split(&format!("{room}::{inner}::")).skip(1) {
+                    let list = if rest.starts_with('{') {
+                        rest.split('}').next()
+                    } else {
+                        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+                    };
+                    let used = self::names(list.unwrap_or_default());
+                    let twice = used.iter().filter(|name| names.contains(name));
+                    wrong.extend(twice.map(|name| format!("{}: {room}::{inner}::{name}", other.path.display())));
+                }
+            }
+            count += names.len();
+        }
+    }
+    none("items with two paths", &wrong);
+    assert!(count > 200, "only {count} items are lent on");
+}
+
+/// The library lends nothing to others: the program is the interface. Its parts are there for the tests of this project alone.
+#[test]
+fn the_library_is_closed() {
+    let text = fs::read_to_string(root().join("src/lib.rs")).expect("read src/lib.rs");
+    let public: Vec<&str> = text.lines().filter(|line| line.starts_with("pub ")).collect();
+    assert_eq!(public, ["pub use cmd::main;", "pub mod for_tests {"]);
+    assert!(text.contains("#[doc(hidden)]\npub mod for_tests"));
+}
+
+/// What one module gives to others is said where it stands. (`missing_docs` looks at what leaves the crate alone.)
+#[test]
+fn what_is_public_is_said() {
+    const ITEMS: [&str; 9] =
+        ["fn ", "async fn ", "const ", "struct ", "enum ", "trait ", "type ", "static ", "unsafe fn "];
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| ["net", "lab", "script", "terminal"].contains(&&*source.module)) {
+        let lines: Vec<(usize, &str)> = (1..).zip(source.text.lines()).collect();
+        for (at, (number, line)) in lines.iter().enumerate() {
+            let Some(item) = line.trim_start().strip_prefix("pub ") else { continue };
+            let is_field =
+                item.split_once(": ").is_some_and(|(name, _)| name.chars().all(|c| c.is_alphanumeric() || c == '_'));
+            if !(is_field || ITEMS.iter().any(|word| item.starts_with(word))) || item.contains('$') {
+                continue;
+            }
+            let is_attribute = |line: &str| line.starts_with("#[") || line.ends_with(")]");
+            let before = lines[..at].iter().rev().map(|(_, line)| line.trim()).find(|line| !is_attribute(line));
+            if !before.is_some_and(|line| line.starts_with("///")) {
+                wrong.push(format!("{}: {}", source.at(*number), line.trim()));
+            }
+        }
+    }
+    none("public items without a sentence", &wrong);
+}
+
 #[test]
 fn unsafe_stands_in_net_alone() {
     none("unsafe", &lines(&["cmd", "repl", "script", "prim", "lab", "lib", "main"], |line| line.contains("unsafe ")));

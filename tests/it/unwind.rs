@@ -199,7 +199,7 @@ fn every_step_is_undone_after_a_kill() {
     every_step().play(|stage| {
         let points = kill_at_each_point(stage);
         assert!(points > 80, "{points} points");
-        let there_are: BTreeSet<String> = toposcript::prim::steps().words().map(str::to_owned).collect();
+        let there_are: BTreeSet<String> = toposcript::for_tests::steps().words().map(str::to_owned).collect();
         let mut broken = stage.words.take();
         broken.extend(ELSEWHERE.iter().map(|(word, _)| (*word).to_owned()));
         assert_eq!(broken, there_are, "the sorts of steps that were broken (left), and that there are");

@@ -47,12 +47,11 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
-pub use batch::Batch;
 pub use block::Lease;
 pub use pool::{Pool, PoolSpec, Range};
 pub use release::Held;
-pub use reserve::{NoPool, Reservation};
-pub use subnet::{Span, Subnet, bits_of, number, span, without_host_bits};
+pub use reserve::NoPool;
+pub use subnet::{Subnet, bits_of, span, without_host_bits};
 
 use super::error::{Error, Kind, Result};
 use super::state::now;

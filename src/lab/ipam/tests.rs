@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
+use super::batch::Batch;
+use super::reserve::Reservation;
 use super::testing::Memory;
 use super::*;
 use crate::lab::store::LocalStore;

@@ -1,7 +1,8 @@
 use std::fs;
 
 use super::*;
-use crate::lab::{LabKind, StateDir, Status};
+use crate::lab::state::Status;
+use crate::lab::{LabKind, StateDir};
 use crate::net::ProcessId;
 
 fn record(name: &str) -> Record {

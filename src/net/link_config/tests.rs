@@ -69,7 +69,7 @@ async fn world() -> (Netns, Netns, Netlink) {
     pair(&rtnl, (&netns, "wan0", 1001), (&outside, "isp0", 1002)).await;
     pair(&rtnl, (&netns, "other0", 1003), (&outside, "isp1", 1004)).await;
     let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(1000), mtu: None };
-    link::add_bridge(&rtnl, &bridge, &Default::default()).expect("a bridge");
+    crate::net::bridge::add_bridge(&rtnl, &bridge, &Default::default()).expect("a bridge");
     let at_outside = Netlink::open(&outside).expect("a socket");
     for index in [1002, 1004] {
         link::change(&at_outside, index, &Change { up: Some(true), ..Change::default() }).expect("up");

@@ -3,7 +3,7 @@
 use netlink_packet_core::{NLA_F_NESTED, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as HookAttribute, InetHookNumber, NfTablesMessage, RuleAttribute, RuleMessage,
-    SetAttribute, SetMessage, TableAttribute, TableMessage,
+    TableAttribute, TableMessage,
 };
 
 use super::expr::Expr;
@@ -36,8 +36,6 @@ pub struct Batch {
 /// Where in its chain a rule comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// Before all others. Like `nft insert rule`.
-    Start,
     /// Behind all others. Like `nft add rule`.
     End,
     /// Before the rule with this handle. ENOENT if there is none. Like `nft insert rule … handle`.
@@ -67,11 +65,6 @@ impl Batch {
     /// Returns a batch that changes nothing yet.
     pub fn new() -> Batch {
         Batch::default()
-    }
-
-    /// Tells whether it changes nothing.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty() && self.wrong.is_none()
     }
 
     /// Adds a table; if it is there, that is as good, and it keeps the comment that it has.
@@ -148,14 +141,6 @@ impl Batch {
         self.push(doing, chain.family, NfTablesMessage::NewChain(ChainMessage { attributes }), NLM_F_CREATE)
     }
 
-    /// Deletes a chain with its rules. ENOENT if it is not there, EBUSY if a rule jumps to it.
-    ///
-    /// Like `nft delete chain`.
-    pub fn delete_chain(&mut self, family: Family, table: &str, name: &str) -> &mut Batch {
-        let message = NfTablesMessage::DeleteChain(ChainMessage { attributes: chain_attributes(table, name) });
-        self.push(format!("delete chain `{name}` of table `{family} {table}`"), family, message, 0)
-    }
-
     /// Adds a rule. ENOENT without its table or chain, or a chain or map that it names; EOPNOTSUPP for what can't be done
     /// or looked at where the chain is called.
     ///
@@ -187,7 +172,7 @@ impl Batch {
             attributes.push(RuleAttribute::Position(handle));
         }
         let flags = match at {
-            At::Start | At::Before(_) => NLM_F_CREATE,
+            At::Before(_) => NLM_F_CREATE,
             At::End => NLM_F_CREATE | NLM_F_APPEND,
         };
         self.push(doing, family, NfTablesMessage::NewRule(RuleMessage { attributes }), flags)
@@ -216,15 +201,6 @@ impl Batch {
             Ok(message) => self.push(doing, set.family, NfTablesMessage::NewSet(message), NLM_F_CREATE),
             Err(wrong) => self.refuse(doing, wrong),
         }
-    }
-
-    /// Deletes a set or a map. ENOENT if it is not there, EBUSY if a rule uses it.
-    ///
-    /// Like `nft delete set` and `nft delete map`.
-    pub fn delete_set(&mut self, family: Family, table: &str, name: &str) -> &mut Batch {
-        let attributes = vec![SetAttribute::Table(table.to_string()), SetAttribute::Name(name.to_string())];
-        let message = NfTablesMessage::DeleteSet(SetMessage { attributes });
-        self.push(format!("delete set `{name}` of table `{family} {table}`"), family, message, 0)
     }
 
     /// Adds elements to a set or a map. ENOENT without it. A key that is there is EEXIST with `exclusive`; without, only if

@@ -30,12 +30,12 @@ use netlink_packet_netfilter::NetfilterProtoFamily;
 use serde::{Deserialize, Serialize};
 
 pub use batch::{At, Batch};
-pub use foreign::{DropCause, ForwardDrop, Peer, Through, forward_drops};
+pub use foreign::{ForwardDrop, Peer, Through, forward_drops};
 pub use generation::{Generation, generation};
 pub use legacy::{LegacyDrop, legacy_forward_drop};
 pub use list::{
-    Counter, ListedRule, RuleRef, Ruleset, SetWithElements, commented_rules, elements, list, list_chains,
-    list_comments, list_rules, list_sets, list_tables, rules_with_comment, sets_of, with_elements,
+    Counter, ListedRule, RuleRef, SetWithElements, commented_rules, elements, list, list_chains, list_comments,
+    list_rules, list_sets, list_tables, rules_with_comment, sets_of, with_elements,
 };
 pub use loss::{drop_incoming, drop_nothing, drops_incoming};
 pub use rule::{Action, CtState, DnatKey, L4Proto, Match, PortRange, Rule};

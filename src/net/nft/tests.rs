@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::list::Ruleset;
 use super::*;
 use crate::net::Netns;
 use crate::net::testing::{netns, said};

@@ -2,8 +2,7 @@
 
 use expect_test::expect;
 use serde_json::Value;
-use toposcript::script::Dirs;
-use toposcript::script::catalog::{library, primitives};
+use toposcript::for_tests::{Dirs, library, primitives};
 
 use super::{Terminal, as_root};
 use crate::world::World;

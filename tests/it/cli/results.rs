@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use expect_test::expect;
-use toposcript::script::catalog::{Entry, library, primitives};
-use toposcript::script::{Dirs, Script, Texts, check, result_keys};
+use toposcript::for_tests::{Dirs, Entry, Script, Texts, check, library, primitives, result_keys};
 
 use super::{Terminal, as_root, as_user};
 

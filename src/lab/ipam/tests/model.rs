@@ -6,6 +6,7 @@ use std::collections::btree_map::Entry;
 use proptest::prelude::*;
 
 use super::*;
+use crate::lab::ipam::subnet::number;
 
 /// What is done to a pool; addresses are numbers, brought into the pool's size.
 #[derive(Debug, Clone)]
