@@ -78,7 +78,7 @@ mod worded;
 pub(crate) mod testing;
 
 pub use addr::{AddrOptions, Address};
-pub use announce::announce;
+pub use announce::{Announcement, announce};
 pub use beside::{Beside, New, Work};
 pub use bond::{Bond, BondMode, FailOverMac, LacpRate, Primary, XmitHashPolicy};
 pub use bridge::{BridgeOptions, PortOptions};

@@ -81,6 +81,23 @@ pub fn delete(rtnl: &Netlink, index: u32, ip: IpAddr) -> Result<()> {
     rtnl.change(&doing, RouteNetlinkMessage::DelNeighbour(message(index, ip)), 0)
 }
 
+/// Has the kernel ask the link for the Ethernet address of `ip` once, and forget that it asked. False where there is an entry for
+/// `ip`, which stays; then nothing is asked.
+///
+/// Like `ip neighbour add IP dev LINK use nud none && ip neighbour delete IP dev LINK`.
+pub(super) fn ask(rtnl: &Netlink, index: u32, ip: IpAddr) -> Result<bool> {
+    let doing = format!("ask link {index} for {ip}");
+    let mut ask = message(index, ip);
+    ask.header.flags = NeighbourFlags::Use;
+    let send = |message, flags| rtnl.send(Request::new(&*doing, message, flags).without_point());
+    match send(RouteNetlinkMessage::NewNeighbour(ask), NEW) {
+        Err(error) if error.is_exists() => return Ok(false),
+        asked => asked?,
+    }
+    send(RouteNetlinkMessage::DelNeighbour(message(index, ip)), 0)?;
+    Ok(true)
+}
+
 /// Deletes a neighbour that a probe has made the kernel learn: no change of its own.
 pub(super) fn forget(rtnl: &Netlink, index: u32, ip: IpAddr) {
     let doing = format!("delete neighbour {ip} of link {index}");

@@ -1,8 +1,6 @@
 //! What a container's namespace needs to be one, whoever made it: its loopback up, a device that learns nothing from strangers, and
 //! neighbours that know it.
 
-use std::net::IpAddr;
-
 use ipnetwork::IpNetwork;
 use rhai::plugin::*;
 use serde::{Deserialize, Serialize};
@@ -257,25 +255,29 @@ impl Step for SetAutoconf {
 fn announce(kernel: &mut Kernel, entry: &DevEntry) -> net::Result<()> {
     let dev = &entry.dev;
     let netns = kernel.netns(&dev.netns)?;
-    // Of a device of the lab's own all is known that it gave it.
-    let (mac, told) = match dev.mac.filter(|_| dev.made) {
-        Some(mac) => (mac, entry.addresses.iter().map(IpNetwork::ip).collect()),
-        None => {
-            let Some(link) = kernel.link(dev)? else { return Err(net::Error::new("find the device", libc::ENODEV)) };
-            let Some(mac) = link.mac else { return Ok(()) };
-            let rtnl = kernel.rtnl(&dev.netns)?;
+    let Some(link) = kernel.link(dev)? else { return Err(net::Error::new("find the device", libc::ENODEV)) };
+    let Some(mac) = link.mac else { return Ok(()) };
+    let rtnl = kernel.rtnl(&dev.netns)?;
+    let addresses = match dev.made {
+        // Of a device of the lab's own all is known that it gave it.
+        true => entry.addresses.clone(),
+        false => {
             let addresses = net::addr::list(&rtnl)?;
             let here = addresses.iter().filter(|address| address.index == link.index && !address.tentative);
-            (mac, here.map(|address| address.net.ip()).collect::<Vec<IpAddr>>())
+            here.map(|address| address.net).collect::<Vec<IpNetwork>>()
         }
     };
-    if told.is_empty() {
+    if addresses.is_empty() {
         return Ok(());
+    }
+    if !link.up {
+        return Err(net::Error::new("announce", libc::ENETDOWN));
     }
     let forwarding =
         || net::sysctl::read(&netns, &format!("net/ipv6/conf/{}/forwarding", name::kernel_name(&dev.name)));
-    let router = told.iter().any(IpAddr::is_ipv6) && forwarding().is_ok_and(|forwarding| forwarding != "0");
-    match net::announce(&netns, dev.index, mac, &told, router) {
+    let router = addresses.iter().any(IpNetwork::is_ipv6) && forwarding().is_ok_and(|forwarding| forwarding != "0");
+    let told = net::Announcement { index: dev.index, mac, addresses: &addresses, router };
+    match net::announce(&netns, &rtnl, &told) {
         // Without packet sockets the neighbours find out by themselves, a little later.
         Err(error) if error.is_unsupported() => Ok(()),
         done => done,
