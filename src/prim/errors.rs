@@ -5,10 +5,10 @@
 use std::rc::Rc;
 
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, EvalAltResult, FnPtr};
+use rhai::{Array, Dynamic, EvalAltResult, FnPtr, ImmutableString};
 
 use super::Group;
-use super::context::{RhaiResultOf, ScriptError, call, error_of, raise, rhai_error, with_lab};
+use super::context::{RhaiResultOf, ScriptError, call, error_of, raise, rhai_error, text_of, with_lab};
 use crate::lab::{Error, Kind, name};
 
 pub(super) const GROUP: Group = Group {
@@ -118,6 +118,29 @@ pub mod functions {
                 None => Dynamic::from(Failed(failed.into())),
             }),
         }
+    }
+
+    /// Returns a value as text between backticks, as errors show names.
+    ///
+    /// Like nothing in iproute2.
+    ///
+    /// ```rhai
+    /// assert(quoted("h1") == "`h1`" && quoted(ip("10.0.0.1")) == "`10.0.0.1`");
+    /// ```
+    pub fn quoted(value: Dynamic) -> ImmutableString {
+        format!("`{}`", text_of(&value)).into()
+    }
+
+    /// Returns the items of a list as one text, with `between` between them.
+    ///
+    /// Like `paste -sd`.
+    ///
+    /// ```rhai
+    /// assert(["h1", "h2", "h3"].join(", ") == "h1, h2, h3");
+    /// assert([].join(", ") == "" && [ip("10.0.0.1"), 7].join(" ") == "10.0.0.1 7");
+    /// ```
+    pub fn join(items: Array, between: &str) -> ImmutableString {
+        items.iter().map(text_of).collect::<Vec<_>>().join(between).into()
     }
 
     /// Returns what a failure that is none of topo's errors says.

@@ -461,7 +461,7 @@ fn missing_modules() {
         1 | import "zebra" as z;
           |        ^^^^^^^
           |
-          = hint: the standard library has: bird, dhcp, dns, expect, lan, nat, network, router, segment, topology, wan; a path begins with `./`
+          = hint: the standard library has: bird, container, dhcp, dns, expect, lan, nat, network, router, segment, topology, wan; a path begins with `./`
         --- exit code 1
         $ topo run -e 'import "./nowhere" as n;'
         --- stderr
