@@ -6,6 +6,7 @@ mod completions;
 mod context;
 mod doc;
 mod doctor;
+mod doors;
 mod down;
 mod exec;
 mod gc;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use context::Context;
+use doors::{cdi, cni, hook};
 use output::Trouble;
 
 use crate::net;
@@ -137,6 +139,12 @@ commands! {
     Doctor: doctor,
     /// Lists the workflows: the scripts that are commands of topo
     Scripts: scripts,
+    /// Connects containers as a hook of runc, crun and other OCI runtimes
+    Hook: hook,
+    /// Makes networks known to Podman, Docker and others as devices (CDI)
+    Cdi: cdi,
+    /// Is the CNI plugin, for containerd, CRI-O, Podman and Nomad
+    Cni: cni,
     /// Prints a completion script for a shell
     Completions: completions,
 }
@@ -153,6 +161,9 @@ pub fn main() -> ExitCode {
 
 fn run_words(words: Vec<OsString>) -> u8 {
     net::signal::begin();
+    if let Some(code) = doors::begin(&words) {
+        return code;
+    }
     if let Some(code) = serve::begin(&words) {
         return code;
     }
@@ -212,6 +223,9 @@ fn dispatch(matches: &ArgMatches, chosen: Option<(&Workflow, &ArgMatches)>, cont
         Command::Doc(args) => doc::doc(&args, context),
         Command::Doctor(args) => doctor::doctor(&args, context),
         Command::Scripts(args) => scripts::scripts(&args, context),
+        Command::Hook(args) => hook::hook(&args, context),
+        Command::Cdi(args) => cdi::cdi(&args, context),
+        Command::Cni(args) => cni::cni(&args, context),
         Command::Completions(args) => completions::completions(&args, context),
     }
 }

@@ -22,6 +22,11 @@ impl Variable {
         std::env::var_os(self.name)
     }
 
+    /// Returns its value as text; an empty one counts as none.
+    pub fn text(&self) -> Option<String> {
+        self.value().filter(|value| !value.is_empty()).map(|value| value.to_string_lossy().into_owned())
+    }
+
     /// Returns its value as a path; an empty one counts as none.
     pub fn path(&self) -> Option<PathBuf> {
         self.value().filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -74,6 +79,23 @@ variables! {
     FAULT = "TOPO_FAULT";
 }
 
+variables! {
+    /// Those by which a container runtime calls the CNI plugin (containernetworking/cni, SPEC.md).
+    OF_RUNTIMES:
+    /// What a runtime asks the CNI plugin for: `ADD`, `DEL`, `CHECK`, `GC`, `STATUS` or `VERSION`.
+    CNI_COMMAND = "CNI_COMMAND";
+    /// The runtime's id of the container.
+    CNI_CONTAINERID = "CNI_CONTAINERID";
+    /// The path of the container's netns.
+    CNI_NETNS = "CNI_NETNS";
+    /// The name of the container's device.
+    CNI_IFNAME = "CNI_IFNAME";
+    /// More about the container: `K=V;K=V`.
+    CNI_ARGS = "CNI_ARGS";
+    /// The directories of CNI plugins.
+    CNI_PATH = "CNI_PATH";
+}
+
 /// Writes the list for `--help`: what is the user's to set.
 pub fn help() -> String {
     let line = |variable: &Variable| format!("  {:<14}{}\n", variable.name, first_part(variable.about));
@@ -89,7 +111,7 @@ fn first_part(about: &str) -> &str {
 /// Writes the list for the reference.
 pub fn markdown() -> String {
     let row = |variable: &Variable| format!("| `{}` | {} |\n", variable.name, variable.about.trim());
-    let rows: String = OWN.iter().chain(OTHERS).map(row).collect();
+    let rows: String = OWN.iter().chain(OTHERS).chain(OF_RUNTIMES).map(row).collect();
     format!(
         "\n## Environment\n\nWhat `topo` reads of the environment. Commands that it runs get all of it.\n\n\
          | variable | what it is for |\n| --- | --- |\n{rows}"

@@ -13,6 +13,7 @@ mod ci_files;
 mod cli;
 mod contributing;
 mod docs;
+mod doors;
 mod flat;
 mod foreign;
 mod given_back;

@@ -32,6 +32,9 @@ fn the_commands() {
           doc           Shows the documentation of a primitive, a library function or a workflow
           doctor        Tells what this machine can do, and how to get what is missing
           scripts       Lists the workflows: the scripts that are commands of topo
+          hook          Connects containers as a hook of runc, crun and other OCI runtimes
+          cdi           Makes networks known to Podman, Docker and others as devices (CDI)
+          cni           Is the CNI plugin, for containerd, CRI-O, Podman and Nomad
           completions   Prints a completion script for a shell
           bridge        A netns plugged into a bridge of the host, reached from the host by a route over the
                         bridge

@@ -1,0 +1,92 @@
+//! `topo cdi`: networks as devices of the Container Device Interface (cncf-tags/container-device-interface, SPEC.md), which Podman, Docker,
+//! containerd and CRI-O read. A container that asks for the device gets the OCI hooks of its network.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::act::act;
+use super::{hook, oci};
+use crate::cmd::context::{Context, this_program};
+use crate::cmd::output::Trouble;
+use crate::lab::{Error, Kind};
+use crate::terminal::{data, exit};
+
+/// Makes networks known to container engines as devices: `--device toposcript.dev/net=NETWORK`
+#[derive(Debug, clap::Args)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(in crate::cmd) struct Args {
+    #[command(subcommand)]
+    command: Cdi,
+}
+
+#[derive(Debug, Subcommand)]
+enum Cdi {
+    /// Writes the file with one device for each network
+    Generate(Dir),
+    /// Removes the file
+    Remove(Dir),
+}
+
+#[derive(Debug, clap::Args)]
+struct Dir {
+    /// Where container engines read such files
+    #[arg(long, value_name = "DIR", default_value = "/etc/cdi")]
+    dir: PathBuf,
+}
+
+const FILE: &str = "toposcript.json";
+
+/// Runs `topo cdi`.
+pub(in crate::cmd) fn cdi(args: &Args, context: &Context) -> Result<u8, Trouble> {
+    match &args.command {
+        Cdi::Generate(args) => generate(&args.dir, context),
+        Cdi::Remove(args) => {
+            let path = args.dir.join(FILE);
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::file(format!("remove `{}`", path.display()), &source).into())
+                }
+                _ => Ok(exit::DONE),
+            }
+        }
+    }
+}
+
+fn generate(dir: &Path, context: &Context) -> Result<u8, Trouble> {
+    let listed = act(context, "result(#{ names: records(\"networks\") });", &json!({}));
+    let listed = listed.map_err(|refusal| {
+        Error::new(refusal.kind.unwrap_or(Kind::State), "list the networks").because(refusal.message)
+    })?;
+    let program = this_program()?;
+    let names = listed["names"].as_array().cloned().unwrap_or_default();
+    let env = hook::environment()?;
+    let devices: Vec<Value> = names.iter().filter_map(Value::as_str).map(|name| device(&program, &env, name)).collect();
+    if devices.is_empty() {
+        return Err(Error::new(Kind::Missing, "make devices of networks")
+            .because("there are no networks")
+            .hint("`topo network create NETWORK` makes one")
+            .into());
+    }
+    // Readers refuse what they don't know: the lowest version that has hooks.
+    let value = json!({ "cdiVersion": "0.5.0", "kind": "toposcript.dev/net", "devices": devices });
+    std::fs::create_dir_all(dir).map_err(|source| Error::file(format!("make `{}`", dir.display()), &source))?;
+    let path = dir.join(FILE);
+    hook::write_whole(&path, &format!("{value:#}\n"))?;
+    data(&format!("{}\n", path.display()));
+    Ok(exit::DONE)
+}
+
+fn device(program: &Path, env: &[String], network: &str) -> Value {
+    let hook = |stage: &str| {
+        json!({
+            "hookName": stage,
+            "path": program,
+            "args": ["topo", "hook", "oci", stage, "--network", network],
+            "env": env,
+            "timeout": 30,
+        })
+    };
+    json!({ "name": network, "containerEdits": { "hooks": [hook(oci::CREATE), hook(oci::POSTSTOP)] } })
+}

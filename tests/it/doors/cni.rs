@@ -1,0 +1,381 @@
+//! The CNI plugin, called as runtimes call it: by the environment and standard input. What it answers is read as the specification has it.
+
+use serde_json::{Value, json};
+
+use super::{endpoints, topo};
+use crate::tier::spread;
+use crate::world::{Ran, World};
+
+/// A configuration that makes its network itself.
+fn conf(version: &str) -> Value {
+    json!({ "cniVersion": version, "name": "tbnet", "type": "toposcript", "subnet": "10.9.0.0/24" })
+}
+
+/// Makes a world with the plugin installed and containers that others made.
+fn in_plugin_world(test: impl FnOnce(&World)) {
+    let w = World::new();
+    w.run("ip link set lo up; for c in c1 c2 c3; do ip netns add $c; done").ok();
+    topo(&w, "cni install --bin-dir bin --conf-dir conf tbnet")
+        .ok()
+        .says("bin/toposcript")
+        .says("conf/10-tbnet.conflist");
+    topo(&w, "network create tbnet --subnet 10.9.0.0/24").ok();
+    // With a port: the lock of all ports stays.
+    let mut first = conf("1.0.0");
+    first["runtimeConfig"] = json!({ "portMappings": [{ "hostPort": 1, "containerPort": 1 }] });
+    call(&w, "ADD", "c1", &first).ok();
+    call(&w, "DEL", "c1", &first).ok();
+    let before = w.snapshot();
+    test(&w);
+    w.assert_clean(&before);
+    topo(&w, "network rm tbnet").ok();
+}
+
+/// Calls the plugin for the device `eth0` of a container, in the netns of its name.
+fn call(w: &World, command: &str, container: &str, conf: &Value) -> Ran {
+    call_in(w, command, container, &format!("/run/netns/{container}"), "toposcript", &conf.to_string(), "")
+}
+
+fn call_in(w: &World, command: &str, container: &str, netns: &str, plugin: &str, conf: &str, env: &str) -> Ran {
+    w.write("conf.json", conf);
+    let dir = w.dir().display();
+    let ran = w.run(&format!(
+        "env CNI_COMMAND={command} CNI_CONTAINERID='{container}' CNI_NETNS={netns} CNI_IFNAME=eth0 CNI_PATH={dir}/bin:/usr/lib/cni {env} bin/{plugin} <conf.json"
+    ));
+    w.run("rm conf.json").ok();
+    ran
+}
+
+fn answer(ran: &Ran) -> Value {
+    super::json(ran)
+}
+
+/// ADD answers in the form that it is asked for, and the container is connected as it says.
+#[test]
+fn add_answers_as_it_is_asked() {
+    in_plugin_world(|w| {
+        for version in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+            let told = answer(&call(w, "ADD", "c1", &conf(version)).ok());
+            assert_eq!(told["cniVersion"], version);
+            let at = told["interfaces"].as_array().expect("a list").len() - 1;
+            let inside = &told["interfaces"][at];
+            assert_eq!((&inside["name"], &inside["sandbox"]), (&json!("eth0"), &json!("/run/netns/c1")));
+            assert_eq!(inside.get("mtu"), (version == "1.1.0").then_some(&json!(1500)));
+            let ip = &told["ips"][0];
+            assert_eq!((&ip["interface"], &ip["gateway"]), (&json!(at), &json!("10.9.0.1")));
+            assert_eq!(ip.get("version"), (version < "1.0.0").then_some(&json!("4")), "{version}");
+            assert_eq!(told["routes"], json!([{ "dst": "0.0.0.0/0", "gw": "10.9.0.1" }]));
+            let seen = w.run("ip -n c1 -o addr show eth0; ip -n c1 link show eth0").ok();
+            seen.says(ip["address"].as_str().expect("an address")).says(inside["mac"].as_str().expect("a MAC"));
+            let host = told["interfaces"][0]["name"].as_str().expect("a name");
+            w.run(&format!("ip link show {host}")).ok().says(told["interfaces"][0]["mac"].as_str().expect("a MAC"));
+            w.run("ip netns exec c1 ping -c 1 -W 2 10.9.0.1").ok();
+            assert_eq!(call(w, "DEL", "c1", &conf(version)).ok().out(), "");
+            w.run("ip -n c1 link show eth0").fails(1);
+        }
+    });
+}
+
+/// DEL succeeds however little is left, and however often: containerd calls it twice more without a netns, Nomad after a failed ADD.
+#[test]
+fn del_is_done_however_little_is_left() {
+    in_plugin_world(|w| {
+        for gone in ["true", "ip netns del c4", "ip -n c4 link del eth0"] {
+            w.run("ip netns add c4").ok();
+            call(w, "ADD", "c4", &conf("1.0.0")).ok();
+            w.run(gone).ok();
+            for netns in ["/run/netns/c4", "''", "''"] {
+                assert_eq!(call_in(w, "DEL", "c4", netns, "toposcript", &conf("1.0.0").to_string(), "").ok().out(), "");
+            }
+            assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new(), "{gone}");
+            w.run("ip netns del c4 || true").ok();
+        }
+        // Of a network that was never made, nothing is left either.
+        let other = json!({ "cniVersion": "1.0.0", "name": "nosuch", "type": "toposcript" });
+        assert_eq!(call(w, "DEL", "c1", &other).ok().out(), "");
+    });
+}
+
+/// The keys are read whatever their case, unknown ones are passed over, and what the call asks for goes before all else.
+#[test]
+fn what_the_runtime_says_of_the_call() {
+    in_plugin_world(|w| {
+        let mut asked = conf("1.0.0");
+        asked["unheard"] = json!({ "of": [1] });
+        asked["args"] = json!({ "cni": { "ips": ["10.9.0.50"] } });
+        asked["runtimeConfig"] = json!({
+            "PortMappings": [
+                { "HostPort": 8080, "ContainerPort": 80, "Protocol": "TCP", "HostIP": "" },
+                { "hostPort": 8053, "containerPort": 53, "protocol": "udp", "hostIP": "0.0.0.0" },
+                { "HostPort": 0, "ContainerPort": 90, "Protocol": "tcp" },
+            ],
+            "IPs": ["10.9.0.77/24"], "mac": "02:00:00:00:00:77", "aliases": { "tbnet": ["shop"] },
+            "dns": { "Servers": ["10.9.0.1"], "Searches": ["lan"], "Options": ["ndots:2"] },
+            "bandwidth": { "IngressRate": 8_000_000, "egressRate": 4_000_000 },
+        });
+        let args = "CNI_ARGS='IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;IP=10.9.0.60'";
+        let text = asked.to_string();
+        let told = answer(&call_in(w, "ADD", "c1", "/run/netns/c1", "toposcript", &text, args).ok());
+        assert_eq!(
+            (&told["ips"][0]["address"], &told["interfaces"][1]["mac"]),
+            (&json!("10.9.0.77/24"), &json!("02:00:00:00:00:77"))
+        );
+        assert_eq!(told["dns"], json!({ "nameservers": ["10.9.0.1"], "search": ["lan"], "options": ["ndots:2"] }));
+        let known = &endpoints(w, "tbnet")[0];
+        assert_eq!(
+            (&known["target"], &known["aliases"], &known["ports"]),
+            (&json!("web"), &json!(["shop"]), &json!(["8080:80/tcp", "8053:53/udp"]))
+        );
+        w.run("tc -n c1 qdisc show dev eth0").ok().says("rate 4Mbit");
+        w.run(&format!("tc qdisc show dev {}", told["interfaces"][0]["name"].as_str().expect("a name")))
+            .ok()
+            .says("rate 8Mbit");
+        call(w, "DEL", "c1", &asked).ok();
+        // CNI_ARGS alone.
+        let told =
+            answer(&call_in(w, "ADD", "c1", "/run/netns/c1", "toposcript", &conf("1.0.0").to_string(), args).ok());
+        assert_eq!(told["ips"][0]["address"], "10.9.0.60/24");
+        call(w, "DEL", "c1", &conf("1.0.0")).ok();
+    });
+}
+
+/// CHECK sees what others took: an address, the device, a rule of a published port, another hardware address.
+#[test]
+fn check_sees_what_others_took() {
+    in_plugin_world(|w| {
+        let mut asked = conf("1.0.0");
+        asked["runtimeConfig"] =
+            json!({ "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp" }] });
+        let add = |w: &World| {
+            let mut with = asked.clone();
+            with["prevResult"] = answer(&call(w, "ADD", "c1", &asked).ok());
+            with
+        };
+        let with = add(w);
+        assert_eq!(call(w, "CHECK", "c1", &with).ok().out(), "");
+        let without = answer(&call(w, "CHECK", "c1", &asked).fails(1));
+        assert_eq!(without["code"], 7);
+        for (taken, because) in [
+            ("ip -n c1 addr flush dev eth0 scope global", "add address"),
+            ("ip -n c1 link del eth0", "c1"),
+            ("nft flush ruleset", "the kernel no longer has"),
+            (
+                "ip -n c1 link set eth0 down; ip -n c1 link set eth0 address 02:00:00:00:00:99; ip -n c1 link set eth0 up",
+                "add veth `eth0`",
+            ),
+        ] {
+            w.run(taken).ok();
+            let refused = answer(&call(w, "CHECK", "c1", &with).fails(1));
+            assert!(refused["code"].as_u64() >= Some(100) && refused["cniVersion"] == "1.0.0", "{taken}: {refused}");
+            assert!(refused["msg"].as_str().expect("a text").contains(because), "{taken}: {refused}");
+            call(w, "DEL", "c1", &asked).ok();
+            topo(w, "network repair tbnet").ok();
+            assert_eq!(call(w, "CHECK", "c1", &add(w)).ok().out(), "");
+        }
+        call(w, "DEL", "c1", &asked).ok();
+    });
+}
+
+/// GC frees links, ports and leases of what is not listed, and of no other network.
+#[test]
+fn gc_frees_what_is_not_listed() {
+    in_plugin_world(|w| {
+        topo(w, "network create other --subnet 10.8.0.0/24").ok();
+        let other = json!({ "cniVersion": "1.1.0", "name": "other", "type": "toposcript", "network": "other" });
+        for container in ["c1", "c2"] {
+            call(w, "ADD", container, &conf("1.1.0")).ok();
+        }
+        call(w, "ADD", "c3", &other).ok();
+        topo(w, "network connect tbnet c3").ok();
+        let mut gc = conf("1.1.0");
+        gc["cni.dev/valid-attachments"] =
+            json!([{ "containerID": "c2", "ifname": "eth0" }, { "containerID": "c1", "ifname": "eth1" }]);
+        assert_eq!(call(w, "GC", "x", &gc).ok().out(), "");
+        let left: Vec<Value> = endpoints(w, "tbnet").iter().map(|known| known["target"].clone()).collect();
+        assert_eq!(left, [json!("c2"), json!("c3")], "one by hand stays");
+        w.run("ip -n c1 link show eth0").fails(1);
+        gc["cni.dev/valid-attachments"] = Value::Null;
+        call(w, "GC", "x", &gc).ok();
+        assert_eq!((endpoints(w, "tbnet").len(), endpoints(w, "other").len()), (1, 1));
+        topo(w, "network disconnect tbnet c3").ok();
+        call(w, "DEL", "c3", &other).ok();
+        topo(w, "network rm other").ok();
+        assert_eq!(answer(&call(w, "GC", "x", &conf("1.1.0")).fails(1))["code"], 7, "a list must be there");
+    });
+}
+
+/// STATUS says when ADD would fail: no such network, none of it in the kernel, no address left.
+#[test]
+fn status_says_when_add_would_fail() {
+    in_plugin_world(|w| {
+        assert_eq!(call(w, "STATUS", "x", &conf("1.1.0")).ok().out(), "");
+        let named = |name: &str| json!({ "cniVersion": "1.1.0", "name": name, "type": "toposcript", "network": name });
+        let missing = answer(&call(w, "STATUS", "x", &named("nosuch")).fails(1));
+        assert_eq!(
+            (&missing["code"], missing["msg"].as_str().map(|text| text.contains("nosuch"))),
+            (&json!(50), Some(true))
+        );
+        topo(w, "network create tiny --subnet 10.7.0.0/30").ok();
+        assert_eq!(call(w, "STATUS", "x", &named("tiny")).ok().out(), "");
+        call(w, "ADD", "c1", &named("tiny")).ok();
+        let full = answer(&call(w, "STATUS", "x", &named("tiny")).fails(1));
+        assert_eq!(full["code"], 50, "{full}");
+        call(w, "DEL", "c1", &named("tiny")).ok();
+        assert_eq!(call(w, "STATUS", "x", &named("tiny")).ok().out(), "");
+        topo(w, "network rm tiny").ok();
+    });
+}
+
+/// Addresses by another plugin: the reference's host-local, which gets the same call, and gets its address back.
+#[test]
+fn addresses_by_another_plugin() {
+    in_plugin_world(|w| {
+        let dir = w.dir().join("leases");
+        let asked = json!({
+            "cniVersion": "1.0.0", "name": "dele", "type": "toposcript",
+            "ipam": { "type": "host-local", "subnet": "10.22.0.0/24", "dataDir": dir },
+        });
+        let told = answer(&call(w, "ADD", "c1", &asked).ok());
+        assert_eq!(
+            (&told["ips"][0]["address"], &told["ips"][0]["gateway"]),
+            (&json!("10.22.0.2/24"), &json!("10.22.0.1"))
+        );
+        w.run("ip netns exec c1 ping -c 1 -W 2 10.22.0.1; ls leases/dele").ok().says("10.22.0.2");
+        call(w, "DEL", "c1", &asked).ok();
+        assert!(!w.run("ls leases/dele").ok().out().contains("10.22.0.2"));
+        topo(w, "network rm dele").ok();
+        w.run("rm -r leases").ok();
+        let mut wrong = asked.clone();
+        wrong["ipam"]["type"] = json!("nosuch");
+        assert_eq!(answer(&call(w, "ADD", "c1", &wrong).fails(1))["code"], 7);
+    });
+}
+
+/// VERSION, and a start without a word, which Nomad reads a version from.
+#[test]
+fn version_and_about() {
+    in_plugin_world(|w| {
+        for (given, version) in [("", "1.1.0"), (r#"{"cniVersion":"0.4.0"}"#, "0.4.0"), ("nonsense", "1.1.0")] {
+            w.write("conf.json", given);
+            let told = answer(&w.run("CNI_COMMAND=VERSION bin/toposcript <conf.json").ok());
+            assert_eq!(
+                (&told["cniVersion"], told["supportedVersions"].as_array().map(Vec::len)),
+                (&json!(version), Some(5))
+            );
+        }
+        w.run("rm conf.json").ok();
+        let about = w.run("bin/toposcript </dev/null 2>&1").ok();
+        assert!(about.out().starts_with(&format!("CNI topo plugin v{}\n", env!("CARGO_PKG_VERSION"))), "{about:?}");
+    });
+}
+
+/// The loopback plugin, which containerd before 2.0 calls beside.
+#[test]
+fn the_loopback_plugin() {
+    in_plugin_world(|w| {
+        let conf = r#"{"cniVersion":"0.3.1","name":"cni-loopback","type":"loopback"}"#;
+        let told = answer(&call_in(w, "ADD", "c2", "/run/netns/c2", "loopback", conf, "").ok());
+        assert_eq!((&told["interfaces"][0]["name"], &told["ips"][0]["address"]), (&json!("lo"), &json!("127.0.0.1/8")));
+        w.run("ip netns exec c2 ping -c 1 -W 2 127.0.0.1").ok();
+        assert_eq!(call_in(w, "DEL", "c2", "''", "loopback", conf, "").ok().out(), "");
+        w.run("ip -n c2 link set lo down").ok();
+    });
+}
+
+/// Wrong environments and configurations, each with the specification's code, and nothing done.
+#[test]
+fn wrong_input() {
+    in_plugin_world(|w| {
+        let good = conf("1.0.0").to_string();
+        for (container, netns, conf, env, code) in [
+            ("a/b", "/run/netns/c1", &*good, "", 4),
+            ("-a", "/run/netns/c1", &good, "", 4),
+            ("c1", "''", &good, "", 4),
+            ("c1", "/run/netns/c1", &good, "CNI_IFNAME=a-name-of-16-byte", 4),
+            ("c1", "/run/netns/c1", &good, "CNI_IFNAME=a/b", 4),
+            ("c1", "/run/netns/c1", &good, "CNI_COMMAND=PLAY", 4),
+            ("c1", "/run/netns/c1", "nonsense", "", 6),
+            ("c1", "/run/netns/c1", "[]", "", 6),
+            ("c1", "/run/netns/c1", r#"{"cniVersion":7}"#, "", 6),
+            ("c1", "/run/netns/c1", r#"{"cniVersion":"2.0.0","name":"x"}"#, "", 1),
+            ("c1", "/run/netns/c1", r#"{"cniVersion":"0.2.0","name":"x"}"#, "", 1),
+            ("c1", "/run/netns/c1", r#"{"cniVersion":"1.0.0"}"#, "", 7),
+            ("c1", "/run/netns/c1", r#"{"cniVersion":"1.0.0","name":"a b"}"#, "", 7),
+            ("c1", "/run/netns/c1", r#"{"cniVersion":"1.0.0","name":"x","subnet":"10.9.0.0/24"}"#, "", 100),
+            ("c1", "/run/netns/c1", r#"{"cniVersion":"1.0.0","name":"x","subnet":"nonsense"}"#, "", 7),
+            ("c1", "/run/netns/c1", r#"{"cniVersion":"1.0.0","name":"x","mtu":"many"}"#, "", 7),
+            (
+                "c1",
+                "/run/netns/c1",
+                r#"{"cniVersion":"1.0.0","name":"tbnet","runtimeConfig":{"portMappings":7}}"#,
+                "",
+                7,
+            ),
+            (
+                "c1",
+                "/run/netns/c1",
+                r#"{"cniVersion":"1.0.0","name":"tbnet","runtimeConfig":{"ips":["nonsense"]}}"#,
+                "",
+                7,
+            ),
+            ("c1", "/run/netns/c1", r#"{"cniVersion":"1.0.0","name":"nosuch"}"#, "", 101),
+            ("c1", "/run/netns/nosuch", &good, "", 101),
+            ("c1", "/proc/self/ns/net", &good, "", 7),
+        ] {
+            let ran = call_in(w, "ADD", container, netns, "toposcript", conf, env).fails(1);
+            let told = answer(&ran);
+            assert_eq!(told["code"], code, "{container} {netns} {conf} {env}: {told}");
+            assert!(
+                told["msg"].as_str().is_some_and(|text| !text.is_empty()) && told["cniVersion"].is_string(),
+                "{told}"
+            );
+        }
+        assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new());
+        // An ADD once more.
+        call(w, "ADD", "c1", &conf("1.0.0")).ok();
+        assert_eq!(answer(&call(w, "ADD", "c1", &conf("1.0.0")).fails(1))["code"], 100);
+        call(w, "DEL", "c1", &conf("1.0.0")).ok();
+    });
+}
+
+/// Ten ADDs at once have addresses of their own.
+#[test]
+fn many_at_once() {
+    in_plugin_world(|w| {
+        let text = conf("1.0.0").to_string();
+        w.write("conf.json", &text);
+        let dir = w.dir().display();
+        w.run(&format!(
+            "for n in $(seq 10); do ip netns add m$n; done
+            for n in $(seq 10); do env CNI_COMMAND=ADD CNI_CONTAINERID=m$n CNI_NETNS=/run/netns/m$n CNI_IFNAME=eth0 CNI_PATH={dir}/bin bin/toposcript <conf.json >m$n.out & done; wait
+            cat m*.out | grep -o '\"address\":\"[^\"]*' | sort -u | wc -l | grep -x 10
+            for n in $(seq 10); do env CNI_COMMAND=DEL CNI_CONTAINERID=m$n CNI_NETNS= CNI_IFNAME=eth0 CNI_PATH={dir}/bin bin/toposcript <conf.json & done; wait
+            for n in $(seq 10); do ip netns del m$n; done; rm m*.out conf.json"
+        ))
+        .ok();
+        assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new());
+    });
+}
+
+/// An ADD that is killed at its work: DEL and GC leave nothing, no lease either.
+#[test]
+fn an_add_that_is_killed() {
+    in_plugin_world(|w| {
+        let mut gc = conf("1.1.0");
+        gc["cni.dev/valid-attachments"] = json!([]);
+        let mut points = 0;
+        for point in spread((1..=72).collect::<Vec<u32>>(), 9) {
+            let text = conf("1.0.0").to_string();
+            let ran =
+                call_in(w, "ADD", "c1", "/run/netns/c1", "toposcript", &text, &format!("TOPO_FAULT=kill:{point}"));
+            points += u32::from(ran.code != 0);
+            call(w, "DEL", "c1", &conf("1.0.0")).ok();
+            call(w, "GC", "x", &gc).ok();
+            assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new(), "killed at {point}");
+            w.run("ip -n c1 link show eth0").fails(1);
+            call(w, "ADD", "c1", &conf("1.0.0")).ok();
+            call(w, "DEL", "c1", &conf("1.0.0")).ok();
+        }
+        assert!(points > 3, "only {points} points were met");
+    });
+}

@@ -1,0 +1,51 @@
+//! Container runtimes that use our networks: real ones, each in a machine of its own.
+//!
+//! | file | what it is about |
+//! | --- | --- |
+//! | `oci.rs` | the hook of OCI runtimes: runc and crun; devices of CDI and hooks of Podman |
+//! | `cni.rs` | the CNI plugin, called as runtimes call it |
+
+mod cni;
+mod oci;
+
+use crate::world::{Ran, World};
+
+/// Mounts the machine's control groups, which runtimes need, and which a world does not see. Without the mixed hierarchy, which crun
+/// refuses.
+fn mount_cgroups(w: &World) {
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("the mounts");
+    let mut script = String::from("mount -t tmpfs -o mode=755 cgroup /sys/fs/cgroup\n");
+    let mut any = false;
+    for line in mounts.lines() {
+        let [_, at, kind, options, ..] = line.split(' ').collect::<Vec<_>>()[..] else { continue };
+        if kind == "cgroup" {
+            let controllers: Vec<&str> = options
+                .split(',')
+                .filter(|word| !matches!(*word, "rw" | "ro" | "nosuid" | "nodev" | "noexec" | "relatime" | "xattr"))
+                .collect();
+            let controllers = controllers.join(",");
+            script.push_str(&format!("mkdir -p {at}; mount -t cgroup -o {controllers} cgroup {at}\n"));
+            any = true;
+        }
+    }
+    if !any {
+        script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup\n".into();
+    }
+    w.run(&script).ok();
+}
+
+/// Runs `topo` in a world where a shell finds it, with words as one would type them.
+fn topo(w: &World, words: &str) -> Ran {
+    w.topo(&words.split_whitespace().collect::<Vec<_>>())
+}
+
+/// Reads what a command prints as JSON.
+fn json(ran: &Ran) -> serde_json::Value {
+    serde_json::from_str(ran.out()).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
+}
+
+/// Returns the endpoints of a network, as `inspect` has them.
+fn endpoints(w: &World, network: &str) -> Vec<serde_json::Value> {
+    let inspected = json(&topo(w, &format!("network inspect {network} --json")).ok());
+    inspected["endpoints"].as_array().expect("a list").clone()
+}
