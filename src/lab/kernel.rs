@@ -1,11 +1,14 @@
-//! The lab's hands: open namespaces and sockets, by the numbers that steps use, on one runtime.
+//! Access to the kernel for steps: open namespaces and their netlink sockets, by the numbers that steps use.
 
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::runtime::Runtime;
 
 use super::commands;
 use super::error::{Error, Kind};
@@ -40,6 +43,27 @@ fn open_max(limit: u64) -> usize {
     room.clamp(16, OPEN_MAX) as usize
 }
 
+thread_local! {
+    /// The sockets that the kernels of this thread have open: a lab within another one takes that of the other.
+    static SOCKETS: RefCell<HashMap<NetnsId, Weak<Netlink>>> = RefCell::default();
+}
+
+/// Returns the socket that is open in a namespace, or opens one.
+fn socket_in(netns: &Netns) -> net::Result<Rc<Netlink>> {
+    SOCKETS.with_borrow_mut(|sockets| {
+        // An open socket keeps its namespace alive, and no other one has its number as long.
+        if let Some(open) = sockets.get(&netns.id()).and_then(Weak::upgrade) {
+            return Ok(open);
+        }
+        if sockets.len().is_power_of_two() {
+            sockets.retain(|_, socket| socket.strong_count() > 0);
+        }
+        let opened = Rc::new(Netlink::open(netns)?);
+        sockets.insert(netns.id(), Rc::downgrade(&opened));
+        Ok(opened)
+    })
+}
+
 struct Open {
     netns: Netns,
     rtnl: Option<Rc<Netlink>>,
@@ -61,7 +85,8 @@ struct Waiting {
 
 /// The kernel as steps work on it.
 pub struct Kernel {
-    runtime: tokio::runtime::Runtime,
+    /// What waits for several things at once: pings, processes, servers. Most labs need none.
+    runtime: OnceCell<Runtime>,
     /// The host; none where it has ended, or is not the one that a lab was made on.
     host: Option<Netns>,
     dir: NetnsDir,
@@ -94,15 +119,8 @@ pub struct Kernel {
 impl Kernel {
     /// Opens the kernel as seen from the calling thread, to look at it: for no lab.
     pub fn open() -> net::Result<Kernel> {
-        // The runtime panics where it can't open what it needs.
-        let room = (0..3).map(|_| UnixStream::pair()).collect::<std::io::Result<Vec<_>>>();
-        drop(room.map_err(|error| net::Error::io("start the runtime", error))?);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| net::Error::io("start the runtime", error))?;
         Ok(Kernel {
-            runtime,
+            runtime: OnceCell::new(),
             host: Some(Netns::current()?),
             dir: NetnsDir::system(),
             lab: String::new(),
@@ -241,13 +259,25 @@ impl Kernel {
     }
 
     /// Runs `work` to its end.
-    pub fn run<T>(&self, work: impl Future<Output = T>) -> T {
-        self.runtime.block_on(work)
+    pub fn run<T>(&self, work: impl Future<Output = net::Result<T>>) -> net::Result<T> {
+        self.runtime()?.block_on(work)
     }
 
     /// Runs `work` to its end or until a signal is caught (EINTR).
     pub fn run_unless_caught<T>(&self, doing: &str, work: impl Future<Output = net::Result<T>>) -> net::Result<T> {
-        self.runtime.block_on(net::signal::unless_caught(doing, work))
+        self.run(net::signal::unless_caught(doing, work))
+    }
+
+    fn runtime(&self) -> net::Result<&Runtime> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
+        let failed = |error| net::Error::io("start the runtime", error);
+        // The runtime panics where it can't open what it needs.
+        let room = (0..3).map(|_| UnixStream::pair()).collect::<std::io::Result<Vec<_>>>();
+        drop(room.map_err(failed)?);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        Ok(self.runtime.get_or_init(|| runtime))
     }
 
     /// Returns the open namespace `at`; one that is no longer the one it was is ENOENT.
@@ -261,7 +291,7 @@ impl Kernel {
         if let Some(rtnl) = &open.rtnl {
             return Ok(rtnl.clone());
         }
-        let rtnl = Rc::new(Netlink::open(&open.netns)?);
+        let rtnl = socket_in(&open.netns)?;
         open.rtnl = Some(rtnl.clone());
         Ok(rtnl)
     }
