@@ -72,6 +72,13 @@ pub(super) fn doctor(args: &Args, context: &Context) -> std::result::Result<u8, 
             Err(error) => findings.push(Finding::failed("network namespaces", &error)),
         }
     }
+    findings.extend(super::doors::looked_at().into_iter().map(|door| Finding {
+        what: door.name.into(),
+        ok: door.is_open,
+        needed: false,
+        found: door.about,
+        fix: door.fix.into(),
+    }));
     print(&findings, args.json);
     let fine = findings.iter().all(|finding| finding.ok || !finding.needed);
     Ok(if fine { exit::DONE } else { exit::LACKS })

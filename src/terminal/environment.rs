@@ -75,6 +75,8 @@ variables! {
     STATE_HOME = "XDG_STATE_HOME";
     /// `toposcript` below it is the state directory of an ordinary user; one in `/tmp` without it.
     RUNTIME_DIR = "XDG_RUNTIME_DIR";
+    /// Where `topo doctor` looks for container runtimes.
+    PATH = "PATH";
     /// For tests, in builds with debug assertions: at which change to fail or to be killed, such as `fail:3`.
     FAULT = "TOPO_FAULT";
 }

@@ -172,6 +172,15 @@ fn typed(block: &str) -> Vec<Typed> {
     all
 }
 
+/// Returns the commands of a block that has no others than those for the shell.
+pub(crate) fn typed_in_shell(block: &str) -> Vec<String> {
+    let shell = |typed| match typed {
+        Typed::Shell(line) => line,
+        Typed::Repl(line) => panic!("`{line}` is none for the shell"),
+    };
+    typed(block).into_iter().map(shell).collect()
+}
+
 /// Returns what stands behind the prompt of a session, or behind a question.
 fn after_prompt(line: &str) -> Option<&str> {
     if let Some((_, answer)) = line.split_once("[y/N] ") {

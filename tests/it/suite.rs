@@ -299,7 +299,7 @@ mod primitives {
 }
 
 mod stdlib {
-    suites!("stdlib": lan network topology segment router nat expect bird dhcp dns wan);
+    suites!("stdlib": lan network container topology segment router nat expect bird dhcp dns wan);
 }
 
 /// Every group of primitives has its file of tests, and every module of the library.

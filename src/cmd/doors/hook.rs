@@ -38,7 +38,7 @@ struct Install {
 }
 
 /// Where engines read hooks: Podman 5 reads the first alone by default, Podman 4 and CRI-O both.
-const HOOK_DIRS: [&str; 2] = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
+pub(super) const HOOK_DIRS: [&str; 2] = ["/usr/share/containers/oci/hooks.d", "/etc/containers/oci/hooks.d"];
 
 /// Runs `topo hook`.
 pub(in crate::cmd) fn hook(args: &Args, context: &Context) -> Result<u8, Trouble> {

@@ -31,3 +31,60 @@ fn read_stdin() -> std::io::Result<String> {
     }
     String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8"))
 }
+
+/// A door, as `topo doctor` tells of it.
+pub(super) struct Door {
+    pub(super) name: &'static str,
+    pub(super) is_open: bool,
+    pub(super) about: String,
+    pub(super) fix: &'static str,
+}
+
+/// Looks which runtimes are here, and whether the files are there by which they find our networks.
+pub(super) fn looked_at() -> Vec<Door> {
+    let dirs = crate::terminal::environment::PATH.value().unwrap_or_default();
+    let has = |program: &&str| std::env::split_paths(&dirs).any(|dir| dir.join(program).is_file());
+    let installed = |programs: &[&str]| programs.iter().copied().filter(has).collect::<Vec<_>>().join(", ");
+    let any = |paths: &[&str]| paths.iter().any(|path| Path::new(path).exists());
+    let mut doors = Vec::new();
+    let mut tell = |name, programs: &[&str], is_open: bool, open: &str, fix| {
+        let here = installed(programs);
+        let about = match (here.is_empty(), is_open) {
+            (true, _) => format!("none of {} is here", programs.join(", ")),
+            (false, true) => format!("{here}: {open}"),
+            (false, false) => format!("{here}: not told of our networks"),
+        };
+        doors.push(Door {
+            name,
+            is_open: is_open && !here.is_empty(),
+            about,
+            fix: if here.is_empty() { "" } else { fix },
+        });
+    };
+    tell("OCI hook", &["runc", "crun", "youki"], true, "a bundle names `topo hook oci`", "");
+    let cdi = any(&["/etc/cdi/toposcript.json", "/var/run/cdi/toposcript.json"]);
+    tell(
+        "CDI devices",
+        &["podman", "dockerd", "containerd", "crio"],
+        cdi,
+        "`--device toposcript.dev/net=NETWORK`",
+        "`topo cdi generate`",
+    );
+    let hooks = hook::HOOK_DIRS.iter().any(|dir| Path::new(dir).join("toposcript.json").exists());
+    tell(
+        "OCI hooks.d",
+        &["podman", "crio"],
+        hooks,
+        "`--annotation dev.toposcript.network=NETWORK`",
+        "`topo hook install`",
+    );
+    let cni = any(&["/opt/cni/bin/toposcript", "/usr/lib/cni/toposcript", "/usr/libexec/cni/toposcript"]);
+    tell(
+        "CNI plugin",
+        &["containerd", "crio", "nomad", "podman"],
+        cni,
+        "`topo cni install` has linked it",
+        "`topo cni install NETWORK`",
+    );
+    doors
+}

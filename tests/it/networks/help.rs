@@ -207,7 +207,10 @@ fn the_help_of_each_command() {
 
             Options:
                   --ip <ADDRESS>
-                      its address; the next free one unless given
+                      its address, or one of each subnet; the next free ones unless given
+
+                  --mac <MAC>
+                      the hardware address of its device
 
                   --publish <PORTS>
                       [HOSTIP:]PORT:PORT[/PROTO], of the host and of the container, or ranges:
