@@ -65,7 +65,14 @@ impl Traces {
             if changes.is_empty() || began.elapsed() > GONE_WITHIN {
                 return Ok(changes);
             }
-            std::thread::sleep(LOOK_AGAIN);
+            let pause = async {
+                let mut ticks = tokio::time::interval(LOOK_AGAIN);
+                // The first tick comes at once.
+                ticks.tick().await;
+                ticks.tick().await;
+                Ok(())
+            };
+            kernel.run(pause).map_err(failed)?;
         }
     }
 
