@@ -5,6 +5,7 @@ pub(super) mod act;
 pub(super) mod cdi;
 pub(super) mod cni;
 pub(super) mod hook;
+mod netavark;
 mod oci;
 
 use std::ffi::{OsStr, OsString};
@@ -14,6 +15,7 @@ use std::path::Path;
 pub(super) fn begin(words: &[OsString]) -> Option<u8> {
     let name = words.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str)?;
     match name {
+        cni::PLUGIN if netavark::is_call(words) => Some(netavark::plugin(words)),
         cni::PLUGIN => Some(cni::plugin(words)),
         cni::LOOPBACK => Some(cni::loopback()),
         _ => None,

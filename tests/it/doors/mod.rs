@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | `oci.rs` | the hook of OCI runtimes: runc and crun; devices of CDI and hooks of Podman |
 //! | `cni.rs` | the CNI plugin, called as runtimes call it |
+//! | `netavark.rs` | the netavark plugin, called as netavark calls it |
 //! | `page.rs` | the commands of docs/containers.md, with runc and Podman |
 
 mod cni;
+mod netavark;
 mod oci;
 mod page;
 
