@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::lab::{Error, Inside, Result, StateDir};
 use crate::net::fault::{self, Counted, FaultKind};
 use crate::script::{Dirs, Workflow, workflows};
-use crate::terminal::environment::{self, Variable};
+use crate::terminal::environment::{self, EnvVariable};
 
 /// What a command is run with.
 pub(super) struct Context {
@@ -27,7 +27,7 @@ type Workflows = BTreeMap<Vec<String>, Workflow>;
 
 impl Context {
     pub(super) fn new(inside: Option<Inside>, words: Vec<OsString>) -> Context {
-        let own = |variable: &Variable, name: &str| {
+        let own = |variable: &EnvVariable, name: &str| {
             variable.path().or_else(|| config_dir().map(|dir| dir.join(name))).filter(|dir| dir.is_dir())
         };
         let dirs = Dirs { stdlib: own(&environment::STDLIB, "stdlib"), scripts: own(&environment::SCRIPTS, "scripts") };

@@ -51,7 +51,7 @@ pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if logs.is_empty() {
         talk(&format!("lab `{}` has started no process\n", args.lab));
     }
-    let mut shown = Shown { several: logs.len() > 1, next: BTreeMap::new() };
+    let mut shown = ShownLogs { several: logs.len() > 1, next: BTreeMap::new() };
     for log in &logs {
         shown.first(log, args.lines)?;
     }
@@ -98,14 +98,14 @@ fn last(text: &str, lines: Option<usize>) -> &str {
 }
 
 /// What was shown so far.
-struct Shown {
+struct ShownLogs {
     /// Whether lines begin with their process.
     several: bool,
     /// Where each log goes on, by the number of the process.
     next: BTreeMap<u32, u64>,
 }
 
-impl Shown {
+impl ShownLogs {
     /// Shows what is there of a log.
     fn first(&mut self, log: &LogView, lines: Option<usize>) -> Result<(), lab::Error> {
         let (text, next) = log.files.text_and_end()?;

@@ -188,7 +188,7 @@ fn execute(
     let texts = session.texts().clone();
     let Some(mut lab) = handle.take() else { return Ok(exit::FAILED) };
     match ran {
-        Ok(ran) => Ok(End { lab, texts, options, said, begun }.conclude(ran)),
+        Ok(ran) => Ok(RunEnd { lab, texts, options, said, begun }.conclude(ran)),
         Err(panic) => {
             // A defect of ours must leave nothing behind either.
             let _ = lab.take_down(&prim::steps());
@@ -230,7 +230,7 @@ fn script_args(header: &Header, matches: &ArgMatches) -> rhai::Map {
 }
 
 /// The end of a run: the lab stays or goes, and what happened is said.
-struct End<'a> {
+struct RunEnd<'a> {
     lab: Lab,
     texts: Texts,
     options: &'a RunOptions,
@@ -238,7 +238,7 @@ struct End<'a> {
     begun: Instant,
 }
 
-impl End<'_> {
+impl RunEnd<'_> {
     fn conclude(mut self, ran: Result<(), Box<Failure>>) -> u8 {
         let name = self.lab.name().to_string();
         let checks = self.lab.checks().to_vec();

@@ -22,7 +22,7 @@ pub(super) const LOOK: &str = "__look";
 
 /// What is said of a lab in its sandbox.
 #[derive(Serialize, Deserialize)]
-struct Seen {
+struct SandboxedLab {
     name: String,
     state: String,
     unseen: Option<String>,
@@ -75,14 +75,15 @@ pub(super) fn look(context: &Context) -> u8 {
         Ok(looked) => looked,
         Err(error) => return Trouble::from(error).report(),
     };
-    let seen = |summary: Summary| Seen { name: summary.name, state: summary.state.into(), unseen: summary.unseen };
-    let seen: Vec<Seen> = summaries.into_iter().map(seen).collect();
+    let seen =
+        |summary: Summary| SandboxedLab { name: summary.name, state: summary.state.into(), unseen: summary.unseen };
+    let seen: Vec<SandboxedLab> = summaries.into_iter().map(seen).collect();
     terminal::json(&serde_json::to_value(seen).unwrap_or_default());
     if errors.is_empty() { exit::DONE } else { Trouble::from(errors).report() }
 }
 
 /// Waits for a look; returns what it saw, and its first error.
-fn end(child: Child, doing: &str) -> (Vec<Seen>, Option<Error>) {
+fn end(child: Child, doing: &str) -> (Vec<SandboxedLab>, Option<Error>) {
     let output = match child.wait_with_output() {
         Ok(output) => output,
         Err(source) => return (Vec::new(), Some(Error::file(doing, &source))),
@@ -106,8 +107,8 @@ fn error_of(output: &Output, doing: &str) -> Option<Error> {
 }
 
 /// Enters what was seen of the labs of a sandbox; tells whether each was seen that is there.
-fn enter(summaries: &mut Vec<Summary>, seen: Vec<Seen>, holder: ProcessId, state: &StateDir) -> bool {
-    let mut seen: HashMap<String, Seen> = seen.into_iter().map(|seen| (seen.name.clone(), seen)).collect();
+fn enter(summaries: &mut Vec<Summary>, seen: Vec<SandboxedLab>, holder: ProcessId, state: &StateDir) -> bool {
+    let mut seen: HashMap<String, SandboxedLab> = seen.into_iter().map(|seen| (seen.name.clone(), seen)).collect();
     let mut all_seen = true;
     summaries.retain_mut(|summary| {
         if summary.holder != Some(holder) || summary.state != "up" {

@@ -35,7 +35,7 @@ const READS_MAX: usize = 1000;
 /// A line of the journal.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
-enum Line {
+enum JournalLine {
     /// A step that is about to be applied.
     Step {
         no: u64,
@@ -63,7 +63,7 @@ pub struct Asked {
 
 /// The first line of a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head {
+struct JournalHead {
     /// What the check sums of this journal begin with, by which no other lab's is taken for it.
     id: Sum,
     /// How many bytes the journal has at least, this line included. What is behind them was being written, and not applied.
@@ -76,23 +76,23 @@ struct Head {
     lines: Sum,
 }
 
-impl Head {
+impl JournalHead {
     /// How many bytes it has.
     const LEN: usize = "journal id= whole= writing= done= lines= sum=\n".len() + 3 * 16 + 3 * Sum::LEN;
 
-    fn empty(id: Sum) -> Head {
-        Head { id, whole: Head::LEN as u64, writing: Head::LEN as u64, done: 0, lines: id }
+    fn empty(id: Sum) -> JournalHead {
+        JournalHead { id, whole: JournalHead::LEN as u64, writing: JournalHead::LEN as u64, done: 0, lines: id }
     }
 
     fn text(&self) -> String {
-        let Head { id, whole, writing, done, lines } = self;
+        let JournalHead { id, whole, writing, done, lines } = self;
         let text = format!("journal id={id} whole={whole:016} writing={writing:016} done={done:016} lines={lines}");
         format!("{text} sum={}\n", Sum::of(text.as_bytes()))
     }
 
     /// Reads it from the beginning of a journal; only what `text` writes is one.
-    fn parse(journal: &[u8]) -> Option<Head> {
-        let line = journal.get(..Head::LEN)?;
+    fn parse(journal: &[u8]) -> Option<JournalHead> {
+        let line = journal.get(..JournalHead::LEN)?;
         let mut words = std::str::from_utf8(line).ok()?.split_whitespace().skip(1);
         let mut word = |name: &str| words.next()?.strip_prefix(name)?.strip_prefix('=');
         let id = Sum::parse(word("id")?.as_bytes())?;
@@ -100,7 +100,7 @@ impl Head {
         let writing = word("writing")?.parse().ok()?;
         let done = word("done")?.parse().ok()?;
         let lines = Sum::parse(word("lines")?.as_bytes())?;
-        let head = Head { id, whole, writing, done, lines };
+        let head = JournalHead { id, whole, writing, done, lines };
         (head.text().as_bytes() == line).then_some(head)
     }
 }
@@ -110,7 +110,7 @@ impl Head {
 pub(super) struct Journal {
     file: File,
     path: PathBuf,
-    head: Head,
+    head: JournalHead,
     /// How many lines it has behind the first.
     lines: usize,
 }
@@ -125,7 +125,7 @@ impl Journal {
         let mut options = OpenOptions::new();
         let file = regular::open(&path, options.create(true).truncate(true).read(true).write(true).mode(0o600));
         let file = file.map_err(|source| Error::file(format!("make the journal `{}`", path.display()), &source))?;
-        let mut journal = Journal { file, path, head: Head::empty(id), lines: 0 };
+        let mut journal = Journal { file, path, head: JournalHead::empty(id), lines: 0 };
         journal.note(journal.head)?;
         Ok(journal)
     }
@@ -133,7 +133,7 @@ impl Journal {
     /// Opens the journal of a lab to go on with it.
     pub(super) fn open(dir: &LabDir, record: &Record) -> Result<Journal> {
         let path = dir.journal();
-        let (_, Content { head, lines }) = load(dir, record)?;
+        let (_, JournalContent { head, lines }) = load(dir, record)?;
         let doing = || format!("open the journal `{}`", path.display());
         let failed = |source: std::io::Error| Error::file(doing(), &source);
         let file = regular::open(&path, OpenOptions::new().read(true).write(true)).map_err(failed)?;
@@ -141,7 +141,7 @@ impl Journal {
         if head.writing != head.whole {
             // What a killed process was writing goes.
             journal.file.set_len(head.whole).map_err(failed)?;
-            journal.note(Head { writing: head.whole, ..head })?;
+            journal.note(JournalHead { writing: head.whole, ..head })?;
         }
         Ok(journal)
     }
@@ -150,24 +150,24 @@ impl Journal {
     pub(super) fn write_ahead(&mut self, steps: &[Asked]) -> Result<()> {
         self.write(steps.iter().map(|asked| {
             let (word, at) = (asked.step.word().into(), asked.place.clone());
-            Ok(Line::Step { no: asked.no, word, data: asked.step.data()?, at })
+            Ok(JournalLine::Step { no: asked.no, word, data: asked.step.data()?, at })
         }))
     }
 
     /// Writes down that all steps up to `upto` are applied.
     pub(super) fn done(&mut self, upto: u64) -> Result<()> {
-        self.note(Head { done: upto, ..self.head })
+        self.note(JournalHead { done: upto, ..self.head })
     }
 
     /// Writes down that the steps from `from` on are no more.
     pub(super) fn undone(&mut self, from: u64) -> Result<()> {
-        self.write([Ok(Line::Undone { from })])?;
-        self.note(Head { done: self.head.done.min(from.saturating_sub(1)), ..self.head })
+        self.write([Ok(JournalLine::Undone { from })])?;
+        self.note(JournalHead { done: self.head.done.min(from.saturating_sub(1)), ..self.head })
     }
 
     /// Writes down that the steps of these numbers have left nothing to take back.
     pub(super) fn over(&mut self, steps: Vec<u64>) -> Result<()> {
-        self.write([Ok(Line::Over { steps })])
+        self.write([Ok(JournalLine::Over { steps })])
     }
 
     /// Writes the journal anew once many of its lines say nothing any more; `steps` are all that it has, and all are applied.
@@ -200,7 +200,7 @@ impl Journal {
     }
 
     /// Writes lines in few writes; after an error the journal is as it was.
-    fn write(&mut self, lines: impl IntoIterator<Item = serde_json::Result<Line>>) -> Result<()> {
+    fn write(&mut self, lines: impl IntoIterator<Item = serde_json::Result<JournalLine>>) -> Result<()> {
         let before = self.head;
         let mut text = Vec::new();
         let mut sum = before.lines;
@@ -231,16 +231,16 @@ impl Journal {
     /// Writes `text` to the end, and empties it; `sum` is that of all lines then.
     fn put(&mut self, text: &mut Vec<u8>, sum: Sum) -> Result<()> {
         let end = self.head.whole + text.len() as u64;
-        self.note(Head { writing: end, ..self.head })?;
+        self.note(JournalHead { writing: end, ..self.head })?;
         // No fsync: a lab's kernel objects die with the machine, so its journal has nothing to outlive.
         let written = self.file.write_all_at(text, self.head.whole);
         written.map_err(|source| Error::file(self.doing(), &source))?;
         text.clear();
-        self.note(Head { whole: end, writing: end, lines: sum, ..self.head })
+        self.note(JournalHead { whole: end, writing: end, lines: sum, ..self.head })
     }
 
     /// Writes the first line. It stands in one block of the file, so a killed process leaves the old one or the new one.
-    fn note(&mut self, head: Head) -> Result<()> {
+    fn note(&mut self, head: JournalHead) -> Result<()> {
         let written = self.file.write_all_at(head.text().as_bytes(), 0);
         written.map_err(|source| Error::file(self.doing(), &source))?;
         self.head = head;
@@ -259,9 +259,9 @@ fn id_of(record: &Record) -> Sum {
 }
 
 /// What a journal says.
-struct Content {
-    head: Head,
-    lines: Vec<Line>,
+struct JournalContent {
+    head: JournalHead,
+    lines: Vec<JournalLine>,
 }
 
 /// What is wrong with a journal: in which line, counted from 1, or in all of it.
@@ -292,8 +292,8 @@ fn percent(done: usize, all: usize) -> usize {
 }
 
 /// Reads a whole journal, which must have the id `id`.
-fn parse(text: &[u8], id: Sum, tell: Tell<'_>) -> std::result::Result<Content, Damage> {
-    let Some(head) = Head::parse(text) else { return Err(Damage::in_line(1, CHANGED)) };
+fn parse(text: &[u8], id: Sum, tell: Tell<'_>) -> std::result::Result<JournalContent, Damage> {
+    let Some(head) = JournalHead::parse(text) else { return Err(Damage::in_line(1, CHANGED)) };
     if head.id != id {
         return Err(Damage { line: None, because: "it is the journal of another lab".into() });
     }
@@ -303,7 +303,7 @@ fn parse(text: &[u8], id: Sum, tell: Tell<'_>) -> std::result::Result<Content, D
     }
     let (mut lines, mut read) = (Vec::new(), 0);
     let mut sum = id;
-    let whole = text.get(Head::LEN..usize::try_from(least).unwrap_or(0)).unwrap_or_default();
+    let whole = text.get(JournalHead::LEN..usize::try_from(least).unwrap_or(0)).unwrap_or_default();
     for (at, line) in whole.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let damaged = |because: String| Damage::in_line(at + 2, because);
         let parts = line.strip_suffix(b"\n").and_then(|line| sum_of_line(line, id));
@@ -317,15 +317,15 @@ fn parse(text: &[u8], id: Sum, tell: Tell<'_>) -> std::result::Result<Content, D
         let because = "its lines are not those that were written, or not in their order".into();
         return Err(Damage { line: None, because });
     }
-    Ok(Content { head, lines })
+    Ok(JournalContent { head, lines })
 }
 
 /// Reads the journal of a lab; one that is damaged is an error that names it.
-fn load(dir: &LabDir, record: &Record) -> Result<(PathBuf, Content)> {
+fn load(dir: &LabDir, record: &Record) -> Result<(PathBuf, JournalContent)> {
     load_telling(dir, record, &mut |_| {})
 }
 
-fn load_telling(dir: &LabDir, record: &Record, tell: Tell<'_>) -> Result<(PathBuf, Content)> {
+fn load_telling(dir: &LabDir, record: &Record, tell: Tell<'_>) -> Result<(PathBuf, JournalContent)> {
     let path = dir.journal();
     let id = id_of(record);
     let mut text = read_file(dir, &path)?;
@@ -365,7 +365,7 @@ fn damaged(dir: &LabDir, damage: &Damage) -> Error {
 }
 
 /// Returns the lines whose own check sum fits, and the numbers of the others; the first line is not looked at.
-fn readable(text: &[u8], id: Sum) -> (Vec<Line>, Vec<usize>) {
+fn readable(text: &[u8], id: Sum) -> (Vec<JournalLine>, Vec<usize>) {
     let mut lines = Vec::new();
     let mut bad = Vec::new();
     for (at, line) in text.split(|byte| *byte == b'\n').enumerate().skip(1).filter(|(_, line)| !line.is_empty()) {
@@ -396,7 +396,7 @@ pub(super) fn read(dir: &LabDir, record: &Record, steps: &Steps) -> Result<Stepl
 
 /// The same; `tell` gets how far it is, for each line.
 pub(super) fn read_telling(dir: &LabDir, record: &Record, steps: &Steps, tell: Tell<'_>) -> Result<Steplist> {
-    let (path, Content { head, lines }) = load_telling(dir, record, tell)?;
+    let (path, JournalContent { head, lines }) = load_telling(dir, record, tell)?;
     let (mut asked, all) = (Vec::new(), lines.len());
     for (at, line) in lines.into_iter().enumerate() {
         enter(&mut asked, line, steps).map_err(|error| {
@@ -418,11 +418,11 @@ pub(super) fn moves(dir: &LabDir, record: &Record) -> Result<Vec<Moved>> {
     let mut found: Vec<(u64, Moved)> = Vec::new();
     for line in load(dir, record)?.1.lines {
         match line {
-            Line::Step { no, word, data, .. } if word == Moved::WORD => {
+            JournalLine::Step { no, word, data, .. } if word == Moved::WORD => {
                 found.extend(serde_json::from_str(data.get()).ok().map(|moved| (no, moved)));
             }
-            Line::Step { .. } | Line::Over { .. } => {}
-            Line::Undone { from } => found.retain(|(no, _)| *no < from),
+            JournalLine::Step { .. } | JournalLine::Over { .. } => {}
+            JournalLine::Undone { from } => found.retain(|(no, _)| *no < from),
         }
     }
     Ok(found.into_iter().map(|(_, moved)| moved).collect())
@@ -440,7 +440,7 @@ pub(super) fn salvage(dir: &LabDir, record: &Record, steps: &Steps) -> (Steplist
         Err(error) => vec![error.hint("what else the lab changed there stays: look for it yourself")],
     };
     let text = regular::read(&dir.journal(), STATE_BYTES_MAX).unwrap_or_default();
-    let head = Head::parse(&text);
+    let head = JournalHead::parse(&text);
     let (lines, bad) = readable(&text, head.map_or_else(|| id_of(record), |head| head.id));
     let mut asked = Vec::new();
     errors.extend(lines.into_iter().filter_map(|line| enter(&mut asked, line, steps).err()));
@@ -449,18 +449,20 @@ pub(super) fn salvage(dir: &LabDir, record: &Record, steps: &Steps) -> (Steplist
     (Steplist { asked, done: head.map_or(0, |head| head.done) }, errors)
 }
 
-fn enter(asked: &mut Vec<Asked>, line: Line, steps: &Steps) -> Result<()> {
+fn enter(asked: &mut Vec<Asked>, line: JournalLine, steps: &Steps) -> Result<()> {
     match line {
-        Line::Step { no, word, data, at } => asked.push(Asked { no, step: steps.read(&word, &data)?, place: at }),
-        Line::Undone { from } => asked.retain(|asked: &Asked| asked.no < from),
-        Line::Over { steps } => asked.retain(|asked| steps.binary_search(&asked.no).is_err()),
+        JournalLine::Step { no, word, data, at } => {
+            asked.push(Asked { no, step: steps.read(&word, &data)?, place: at })
+        }
+        JournalLine::Undone { from } => asked.retain(|asked: &Asked| asked.no < from),
+        JournalLine::Over { steps } => asked.retain(|asked| steps.binary_search(&asked.no).is_err()),
     }
     Ok(())
 }
 
 /// Tells whether a journal has more than its first line.
 pub(super) fn has_steps(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|meta| meta.len() > Head::LEN as u64)
+    std::fs::metadata(path).is_ok_and(|meta| meta.len() > JournalHead::LEN as u64)
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use super::name;
 use crate::net::{self, Address, FdbEntry, Link, Neigh, Owners, Route, Rule, nft};
 
 /// A thing that is read: the number of its namespace, its type, and what tells things of one type apart.
-type Key = (u32, TypeId, String);
+type ListedKey = (u32, TypeId, String);
 
 /// What was read since a look began; nothing is kept where none is on.
 #[derive(Default)]
-pub(super) struct Lists(Option<HashMap<Key, Rc<dyn Any>>>);
+pub(super) struct Lists(Option<HashMap<ListedKey, Rc<dyn Any>>>);
 
 impl Lists {
     /// Drops what was read elsewhere than in the namespace numbered `no`.

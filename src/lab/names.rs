@@ -42,7 +42,7 @@ pub struct Names {
 
 /// The file of names, as it is kept.
 #[derive(Serialize, Deserialize)]
-struct Kept<N> {
+struct NamesFile<N> {
     journal: Stamp,
     names: N,
 }
@@ -95,7 +95,7 @@ impl Names {
         }
     }
 
-    fn kept(path: &Path) -> Option<Kept<Names>> {
+    fn kept(path: &Path) -> Option<NamesFile<Names>> {
         let text = regular::read(path, STATE_BYTES_MAX).ok()?;
         sum::check_seal(&text).ok()?;
         serde_json::from_slice(&text).ok()
@@ -104,7 +104,7 @@ impl Names {
     /// Keeps the names for the next who asks; if that can't be done, the journal is read again.
     pub fn keep(&mut self, dir: &LabDir) {
         let Some(journal) = self.journal.take() else { return };
-        let Ok(text) = sum::seal(&Kept { journal, names: self }) else { return };
+        let Ok(text) = sum::seal(&NamesFile { journal, names: self }) else { return };
         let path = file_of(dir);
         // Several may be at it at the same time, without a lock; what one that was killed left goes with the lab.
         let temp = path.with_extension(std::process::id().to_string());

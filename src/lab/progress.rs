@@ -23,13 +23,13 @@ pub(super) struct Progress {
     asked: Vec<(&'static str, usize)>,
     /// Whether the script waits for something, which is shown then.
     waits: bool,
-    piece: Piece,
+    piece: ProgressPiece,
     shown: Option<Instant>,
 }
 
 /// Steps that are applied or taken back together.
 #[derive(Debug)]
-struct Piece {
+struct ProgressPiece {
     begun: Instant,
     undo: bool,
     /// For each sort of steps how many are done, of how many.
@@ -39,7 +39,7 @@ struct Piece {
 impl Progress {
     pub(super) fn begin() -> Progress {
         let begun = Instant::now();
-        let piece = Piece { begun, undo: false, sorts: Vec::new() };
+        let piece = ProgressPiece { begun, undo: false, sorts: Vec::new() };
         Progress { begun, running: begun, asked: Vec::new(), waits: false, piece, shown: None }
     }
 
@@ -80,7 +80,7 @@ impl Progress {
                 None => sorts.push((word, 0, 1)),
             }
         }
-        self.piece = Piece { begun: Instant::now(), undo, sorts };
+        self.piece = ProgressPiece { begun: Instant::now(), undo, sorts };
     }
 
     /// Counts a step, and returns what is to be shown, if it is time for that.

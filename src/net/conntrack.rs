@@ -38,7 +38,7 @@ pub enum Flow {
 
 /// One direction of a connection.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Way {
+struct FlowWay {
     proto: Option<u8>,
     src: Option<IpAddr>,
     dst: Option<IpAddr>,
@@ -47,7 +47,7 @@ struct Way {
 }
 
 impl Flow {
-    fn is(&self, original: &Way, reply: &Way) -> bool {
+    fn is(&self, original: &FlowWay, reply: &FlowWay) -> bool {
         match self {
             Flow::To { proto, port, ip } => {
                 original.proto == Some(proto.number())
@@ -82,7 +82,7 @@ pub fn flush(netns: &Netns, flows: &[Flow]) -> Result<usize> {
         else {
             continue;
         };
-        let (mut original, mut reply) = (Way::default(), Way::default());
+        let (mut original, mut reply) = (FlowWay::default(), FlowWay::default());
         for attribute in &attributes {
             match attribute {
                 ConntrackAttribute::CtaTupleOrig(tuples) => original = read(tuples),
@@ -120,8 +120,8 @@ fn names_it(attribute: &ConntrackAttribute) -> bool {
     }
 }
 
-fn read(tuples: &[Tuple]) -> Way {
-    let mut way = Way::default();
+fn read(tuples: &[Tuple]) -> FlowWay {
+    let mut way = FlowWay::default();
     for tuple in tuples {
         match tuple {
             Tuple::Ip(attributes) => {

@@ -13,7 +13,7 @@ use super::socket::{self, Outcome, Way};
 use super::tcp::{Connected, connect};
 use super::{Netns, Result};
 
-pub use read::Answer;
+pub use read::HttpAnswer;
 
 /// A request.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ pub struct HttpReport {
     /// Whether the far end took the connection.
     pub outcome: Outcome,
     /// The whole answer, if it came.
-    pub answer: Option<Answer>,
+    pub answer: Option<HttpAnswer>,
     /// How long all of it took.
     pub time: Duration,
     /// This end.

@@ -84,7 +84,7 @@ pub async fn ping(netns: &Netns, ping: &Ping) -> Result<PingReport> {
     // SAFETY: a `Socket` owns its descriptor, keeps it open while it lives, and always shows the same one.
     let socket = unsafe { AsyncFd::register(socket) }.map_err(|error| failed(error.into()))?;
     let start = Instant::now();
-    let mut echoes = Echoes::new(ping);
+    let mut echoes = PendingEchoes::new(ping);
     while !echoes.all_settled() {
         let next = start + ping.interval.saturating_mul(echoes.report.sent);
         let send = echoes.report.sent < ping.count && Instant::now() >= next;
@@ -162,7 +162,7 @@ struct Echo {
 }
 
 /// The requests that are under way.
-struct Echoes<'a> {
+struct PendingEchoes<'a> {
     ping: &'a Ping,
     id: u16,
     /// The start of each request's bytes, so that another process's answers are not taken for ours.
@@ -173,11 +173,11 @@ struct Echoes<'a> {
     buffer: Vec<u8>,
 }
 
-impl<'a> Echoes<'a> {
-    fn new(ping: &'a Ping) -> Echoes<'a> {
+impl<'a> PendingEchoes<'a> {
+    fn new(ping: &'a Ping) -> PendingEchoes<'a> {
         let token = RandomState::new().hash_one(ping.to);
         let [.., a, b] = RandomState::new().hash_one(token).to_ne_bytes();
-        Echoes {
+        PendingEchoes {
             ping,
             id: u16::from_ne_bytes([a, b]),
             token: token.to_ne_bytes(),

@@ -109,7 +109,7 @@ impl NetnsDir {
             return Netns::of_file(file).map(Entry::Netns).map_err(failed);
         }
         match content(file) {
-            Ok(text) => Ok(Entry::Placeholder(Content::read(&text).mark.to_string())),
+            Ok(text) => Ok(Entry::Placeholder(NetnsFile::read(&text).mark.to_string())),
             // Files of nsfs can't be read: another kind of namespace.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Entry::Other),
             Err(error) => Err(failed(error)),
@@ -242,7 +242,7 @@ impl NetnsDir {
         let (lock, _) = self.locked(&doing)?;
         let _lock = if is_mount_point(&self.dir) { lock } else { self.shared(&doing, lock)?.0 };
         fault::point(&doing)?;
-        let content = Content { mark, id: netns.id().to_string() }.to_text();
+        let content = NetnsFile { mark, id: netns.id().to_string() }.to_text();
         place(&self.dir, &path, &content).map_err(|error| Error::io(doing.clone(), error))?;
         let source = PathBuf::from(format!("/proc/self/fd/{}", netns.fd().as_raw_fd()));
         let none = None::<&str>;
@@ -280,20 +280,20 @@ impl NetnsDir {
 }
 
 /// The content of a file of ours.
-struct Content<'a> {
+struct NetnsFile<'a> {
     mark: &'a str,
     /// The namespace that is mounted on it, as the kernel writes it: `net:[4026532008]`.
     id: String,
 }
 
-impl Content<'_> {
+impl NetnsFile<'_> {
     fn to_text(&self) -> String {
         format!("{} {}", self.mark, self.id)
     }
 
-    fn read(text: &str) -> Content<'_> {
+    fn read(text: &str) -> NetnsFile<'_> {
         let (mark, id) = text.split_once(' ').unwrap_or((text, ""));
-        Content { mark, id: id.to_string() }
+        NetnsFile { mark, id: id.to_string() }
     }
 }
 
@@ -324,7 +324,7 @@ impl Owners {
             return Ok(None);
         }
         let text = content(file).map_err(|error| Error::io(format!("look for the owner of netns `{name}`"), error))?;
-        let Content { mark, id } = Content::read(&text);
+        let NetnsFile { mark, id } = NetnsFile::read(&text);
         Ok((id == netns.id().to_string()).then(|| mark.to_string()))
     }
 }

@@ -168,14 +168,14 @@ pub async fn ping_all(mut hosts: Vec<PingHost>, ask: &PingAll) -> Result<PingAll
     for (number, host) in hosts.iter_mut().enumerate() {
         for (v6, socket) in [(false, &host.v4), (true, &host.v6)] {
             let Some(socket) = socket else { continue };
-            let reader = Reader { host: number, v6, id, token, tell: tell.clone() };
+            let reader = EchoReader { host: number, v6, id, token, tell: tell.clone() };
             let socket = socket.try_clone().map_err(failed)?;
             // SAFETY: a `Socket` owns its descriptor, keeps it open while it lives, and always shows the same one.
             let socket = unsafe { AsyncFd::register(socket) }.map_err(|error| failed(error.into()))?;
             readers.spawn(reader.read(socket));
         }
     }
-    let mut work = Work::new(hosts, ask, id, token);
+    let mut work = PingWork::new(hosts, ask, id, token);
     while !work.is_done() {
         work.send_more();
         if let Ok(Some((host, answer))) = timeout_at(work.next_look(), heard.recv()).await {
@@ -192,7 +192,7 @@ pub async fn ping_all(mut hosts: Vec<PingHost>, ask: &PingAll) -> Result<PingAll
     Ok(work.report)
 }
 
-struct Reader {
+struct EchoReader {
     host: usize,
     v6: bool,
     id: u16,
@@ -200,7 +200,7 @@ struct Reader {
     tell: mpsc::UnboundedSender<(usize, Answer)>,
 }
 
-impl Reader {
+impl EchoReader {
     async fn read(self, socket: AsyncFd<Socket>) {
         let mut buffer = vec![0; 2048];
         while let Ok(mut ready) = socket.readable().await {
@@ -226,7 +226,7 @@ impl Reader {
 }
 
 /// All that is under way.
-struct Work {
+struct PingWork {
     hosts: Vec<PingHost>,
     ask: PingAll,
     id: u16,
@@ -250,14 +250,14 @@ struct Work {
     report: PingAllReport,
 }
 
-impl Work {
-    fn new(hosts: Vec<PingHost>, ask: &PingAll, id: u16, token: [u8; 8]) -> Work {
+impl PingWork {
+    fn new(hosts: Vec<PingHost>, ask: &PingAll, id: u16, token: [u8; 8]) -> PingWork {
         let pairs = hosts.len() * hosts.len().saturating_sub(1);
         let room = std::fs::read_to_string("/proc/sys/net/ipv4/neigh/default/gc_thresh3");
         let room: usize = room.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(NEIGHBOURS);
         // Half of the table may be others'. Each pair takes two.
         let window_max = (room / 4).clamp(WINDOW_MIN, 1024);
-        Work {
+        PingWork {
             hosts,
             ask: *ask,
             id,

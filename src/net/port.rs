@@ -173,7 +173,7 @@ fn check_here(wanted: &Wanted, known: &mut KnownFree) -> std::result::Result<(),
 }
 
 /// A port that is in use, with the sockets that have it, as far as the kernel's tables show them.
-type Taken = Option<(u16, Vec<Held>)>;
+type TakenPort = Option<(u16, Vec<BoundSocket>)>;
 
 /// Finds the first port that is in use, in the namespace of the calling thread.
 fn first_taken(
@@ -181,12 +181,12 @@ fn first_taken(
     at: Option<IpAddr>,
     ports: RangeInclusive<u16>,
     free: &mut KnownFree,
-) -> std::result::Result<Taken, PortRefusal> {
+) -> std::result::Result<TakenPort, PortRefusal> {
     // Asking for a socket would load the module, and nobody has a port of a protocol that is not there.
     if proto == Proto::Sctp && !has_sctp()? {
         return Ok(None);
     }
-    let mut known: Option<Table> = None;
+    let mut known: Option<SocketTable> = None;
     for port in ports {
         if free.has(proto, at, port) || is_free(proto, at, port)? {
             free.here.insert(at);
@@ -195,9 +195,10 @@ fn first_taken(
         let table = match known.take() {
             // One that came meanwhile is in no table of before.
             Some(table) if table.in_the_way(at, port).next().is_some() => table,
-            _ => Table::read(proto)?,
+            _ => SocketTable::read(proto)?,
         };
-        let (held, ended): (Vec<Held>, Vec<Held>) = table.in_the_way(at, port).partition(|held| held.inode != 0);
+        let (held, ended): (Vec<BoundSocket>, Vec<BoundSocket>) =
+            table.in_the_way(at, port).partition(|held| held.inode != 0);
         if !held.is_empty() {
             return Ok(Some((port, held)));
         }
@@ -305,7 +306,7 @@ fn is_bound(
 
 /// A socket that is bound to a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Held {
+struct BoundSocket {
     at: IpAddr,
     /// What tells it in /proc/PID/fd; 0 for one that no process has any more.
     inode: u64,
@@ -313,17 +314,17 @@ struct Held {
 
 /// The sockets of one protocol, by their port.
 #[derive(Debug)]
-struct Table(BTreeMap<u16, Vec<Held>>);
+struct SocketTable(BTreeMap<u16, Vec<BoundSocket>>);
 
-impl Table {
+impl SocketTable {
     /// Reads the tables of the namespace that the calling thread is in.
-    fn read(proto: Proto) -> Result<Table> {
+    fn read(proto: Proto) -> Result<SocketTable> {
         let names: &[&str] = match proto {
             Proto::Tcp => &["tcp", "tcp6"],
             Proto::Udp => &["udp", "udp6"],
             Proto::Sctp => &["sctp/eps"],
         };
-        let mut sockets: BTreeMap<u16, Vec<Held>> = BTreeMap::new();
+        let mut sockets: BTreeMap<u16, Vec<BoundSocket>> = BTreeMap::new();
         for name in names {
             let path = format!("/proc/thread-self/net/{name}");
             let text = match fs::read_to_string(&path) {
@@ -337,11 +338,11 @@ impl Table {
                 sockets.entry(port).or_default().extend(held);
             }
         }
-        Ok(Table(sockets))
+        Ok(SocketTable(sockets))
     }
 
     /// Returns the sockets at the port that are in the way of one at `at`.
-    fn in_the_way(&self, at: Option<IpAddr>, port: u16) -> impl Iterator<Item = Held> {
+    fn in_the_way(&self, at: Option<IpAddr>, port: u16) -> impl Iterator<Item = BoundSocket> {
         let sockets = self.0.get(&port).into_iter().flatten();
         sockets.filter(move |held| at.is_none_or(|at| is_in_the_way(held.at, at))).copied()
     }
@@ -356,12 +357,12 @@ fn is_in_the_way(there: IpAddr, at: IpAddr) -> bool {
 }
 
 /// Reads a line of /proc/net/tcp, udp and their like (proc_pid_net(5)).
-fn socket(line: &str) -> Option<(u16, Vec<Held>)> {
+fn socket(line: &str) -> Option<(u16, Vec<BoundSocket>)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (ip, port) = fields.get(1)?.split_once(':')?;
     let inode = fields.get(9)?.parse().ok()?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    Some((port, vec![Held { at: ip_of_words(ip)?, inode }]))
+    Some((port, vec![BoundSocket { at: ip_of_words(ip)?, inode }]))
 }
 
 /// Reads an address that is written as the hexadecimal numbers of its 32-bit words as they are in memory.
@@ -375,11 +376,11 @@ fn ip_of_words(text: &str) -> Option<IpAddr> {
 }
 
 /// Reads a line of /proc/net/sctp/eps: a port, a user, an inode, and all addresses (net/sctp/proc.c).
-fn endpoint(line: &str) -> Option<(u16, Vec<Held>)> {
+fn endpoint(line: &str) -> Option<(u16, Vec<BoundSocket>)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let (port, inode) = (fields.get(5)?.parse().ok()?, fields.get(7)?.parse().ok()?);
     let addresses = fields.iter().skip(8).filter_map(|ip| ip.parse().ok());
-    Some((port, addresses.map(|at| Held { at, inode }).collect()))
+    Some((port, addresses.map(|at| BoundSocket { at, inode }).collect()))
 }
 
 /// Finds the process with the lowest number that has the socket, among those that the caller may look at.

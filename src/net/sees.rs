@@ -75,7 +75,7 @@ pub async fn sees(server: &Netns, client: &Netns, sees: &Sees) -> Result<SeesRep
     Ok(report)
 }
 
-type Seen = Option<(SocketAddr, Option<SocketAddr>)>;
+type SeenPackets = Option<(SocketAddr, Option<SocketAddr>)>;
 
 async fn by_connection(
     listener: &TcpListener,
@@ -85,7 +85,7 @@ async fn by_connection(
     deadline: Duration,
     end: Instant,
     report: &mut SeesReport,
-) -> Result<Seen> {
+) -> Result<SeenPackets> {
     let failed = |error| Error::io(format!("connect to {}", way.to), error);
     let mut stream = match connect(client, way, deadline, end).await? {
         Connected::Stream(stream, _) => stream,
@@ -121,7 +121,7 @@ async fn by_datagram(
     deadline: Duration,
     end: Instant,
     report: &mut SeesReport,
-) -> Result<Seen> {
+) -> Result<SeenPackets> {
     let doing = format!("send a datagram to {}", way.to);
     let failed = |error| Error::io(doing.clone(), error);
     let listener = Datagrams::new(listener).map_err(failed)?;

@@ -50,7 +50,7 @@ pub struct Server {
 
 /// What the web server tells by default.
 #[derive(Debug, Serialize)]
-struct Seen<'a> {
+struct DefaultAnswer<'a> {
     name: &'a str,
     ip: IpAddr,
     port: u16,
@@ -177,7 +177,7 @@ fn answer(request: &Request, local: SocketAddr, client: SocketAddr, server: &Ser
     let (kind, body) = match &server.body {
         Some(body) => ("text/plain; charset=utf-8", body.clone()),
         None => {
-            let seen = Seen {
+            let seen = DefaultAnswer {
                 name: &server.name,
                 ip: local.ip(),
                 port: local.port(),

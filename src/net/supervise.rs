@@ -123,7 +123,7 @@ pub fn is_at_work(log: &Path) -> bool {
 
 /// What the supervisor answers once.
 #[derive(Debug, Serialize, Deserialize)]
-enum Answer {
+enum SupervisorReply {
     Started(ProcessRecord),
     Failed { errno: i32, doing: String, text: String },
 }
@@ -156,8 +156,8 @@ pub fn start(netns: &Netns, what: &Supervised, mark: (&str, &str), words: &[&str
     child.wait().map_err(failed)?;
     talked.map_err(failed)?;
     match serde_json::from_slice(&text) {
-        Ok(Answer::Started(record)) => Ok(record),
-        Ok(Answer::Failed { errno, doing, text }) => Err(Error::new(doing, errno).saying(text)),
+        Ok(SupervisorReply::Started(record)) => Ok(record),
+        Ok(SupervisorReply::Failed { errno, doing, text }) => Err(Error::new(doing, errno).saying(text)),
         Err(_) => Err(Error::new(doing, libc::EPIPE).saying("its supervisor ended without an answer")),
     }
 }
@@ -179,7 +179,7 @@ pub fn supervise() -> u8 {
     }
     match Supervisor::begin(what) {
         Ok(supervisor) => {
-            answer(&Answer::Started(supervisor.record.clone()));
+            answer(&SupervisorReply::Started(supervisor.record.clone()));
             // Nobody waits for the output of this process.
             drop(close_output());
             supervisor.attend();
@@ -192,11 +192,11 @@ pub fn supervise() -> u8 {
     }
 }
 
-fn failure(error: &Error) -> Answer {
-    Answer::Failed { errno: error.errno(), doing: error.doing().to_string(), text: error.to_string() }
+fn failure(error: &Error) -> SupervisorReply {
+    SupervisorReply::Failed { errno: error.errno(), doing: error.doing().to_string(), text: error.to_string() }
 }
 
-fn answer(answer: &Answer) {
+fn answer(answer: &SupervisorReply) {
     let text = serde_json::to_vec(answer).unwrap_or_default();
     let _ = io::stdout().write_all(&text).and_then(|()| io::stdout().flush());
 }
@@ -211,7 +211,7 @@ fn close_output() -> io::Result<()> {
 
 /// How far the end of the processes has come.
 #[derive(Debug, Clone, Copy)]
-enum Phase {
+enum EndPhase {
     Running,
     /// Asked to end, and killed at this time.
     Asked(Instant),
@@ -227,7 +227,7 @@ struct Supervisor {
     _lock: File,
     output: Option<OwnedFd>,
     signals: SignalFd,
-    phase: Phase,
+    phase: EndPhase,
     ended: Option<Ended>,
 }
 
@@ -253,7 +253,7 @@ impl Supervisor {
         let me = ProcessId::current()?;
         let record = ProcessRecord { supervisor: me, process, ended: None };
         record.write(&what.record).map_err(failed(format!("write `{}`", what.record.display())))?;
-        let (phase, ended, output) = (Phase::Running, None, Some(output));
+        let (phase, ended, output) = (EndPhase::Running, None, Some(output));
         Ok(Supervisor { what, record, log, _lock: lock, output, signals, phase, ended })
     }
 
@@ -283,12 +283,12 @@ impl Supervisor {
     /// Waits for output, a signal, or the time to do more.
     fn wait(&mut self) {
         let timeout = match self.phase {
-            Phase::Running => PollTimeout::NONE,
-            Phase::Asked(until) => {
+            EndPhase::Running => PollTimeout::NONE,
+            EndPhase::Asked(until) => {
                 let rest = until.saturating_duration_since(Instant::now());
                 PollTimeout::try_from(rest.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
             }
-            Phase::Killed => PollTimeout::try_from(KILL_AGAIN).unwrap_or(PollTimeout::ZERO),
+            EndPhase::Killed => PollTimeout::try_from(KILL_AGAIN).unwrap_or(PollTimeout::ZERO),
         };
         let signals = PollFd::new(self.signals.as_fd(), PollFlags::POLLIN);
         let readable = match &self.output {
@@ -352,7 +352,7 @@ impl Supervisor {
                 over = true;
             }
         };
-        if over && left && matches!(self.phase, Phase::Running) {
+        if over && left && matches!(self.phase, EndPhase::Running) {
             self.go_on_without();
         }
         left
@@ -374,24 +374,24 @@ impl Supervisor {
 
     /// Asks all to end, and kills them a little later.
     fn end(&mut self) {
-        if matches!(self.phase, Phase::Running) {
+        if matches!(self.phase, EndPhase::Running) {
             self.send(libc::SIGTERM);
             // One that was stopped gets it only so.
             self.send(libc::SIGCONT);
-            self.phase = Phase::Asked(Instant::now() + GRACE);
+            self.phase = EndPhase::Asked(Instant::now() + GRACE);
         }
     }
 
     fn press_on(&mut self) {
         match self.phase {
-            Phase::Asked(until) if until <= Instant::now() => self.kill(),
-            Phase::Killed => self.kill(),
+            EndPhase::Asked(until) if until <= Instant::now() => self.kill(),
+            EndPhase::Killed => self.kill(),
             _ => {}
         }
     }
 
     fn kill(&mut self) {
-        self.phase = Phase::Killed;
+        self.phase = EndPhase::Killed;
         if let Some(group) = self.group() {
             let _ = group.kill();
         }

@@ -21,19 +21,19 @@ pub(super) const GROUP: Group = Group {
 };
 
 /// Whether a value means yes, and what was measured.
-pub(super) struct Verdict {
+pub(super) struct CheckVerdict {
     pub(super) ok: bool,
     measured: Option<String>,
 }
 
-pub(super) fn verdict(doing: &str, value: &Dynamic) -> Result<Verdict> {
+pub(super) fn verdict(doing: &str, value: &Dynamic) -> Result<CheckVerdict> {
     if let Ok(ok) = value.as_bool() {
-        return Ok(Verdict { ok, measured: None });
+        return Ok(CheckVerdict { ok, measured: None });
     }
     let map = value.clone().try_cast::<Map>();
     let ok = map.as_ref().and_then(|map| map.get("ok")).and_then(|ok| ok.as_bool().ok());
     match (ok, map) {
-        (Some(ok), Some(map)) => Ok(Verdict { ok, measured: Some(measured(&map)) }),
+        (Some(ok), Some(map)) => Ok(CheckVerdict { ok, measured: Some(measured(&map)) }),
         _ => Err(Error::invalid(doing)
             .because(format!("expected true, false or a probe's result, got {}", super::options::shown_value(value)))),
     }
@@ -60,7 +60,7 @@ fn measured(map: &Map) -> String {
     parts.join(", ")
 }
 
-fn note(ctx: &NativeCallContext, sentence: &str, verdict: Verdict, place: Place) -> RhaiResultOf<bool> {
+fn note(ctx: &NativeCallContext, sentence: &str, verdict: CheckVerdict, place: Place) -> RhaiResultOf<bool> {
     let ok = verdict.ok;
     let result = CheckResult { sentence: sentence.to_string(), ok, measured: verdict.measured, place };
     with_lab(ctx, |lab| {
@@ -86,7 +86,7 @@ pub(super) fn wait_a_moment(ctx: &NativeCallContext, moment: Duration) -> RhaiRe
 }
 
 /// Calls a closure until it holds or the time is up, at least once; returns the last verdict.
-fn until(ctx: &NativeCallContext, doing: &str, time: Duration, closure: &FnPtr) -> RhaiResultOf<Verdict> {
+fn until(ctx: &NativeCallContext, doing: &str, time: Duration, closure: &FnPtr) -> RhaiResultOf<CheckVerdict> {
     let began = Instant::now();
     loop {
         let value: Dynamic = call(ctx, closure)?;
@@ -191,7 +191,7 @@ pub mod functions {
             let measured =
                 control.measured.filter(|text| !text.is_empty()).map_or(String::new(), |text| format!(": {text}"));
             let measured = Some(format!("the control doesn't hold, so it would mean nothing{measured}"));
-            return note(&ctx, sentence, Verdict { ok: false, measured }, place);
+            return note(&ctx, sentence, CheckVerdict { ok: false, measured }, place);
         }
         let began = Instant::now();
         let watched = until(&ctx, &doing, time, &closure)?;
@@ -202,7 +202,7 @@ pub mod functions {
             (false, Some(text)) => format!("{text}, {after} still"),
             (false, None) => format!("not {after} either"),
         };
-        note(&ctx, sentence, Verdict { ok: !watched.ok, measured: Some(measured) }, place)
+        note(&ctx, sentence, CheckVerdict { ok: !watched.ok, measured: Some(measured) }, place)
     }
 
     /// Waits for a time. A check with a deadline is nearly always better: it goes on as soon as it can.

@@ -50,7 +50,7 @@ struct Graph {
 
 /// A block of destinations that are reached alike: 2^`bits` nodes, of which `first` is the first and a multiple of that.
 #[derive(Debug, PartialEq, Eq)]
-struct Block {
+struct DestinationBlock {
     first: usize,
     bits: u32,
     links: Vec<usize>,
@@ -122,7 +122,7 @@ impl Graph {
         first
     }
 
-    fn blocks(&self, from: usize, all: bool, base: usize) -> Vec<Block> {
+    fn blocks(&self, from: usize, all: bool, base: usize) -> Vec<DestinationBlock> {
         let first = self.first_links(from, all);
         let mut blocks = Vec::new();
         let mut at = 0;
@@ -137,7 +137,7 @@ impl Graph {
             while at < end {
                 // The largest block that begins here is as even as its number, and ends before the run does.
                 let bits = (at + base).trailing_zeros().min((end - at).ilog2());
-                blocks.push(Block { first: at + base, bits, links: links.clone() });
+                blocks.push(DestinationBlock { first: at + base, bits, links: links.clone() });
                 at += 1 << bits;
             }
         }
@@ -172,7 +172,7 @@ fn graph(nodes: i64, links: Array) -> Result<Graph> {
     Ok(Graph::new(nodes, &ends))
 }
 
-fn block_map(block: Block) -> Dynamic {
+fn block_map(block: DestinationBlock) -> Dynamic {
     let links: Array = block.links.into_iter().map(|link| Dynamic::from(link as i64)).collect();
     let mut map = Map::new();
     map.insert("first".into(), Dynamic::from(block.first as i64));
@@ -319,6 +319,6 @@ mod tests {
     fn what_has_no_path_is_in_no_block() {
         let graph = Graph::new(3, &[(0, 1)]);
         assert_eq!(graph.apart, Some((0, 2)));
-        assert_eq!(graph.blocks(0, false, 0), [Block { first: 1, bits: 0, links: vec![0] }]);
+        assert_eq!(graph.blocks(0, false, 0), [DestinationBlock { first: 1, bits: 0, links: vec![0] }]);
     }
 }

@@ -36,7 +36,7 @@ options! {
 }
 
 /// A command: a line for the shell, or a program with its arguments.
-pub(super) struct Command(pub(super) Vec<String>);
+pub(super) struct CommandLine(pub(super) Vec<String>);
 
 /// The words of the shell that are no programs, or not only.
 pub(super) const SHELL_WORDS: &[&str] = &[
@@ -45,10 +45,10 @@ pub(super) const SHELL_WORDS: &[&str] = &[
     "trap", "type", "ulimit", "umask", "unalias", "unset", "until", "wait", "while",
 ];
 
-impl Command {
+impl CommandLine {
     /// Returns the words of a line that the shell would do no more with than run the program: that can be run without a shell, and
     /// is then known to be missing where it is.
-    pub(super) fn without_shell(self) -> Command {
+    pub(super) fn without_shell(self) -> CommandLine {
         let plain = |c: char| c.is_ascii_alphanumeric() || " -_./:,@%+=".contains(c);
         if let [_, _, line] = self.0.as_slice()
             && self.is_line()
@@ -56,7 +56,7 @@ impl Command {
         {
             let words: Vec<String> = line.split(' ').filter(|word| !word.is_empty()).map(String::from).collect();
             if words.first().is_some_and(|word| !word.contains('=') && !SHELL_WORDS.contains(&word.as_str())) {
-                return Command(words);
+                return CommandLine(words);
             }
         }
         self
@@ -76,20 +76,20 @@ impl Command {
     }
 }
 
-impl FromScript for Command {
+impl FromScript for CommandLine {
     const WHAT: &'static str = r#"a command line, or a list such as ["ip", "addr"]"#;
 
     fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
         if value.is_string() {
             let line = value.into_string().unwrap_or_default();
-            return Ok(Command(vec!["/bin/sh".into(), "-c".into(), line]));
+            return Ok(CommandLine(vec!["/bin/sh".into(), "-c".into(), line]));
         }
         let words = value.into_array().map_err(|_| String::new())?;
         let words: Vec<String> = words.iter().map(text_of).collect();
         if words.first().is_none_or(String::is_empty) || words.iter().any(|word| word.contains('\0')) {
             Err(String::new())
         } else {
-            Ok(Command(words))
+            Ok(CommandLine(words))
         }
     }
 }
@@ -97,8 +97,8 @@ impl FromScript for Command {
 fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> Result<Map> {
     let options = ExecOptions::parse(options)?;
     let at = netns.living(lab)?;
-    let doing = format!("run `{}` in netns `{}`", Command::shown(&command), at.name);
-    let Command(argv) = argument(&doing, command)?;
+    let doing = format!("run `{}` in netns `{}`", CommandLine::shown(&command), at.name);
+    let CommandLine(argv) = argument(&doing, command)?;
     let failed = |source: net::Error| match source.is_gone() {
         true => Error::new(Kind::Missing, doing.clone()).because(format!("there is no program `{}`", argv[0])),
         false => Error::kernel(doing.clone(), &source),
@@ -171,7 +171,7 @@ pub mod functions {
     /// ```
     #[rhai_fn(name = "exec", return_raw)]
     pub fn exec_with(ctx: NativeCallContext, netns: NetnsHandle, command: Dynamic, options: Map) -> RhaiResultOf<Map> {
-        reach(&ctx, Beyond::Command, || format!("run `{}` in netns `{}`", Command::shown(&command), netns.0.name))?;
+        reach(&ctx, Beyond::Command, || format!("run `{}` in netns `{}`", CommandLine::shown(&command), netns.0.name))?;
         with_lab(&ctx, |lab| exec(lab, &netns, command, options))
     }
 

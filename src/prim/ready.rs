@@ -91,7 +91,7 @@ pub(super) fn become_ready(
 ) -> RhaiResultOf<()> {
     let began = Instant::now();
     let mut pause = LOOK_FIRST;
-    let mut output = Output::default();
+    let mut output = ReadOutput::default();
     let failed = |kind, because: String| Error::new(kind, supervised::doing(process)).because(because);
     loop {
         let (files, state) =
@@ -131,13 +131,13 @@ pub(super) fn become_ready(
 
 /// What was read of a process's output so far.
 #[derive(Debug, Default)]
-struct Output {
+struct ReadOutput {
     from: u64,
     /// The line that has no end yet.
     open: Vec<u8>,
 }
 
-fn is_ready(files: &ProcessFiles, state: &State, ready: &Ready, output: &mut Output) -> Result<bool> {
+fn is_ready(files: &ProcessFiles, state: &State, ready: &Ready, output: &mut ReadOutput) -> Result<bool> {
     match (ready, state) {
         (Ready::Port(proto, port), State::Running(record)) => {
             let served = net::port::is_served(record.supervisor, *proto, *port);
@@ -150,7 +150,7 @@ fn is_ready(files: &ProcessFiles, state: &State, ready: &Ready, output: &mut Out
     }
 }
 
-impl Output {
+impl ReadOutput {
     /// Reads what is new, and tells whether one of the lines is the one; it is told whether the line has its end.
     fn any_line(&mut self, files: &ProcessFiles, is_it: impl Fn(&str, bool) -> bool) -> Result<bool> {
         loop {

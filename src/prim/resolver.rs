@@ -52,9 +52,9 @@ impl FromScript for Domains {
 }
 
 /// Name servers.
-struct Servers(Vec<IpAddr>);
+struct NameServers(Vec<IpAddr>);
 
-impl FromScript for Servers {
+impl FromScript for NameServers {
     const WHAT: &'static str = r#"the IP address of a name server such as "10.0.0.53", or a list of up to three"#;
 
     fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
@@ -65,7 +65,7 @@ impl FromScript for Servers {
         if list.len() > SERVERS_MAX {
             return Err(format!("{} are given", list.len()));
         }
-        list.into_iter().map(IpAddr::from_script).collect::<std::result::Result<_, _>>().map(Servers)
+        list.into_iter().map(IpAddr::from_script).collect::<std::result::Result<_, _>>().map(NameServers)
     }
 }
 
@@ -158,7 +158,7 @@ pub mod functions {
             if at.no == 0 {
                 return Err(Error::invalid(doing).because("the host's own are not the lab's to change"));
             }
-            let Servers(servers) = argument(&doing, servers)?;
+            let NameServers(servers) = argument(&doing, servers)?;
             let search = options.search.map(|Domains(domains)| domains).unwrap_or_default();
             let before = lab.model().resolver(at.no).cloned();
             Ok(SetResolver { netns: at, resolver: Resolver { servers, search }, before })

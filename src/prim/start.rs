@@ -14,7 +14,7 @@ use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, ask, text_of, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
-use super::process::{Command, SHELL_WORDS};
+use super::process::{CommandLine, SHELL_WORDS};
 use super::ready::{Ready, become_ready};
 use super::supervised::{self, StartProcess, State};
 use super::units::{FromScript, argument};
@@ -236,12 +236,12 @@ fn name_of_program(argv: &[String]) -> String {
 }
 
 fn start(ctx: &NativeCallContext, netns: &NetnsHandle, command: Dynamic, options: Map) -> RhaiResultOf<Process> {
-    reach(ctx, Beyond::Command, || format!("start `{}` in netns `{}`", Command::shown(&command), netns.0.name))?;
+    reach(ctx, Beyond::Command, || format!("start `{}` in netns `{}`", CommandLine::shown(&command), netns.0.name))?;
     let prepared = with_lab(ctx, |lab| {
         let options = StartOptions::parse(options)?;
         let at = netns.living(lab)?;
-        let doing = format!("start `{}` in netns `{}`", Command::shown(&command), at.name);
-        let Command(argv) = argument::<Command>(&doing, command)?.without_shell();
+        let doing = format!("start `{}` in netns `{}`", CommandLine::shown(&command), at.name);
+        let CommandLine(argv) = argument::<CommandLine>(&doing, command)?.without_shell();
         if let Some(name) = &options.name {
             name::check("process", name)?;
         }

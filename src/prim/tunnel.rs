@@ -90,7 +90,7 @@ tunnel_options! {
 }
 
 /// What the options of a tunnel say, of whichever kind.
-struct Wanted {
+struct WantedTunnel {
     mode: TunnelMode,
     remote: Option<IpAddr>,
     local: Option<IpAddr>,
@@ -102,7 +102,7 @@ struct Wanted {
 }
 
 /// Adds a tunnel; `word` is what the script calls it.
-fn add(lab: &mut Lab, end: Dynamic, word: &str, wanted: Wanted, given: Given, place: Place) -> Result<Dev> {
+fn add(lab: &mut Lab, end: Dynamic, word: &str, wanted: WantedTunnel, given: Given, place: Place) -> Result<Dev> {
     let dev = new_link::wanted(lab, word, end)?;
     let wrong = |because: String| Error::invalid(format!("add {word} {}", dev.shown())).because(because);
     let Some(remote) = wanted.remote else {
@@ -182,7 +182,7 @@ pub mod functions {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let o = GreOptions::parse(options)?;
-            let wanted = Wanted {
+            let wanted = WantedTunnel {
                 mode: TunnelMode::Gre,
                 remote: o.remote,
                 local: o.local,
@@ -221,7 +221,7 @@ pub mod functions {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let o = GretapOptions::parse(options)?;
-            let wanted = Wanted {
+            let wanted = WantedTunnel {
                 mode: TunnelMode::Gretap,
                 remote: o.remote,
                 local: o.local,
@@ -262,7 +262,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let IpipOptions { remote, local, dev, pmtudisc, ttl, mtu, up } = IpipOptions::parse(options)?;
             let mode = TunnelMode::Ipip;
-            let wanted = Wanted { mode, remote, local, dev, key: None, csum: false, ttl, pmtudisc };
+            let wanted = WantedTunnel { mode, remote, local, dev, key: None, csum: false, ttl, pmtudisc };
             add(lab, end, "ipip", wanted, Given { mtu, mac: None, up }, place)
         })
     }
@@ -293,7 +293,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let SitOptions { remote, local, dev, pmtudisc, ttl, mtu, up } = SitOptions::parse(options)?;
             let mode = TunnelMode::Sit;
-            let wanted = Wanted { mode, remote, local, dev, key: None, csum: false, ttl, pmtudisc };
+            let wanted = WantedTunnel { mode, remote, local, dev, key: None, csum: false, ttl, pmtudisc };
             add(lab, end, "sit", wanted, Given { mtu, mac: None, up }, place)
         })
     }
@@ -325,7 +325,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let Ip6tnlOptions { remote, local, dev, ttl, mtu, up } = Ip6tnlOptions::parse(options)?;
             let mode = TunnelMode::Ip6tnl;
-            let wanted = Wanted { mode, remote, local, dev, key: None, csum: false, ttl, pmtudisc: None };
+            let wanted = WantedTunnel { mode, remote, local, dev, key: None, csum: false, ttl, pmtudisc: None };
             add(lab, end, "ip6tnl", wanted, Given { mtu, mac: None, up }, place)
         })
     }

@@ -13,7 +13,7 @@ use crate::net;
 /// What is known of a namespace's ways, from the first question on.
 pub(super) struct Ways {
     netns: NetnsRef,
-    kernel: Option<Rc<Seen>>,
+    kernel: Option<Rc<SeenWays>>,
     devs: HashMap<IpAddr, String>,
     ports: HashMap<IpAddr, Option<DevRef>>,
     /// The ports that send back what came in by them, since calls like this one have seen to it.
@@ -23,7 +23,7 @@ pub(super) struct Ways {
 }
 
 /// The routes and the links of a namespace.
-struct Seen {
+struct SeenWays {
     routes: Vec<net::Route>,
     links: Vec<net::Link>,
 }
@@ -88,8 +88,9 @@ impl Ways {
         let seen = match &self.kernel {
             Some(seen) => seen.clone(),
             None => {
-                let ask =
-                    |rtnl: &net::Netlink| Ok(Seen { routes: net::route::list(rtnl)?, links: net::link::list(rtnl)? });
+                let ask = |rtnl: &net::Netlink| {
+                    Ok(SeenWays { routes: net::route::list(rtnl)?, links: net::link::list(rtnl)? })
+                };
                 self.kernel.insert(Rc::new(handles::look(lab, &self.netns, &doing, ask)?)).clone()
             }
         };

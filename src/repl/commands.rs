@@ -1,6 +1,6 @@
 //! The commands of a session: what begins with a colon.
 
-use super::session::{Session, Went};
+use super::session::{LabSession, Went};
 use crate::lab::{Error, Kind, Result, name};
 
 /// What a command's argument is, for completion.
@@ -15,7 +15,7 @@ pub(super) enum Takes {
 }
 
 /// A command of a session.
-pub(super) struct Command {
+pub(super) struct SessionCommand {
     /// Its name, with the colon.
     pub name: &'static str,
     /// Its argument, as help shows it.
@@ -23,82 +23,82 @@ pub(super) struct Command {
     pub takes: Takes,
     /// What it does, in one sentence.
     pub about: &'static str,
-    run: fn(&mut Session, &str) -> Result<Went>,
+    run: fn(&mut LabSession, &str) -> Result<Went>,
 }
 
 /// All commands, in the order in which `:help` lists them.
-pub(super) const COMMANDS: &[Command] = &[
-    Command {
+pub(super) const COMMANDS: &[SessionCommand] = &[
+    SessionCommand {
         name: ":help",
         usage: "[NAME]",
         takes: Takes::Topic,
         about: "Shows the commands, or what NAME does.",
         run: |session, argument| well(session.help(argument)),
     },
-    Command {
+    SessionCommand {
         name: ":ls",
         usage: "",
         takes: Takes::Nothing,
         about: "Shows what the lab holds, as a tree.",
         run: |session, argument| well(session.ls(argument)),
     },
-    Command {
+    SessionCommand {
         name: ":undo",
         usage: "[N]",
         takes: Takes::Count,
         about: "Takes the last statement back, or the last N: its steps and its variables.",
         run: |session, argument| well(session.undo(argument)),
     },
-    Command {
+    SessionCommand {
         name: ":history",
         usage: "",
         takes: Takes::Nothing,
         about: "Lists the statements that hold.",
         run: |session, argument| well(session.history(argument)),
     },
-    Command {
+    SessionCommand {
         name: ":save",
         usage: "FILE",
         takes: Takes::File,
         about: "Writes the statements that hold as a script that builds the lab again.",
         run: |session, argument| well(session.save(argument)),
     },
-    Command {
+    SessionCommand {
         name: ":load",
         usage: "FILE",
         takes: Takes::File,
         about: "Runs a script here, as one statement.",
         run: |session, argument| session.load(argument),
     },
-    Command {
+    SessionCommand {
         name: ":trace",
         usage: "[on|off]",
         takes: Takes::Switch,
         about: "Shows each step with the commands that do the same.",
         run: |session, argument| well(session.trace(argument)),
     },
-    Command {
+    SessionCommand {
         name: ":time",
         usage: "[on|off]",
         takes: Takes::Switch,
         about: "Shows how long each statement takes.",
         run: |session, argument| well(session.time(argument)),
     },
-    Command {
+    SessionCommand {
         name: ":sh",
         usage: "NETNS [COMMAND]",
         takes: Takes::Netns,
         about: "Runs a shell in a netns, or one command line.",
         run: |session, argument| well(session.shell(argument)),
     },
-    Command {
+    SessionCommand {
         name: ":reset",
         usage: "",
         takes: Takes::Nothing,
         about: "Takes all back that this session made, and forgets its variables.",
         run: |session, argument| well(session.reset(argument)),
     },
-    Command {
+    SessionCommand {
         name: ":quit",
         usage: "",
         takes: Takes::Nothing,
@@ -112,7 +112,7 @@ fn well(done: Result<()>) -> Result<Went> {
 }
 
 /// Runs a line that begins with a colon.
-pub(super) fn run(session: &mut Session, line: &str) -> Result<Went> {
+pub(super) fn run(session: &mut LabSession, line: &str) -> Result<Went> {
     let (name, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
         let error =
@@ -137,7 +137,7 @@ pub(super) fn run(session: &mut Session, line: &str) -> Result<Went> {
     }
 }
 
-impl Command {
+impl SessionCommand {
     /// Returns how the command is written.
     pub(super) fn shown(&self) -> String {
         format!("{} {}", self.name, self.usage).trim_end().to_string()

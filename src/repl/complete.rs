@@ -27,7 +27,7 @@ pub fn complete(known: &Known, text: &str) -> (usize, Vec<String>) {
     if text.trim_start().starts_with(':') {
         return command(known, text);
     }
-    let place = Place::of(text);
+    let place = CursorPlace::of(text);
     let start = text.len() - place.prefix.len();
     let found = match place.sort {
         Sort::Nothing => Vec::new(),
@@ -70,7 +70,7 @@ pub fn hint(known: &Known, text: &str) -> Option<String> {
 }
 
 /// Where the cursor is.
-struct Place<'t> {
+struct CursorPlace<'t> {
     text: &'t str,
     /// What of the word is typed.
     prefix: &'t str,
@@ -94,11 +94,11 @@ enum Sort<'t> {
     Name,
 }
 
-impl<'t> Place<'t> {
-    fn of(text: &'t str) -> Place<'t> {
+impl<'t> CursorPlace<'t> {
+    fn of(text: &'t str) -> CursorPlace<'t> {
         let mut before = tokens(text);
         let last = before.last().cloned().filter(|last| last.range.end == text.len());
-        let place = |prefix, before, sort| Place { text, prefix, before, sort };
+        let place = |prefix, before, sort| CursorPlace { text, prefix, before, sort };
         let prefix = match last {
             Some(Token { kind: TokenKind::Comment { .. }, .. }) => return place("", before, Sort::Nothing),
             Some(Token { kind: TokenKind::Text { closed: false }, range }) => {
@@ -238,7 +238,7 @@ fn variable<'k>(known: &'k Known, name: &str) -> Option<&'k Variable> {
 }
 
 /// Methods and properties of what stands before the dot; of a map, its keys too.
-fn members(known: &Known, place: &Place<'_>) -> Vec<String> {
+fn members(known: &Known, place: &CursorPlace<'_>) -> Vec<String> {
     let receiver = &place.before[..place.before.len() - 1];
     let kind = type_of(known, place.text, receiver);
     let mut found: Vec<String> = Vec::new();
@@ -293,7 +293,7 @@ fn names(known: &Known) -> Vec<String> {
 }
 
 /// In a string: modules behind `import`, devices of the namespace behind `[`, else namespaces, devices and files.
-fn in_text(known: &Known, place: &Place<'_>) -> (usize, Vec<String>) {
+fn in_text(known: &Known, place: &CursorPlace<'_>) -> (usize, Vec<String>) {
     let start = place.text.len() - place.prefix.len();
     let word_before = place.before.last().and_then(|last| word(place.text, last));
     if place.prefix.starts_with(['.', '/', '~']) {

@@ -57,12 +57,12 @@ impl Completer for Helper {
 }
 
 /// A hint; only one of an earlier line can be taken over.
-pub(super) struct Shown {
+pub(super) struct ShownHint {
     text: String,
     can_be_taken: bool,
 }
 
-impl Hint for Shown {
+impl Hint for ShownHint {
     fn display(&self) -> &str {
         &self.text
     }
@@ -73,19 +73,19 @@ impl Hint for Shown {
 }
 
 impl Hinter for Helper {
-    type Hint = Shown;
+    type Hint = ShownHint;
 
-    fn hint(&self, line: &str, pos: usize, context: &Context<'_>) -> Option<Shown> {
+    fn hint(&self, line: &str, pos: usize, context: &Context<'_>) -> Option<ShownHint> {
         if !self.looks_into(line) || line.is_empty() || pos < line.len() {
             return None;
         }
         if let Some(text) = self.with_known(|known| complete::hint(known, line)) {
-            return Some(Shown { text, can_be_taken: false });
+            return Some(ShownHint { text, can_be_taken: false });
         }
         let history = context.history();
         let found = history.starts_with(line, history.len().checked_sub(1)?, SearchDirection::Reverse).ok()??;
         let rest = found.entry.get(line.len()..).filter(|rest| !rest.is_empty() && !rest.contains('\n'))?;
-        Some(Shown { text: rest.to_string(), can_be_taken: true })
+        Some(ShownHint { text: rest.to_string(), can_be_taken: true })
     }
 }
 

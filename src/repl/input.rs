@@ -39,7 +39,7 @@ pub(super) enum Input {
 }
 
 /// What the reader is asked for.
-enum Wanted {
+enum WantedInput {
     /// Statements, behind a prompt.
     Statements(String),
     /// An answer to a question.
@@ -47,28 +47,28 @@ enum Wanted {
 }
 
 /// The thread that reads, and the way to it.
-pub(super) struct Reader {
-    asks: Sender<Wanted>,
+pub(super) struct InputReader {
+    asks: Sender<WantedInput>,
     inputs: Receiver<Input>,
 }
 
-impl Reader {
+impl InputReader {
     /// Starts to read from a person at a terminal. `known` is what completion goes by; it may change between two lines.
     pub(super) fn at_terminal(
         known: Arc<Mutex<Known>>,
         history: Option<PathBuf>,
         above: Above,
         coloured: bool,
-    ) -> Reader {
-        Reader::start(move |asks, inputs| edit(&asks, &inputs, known, history, &above, coloured))
+    ) -> InputReader {
+        InputReader::start(move |asks, inputs| edit(&asks, &inputs, known, history, &above, coloured))
     }
 
     /// Starts to read from a pipe.
-    pub(super) fn from_pipe() -> Reader {
-        Reader::start(|asks, inputs| read_pipe(&asks, &inputs))
+    pub(super) fn from_pipe() -> InputReader {
+        InputReader::start(|asks, inputs| read_pipe(&asks, &inputs))
     }
 
-    fn start(work: impl FnOnce(Receiver<Wanted>, Sender<Input>) + Send + 'static) -> Reader {
+    fn start(work: impl FnOnce(Receiver<WantedInput>, Sender<Input>) + Send + 'static) -> InputReader {
         let (asks, asked) = channel();
         let (sender, inputs) = channel();
         let signalled = sender.clone();
@@ -80,23 +80,23 @@ impl Reader {
         if let Err(error) = started {
             let _ = told.send(Input::Failed(error.to_string()));
         }
-        Reader { asks, inputs }
+        InputReader { asks, inputs }
     }
 
     /// Waits for statements, or for a signal.
     pub(super) fn statements(&self, prompt: String) -> Input {
-        self.wait(Wanted::Statements(prompt))
+        self.wait(WantedInput::Statements(prompt))
     }
 
     /// Asks a question whose answer is yes or no; anything but yes is no.
     pub(super) fn agrees(&self, question: &str) -> bool {
-        match self.wait(Wanted::Answer(format!("{question} [y/N] "))) {
+        match self.wait(WantedInput::Answer(format!("{question} [y/N] "))) {
             Input::Text(answer, _) => matches!(answer.trim(), "y" | "Y" | "yes" | "Yes"),
             _ => false,
         }
     }
 
-    fn wait(&self, wanted: Wanted) -> Input {
+    fn wait(&self, wanted: WantedInput) -> Input {
         if self.asks.send(wanted).is_err() {
             return Input::End;
         }
@@ -113,7 +113,7 @@ impl Reader {
 
 /// Reads lines by an editor.
 fn edit(
-    asks: &Receiver<Wanted>,
+    asks: &Receiver<WantedInput>,
     inputs: &Sender<Input>,
     known: Arc<Mutex<Known>>,
     history: Option<PathBuf>,
@@ -147,8 +147,8 @@ fn edit(
     }
     while let Ok(wanted) = asks.recv() {
         let (prompt, statements) = match &wanted {
-            Wanted::Statements(prompt) => (prompt, true),
-            Wanted::Answer(question) => (question, false),
+            WantedInput::Statements(prompt) => (prompt, true),
+            WantedInput::Answer(question) => (question, false),
         };
         if let Some(helper) = editor.helper_mut() {
             helper.active = statements;
@@ -195,7 +195,7 @@ fn keep(editor: &mut Editor<Helper, FileHistory>, added: rustyline::Result<bool>
 }
 
 /// Reads statements from a pipe: lines, until what they say is whole.
-fn read_pipe(asks: &Receiver<Wanted>, inputs: &Sender<Input>) {
+fn read_pipe(asks: &Receiver<WantedInput>, inputs: &Sender<Input>) {
     let engine = lenient();
     let mut stdin = std::io::stdin().lock();
     let mut next_line = || {
@@ -215,7 +215,7 @@ fn read_pipe(asks: &Receiver<Wanted>, inputs: &Sender<Input>) {
     };
     let mut number = 0;
     while asks.recv().is_ok() {
-        let (mut text, first, mut open) = (String::new(), number + 1, lexer::Open::default());
+        let (mut text, first, mut open) = (String::new(), number + 1, lexer::OpenText::default());
         let input = loop {
             let Some(line) = next_line() else {
                 break if text.trim().is_empty() { Input::End } else { Input::Text(std::mem::take(&mut text), first) };

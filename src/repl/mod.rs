@@ -25,8 +25,8 @@ use crate::prim;
 use crate::script::{Dirs, Failure, Texts, Vocabulary};
 use crate::terminal::{self, Style, exit, holds, report, talk, wants_colour};
 use complete::Known;
-use input::{Input, Reader};
-use session::{Begin, Session, Went};
+use input::{Input, InputReader};
+use session::{Begin, LabSession, Went};
 use watch::{Above, Watch};
 
 /// What a session is begun with.
@@ -74,14 +74,19 @@ pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
                 collected.lock().unwrap_or_else(PoisonError::into_inner).vocabulary = vocabulary;
             };
             let _ = std::thread::Builder::new().name("vocabulary".into()).spawn(collect);
-            Reader::at_terminal(known.clone(), history, above.clone(), wants_colour(std::io::stdout().is_terminal()))
+            InputReader::at_terminal(
+                known.clone(),
+                history,
+                above.clone(),
+                wants_colour(std::io::stdout().is_terminal()),
+            )
         }
-        false => Reader::from_pipe(),
+        false => InputReader::from_pipe(),
     };
     let reader = Rc::new(reader);
     let asked = reader.clone();
     let ask = Box::new(move |question: &str| asked.agrees(question));
-    let mut session = Session::begin(Begin { lab, dirs, joined, interactive, no_exec, trace, ask });
+    let mut session = LabSession::begin(Begin { lab, dirs, joined, interactive, no_exec, trace, ask });
     if interactive {
         let name = session.name();
         talk(&match joined {
@@ -94,7 +99,7 @@ pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
     let code = match &held {
         Ok(end) => conclude(session, &reader, end, keep),
         // A defect of ours must leave nothing behind either.
-        Err(_) => conclude(session, &reader, &End::Cut(exit::FAILED), false),
+        Err(_) => conclude(session, &reader, &SessionEnd::Cut(exit::FAILED), false),
     };
     restore(before.as_ref());
     match held {
@@ -104,7 +109,7 @@ pub fn run(lab: Lab, trace: Rc<Cell<bool>>, setup: Setup) -> u8 {
 }
 
 /// How a session came to its end.
-enum End {
+enum SessionEnd {
     /// The user left, or there is no more to read.
     Left,
     /// The terminal, or what was piped in, ended: nobody is there to be asked.
@@ -113,7 +118,7 @@ enum End {
     Cut(u8),
 }
 
-fn hold(session: &mut Session, reader: &Reader, known: &Mutex<Known>, watch: &Watch) -> End {
+fn hold(session: &mut LabSession, reader: &InputReader, known: &Mutex<Known>, watch: &Watch) -> SessionEnd {
     let interactive = session.is_interactive();
     let mut checks_failed = false;
     loop {
@@ -129,39 +134,39 @@ fn hold(session: &mut Session, reader: &Reader, known: &Mutex<Known>, watch: &Wa
                 session.enter(&text)
             }
             Input::GivenUp => Went::Well,
-            Input::End if interactive => return End::Left,
-            Input::End if checks_failed => return End::Cut(exit::FAILED),
-            Input::End => return End::Over,
+            Input::End if interactive => return SessionEnd::Left,
+            Input::End if checks_failed => return SessionEnd::Cut(exit::FAILED),
+            Input::End => return SessionEnd::Over,
             Input::Failed(why) => {
                 talk(&format!("error: read the next line: {why}\n"));
-                return End::Cut(exit::FAILED);
+                return SessionEnd::Cut(exit::FAILED);
             }
             Input::Signal => Went::Well,
         };
         if let Some(signal) = net::signal::ending() {
-            return End::Cut(exit::of_signal(signal));
+            return SessionEnd::Cut(exit::of_signal(signal));
         }
         match went {
             Went::Well => {}
             Went::Failed if !interactive => {
                 talk(&format!("stopped at line {line} of standard input\n"));
-                return End::Cut(exit::FAILED);
+                return SessionEnd::Cut(exit::FAILED);
             }
             Went::Failed => {}
             Went::CheckFailed => checks_failed = true,
         }
         if session.quits() {
-            return End::Left;
+            return SessionEnd::Left;
         }
     }
 }
 
 /// Ends the session: the lab stays or goes.
-fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
+fn conclude(session: LabSession, reader: &InputReader, end: &SessionEnd, keep: bool) -> u8 {
     let (interactive, joined) = (session.is_interactive(), session.has_joined());
     let mut code = match end {
-        End::Cut(code) => *code,
-        End::Left | End::Over => exit::DONE,
+        SessionEnd::Cut(code) => *code,
+        SessionEnd::Left | SessionEnd::Over => exit::DONE,
     };
     let Some(mut lab) = session.into_lab() else { return code };
     let name = lab.name().to_string();
@@ -178,8 +183,9 @@ fn conclude(session: Session, reader: &Reader, end: &End, keep: bool) -> u8 {
         return code;
     }
     let (any, holds) = (lab.has_made_anything(), holds(&mut lab));
-    let asked =
-        || matches!(end, End::Left) && interactive && reader.agrees(&format!("keep lab `{name}`, with {holds}?"));
+    let asked = || {
+        matches!(end, SessionEnd::Left) && interactive && reader.agrees(&format!("keep lab `{name}`, with {holds}?"))
+    };
     if any && (keep || asked()) {
         match lab.leave_up() {
             Ok(_) => {

@@ -16,7 +16,7 @@ use crate::lab::{Checkpoint, Error, Kind, Lab, NetnsRef, Result, Watched, name};
 use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::lexer::{self, TokenKind};
-use crate::script::{self, Dirs, Failure, Mark, Script, catalog};
+use crate::script::{self, Dirs, Failure, Script, StatementPoint, catalog};
 use crate::terminal::{self, data, environment, report, talk};
 
 /// How many statements keep the values that the variables had before them.
@@ -26,12 +26,12 @@ const UNDO_MAX: usize = 100;
 pub(super) type Ask = Box<dyn Fn(&str) -> bool>;
 
 /// A statement that holds.
-struct Done {
+struct AppliedStatement {
     number: usize,
     script: Script,
     before: Checkpoint,
     /// What the variables were before it; only of the last ones.
-    mark: Option<Mark>,
+    mark: Option<StatementPoint>,
 }
 
 /// How a statement went.
@@ -45,7 +45,7 @@ pub(super) enum Went {
 }
 
 /// A lab with the statements that build it.
-pub(super) struct Session {
+pub(super) struct LabSession {
     lab: LabHandle,
     script: script::Session,
     dirs: Dirs,
@@ -53,7 +53,7 @@ pub(super) struct Session {
     joined: bool,
     /// Whether somebody is there to be asked.
     interactive: bool,
-    statements: Vec<Done>,
+    statements: Vec<AppliedStatement>,
     /// How many statements were begun.
     count: usize,
     trace: Rc<Cell<bool>>,
@@ -74,15 +74,15 @@ pub(super) struct Begin {
     pub ask: Ask,
 }
 
-impl Session {
-    pub(super) fn begin(begin: Begin) -> Session {
+impl LabSession {
+    pub(super) fn begin(begin: Begin) -> LabSession {
         let Begin { lab, dirs, joined, interactive, no_exec, trace, ask } = begin;
         let (name, mut lab) = (lab.name().to_string(), lab);
         lab.undo_exactly();
         let lab = LabHandle::new(lab, "");
         lab.confine(no_exec);
         let script = script::Session::new(&lab, &dirs, rhai::Map::new());
-        Session {
+        LabSession {
             lab,
             script,
             dirs,
@@ -182,14 +182,14 @@ impl Session {
     }
 
     /// Keeps a statement that did something; tells whether a check in it failed.
-    fn note(&mut self, script: Script, before: Checkpoint, mark: Mark) -> bool {
+    fn note(&mut self, script: Script, before: Checkpoint, mark: StatementPoint) -> bool {
         let looked = self.lab.with(|lab| lab.only_looked_since(&before)).unwrap_or(false);
         if looked && self.script.is_as_at(&mark) {
             // There is nothing to take back, and a script has no use for it.
             return false;
         }
         let checks = self.lab.with(|lab| Ok(lab.checks_since(&before).iter().any(|check| !check.ok)));
-        self.statements.push(Done { number: self.count, script, before, mark: Some(mark) });
+        self.statements.push(AppliedStatement { number: self.count, script, before, mark: Some(mark) });
         if let Some(at) = self.statements.len().checked_sub(UNDO_MAX + 1) {
             self.statements[at].mark = None;
         }
@@ -313,7 +313,7 @@ impl Session {
         let undone = self.statements.split_off(first);
         let errors = self.rewind(&point, "its statement was undone");
         let mut undone = undone.into_iter();
-        if let Some(Done { mark: Some(mark), number, script, .. }) = undone.next() {
+        if let Some(AppliedStatement { mark: Some(mark), number, script, .. }) = undone.next() {
             self.script.go_back(mark);
             talk(&format!("undone: {}\n", listed(number, &script)));
         }
@@ -322,7 +322,7 @@ impl Session {
     }
 
     pub(super) fn history(&mut self, _: &str) -> Result<()> {
-        for Done { number, script, .. } in &self.statements {
+        for AppliedStatement { number, script, .. } in &self.statements {
             data(&format!("{}\n", listed(*number, script)));
         }
         Ok(())

@@ -5,7 +5,7 @@ use rhai::{Array, Blob, Dynamic, EvalAltResult, ImmutableString, Map};
 
 use super::memory::{self, ITEM_BYTES, room_for};
 
-type Done<T> = Result<T, Box<EvalAltResult>>;
+type BoundedResult<T> = Result<T, Box<EvalAltResult>>;
 
 /// What a short text of its own takes in a list: the item, the counts of its holders, and the text.
 const TEXT_BYTES: usize = ITEM_BYTES + 64;
@@ -20,7 +20,7 @@ const OF_JSON: usize = 24;
 const AS_TEXT: usize = 6;
 
 /// Puts another text in the place of each match.
-fn replaced(ctx: &NativeCallContext, text: &mut ImmutableString, find: &str, with: &str) -> Done<()> {
+fn replaced(ctx: &NativeCallContext, text: &mut ImmutableString, find: &str, with: &str) -> BoundedResult<()> {
     if text.is_empty() {
         return Ok(());
     }
@@ -37,7 +37,7 @@ fn parts<'t>(
     text: &ImmutableString,
     count: usize,
     parts: impl Iterator<Item = &'t str>,
-) -> Done<Array> {
+) -> BoundedResult<Array> {
     if count <= 1 {
         return Ok(vec![text.clone().into()]);
     }
@@ -107,19 +107,29 @@ impl Text<'_, '_> {
 pub(super) mod functions {
     /// Puts a text in the place of each match of another.
     #[rhai_fn(name = "replace", return_raw)]
-    pub fn replace(ctx: NativeCallContext, text: &mut ImmutableString, find: &str, with: &str) -> Done<()> {
+    pub fn replace(ctx: NativeCallContext, text: &mut ImmutableString, find: &str, with: &str) -> BoundedResult<()> {
         replaced(&ctx, text, find, with)
     }
 
     /// Puts a character in the place of each match of a text.
     #[rhai_fn(name = "replace", return_raw)]
-    pub fn replace_by_char(ctx: NativeCallContext, text: &mut ImmutableString, find: &str, with: char) -> Done<()> {
+    pub fn replace_by_char(
+        ctx: NativeCallContext,
+        text: &mut ImmutableString,
+        find: &str,
+        with: char,
+    ) -> BoundedResult<()> {
         replaced(&ctx, text, find, with.encode_utf8(&mut [0; 4]))
     }
 
     /// Puts a text in the place of each occurrence of a character.
     #[rhai_fn(name = "replace", return_raw)]
-    pub fn replace_char(ctx: NativeCallContext, text: &mut ImmutableString, find: char, with: &str) -> Done<()> {
+    pub fn replace_char(
+        ctx: NativeCallContext,
+        text: &mut ImmutableString,
+        find: char,
+        with: &str,
+    ) -> BoundedResult<()> {
         replaced(&ctx, text, find.encode_utf8(&mut [0; 4]), with)
     }
 
@@ -130,13 +140,13 @@ pub(super) mod functions {
         text: &mut ImmutableString,
         find: char,
         with: char,
-    ) -> Done<()> {
+    ) -> BoundedResult<()> {
         replaced(&ctx, text, find.encode_utf8(&mut [0; 4]), with.encode_utf8(&mut [0; 4]))
     }
 
     /// Parts a text at white space.
     #[rhai_fn(name = "split", return_raw, pure)]
-    pub fn split_words(ctx: NativeCallContext, text: &mut ImmutableString) -> Done<Array> {
+    pub fn split_words(ctx: NativeCallContext, text: &mut ImmutableString) -> BoundedResult<Array> {
         if text.is_empty() {
             return Ok(vec![text.clone().into()]);
         }
@@ -146,76 +156,91 @@ pub(super) mod functions {
 
     /// Parts a text at each match of another.
     #[rhai_fn(name = "split", return_raw, pure)]
-    pub fn split(ctx: NativeCallContext, text: &mut ImmutableString, at: &str) -> Done<Array> {
+    pub fn split(ctx: NativeCallContext, text: &mut ImmutableString, at: &str) -> BoundedResult<Array> {
         parts(&ctx, text, count(text, at, i64::MAX), text.split(at))
     }
 
     /// Parts a text at each match of another, into at most `most` parts.
     #[rhai_fn(name = "split", return_raw, pure)]
-    pub fn split_most(ctx: NativeCallContext, text: &mut ImmutableString, at: &str, most: i64) -> Done<Array> {
+    pub fn split_most(ctx: NativeCallContext, text: &mut ImmutableString, at: &str, most: i64) -> BoundedResult<Array> {
         parts(&ctx, text, count(text, at, most), text.splitn(limit(most), at))
     }
 
     /// Parts a text at each occurrence of a character.
     #[rhai_fn(name = "split", return_raw, pure)]
-    pub fn split_char(ctx: NativeCallContext, text: &mut ImmutableString, at: char) -> Done<Array> {
+    pub fn split_char(ctx: NativeCallContext, text: &mut ImmutableString, at: char) -> BoundedResult<Array> {
         split(ctx, text, at.encode_utf8(&mut [0; 4]))
     }
 
     /// Parts a text at each occurrence of a character, into at most `most` parts.
     #[rhai_fn(name = "split", return_raw, pure)]
-    pub fn split_char_most(ctx: NativeCallContext, text: &mut ImmutableString, at: char, most: i64) -> Done<Array> {
+    pub fn split_char_most(
+        ctx: NativeCallContext,
+        text: &mut ImmutableString,
+        at: char,
+        most: i64,
+    ) -> BoundedResult<Array> {
         split_most(ctx, text, at.encode_utf8(&mut [0; 4]), most)
     }
 
     /// Parts a text at each match of another, from its end.
     #[rhai_fn(name = "split_rev", return_raw, pure)]
-    pub fn split_rev(ctx: NativeCallContext, text: &mut ImmutableString, at: &str) -> Done<Array> {
+    pub fn split_rev(ctx: NativeCallContext, text: &mut ImmutableString, at: &str) -> BoundedResult<Array> {
         parts(&ctx, text, count(text, at, i64::MAX), text.rsplit(at))
     }
 
     /// Parts a text at each match of another, from its end, into at most `most` parts.
     #[rhai_fn(name = "split_rev", return_raw, pure)]
-    pub fn split_rev_most(ctx: NativeCallContext, text: &mut ImmutableString, at: &str, most: i64) -> Done<Array> {
+    pub fn split_rev_most(
+        ctx: NativeCallContext,
+        text: &mut ImmutableString,
+        at: &str,
+        most: i64,
+    ) -> BoundedResult<Array> {
         parts(&ctx, text, count(text, at, most), text.rsplitn(limit(most), at))
     }
 
     /// Parts a text at each occurrence of a character, from its end.
     #[rhai_fn(name = "split_rev", return_raw, pure)]
-    pub fn split_rev_char(ctx: NativeCallContext, text: &mut ImmutableString, at: char) -> Done<Array> {
+    pub fn split_rev_char(ctx: NativeCallContext, text: &mut ImmutableString, at: char) -> BoundedResult<Array> {
         split_rev(ctx, text, at.encode_utf8(&mut [0; 4]))
     }
 
     /// Parts a text at each occurrence of a character, from its end, into at most `most` parts.
     #[rhai_fn(name = "split_rev", return_raw, pure)]
-    pub fn split_rev_char_most(ctx: NativeCallContext, text: &mut ImmutableString, at: char, most: i64) -> Done<Array> {
+    pub fn split_rev_char_most(
+        ctx: NativeCallContext,
+        text: &mut ImmutableString,
+        at: char,
+        most: i64,
+    ) -> BoundedResult<Array> {
         split_rev_most(ctx, text, at.encode_utf8(&mut [0; 4]), most)
     }
 
     /// Returns the characters of a text.
     #[rhai_fn(name = "to_chars", return_raw)]
-    pub fn to_chars(ctx: NativeCallContext, text: &str) -> Done<Array> {
+    pub fn to_chars(ctx: NativeCallContext, text: &str) -> BoundedResult<Array> {
         room_for(&ctx, text.chars().count(), ITEM_BYTES)?;
         Ok(text.chars().map(Into::into).collect())
     }
 
     /// Returns the bytes of a row as numbers.
     #[rhai_fn(name = "to_array", return_raw, pure)]
-    pub fn to_array(ctx: NativeCallContext, blob: &mut Blob) -> Done<Array> {
+    pub fn to_array(ctx: NativeCallContext, blob: &mut Blob) -> BoundedResult<Array> {
         room_for(&ctx, blob.len(), ITEM_BYTES)?;
         Ok(blob.iter().map(|byte| Dynamic::from(i64::from(*byte))).collect())
     }
 
     /// Reads a text of JSON.
     #[rhai_fn(name = "parse_json", return_raw)]
-    pub fn parse_json(ctx: NativeCallContext, json: &str) -> Done<Dynamic> {
+    pub fn parse_json(ctx: NativeCallContext, json: &str) -> BoundedResult<Dynamic> {
         room_for(&ctx, json.len(), OF_JSON)?;
         serde_json::from_str(json).map_err(|error| error.to_string().into())
     }
 
     /// Returns a map as JSON.
     #[rhai_fn(name = "to_json", return_raw, pure)]
-    pub fn to_json(ctx: NativeCallContext, map: &mut Map) -> Done<String> {
+    pub fn to_json(ctx: NativeCallContext, map: &mut Map) -> BoundedResult<String> {
         if !fit(map.values(), AS_TEXT) {
             room_for(&ctx, usize::MAX, 1)?;
         }

@@ -13,8 +13,8 @@ use super::catalog;
 use super::failure::Failure;
 use super::items;
 use super::memory;
-use super::modules::{Chain, Resolver};
-use super::needed::Calls;
+use super::modules::{Chain, ModuleFinder};
+use super::needed::ModuleCalls;
 use super::prepare;
 use super::results;
 use super::sources::{Dirs, Script, Texts};
@@ -43,14 +43,14 @@ pub struct Session {
     /// What is being read at the moment.
     chain: Chain,
     /// What the scripts call of modules.
-    calls: Calls,
+    calls: ModuleCalls,
     /// What the statements so far have defined and imported, in their order.
-    kept: Vec<Kept>,
+    kept: Vec<LeftByStatement>,
 }
 
 /// What a statement leaves to those after it, beside variables.
 #[derive(Clone)]
-enum Kept {
+enum LeftByStatement {
     /// The functions that it defined.
     Functions(Shared<Module>),
     /// A module that it imported, under its name.
@@ -58,7 +58,7 @@ enum Kept {
 }
 
 /// A point between two statements of a session.
-pub struct Mark {
+pub struct StatementPoint {
     scope: Scope<'static>,
     kept: usize,
 }
@@ -80,7 +80,7 @@ impl Session {
     /// Makes an engine for the lab, in which scripts see `host` and `args`.
     pub fn new(lab: &LabHandle, dirs: &Dirs, args: rhai::Map) -> Session {
         stack::begin();
-        let (texts, chain, calls) = (Texts::default(), Chain::default(), Calls::default());
+        let (texts, chain, calls) = (Texts::default(), Chain::default(), ModuleCalls::default());
         let (engine, scope) = engine_for(lab, dirs, &args, &texts, &chain, &calls);
         Session { lab: lab.clone(), dirs: dirs.clone(), args, engine, scope, texts, chain, calls, kept: Vec::new() }
     }
@@ -149,7 +149,7 @@ impl Session {
         Ok(value)
     }
 
-    fn to_keep(&self, ast: &AST, script: &Script) -> Result<Vec<Kept>, Box<EvalAltResult>> {
+    fn to_keep(&self, ast: &AST, script: &Script) -> Result<Vec<LeftByStatement>, Box<EvalAltResult>> {
         let mut kept = Vec::new();
         for statement in ast.statements() {
             let Stmt::Import(import, position) = statement else { continue };
@@ -157,23 +157,25 @@ impl Session {
             let resolver = self.engine.module_resolver();
             let module = resolver.resolve(&self.engine, Some(&script.name), path, *position)?;
             let alias = if import.1.name.is_empty() { path.as_str() } else { import.1.name.as_str() };
-            kept.push(Kept::Import(alias.to_string(), module));
+            kept.push(LeftByStatement::Import(alias.to_string(), module));
         }
         if ast.has_functions() {
             let mut functions = ast.clone_functions_only();
             functions.set_source(script.name.as_str());
-            kept.push(Kept::Functions(Module::eval_ast_as_new(Scope::new(), &functions, &self.engine)?.into()));
+            kept.push(LeftByStatement::Functions(
+                Module::eval_ast_as_new(Scope::new(), &functions, &self.engine)?.into(),
+            ));
         }
         Ok(kept)
     }
 
     /// Notes the present point.
-    pub fn mark(&self) -> Mark {
-        Mark { scope: self.scope.clone(), kept: self.kept.len() }
+    pub fn mark(&self) -> StatementPoint {
+        StatementPoint { scope: self.scope.clone(), kept: self.kept.len() }
     }
 
     /// Tells whether variables have the values that they had at a point, and nothing was defined or imported since.
-    pub fn is_as_at(&self, mark: &Mark) -> bool {
+    pub fn is_as_at(&self, mark: &StatementPoint) -> bool {
         let values = |scope: &Scope<'_>| -> Vec<String> {
             scope.iter_raw().map(|(name, _, value)| format!("{name}={value:?}")).collect()
         };
@@ -183,7 +185,7 @@ impl Session {
     }
 
     /// Goes back to a point: variables have the values that they had, what was defined or imported since is not there.
-    pub fn go_back(&mut self, mark: Mark) {
+    pub fn go_back(&mut self, mark: StatementPoint) {
         self.scope = mark.scope;
         if self.kept.len() > mark.kept {
             self.kept.truncate(mark.kept);
@@ -223,10 +225,10 @@ impl Session {
         let (mut functions, mut modules) = (Vec::new(), Vec::new());
         for kept in &self.kept {
             match kept {
-                Kept::Functions(module) => {
+                LeftByStatement::Functions(module) => {
                     functions.extend(module.iter_script_fn_info().map(|(_, _, name, ..)| name.to_string()));
                 }
-                Kept::Import(alias, _) => modules.push(alias.clone()),
+                LeftByStatement::Import(alias, _) => modules.push(alias.clone()),
             }
         }
         functions.retain(|name| !name.starts_with("anon$"));
@@ -293,10 +295,10 @@ impl Caller<'_> {
     }
 }
 
-fn register(engine: &mut Engine, kept: &Kept) {
+fn register(engine: &mut Engine, kept: &LeftByStatement) {
     match kept {
-        Kept::Functions(module) => engine.register_global_module(module.clone()),
-        Kept::Import(alias, module) => engine.register_static_module(alias, module.clone()),
+        LeftByStatement::Functions(module) => engine.register_global_module(module.clone()),
+        LeftByStatement::Import(alias, module) => engine.register_static_module(alias, module.clone()),
     };
 }
 
@@ -307,7 +309,7 @@ fn engine_for(
     args: &rhai::Map,
     texts: &Texts,
     chain: &Chain,
-    calls: &Calls,
+    calls: &ModuleCalls,
 ) -> (Engine, Scope<'static>) {
     let mut engine = lean();
     engine.set_default_tag(Dynamic::from(lab.clone()));
@@ -321,7 +323,7 @@ fn engine_for(
         globals.set_var(name, value);
     }
     engine.register_global_module(globals.into());
-    engine.set_module_resolver(Resolver::new(lab, dirs, &scope, texts, chain, calls));
+    engine.set_module_resolver(ModuleFinder::new(lab, dirs, &scope, texts, chain, calls));
     let said = lab.clone();
     engine.on_print(move |text| {
         // The lab is gone only once the run is over, and then nobody prints.

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::catalog;
 use super::failure_kind::FailureKind;
-use super::held::Held;
+use super::held::HeldVariable;
 use super::hints;
 use super::lexer;
 use super::sources::{self, Dirs, Script, Texts};
@@ -297,7 +297,7 @@ fn data_race(text: &str, place: Place) -> Failure {
     let variable = text.split('`').nth(3).filter(|_| text.ends_with("meanwhile"));
     let message = if variable.is_some() { text } else { "a closure reads a variable that the call around it works on" };
     Failure {
-        hint: Some(Held::remedy(variable.unwrap_or("t"))),
+        hint: Some(HeldVariable::remedy(variable.unwrap_or("t"))),
         ..Failure::plain(FailureKind::Script, message.into(), place)
     }
 }

@@ -9,7 +9,7 @@ use rhai::{AST, ASTFlags, ASTNode, EvalAltResult, Expr, FnCallExpr, Position, St
 use super::lexer;
 
 /// A method that holds a variable which a closure among its arguments captures.
-pub(super) struct Held {
+pub(super) struct HeldVariable {
     /// The variable.
     variable: String,
     /// Where the expression begins that the method is called on.
@@ -51,7 +51,7 @@ pub(super) const CHANGING: &[&str] = &[
     "truncate",
 ];
 
-impl Held {
+impl HeldVariable {
     /// Tells whether a copy of what the method is called on is as good: neither rhai's method nor one of the script's `own` changes it.
     /// `text` is what was compiled.
     pub(super) fn may_work_on_a_copy(&self, own: &BTreeSet<&str>, text: &str) -> bool {
@@ -95,7 +95,7 @@ fn names_this(text: &str) -> bool {
 }
 
 /// Finds all in a compiled script.
-pub(super) fn in_ast(ast: &AST) -> Vec<Held> {
+pub(super) fn in_ast(ast: &AST) -> Vec<HeldVariable> {
     let mut found = Vec::new();
     // The parts of a chain are chains themselves, but begin with no variable.
     let mut parts: BTreeSet<*const Expr> = BTreeSet::new();
@@ -118,7 +118,7 @@ pub(super) fn in_ast(ast: &AST) -> Vec<Held> {
 }
 
 /// Finds the first method of a chain, if it takes such a closure. Its result is no part of the variable.
-fn in_chain(chain: &Expr, variable: &str, root_at: Position) -> Option<Held> {
+fn in_chain(chain: &Expr, variable: &str, root_at: Position) -> Option<HeldVariable> {
     let mut rest = chain;
     loop {
         let (link, flags) = match rest {
@@ -130,7 +130,7 @@ fn in_chain(chain: &Expr, variable: &str, root_at: Position) -> Option<Held> {
             last => last,
         };
         if let (Expr::Dot(..), Expr::MethodCall(call, method_at)) = (rest, next) {
-            return captures(call, variable).then(|| Held {
+            return captures(call, variable).then(|| HeldVariable {
                 variable: variable.into(),
                 root_at,
                 method: call.name.to_string(),

@@ -6,10 +6,10 @@
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, EvalAltResult, FnPtr, Position};
 
-type Done<T> = Result<T, Box<EvalAltResult>>;
+type ItemResult<T> = Result<T, Box<EvalAltResult>>;
 
 /// A method that calls a closure with each item.
-struct Method<'a, 'c> {
+struct ItemMethod<'a, 'c> {
     ctx: &'a NativeCallContext<'c>,
     name: &'static str,
     closure: &'a FnPtr,
@@ -17,13 +17,13 @@ struct Method<'a, 'c> {
     parameters: Option<usize>,
 }
 
-impl<'a, 'c> Method<'a, 'c> {
-    fn new(ctx: &'a NativeCallContext<'c>, name: &'static str, closure: &'a FnPtr) -> Method<'a, 'c> {
-        Method { ctx, name, closure, parameters: parameters(ctx, closure) }
+impl<'a, 'c> ItemMethod<'a, 'c> {
+    fn new(ctx: &'a NativeCallContext<'c>, name: &'static str, closure: &'a FnPtr) -> ItemMethod<'a, 'c> {
+        ItemMethod { ctx, name, closure, parameters: parameters(ctx, closure) }
     }
 
     /// Calls the closure as it asks for: with `given` and the item as `this`, with the item behind `given`, or with its index too.
-    fn call<const N: usize>(&self, given: [Dynamic; N], item: &mut Dynamic, at: usize) -> Done<Dynamic> {
+    fn call<const N: usize>(&self, given: [Dynamic; N], item: &mut Dynamic, at: usize) -> ItemResult<Dynamic> {
         let (ctx, closure) = (self.ctx, self.closure);
         let index = || Dynamic::from(i64::try_from(at).unwrap_or(i64::MAX));
         let behind = |more: &[Dynamic]| given.iter().chain(more).cloned().collect::<Vec<_>>();
@@ -41,12 +41,12 @@ impl<'a, 'c> Method<'a, 'c> {
     }
 
     /// Tells whether the closure returns `true` for an item.
-    fn holds(&self, item: &mut Dynamic, at: usize) -> Done<bool> {
+    fn holds(&self, item: &mut Dynamic, at: usize) -> ItemResult<bool> {
         Ok(self.call([], item, at)?.as_bool().unwrap_or(false))
     }
 
     /// Returns the index of the first item, from `start` on, for which the closure returns `true`.
-    fn position(&self, array: &mut Array, start: i64) -> Done<Option<usize>> {
+    fn position(&self, array: &mut Array, start: i64) -> ItemResult<Option<usize>> {
         let start = index(array, start);
         for (at, item) in array.iter_mut().enumerate().skip(start) {
             if self.holds(item, at)? {
@@ -78,8 +78,8 @@ fn index(array: &Array, at: i64) -> usize {
 pub(super) mod functions {
     /// Returns the items for which a closure returns `true`.
     #[rhai_fn(name = "filter", return_raw, pure)]
-    pub fn filter(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> Done<Array> {
-        let method = Method::new(&ctx, "filter", &closure);
+    pub fn filter(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> ItemResult<Array> {
+        let method = ItemMethod::new(&ctx, "filter", &closure);
         let mut found = Array::new();
         for (at, item) in array.iter_mut().enumerate() {
             if method.holds(item, at)? {
@@ -91,21 +91,21 @@ pub(super) mod functions {
 
     /// Returns what a closure returns for each item.
     #[rhai_fn(name = "map", return_raw, pure)]
-    pub fn map(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> Done<Array> {
-        let method = Method::new(&ctx, "map", &closure);
+    pub fn map(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> ItemResult<Array> {
+        let method = ItemMethod::new(&ctx, "map", &closure);
         array.iter_mut().enumerate().map(|(at, item)| method.call([], item, at)).collect()
     }
 
     /// Tells whether a closure returns `true` for any item.
     #[rhai_fn(name = "some", return_raw, pure)]
-    pub fn some(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> Done<bool> {
-        Ok(Method::new(&ctx, "some", &closure).position(array, 0)?.is_some())
+    pub fn some(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> ItemResult<bool> {
+        Ok(ItemMethod::new(&ctx, "some", &closure).position(array, 0)?.is_some())
     }
 
     /// Tells whether a closure returns `true` for all items.
     #[rhai_fn(name = "all", return_raw, pure)]
-    pub fn all(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> Done<bool> {
-        let method = Method::new(&ctx, "all", &closure);
+    pub fn all(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> ItemResult<bool> {
+        let method = ItemMethod::new(&ctx, "all", &closure);
         for (at, item) in array.iter_mut().enumerate() {
             if !method.holds(item, at)? {
                 return Ok(false);
@@ -116,41 +116,41 @@ pub(super) mod functions {
 
     /// Returns the index of the first item for which a closure returns `true`, or -1.
     #[rhai_fn(name = "index_of", return_raw, pure)]
-    pub fn index_of(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> Done<i64> {
+    pub fn index_of(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> ItemResult<i64> {
         index_of_from(ctx, array, closure, 0)
     }
 
     /// Returns the index of the first item, from `start` on, for which a closure returns `true`, or -1.
     #[rhai_fn(name = "index_of", return_raw, pure)]
-    pub fn index_of_from(ctx: NativeCallContext, array: &mut Array, closure: FnPtr, start: i64) -> Done<i64> {
-        let found = Method::new(&ctx, "index_of", &closure).position(array, start)?;
+    pub fn index_of_from(ctx: NativeCallContext, array: &mut Array, closure: FnPtr, start: i64) -> ItemResult<i64> {
+        let found = ItemMethod::new(&ctx, "index_of", &closure).position(array, start)?;
         Ok(found.and_then(|at| i64::try_from(at).ok()).unwrap_or(-1))
     }
 
     /// Returns the first item for which a closure returns `true`, or nothing.
     #[rhai_fn(name = "find", return_raw, pure)]
-    pub fn find(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> Done<Dynamic> {
+    pub fn find(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> ItemResult<Dynamic> {
         find_from(ctx, array, closure, 0)
     }
 
     /// Returns the first item, from `start` on, for which a closure returns `true`, or nothing.
     #[rhai_fn(name = "find", return_raw, pure)]
-    pub fn find_from(ctx: NativeCallContext, array: &mut Array, closure: FnPtr, start: i64) -> Done<Dynamic> {
+    pub fn find_from(ctx: NativeCallContext, array: &mut Array, closure: FnPtr, start: i64) -> ItemResult<Dynamic> {
         // rhai says so of `find` too.
-        let found = Method::new(&ctx, "index_of", &closure).position(array, start)?;
+        let found = ItemMethod::new(&ctx, "index_of", &closure).position(array, start)?;
         Ok(found.map_or(Dynamic::UNIT, |at| array[at].clone()))
     }
 
     /// Returns the first value that a closure returns for an item, or nothing.
     #[rhai_fn(name = "find_map", return_raw, pure)]
-    pub fn find_map(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> Done<Dynamic> {
+    pub fn find_map(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> ItemResult<Dynamic> {
         find_map_from(ctx, array, closure, 0)
     }
 
     /// Returns the first value that a closure returns for an item, from `start` on, or nothing.
     #[rhai_fn(name = "find_map", return_raw, pure)]
-    pub fn find_map_from(ctx: NativeCallContext, array: &mut Array, closure: FnPtr, start: i64) -> Done<Dynamic> {
-        let method = Method::new(&ctx, "find_map", &closure);
+    pub fn find_map_from(ctx: NativeCallContext, array: &mut Array, closure: FnPtr, start: i64) -> ItemResult<Dynamic> {
+        let method = ItemMethod::new(&ctx, "find_map", &closure);
         let start = index(array, start);
         for (at, item) in array.iter_mut().enumerate().skip(start) {
             let value = method.call([], item, at)?;
@@ -163,14 +163,19 @@ pub(super) mod functions {
 
     /// Returns what a closure makes of all items: it is called with what it returned last, and the next item.
     #[rhai_fn(name = "reduce", return_raw, pure)]
-    pub fn reduce(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> Done<Dynamic> {
+    pub fn reduce(ctx: NativeCallContext, array: &mut Array, closure: FnPtr) -> ItemResult<Dynamic> {
         reduce_from(ctx, array, closure, Dynamic::UNIT)
     }
 
     /// Returns what a closure makes of a first value and all items.
     #[rhai_fn(name = "reduce", return_raw, pure)]
-    pub fn reduce_from(ctx: NativeCallContext, array: &mut Array, closure: FnPtr, first: Dynamic) -> Done<Dynamic> {
-        let method = Method::new(&ctx, "reduce", &closure);
+    pub fn reduce_from(
+        ctx: NativeCallContext,
+        array: &mut Array,
+        closure: FnPtr,
+        first: Dynamic,
+    ) -> ItemResult<Dynamic> {
+        let method = ItemMethod::new(&ctx, "reduce", &closure);
         array.iter_mut().enumerate().try_fold(first, |made, (at, item)| method.call([made], item, at))
     }
 }

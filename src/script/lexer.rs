@@ -226,12 +226,12 @@ pub fn goes_on(text: &str, engine: &Engine) -> bool {
 
 /// What is open in a text that grows by lines; what was read of it is not read again.
 #[derive(Debug, Default)]
-pub struct Open {
+pub struct OpenText {
     depth: i64,
     read: usize,
 }
 
-impl Open {
+impl OpenText {
     /// Tells whether a bracket, a comment or a string is open behind the last line of `text`, which begins as it did before.
     pub fn in_text(&mut self, text: &str) -> bool {
         let begin = self.read;
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn what_is_open_is_found_line_by_line() {
         let lines = ["f(#{ a: [1, // (", "\"a)\", `b)", ")`, /* )", ") */ \"c\\", ")\"", "]", "}", ")"];
-        let (mut open, mut text) = (Open::default(), String::new());
+        let (mut open, mut text) = (OpenText::default(), String::new());
         let found: Vec<bool> = lines
             .iter()
             .map(|line| {
@@ -351,8 +351,8 @@ mod tests {
             })
             .collect();
         assert_eq!(found, [true, true, true, true, true, true, true, false]);
-        assert!(!Open::default().in_text("\"a\n"));
-        assert!(!Open::default().in_text("}\n"));
+        assert!(!OpenText::default().in_text("\"a\n"));
+        assert!(!OpenText::default().in_text("}\n"));
     }
 
     proptest::proptest! {

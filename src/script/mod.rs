@@ -27,7 +27,7 @@ mod vocabulary;
 mod words;
 
 pub use check::{bare_compile, check, check_syntax};
-pub use engine::{Caller, Mark, Session, Variable, bare};
+pub use engine::{Caller, Session, StatementPoint, Variable, bare};
 pub use failure::Failure;
 pub use failure_kind::FailureKind;
 pub use results::result_keys;

@@ -12,9 +12,9 @@ use rhai::{
 
 use super::failure::Failure;
 use super::lexer;
-use super::needed::{self, Calls, Needed};
+use super::needed::{self, ModuleCalls, Needed};
 use super::prepare;
-use super::sources::{self, Dirs, Identity, Script, Texts};
+use super::sources::{self, Dirs, Script, ScriptIdentity, Texts};
 use super::words::Words;
 use crate::lab::{Error, Place, Result, Spot, name};
 use crate::prim::{Beyond, LabHandle, rhai_error};
@@ -24,13 +24,13 @@ pub(super) const IMPORTS_MAX: usize = 32;
 
 /// What is being read: the script, the module that it imports, the module that this imports, and so on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Chain(Rc<RefCell<Vec<Link>>>);
+pub(super) struct Chain(Rc<RefCell<Vec<ChainedScript>>>);
 
 /// One script of a chain.
 #[derive(Debug, Clone)]
-struct Link {
+struct ChainedScript {
     name: String,
-    identity: Identity,
+    identity: ScriptIdentity,
     /// Where it is imported.
     at: Option<Spot>,
 }
@@ -47,7 +47,7 @@ impl Drop for Reading {
 impl Chain {
     /// Begins with a script, which nothing imports.
     pub(super) fn begin(&self, script: &Script) -> Reading {
-        let link = Link { name: script.name.clone(), identity: script.identity(), at: None };
+        let link = ChainedScript { name: script.name.clone(), identity: script.identity(), at: None };
         self.0.borrow_mut().push(link);
         Reading(self.clone())
     }
@@ -72,24 +72,24 @@ impl Chain {
                 .hint("import what the script needs in the script itself"));
         }
         drop(links);
-        self.0.borrow_mut().push(Link { name: module.name.clone(), identity, at });
+        self.0.borrow_mut().push(ChainedScript { name: module.name.clone(), identity, at });
         Ok(Reading(self.clone()))
     }
 }
 
 /// Finds modules for an engine.
-pub(super) struct Resolver {
+pub(super) struct ModuleFinder {
     dirs: Dirs,
     scope: Scope<'static>,
     texts: Texts,
     chain: Chain,
-    calls: Calls,
+    calls: ModuleCalls,
     lab: LabHandle,
-    done: Rc<RefCell<HashMap<String, Done>>>,
+    done: Rc<RefCell<HashMap<String, ReadModule>>>,
 }
 
 /// A module that was read.
-struct Done {
+struct ReadModule {
     module: Shared<Module>,
     /// The functions that it was read for.
     wanted: BTreeSet<String>,
@@ -97,7 +97,7 @@ struct Done {
     left_out: BTreeSet<String>,
 }
 
-impl Resolver {
+impl ModuleFinder {
     /// Makes one whose modules see what is in `scope`.
     pub(super) fn new(
         lab: &LabHandle,
@@ -105,10 +105,10 @@ impl Resolver {
         scope: &Scope<'static>,
         texts: &Texts,
         chain: &Chain,
-        calls: &Calls,
-    ) -> Resolver {
+        calls: &ModuleCalls,
+    ) -> ModuleFinder {
         let (dirs, scope, texts, chain) = (dirs.clone(), scope.clone(), texts.clone(), chain.clone());
-        Resolver { dirs, scope, texts, chain, calls: calls.clone(), lab: lab.clone(), done: Rc::default() }
+        ModuleFinder { dirs, scope, texts, chain, calls: calls.clone(), lab: lab.clone(), done: Rc::default() }
     }
 
     /// Returns a module that was read already, if it has what the importer calls.
@@ -137,7 +137,7 @@ impl Resolver {
         engine: &Engine,
         script: &Script,
         wanted: Option<BTreeSet<String>>,
-    ) -> std::result::Result<Done, Box<EvalAltResult>> {
+    ) -> std::result::Result<ReadModule, Box<EvalAltResult>> {
         let needed = wanted.as_ref().filter(|_| script.embedded).map(|wanted| Needed::of(&script.text, wanted));
         let whole = || Needed {
             words: Words::of(&script.text),
@@ -148,11 +148,11 @@ impl Resolver {
         self.calls.add(&script.name, needed.calls);
         let ast = prepare::compile(engine, &self.lab, &self.scope, script, &needed.words, &[])?;
         let module = Module::eval_ast_as_new(self.scope.clone(), &ast, engine)?;
-        Ok(Done { module: module.into(), wanted: wanted.unwrap_or_default(), left_out: needed.left_out })
+        Ok(ReadModule { module: module.into(), wanted: wanted.unwrap_or_default(), left_out: needed.left_out })
     }
 }
 
-impl ModuleResolver for Resolver {
+impl ModuleResolver for ModuleFinder {
     fn resolve(
         &self,
         engine: &Engine,
@@ -208,7 +208,7 @@ struct Walk<'a> {
     chain: Chain,
     /// Where the modules that are being read are imported, the outermost first.
     path: Vec<Spot>,
-    seen: Vec<Identity>,
+    seen: Vec<ScriptIdentity>,
     found: Vec<Failure>,
 }
 

@@ -12,9 +12,9 @@ use super::words::Words;
 
 /// What scripts call of the modules that they import, by the scripts' names.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Calls(Rc<RefCell<HashMap<String, BTreeSet<String>>>>);
+pub(super) struct ModuleCalls(Rc<RefCell<HashMap<String, BTreeSet<String>>>>);
 
-impl Calls {
+impl ModuleCalls {
     /// Enters a script whose whole text is known.
     pub(super) fn enter(&self, script: &str, text: &str) {
         self.add(script, names_called(text));
@@ -61,24 +61,24 @@ impl<'t> Needed<'t> {
                 found[at] = Some(words);
             }
         };
-        let mut by_name: HashMap<Kind<'t>, Vec<usize>> = HashMap::new();
+        let mut by_name: HashMap<PieceKind<'t>, Vec<usize>> = HashMap::new();
         for (at, piece) in pieces.iter().enumerate() {
             match piece.kind {
-                Kind::Rest => read(at, &mut to_read),
-                Kind::Function(name) if wanted.contains(name) => read(at, &mut to_read),
+                PieceKind::Rest => read(at, &mut to_read),
+                PieceKind::Function(name) if wanted.contains(name) => read(at, &mut to_read),
                 other => by_name.entry(other).or_default().push(at),
             }
         }
         while let Some(reference) = to_read.pop() {
             let named = match reference {
-                Reference::Function(name) => Kind::Function(name),
-                Reference::Module(name) => Kind::Import(name),
+                Reference::Function(name) => PieceKind::Function(name),
+                Reference::Module(name) => PieceKind::Import(name),
             };
             by_name.remove(&named).into_iter().flatten().for_each(|at| read(at, &mut to_read));
         }
         let without = || pieces.iter().zip(&found).filter(|(_, words)| words.is_none()).map(|(piece, _)| piece);
-        let name = |piece: &Piece<'_>| match piece.kind {
-            Kind::Function(name) => Some(name.to_string()),
+        let name = |piece: &ModulePiece<'_>| match piece.kind {
+            PieceKind::Function(name) => Some(name.to_string()),
             _ => None,
         };
         let left_out = without().filter_map(name).collect();
@@ -88,13 +88,13 @@ impl<'t> Needed<'t> {
 }
 
 /// Lines of a text that belong together.
-struct Piece<'t> {
-    kind: Kind<'t>,
+struct ModulePiece<'t> {
+    kind: PieceKind<'t>,
     bytes: Range<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind<'t> {
+enum PieceKind<'t> {
     /// A function, by its name.
     Function(&'t str),
     /// An import, by the name that it gives.
@@ -104,8 +104,8 @@ enum Kind<'t> {
 }
 
 /// Parts a text of the library into its functions, imports, and the rest.
-fn pieces(text: &str) -> Vec<Piece<'_>> {
-    let mut pieces: Vec<Piece<'_>> = Vec::new();
+fn pieces(text: &str) -> Vec<ModulePiece<'_>> {
+    let mut pieces: Vec<ModulePiece<'_>> = Vec::new();
     let (mut at, mut is_open) = (0, false);
     for line in text.split_inclusive('\n') {
         let bytes = at..at + line.len();
@@ -121,17 +121,17 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
         let kind = match signature.and_then(|signature| signature.split_once('(')) {
             Some((name, _)) => {
                 is_open = !code.ends_with('}');
-                Kind::Function(name)
+                PieceKind::Function(name)
             }
             None if code.starts_with("import ") => {
                 let alias = code.strip_suffix(';').and_then(|code| code.rsplit_once(" as "));
-                alias.map_or(Kind::Rest, |(_, alias)| Kind::Import(alias))
+                alias.map_or(PieceKind::Rest, |(_, alias)| PieceKind::Import(alias))
             }
-            None => Kind::Rest,
+            None => PieceKind::Rest,
         };
         match pieces.last_mut() {
-            Some(last) if last.kind == Kind::Rest && kind == Kind::Rest => last.bytes.end = bytes.end,
-            _ => pieces.push(Piece { kind, bytes }),
+            Some(last) if last.kind == PieceKind::Rest && kind == PieceKind::Rest => last.bytes.end = bytes.end,
+            _ => pieces.push(ModulePiece { kind, bytes }),
         }
     }
     pieces
@@ -225,7 +225,7 @@ mod tests {
             let all = names(&whole);
             let found = pieces(&module.text);
             let told = found.iter().filter_map(|piece| match piece.kind {
-                Kind::Function(name) => Some(name.to_string()),
+                PieceKind::Function(name) => Some(name.to_string()),
                 _ => None,
             });
             assert_eq!(told.collect::<BTreeSet<_>>(), all, "{name}");

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use rhai::{AST, ASTNode, Dynamic, Engine, EvalAltResult, NativeCallContext, Position, Scope, Stmt};
 
-use super::held::{self, Held};
+use super::held::{self, HeldVariable};
 use super::lexer;
 use super::sources::Script;
 use super::typos;
@@ -159,7 +159,7 @@ impl Prepared {
     }
 
     /// Returns what makes the method work on a copy. The positions are of the text as this has it.
-    fn copy<'t>(&self, words: &Words<'t>, held: &Held) -> Option<[Edit; 2]> {
+    fn copy<'t>(&self, words: &Words<'t>, held: &HeldVariable) -> Option<[Edit; 2]> {
         let byte = |position: Position| lexer::byte_at(words.text, self.original(position));
         let begin = byte(held.root_at)?;
         let method = byte(held.method_at)?;

@@ -10,7 +10,7 @@ use super::words::Words;
 use crate::lab::{Error, Spot, name};
 
 /// The functions that return a map with known keys, as a script calls them: `ping`, `lan::star`.
-pub(super) type Results = BTreeMap<String, Vec<String>>;
+pub(super) type ResultFunctions = BTreeMap<String, Vec<String>>;
 
 /// Methods that leave the map as it is on which they are called.
 const READING: &[&str] =
@@ -58,10 +58,10 @@ fn keys_of(paragraph: &str) -> Option<Vec<String>> {
 }
 
 /// Returns the functions that a script can call whose results have known keys.
-pub(super) fn known(words: &Words<'_>, script: &str, dirs: &Dirs) -> Results {
+pub(super) fn known(words: &Words<'_>, script: &str, dirs: &Dirs) -> ResultFunctions {
     let primitives = catalog::primitives();
     let keys_of = |entry: &Entry| Some((entry.name.clone(), result_keys(entry, &primitives)?));
-    let mut results: Results = primitives.iter().filter_map(keys_of).collect();
+    let mut results: ResultFunctions = primitives.iter().filter_map(keys_of).collect();
     for (path, alias) in words.aliases() {
         let Ok(module) = sources::module(dirs, Some(script), path) else { continue };
         let entries = catalog::entries_of_module(path, &module.text);
@@ -84,7 +84,7 @@ pub(super) fn known(words: &Words<'_>, script: &str, dirs: &Dirs) -> Results {
 }
 
 /// Finds keys that the result of a function doesn't have.
-pub(super) fn wrong_keys(words: &Words<'_>, results: &Results) -> Vec<Typo> {
+pub(super) fn wrong_keys(words: &Words<'_>, results: &ResultFunctions) -> Vec<Typo> {
     let mut found = Vec::new();
     for variable in typos::declared(words) {
         let Some((function, keys)) = called(words, variable.value).and_then(|called| results.get_key_value(&called))
@@ -110,7 +110,7 @@ pub(super) fn wrong_keys(words: &Words<'_>, results: &Results) -> Vec<Typo> {
 }
 
 /// Finds the key that the result of a call doesn't have, where it is read behind the call: `okk` of `h.ping("x").okk`.
-fn wrong_key_of_call(words: &Words<'_>, dot: usize, results: &Results) -> Option<Typo> {
+fn wrong_key_of_call(words: &Words<'_>, dot: usize, results: &ResultFunctions) -> Option<Typo> {
     let close = dot.checked_sub(1).filter(|close| words.is(dot, '.') && words.is(*close, ')'))?;
     let key = words.word(dot + 1).filter(|_| !words.is(dot + 2, '('))?;
     let function = function_of(words, words.chain_before(dot)?, close)?;

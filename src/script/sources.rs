@@ -41,7 +41,7 @@ pub struct Script {
 
 /// What tells a script from every other one: the same file has many paths.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Identity {
+pub(super) enum ScriptIdentity {
     File(u64, u64),
     Name(String),
 }
@@ -68,8 +68,9 @@ impl Script {
     }
 
     /// Returns what tells it from every other one.
-    pub(super) fn identity(&self) -> Identity {
-        self.file.map_or_else(|| Identity::Name(self.name.clone()), |(dev, inode)| Identity::File(dev, inode))
+    pub(super) fn identity(&self) -> ScriptIdentity {
+        self.file
+            .map_or_else(|| ScriptIdentity::Name(self.name.clone()), |(dev, inode)| ScriptIdentity::File(dev, inode))
     }
 
     /// Wraps a text that came with the program.

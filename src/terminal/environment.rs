@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 /// A variable of the environment.
 #[derive(Debug)]
-pub struct Variable {
+pub struct EnvVariable {
     name: &'static str,
     about: &'static str,
 }
 
-impl Variable {
+impl EnvVariable {
     /// Returns its name, to set it for another process.
     pub fn name(&self) -> &'static str {
         self.name
@@ -36,10 +36,10 @@ impl Variable {
 /// Declares variables, each with what it is for, and a list of them.
 macro_rules! variables {
     ($(#[doc = $list_about:literal])+ $list:ident: $($(#[doc = $about:literal])+ $name:ident = $variable:literal;)+) => {
-        $($(#[doc = $about])+ pub const $name: Variable = Variable { name: $variable, about: concat!($($about),+) };)+
+        $($(#[doc = $about])+ pub const $name: EnvVariable = EnvVariable { name: $variable, about: concat!($($about),+) };)+
 
         $(#[doc = $list_about])+
-        const $list: &[Variable] = &[$($name),+];
+        const $list: &[EnvVariable] = &[$($name),+];
     };
 }
 
@@ -100,7 +100,7 @@ variables! {
 
 /// Writes the list for `--help`: what is the user's to set.
 pub fn help() -> String {
-    let line = |variable: &Variable| format!("  {:<14}{}\n", variable.name, first_part(variable.about));
+    let line = |variable: &EnvVariable| format!("  {:<14}{}\n", variable.name, first_part(variable.about));
     let lines: String = OWN.iter().map(line).collect();
     format!("Environment:\n{}", lines.trim_end())
 }
@@ -112,7 +112,7 @@ fn first_part(about: &str) -> &str {
 
 /// Writes the list for the reference.
 pub fn markdown() -> String {
-    let row = |variable: &Variable| format!("| `{}` | {} |\n", variable.name, variable.about.trim());
+    let row = |variable: &EnvVariable| format!("| `{}` | {} |\n", variable.name, variable.about.trim());
     let rows: String = OWN.iter().chain(OTHERS).chain(OF_RUNTIMES).map(row).collect();
     format!(
         "\n## Environment\n\nWhat `topo` reads of the environment. Commands that it runs get all of it.\n\n\

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::discover::without_marks;
-use super::protocol::{Mark, Message, Phase, Request, Trouble, Verdict};
+use super::protocol::{ExpectedError, TestMessage, TestPhase, TestRequest, TestTrouble, Verdict};
 use crate::cmd::context::{self, Context};
 use crate::lab::{CheckResult, Error, Event, Kind, Lab, LabKind, NetnsView, Origin, Result, StateDir, Traces};
 use crate::net;
@@ -23,39 +23,39 @@ const TEXT_MAX: usize = 64 << 10;
 
 /// Runs the test that is asked for on standard input.
 pub(in crate::cmd) fn run(context: &Context) -> u8 {
-    let request: Request = match std::io::read_to_string(std::io::stdin()).map(|text| serde_json::from_str(&text)) {
+    let request: TestRequest = match std::io::read_to_string(std::io::stdin()).map(|text| serde_json::from_str(&text)) {
         Ok(Ok(request)) => request,
         _ => return exit::USAGE,
     };
     let verdict = test(&request, context).unwrap_or_else(|error| Verdict {
-        troubles: vec![trouble(Phase::Runner, &Failure::from(&error), &Texts::default(), &request)],
+        troubles: vec![trouble(TestPhase::Runner, &Failure::from(&error), &Texts::default(), &request)],
         ..Verdict::default()
     });
-    say(&Message::Done(verdict));
+    say(&TestMessage::Done(verdict));
     exit::DONE
 }
 
 /// Writes a message. A runner that has gone away has ended this process's sandbox too.
-fn say(message: &Message) {
+fn say(message: &TestMessage) {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     let mut out = std::io::stdout().lock();
     let _ = out.write_all(&line).and_then(|()| out.flush());
 }
 
-fn test(request: &Request, context: &Context) -> Result<Verdict> {
+fn test(request: &TestRequest, context: &Context) -> Result<Verdict> {
     net::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
     context::arm_fault();
     let state = context.state()?;
     let mut before = Traces::now(&state)?;
     let mut verdict = Verdict::default();
-    let marks: Vec<Option<&Mark>> = match request.marks.is_empty() {
+    let marks: Vec<Option<&ExpectedError>> = match request.marks.is_empty() {
         true => vec![None],
         false => request.marks.iter().map(Some).collect(),
     };
     for mark in marks {
         if let Some(mark) = mark {
-            say(&Message::Phase(format!("line {}", mark.line)));
+            say(&TestMessage::Phase(format!("line {}", mark.line)));
         }
         let one = Round { request, context, state: &state, mark }.run(&before)?;
         if verdict.state.is_none() {
@@ -63,7 +63,7 @@ fn test(request: &Request, context: &Context) -> Result<Verdict> {
         }
         verdict.expected = verdict.expected.or(one.expected);
         verdict.lacks = verdict.lacks.or(one.lacks);
-        let leaked = one.troubles.iter().any(|trouble| trouble.phase == Phase::Cleanup);
+        let leaked = one.troubles.iter().any(|trouble| trouble.phase == TestPhase::Cleanup);
         verdict.troubles.extend(one.troubles);
         verdict.logs.extend(one.logs);
         verdict.kept = one.kept;
@@ -79,7 +79,7 @@ fn test(request: &Request, context: &Context) -> Result<Verdict> {
 
 /// What is learned while a script runs.
 #[derive(Default)]
-struct Seen {
+struct LearnedInRun {
     state: Option<String>,
     expected: Option<String>,
     failed: Option<Box<Failure>>,
@@ -89,15 +89,15 @@ struct Seen {
 
 /// One run of a test: of all of it, or of one of its marked lines.
 struct Round<'a> {
-    request: &'a Request,
+    request: &'a TestRequest,
     context: &'a Context,
     state: &'a StateDir,
-    mark: Option<&'a Mark>,
+    mark: Option<&'a ExpectedError>,
 }
 
 impl Round<'_> {
     fn run(&self, before: &Traces) -> Result<Verdict> {
-        let seen = Rc::new(RefCell::new(Seen::default()));
+        let seen = Rc::new(RefCell::new(LearnedInRun::default()));
         let script = Script {
             text: without_marks(&self.request.text, self.mark.map(|mark| mark.line)),
             ..Script::inline(&self.request.file, "")
@@ -145,7 +145,7 @@ impl Round<'_> {
     }
 
     /// Returns what is called behind the file's statements: `setup`, the test, `teardown`.
-    fn scenario(&self, handle: &LabHandle, seen: &Rc<RefCell<Seen>>) -> impl Fn(&Caller<'_>) + 'static {
+    fn scenario(&self, handle: &LabHandle, seen: &Rc<RefCell<LearnedInRun>>) -> impl Fn(&Caller<'_>) + 'static {
         let (handle, seen, request) = (handle.clone(), seen.clone(), self.request.clone());
         move |caller: &Caller<'_>| {
             let mut steps = Vec::new();
@@ -154,7 +154,7 @@ impl Round<'_> {
             }
             steps.push(("test", request.test.as_str()));
             for (phase, function) in steps {
-                say(&Message::Phase(phase.into()));
+                say(&TestMessage::Phase(phase.into()));
                 let settle = || handle.with(|lab| lab.settle()).map_err(|error| Box::new(Failure::from(&error)));
                 if let Err(mut failure) = caller.call(function).and_then(|()| settle()) {
                     failure.place = caller.in_script(&failure.place);
@@ -166,7 +166,7 @@ impl Round<'_> {
                 }
             }
             if request.teardown {
-                say(&Message::Phase("teardown".into()));
+                say(&TestMessage::Phase("teardown".into()));
                 seen.borrow_mut().torn = caller.call("teardown").err();
             }
         }
@@ -175,22 +175,22 @@ impl Round<'_> {
     fn conclude(
         &self,
         mut lab: Lab,
-        seen: Seen,
+        seen: LearnedInRun,
         failed: Option<Box<Failure>>,
         before: &Traces,
         texts: &Texts,
     ) -> Verdict {
-        say(&Message::Phase("cleanup".into()));
+        say(&TestMessage::Phase("cleanup".into()));
         net::signal::forget_interrupt();
         let request = self.request;
         let mut verdict = Verdict { state: seen.state, expected: seen.expected, ..Verdict::default() };
         let failed = seen.failed.or(failed);
-        let told = |phase: Phase, failure: &Failure| trouble(phase, failure, texts, request);
+        let told = |phase: TestPhase, failure: &Failure| trouble(phase, failure, texts, request);
         // In the order in which they came: a check that doesn't hold stops nothing.
         if self.mark.is_none() {
             let lines = request.text.lines().count();
             let wrong = seen.checks.iter().filter(|check| !check.ok);
-            verdict.troubles.extend(wrong.map(|check| told(Phase::Test, &failure_of(check, &request.file, lines))));
+            verdict.troubles.extend(wrong.map(|check| told(TestPhase::Test, &failure_of(check, &request.file, lines))));
         }
         match (self.mark, failed) {
             (Some(mark), failed) => verdict.troubles.extend(self.disagrees(mark, failed.as_deref(), texts)),
@@ -198,12 +198,12 @@ impl Round<'_> {
                 let message = failure.message.strip_prefix("skip: ").unwrap_or(&failure.message);
                 verdict.lacks = Some(message.to_string());
             }
-            (None, Some(failure)) => verdict.troubles.push(told(Phase::Test, &failure)),
+            (None, Some(failure)) => verdict.troubles.push(told(TestPhase::Test, &failure)),
             (None, None) => {}
         }
         verdict.troubles.extend(seen.torn.map(|failure| {
             let failure = Failure { message: format!("teardown: {}", failure.message), ..*failure };
-            told(Phase::Teardown, &failure)
+            told(TestPhase::Teardown, &failure)
         }));
         if !verdict.troubles.is_empty() {
             verdict.logs = logs(&lab, self.state);
@@ -211,23 +211,23 @@ impl Round<'_> {
         if request.keep && !verdict.troubles.is_empty() {
             match lab.leave_up() {
                 Ok(up) => verdict.kept = up,
-                Err(error) => verdict.troubles.push(told(Phase::Cleanup, &Failure::from(&error))),
+                Err(error) => verdict.troubles.push(told(TestPhase::Cleanup, &Failure::from(&error))),
             }
             return verdict;
         }
         let errors = lab.take_down(&prim::steps());
         drop(lab);
-        verdict.troubles.extend(errors.iter().map(|error| told(Phase::Cleanup, &Failure::from(error))));
+        verdict.troubles.extend(errors.iter().map(|error| told(TestPhase::Cleanup, &Failure::from(error))));
         match before.changes_since(self.state) {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => verdict.troubles.push(leak(&changes, self.mark)),
-            Err(error) => verdict.troubles.push(told(Phase::Cleanup, &Failure::from(&error))),
+            Err(error) => verdict.troubles.push(told(TestPhase::Cleanup, &Failure::from(&error))),
         }
         verdict
     }
 
     /// Compares what a marked line failed with to what its mark says.
-    fn disagrees(&self, mark: &Mark, failed: Option<&Failure>, texts: &Texts) -> Option<Trouble> {
+    fn disagrees(&self, mark: &ExpectedError, failed: Option<&Failure>, texts: &Texts) -> Option<TestTrouble> {
         let file = &self.request.file;
         let place =
             crate::lab::Place(vec![crate::lab::Spot { source: file.as_str().into(), line: mark.line, column: 1 }]);
@@ -252,7 +252,7 @@ impl Round<'_> {
             }
         };
         let failure = Failure { kind: FailureKind::Mark, message, hint: Some(wanted), place, also: Vec::new() };
-        Some(trouble(Phase::Test, &failure, texts, self.request))
+        Some(trouble(TestPhase::Test, &failure, texts, self.request))
     }
 }
 
@@ -261,7 +261,7 @@ fn indented(text: &str) -> String {
 }
 
 /// Notes how the lab stands, if nobody has yet.
-fn look(handle: &LabHandle, seen: &Rc<RefCell<Seen>>) {
+fn look(handle: &LabHandle, seen: &Rc<RefCell<LearnedInRun>>) {
     if seen.borrow().state.is_some() {
         return;
     }
@@ -289,12 +289,12 @@ fn text_of(view: &[NetnsView]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn listener(seen: &Rc<RefCell<Seen>>) -> crate::lab::Listener {
+fn listener(seen: &Rc<RefCell<LearnedInRun>>) -> crate::lab::Listener {
     let seen = seen.clone();
     let output = |text: &str| {
         let cut = text.char_indices().nth(TEXT_MAX).map_or(text.len(), |(at, _)| at);
         let more = if cut < text.len() { "…" } else { "" };
-        say(&Message::Output(format!("{}{more}\n", &text[..cut])));
+        say(&TestMessage::Output(format!("{}{more}\n", &text[..cut])));
     };
     let listener = crate::lab::Listener::new(move |event| match event {
         Event::Print(text) | Event::Debug(text) => output(text),
@@ -303,10 +303,10 @@ fn listener(seen: &Rc<RefCell<Seen>>) -> crate::lab::Listener {
             let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(terminal::cell).collect()).collect();
             output(terminal::table(titles, &rows).trim_end());
         }
-        Event::Check(check) => say(&Message::of_check(check, check.place.0.clone())),
+        Event::Check(check) => say(&TestMessage::of_check(check, check.place.0.clone())),
         Event::AtFailure(view) => seen.borrow_mut().state = text_of(view),
         Event::ExpectFailure(reason) => seen.borrow_mut().expected = Some(reason.clone()),
-        Event::TimeLimit(time) => say(&Message::TimeLimit(*time)),
+        Event::TimeLimit(time) => say(&TestMessage::TimeLimit(*time)),
         Event::Result(_) | Event::Step { .. } | Event::Progress(_) => {}
     });
     listener.without_steps()
@@ -321,8 +321,8 @@ fn failure_of(check: &CheckResult, file: &str, lines: usize) -> Failure {
     Failure { kind: Kind::Failed.into(), message, hint: None, place, also: Vec::new() }
 }
 
-fn trouble(phase: Phase, failure: &Failure, texts: &Texts, request: &Request) -> Trouble {
-    Trouble {
+fn trouble(phase: TestPhase, failure: &Failure, texts: &Texts, request: &TestRequest) -> TestTrouble {
+    TestTrouble {
         phase,
         kind: failure.kind.word().into(),
         message: failure.message.clone(),
@@ -333,7 +333,7 @@ fn trouble(phase: Phase, failure: &Failure, texts: &Texts, request: &Request) ->
     }
 }
 
-fn leak(changes: &[String], mark: Option<&Mark>) -> Trouble {
+fn leak(changes: &[String], mark: Option<&ExpectedError>) -> TestTrouble {
     const SHOWN: usize = 20;
     let at = mark.map_or(String::new(), |mark| format!(" by line {}", mark.line));
     let mut lines: Vec<String> = changes.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect();
@@ -341,5 +341,5 @@ fn leak(changes: &[String], mark: Option<&Mark>) -> Trouble {
         lines.push(format!("\n  and {} more", changes.len() - SHOWN));
     }
     let message = format!("the host isn't as before the test, after its lab was taken down{at}:{}", lines.concat());
-    Trouble::plain(Phase::Cleanup, FailureKind::Leak, message, None)
+    TestTrouble::plain(TestPhase::Cleanup, FailureKind::Leak, message, None)
 }

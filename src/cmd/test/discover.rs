@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::protocol::Mark;
+use super::protocol::ExpectedError;
 use crate::lab::{Error, Kind, Result};
 use crate::script::lexer::{TokenKind, tokens};
 use crate::script::{Failure, FailureKind, Script, bare_compile};
@@ -26,7 +26,7 @@ pub(super) struct Test {
     pub line: usize,
     /// The first sentence of its documentation.
     pub about: String,
-    pub marks: Vec<Mark>,
+    pub marks: Vec<ExpectedError>,
 }
 
 /// Finds the tests of all paths: files, directories, and single tests as `FILE::NAME`.
@@ -166,7 +166,7 @@ fn add_marks(file: &mut File, functions: &[(usize, String)]) -> std::result::Res
                 "only a line of a test can be one that must fail",
             ));
         };
-        test.marks.push(Mark { line, kind: kind.trim().into(), text: said.trim().into() });
+        test.marks.push(ExpectedError { line, kind: kind.trim().into(), text: said.trim().into() });
     }
     Ok(())
 }
@@ -235,7 +235,7 @@ mod tests {
             file.tests.iter().map(|test| (test.name.as_str(), test.line, test.about.as_str())).collect();
         assert_eq!(names, [("test_a", 4, "One."), ("test_b", 8, "")]);
         assert_eq!((file.setup, file.teardown), (true, false));
-        let mark = Mark { line: 9, kind: "invalid".into(), text: "both".into() };
+        let mark = ExpectedError { line: 9, kind: "invalid".into(), text: "both".into() };
         assert_eq!(file.tests[1].marks, [mark]);
     }
 

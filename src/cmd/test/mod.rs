@@ -17,9 +17,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use self::outcome::{Outcome, Status};
-use self::progress::Progress;
-use self::protocol::{Phase, Request, Trouble};
+use self::outcome::{TestOutcome, TestStatus};
+use self::progress::TestProgress;
+use self::protocol::{TestPhase, TestRequest, TestTrouble};
 use self::report::{Counts, Tested};
 use super::context::Context;
 use super::output::Trouble as Stop;
@@ -137,13 +137,13 @@ fn plan(
     files: Vec<discover::File>,
     args: &Args,
     filter: Option<&regex_lite::Regex>,
-) -> (Vec<Tested>, VecDeque<(usize, Request)>) {
+) -> (Vec<Tested>, VecDeque<(usize, TestRequest)>) {
     let coloured = wants_colour(std::io::IsTerminal::is_terminal(&std::io::stdout()));
     let (mut tests, mut requests) = (Vec::new(), VecDeque::new());
     for file in files {
         let wanted = |tested: &Tested| filter.is_none_or(|filter| filter.is_match(&tested.id()));
         let name = &file.script.name;
-        let tested = |test: &discover::Test, outcome: Outcome| Tested {
+        let tested = |test: &discover::Test, outcome: TestOutcome| Tested {
             file: name.clone(),
             test: test.name.clone(),
             line: test.line,
@@ -153,8 +153,8 @@ fn plan(
         if let Some(failure) = &file.broken {
             let texts = Texts::default();
             texts.keep(&file.script);
-            let trouble = Trouble {
-                phase: Phase::Test,
+            let trouble = TestTrouble {
+                phase: TestPhase::Test,
                 kind: failure.kind.word().into(),
                 message: failure.message.clone(),
                 hint: failure.hint.clone(),
@@ -164,15 +164,15 @@ fn plan(
             };
             let line = failure.place.spot().map_or(1, |spot| spot.line);
             let whole = discover::Test { line, ..discover::Test::default() };
-            tests.extend(Some(tested(&whole, Outcome::broken(trouble))).filter(wanted));
+            tests.extend(Some(tested(&whole, TestOutcome::broken(trouble))).filter(wanted));
             continue;
         }
         for test in &file.tests {
-            let tested = tested(test, Outcome::not_run());
+            let tested = tested(test, TestOutcome::not_run());
             if !wanted(&tested) {
                 continue;
             }
-            let request = Request {
+            let request = TestRequest {
                 file: name.clone(),
                 text: file.script.text.clone(),
                 test: test.name.clone(),
@@ -206,7 +206,7 @@ fn run_all(
     args: &Args,
     context: &Context,
     tests: &mut [Tested],
-    requests: VecDeque<(usize, Request)>,
+    requests: VecDeque<(usize, TestRequest)>,
 ) -> Result<Option<Error>, Stop> {
     let state = context.state()?;
     let scratch = state.scratch()?;
@@ -226,7 +226,7 @@ fn run_all(
     });
     let mut told = Told::new(args, tests);
     // What can't be run has its outcome already.
-    for broken in tests.iter().filter(|tested| tested.outcome.status != Status::NotRun) {
+    for broken in tests.iter().filter(|tested| tested.outcome.status != TestStatus::NotRun) {
         told.end(broken);
         if args.fail_fast {
             plan.stop.store(true, Ordering::SeqCst);
@@ -242,13 +242,13 @@ fn run_all(
         drop(sender);
         loop {
             match events.recv_timeout(TICK) {
-                Ok(runner::Event::Begun(index)) => told.begin(index, &tests[index].test),
-                Ok(runner::Event::Ended(index, outcome)) => {
+                Ok(runner::RunnerEvent::Begun(index)) => told.begin(index, &tests[index].test),
+                Ok(runner::RunnerEvent::Ended(index, outcome)) => {
                     tests[index].outcome = *outcome;
                     told.progress.end(index);
                     told.end(&tests[index]);
                 }
-                Ok(runner::Event::Impossible(error)) => impossible = Some(error),
+                Ok(runner::RunnerEvent::Impossible(error)) => impossible = Some(error),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
@@ -266,7 +266,7 @@ struct Told {
     show_output: bool,
     number: usize,
     counts: Counts,
-    progress: Progress,
+    progress: TestProgress,
 }
 
 impl Told {
@@ -280,7 +280,7 @@ impl Told {
             show_output: args.show_output,
             number: 0,
             counts: Counts::default(),
-            progress: Progress::new(tests.len(), !args.tap),
+            progress: TestProgress::new(tests.len(), !args.tap),
         }
     }
 
@@ -311,7 +311,7 @@ fn conclude(args: &Args, tests: &[Tested], time: Duration, interrupted: Option<i
         data(&report::tap::bail_out());
     } else if args.tap {
         // Tests that `--fail-fast` left out are in the plan.
-        let left = tests.iter().filter(|tested| tested.outcome.status == Status::NotRun);
+        let left = tests.iter().filter(|tested| tested.outcome.status == TestStatus::NotRun);
         let told = tests.len() - counts.not_run;
         (told + 1..).zip(left).for_each(|(number, tested)| data(&report::tap::test(number, tested)));
     }

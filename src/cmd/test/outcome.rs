@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::protocol::{Phase, Trouble, Verdict};
+use super::protocol::{TestPhase, TestTrouble, Verdict};
 use crate::script::FailureKind;
 
 /// How a test ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
+pub(super) enum TestStatus {
     Passed,
     Failed,
     Skipped,
@@ -19,32 +19,32 @@ pub(super) enum Status {
     NotRun,
 }
 
-impl Status {
+impl TestStatus {
     pub(super) fn is_failure(self) -> bool {
-        matches!(self, Status::Failed)
+        matches!(self, TestStatus::Failed)
     }
 
     /// Returns its word in JSON.
     pub(super) fn word(self) -> &'static str {
         match self {
-            Status::Passed => "passed",
-            Status::Failed => "failed",
-            Status::Skipped => "skipped",
-            Status::ExpectedFailure => "expected_failure",
-            Status::Interrupted => "interrupted",
-            Status::NotRun => "not_run",
+            TestStatus::Passed => "passed",
+            TestStatus::Failed => "failed",
+            TestStatus::Skipped => "skipped",
+            TestStatus::ExpectedFailure => "expected_failure",
+            TestStatus::Interrupted => "interrupted",
+            TestStatus::NotRun => "not_run",
         }
     }
 }
 
 /// What became of a test.
 #[derive(Debug, Clone)]
-pub(super) struct Outcome {
-    pub status: Status,
+pub(super) struct TestOutcome {
+    pub status: TestStatus,
     pub time: Duration,
     /// Why it was skipped, or was expected to fail.
     pub reason: Option<String>,
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<TestTrouble>,
     pub state: Option<String>,
     pub logs: Vec<(String, String)>,
     /// What it printed.
@@ -55,9 +55,9 @@ pub(super) struct Outcome {
     pub kept: Option<String>,
 }
 
-impl Outcome {
-    fn plain(status: Status) -> Outcome {
-        Outcome {
+impl TestOutcome {
+    fn plain(status: TestStatus) -> TestOutcome {
+        TestOutcome {
             status,
             time: Duration::ZERO,
             reason: None,
@@ -70,17 +70,17 @@ impl Outcome {
         }
     }
 
-    pub(super) fn interrupted() -> Outcome {
-        Outcome::plain(Status::Interrupted)
+    pub(super) fn interrupted() -> TestOutcome {
+        TestOutcome::plain(TestStatus::Interrupted)
     }
 
-    pub(super) fn not_run() -> Outcome {
-        Outcome::plain(Status::NotRun)
+    pub(super) fn not_run() -> TestOutcome {
+        TestOutcome::plain(TestStatus::NotRun)
     }
 
     /// Makes the outcome of a file that is no script.
-    pub(super) fn broken(trouble: Trouble) -> Outcome {
-        Outcome { troubles: vec![trouble], ..Outcome::plain(Status::Failed) }
+    pub(super) fn broken(trouble: TestTrouble) -> TestOutcome {
+        TestOutcome { troubles: vec![trouble], ..TestOutcome::plain(TestStatus::Failed) }
     }
 
     /// Judges what a test's process said.
@@ -90,24 +90,24 @@ impl Outcome {
         checks: (usize, usize),
         time: Duration,
         no_skip: bool,
-    ) -> Outcome {
-        let (own, others): (Vec<Trouble>, Vec<Trouble>) =
-            std::mem::take(&mut verdict.troubles).into_iter().partition(|trouble| trouble.phase == Phase::Test);
-        let mut outcome = Outcome {
+    ) -> TestOutcome {
+        let (own, others): (Vec<TestTrouble>, Vec<TestTrouble>) =
+            std::mem::take(&mut verdict.troubles).into_iter().partition(|trouble| trouble.phase == TestPhase::Test);
+        let mut outcome = TestOutcome {
             time,
             output,
             checks,
             state: verdict.state,
             logs: verdict.logs,
-            ..Outcome::plain(Status::Passed)
+            ..TestOutcome::plain(TestStatus::Passed)
         };
         match (verdict.expected, verdict.lacks) {
             (_, Some(lacks)) if own.is_empty() && others.is_empty() && !no_skip => {
-                outcome.status = Status::Skipped;
+                outcome.status = TestStatus::Skipped;
                 outcome.reason = Some(lacks);
             }
             (Some(reason), _) if !own.is_empty() && others.is_empty() => {
-                outcome.status = Status::ExpectedFailure;
+                outcome.status = TestStatus::ExpectedFailure;
                 outcome.reason = Some(reason);
                 outcome.troubles = own;
             }
@@ -119,15 +119,25 @@ impl Outcome {
                 if let Some(lacks) = lacks {
                     let message = format!("it was skipped, which `--no-skip` forbids: {lacks}");
                     if no_skip {
-                        outcome.troubles.push(Trouble::plain(Phase::Runner, FailureKind::Skipped, message, None));
+                        outcome.troubles.push(TestTrouble::plain(
+                            TestPhase::Runner,
+                            FailureKind::Skipped,
+                            message,
+                            None,
+                        ));
                     }
                 } else if let Some(reason) = expected.filter(|_| !meant) {
                     let message = format!("it passed unexpectedly; it was expected to fail: {reason}");
                     let hint = "if it is mended, take `expect_failure` out of it";
-                    outcome.troubles.push(Trouble::plain(Phase::Runner, FailureKind::Passed, message, Some(hint)));
+                    outcome.troubles.push(TestTrouble::plain(
+                        TestPhase::Runner,
+                        FailureKind::Passed,
+                        message,
+                        Some(hint),
+                    ));
                 }
                 if !outcome.troubles.is_empty() {
-                    outcome.status = Status::Failed;
+                    outcome.status = TestStatus::Failed;
                 }
             }
         }
@@ -135,15 +145,15 @@ impl Outcome {
     }
 
     /// Adds what went wrong after the test.
-    pub(super) fn fail(&mut self, trouble: Trouble) {
+    pub(super) fn fail(&mut self, trouble: TestTrouble) {
         self.troubles.push(trouble);
-        self.status = Status::Failed;
+        self.status = TestStatus::Failed;
     }
 }
 
 /// What a test prints: all of it while that is little, else its beginning and its end.
 #[derive(Debug, Default)]
-pub(super) struct Output {
+pub(super) struct TestOutput {
     head: String,
     tail: String,
     lost: usize,
@@ -152,7 +162,7 @@ pub(super) struct Output {
 /// So many bytes are kept of the beginning, and of the end.
 const KEPT_MAX: usize = 32 << 10;
 
-impl Output {
+impl TestOutput {
     pub(super) fn add(&mut self, text: &str) {
         let room = KEPT_MAX.saturating_sub(self.head.len());
         let cut = if self.tail.is_empty() { boundary(text, room) } else { 0 };
@@ -185,14 +195,14 @@ mod tests {
 
     #[test]
     fn of_a_flood_the_beginning_and_the_end_are_kept() {
-        let mut output = Output::default();
+        let mut output = TestOutput::default();
         for line in 0..100_000 {
             output.add(&format!("line {line} é\n"));
         }
         let text = output.text();
         assert!(text.starts_with("line 0 é\nline 1 é\n") && text.ends_with("line 99999 é\n"), "{} bytes", text.len());
         assert!(text.len() < 3 * KEPT_MAX && text.contains(" bytes left out …\n"));
-        let mut little = Output::default();
+        let mut little = TestOutput::default();
         little.add("a\n");
         assert_eq!(little.text(), "a\n");
     }

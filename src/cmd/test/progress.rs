@@ -7,7 +7,7 @@ use super::report::Counts;
 use crate::terminal::{talk, wants_colour};
 
 /// The live line; elsewhere than at a terminal there is none.
-pub(super) struct Progress {
+pub(super) struct TestProgress {
     live: bool,
     total: usize,
     began: Instant,
@@ -15,11 +15,11 @@ pub(super) struct Progress {
     shown: bool,
 }
 
-impl Progress {
-    pub(super) fn new(total: usize, wanted: bool) -> Progress {
+impl TestProgress {
+    pub(super) fn new(total: usize, wanted: bool) -> TestProgress {
         // A dumb terminal can't write a line anew.
         let live = wanted && wants_colour_or_dull(std::io::stderr().is_terminal());
-        Progress { live, total, began: Instant::now(), running: Vec::new(), shown: false }
+        TestProgress { live, total, began: Instant::now(), running: Vec::new(), shown: false }
     }
 
     pub(super) fn begin(&mut self, index: usize, name: &str) {

@@ -10,7 +10,7 @@ use crate::script::FailureKind;
 
 /// One test to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Request {
+pub(super) struct TestRequest {
     /// The file, as the user named it.
     pub file: String,
     /// Its text.
@@ -20,7 +20,7 @@ pub(super) struct Request {
     /// Its line.
     pub line: usize,
     /// The lines of it that must fail, each in a run of its own; none for a test that must pass.
-    pub marks: Vec<Mark>,
+    pub marks: Vec<ExpectedError>,
     /// Whether the file has a function `setup`.
     pub setup: bool,
     /// Whether the file has a function `teardown`.
@@ -35,7 +35,7 @@ pub(super) struct Request {
 
 /// A line that must fail so: `//~ kind: text` at its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mark {
+pub(super) struct ExpectedError {
     pub line: usize,
     pub kind: String,
     pub text: String,
@@ -43,7 +43,7 @@ pub(super) struct Mark {
 
 /// What the process says while it runs the test.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) enum Message {
+pub(super) enum TestMessage {
     /// A part of the test is begun: "setup", "test", "teardown", "line 12".
     Phase(String),
     /// A piece of the test's output.
@@ -56,10 +56,10 @@ pub(super) enum Message {
     Done(Verdict),
 }
 
-impl Message {
-    pub(super) fn of_check(check: &CheckResult, at: Vec<Spot>) -> Message {
+impl TestMessage {
+    pub(super) fn of_check(check: &CheckResult, at: Vec<Spot>) -> TestMessage {
         let (sentence, measured) = (check.sentence.clone(), check.measured.clone());
-        Message::Check { sentence, ok: check.ok, measured, at }
+        TestMessage::Check { sentence, ok: check.ok, measured, at }
     }
 }
 
@@ -67,7 +67,7 @@ impl Message {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Verdict {
     /// All that went wrong.
-    pub troubles: Vec<Trouble>,
+    pub troubles: Vec<TestTrouble>,
     /// What the machine lacks for it.
     pub lacks: Option<String>,
     /// Why it was expected to fail.
@@ -82,9 +82,9 @@ pub(super) struct Verdict {
 
 /// One thing that went wrong.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Trouble {
+pub(super) struct TestTrouble {
     /// The part of the test in which it did.
-    pub phase: Phase,
+    pub phase: TestPhase,
     /// The sort: the word of a `FailureKind`.
     pub kind: String,
     /// What went wrong, in a sentence.
@@ -102,7 +102,7 @@ pub(super) struct Trouble {
 /// A part of a test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Phase {
+pub(super) enum TestPhase {
     /// The file's statements, `setup` and the test itself: what may be expected to fail.
     Test,
     /// `teardown`.
@@ -113,12 +113,17 @@ pub(super) enum Phase {
     Runner,
 }
 
-impl Trouble {
+impl TestTrouble {
     /// Makes one that the runner itself has to tell, in a sentence.
-    pub(super) fn plain(phase: Phase, kind: impl Into<FailureKind>, message: String, hint: Option<&str>) -> Trouble {
+    pub(super) fn plain(
+        phase: TestPhase,
+        kind: impl Into<FailureKind>,
+        message: String,
+        hint: Option<&str>,
+    ) -> TestTrouble {
         let hinted = hint.map_or(String::new(), |hint| format!("\nhint: {hint}"));
         let text = format!("error: {message}{hinted}\n");
         let hint = hint.map(String::from);
-        Trouble { phase, kind: kind.into().word().into(), message, hint, at: Vec::new(), text, shown: None }
+        TestTrouble { phase, kind: kind.into().word().into(), message, hint, at: Vec::new(), text, shown: None }
     }
 }

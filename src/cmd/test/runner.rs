@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::child;
-use super::outcome::{Outcome, Output, Status};
-use super::protocol::{Message, Phase, Request, Trouble, Verdict};
+use super::outcome::{TestOutcome, TestOutput, TestStatus};
+use super::protocol::{TestMessage, TestPhase, TestRequest, TestTrouble, Verdict};
 use crate::cmd::context::this_program;
 use crate::cmd::inside;
 use crate::lab::{Error, Kind, Private, Result, StateDir};
@@ -31,11 +31,11 @@ const TICK: Duration = Duration::from_millis(50);
 const MESSAGE_MAX: usize = 64 << 20;
 
 /// What happens to a test.
-pub(super) enum Event {
+pub(super) enum RunnerEvent {
     /// It begins.
     Begun(usize),
     /// It has ended.
-    Ended(usize, Box<Outcome>),
+    Ended(usize, Box<TestOutcome>),
     /// It could not be run at all, and no other can.
     Impossible(Error),
 }
@@ -50,45 +50,47 @@ pub(super) struct Plan {
     pub no_skip: bool,
     pub fail_fast: bool,
     /// The tests that are still to be run.
-    pub queue: Mutex<VecDeque<(usize, Request)>>,
+    pub queue: Mutex<VecDeque<(usize, TestRequest)>>,
     pub stop: AtomicBool,
 }
 
 /// Runs tests from the queue until it is empty or all shall stop.
-pub(super) fn work(plan: &Arc<Plan>, events: &Sender<Event>) {
+pub(super) fn work(plan: &Arc<Plan>, events: &Sender<RunnerEvent>) {
     loop {
         let next = plan.queue.lock().map_or(None, |mut queue| queue.pop_front());
         let Some((index, request)) = next else { return };
         if plan.stop.load(Ordering::SeqCst) || net::signal::caught().is_some() {
             return;
         }
-        let _ = events.send(Event::Begun(index));
+        let _ = events.send(RunnerEvent::Begun(index));
         let event = match run(plan, index, &request) {
             Ok(outcome) => {
                 if plan.fail_fast && outcome.status.is_failure() {
                     plan.stop.store(true, Ordering::SeqCst);
                 }
-                Event::Ended(index, Box::new(outcome))
+                RunnerEvent::Ended(index, Box::new(outcome))
             }
             // A signal that also met the sandbox's first moments.
-            Err(_) if net::signal::caught().is_some() => Event::Ended(index, Box::new(Outcome::interrupted())),
+            Err(_) if net::signal::caught().is_some() => {
+                RunnerEvent::Ended(index, Box::new(TestOutcome::interrupted()))
+            }
             Err(error) => {
                 plan.stop.store(true, Ordering::SeqCst);
-                Event::Impossible(error)
+                RunnerEvent::Impossible(error)
             }
         };
         let _ = events.send(event);
     }
 }
 
-fn run(plan: &Plan, index: usize, request: &Request) -> Result<Outcome> {
+fn run(plan: &Plan, index: usize, request: &TestRequest) -> Result<TestOutcome> {
     let began = Instant::now();
     let root = plan.scratch.join(index.to_string());
     let state = StateDir::open(&root, &root.join("store"), None)?;
     let program = this_program()?;
     let sandbox = Private::start(&program, &[inside::HOLDER])?;
     let mut watched = match start(&program, &sandbox, state.root(), request) {
-        Ok(child) => Watched::new(child, plan.timeout),
+        Ok(child) => WatchedTest::new(child, plan.timeout),
         Err(error) => {
             let _ = sandbox.abandon();
             return Err(error);
@@ -97,7 +99,7 @@ fn run(plan: &Plan, index: usize, request: &Request) -> Result<Outcome> {
     let ending = watched.attend(&sandbox);
     let seconds = began.elapsed();
     let mut outcome = watched.conclude(ending, plan, seconds);
-    if request.keep && outcome.status.is_failure() && outcome.status != Status::Interrupted {
+    if request.keep && outcome.status.is_failure() && outcome.status != TestStatus::Interrupted {
         match plan.state.adopt(&state, &kept_name(request)) {
             Ok(Some(lab)) => {
                 outcome.kept = Some(lab);
@@ -107,18 +109,18 @@ fn run(plan: &Plan, index: usize, request: &Request) -> Result<Outcome> {
             }
             Ok(None) => {}
             Err(error) => {
-                outcome.troubles.push(Trouble::plain(Phase::Runner, error.kind(), error.to_string(), None));
+                outcome.troubles.push(TestTrouble::plain(TestPhase::Runner, error.kind(), error.to_string(), None));
             }
         }
     }
     if let Err(error) = sandbox.abandon() {
-        outcome.fail(Trouble::plain(Phase::Runner, error.kind(), error.to_string(), None));
+        outcome.fail(TestTrouble::plain(TestPhase::Runner, error.kind(), error.to_string(), None));
     }
     let _ = std::fs::remove_dir_all(&root);
     Ok(outcome)
 }
 
-fn kept_name(request: &Request) -> String {
+fn kept_name(request: &TestRequest) -> String {
     let file = crate::cmd::context::lab_name_of(Path::new(&request.file));
     let name = format!("{file}.{}", request.test);
     // The longest name that a lab can have, with room for a number.
@@ -126,7 +128,7 @@ fn kept_name(request: &Request) -> String {
 }
 
 /// Starts the process that runs the test.
-fn start(program: &Path, sandbox: &Private, state: &Path, request: &Request) -> Result<Child> {
+fn start(program: &Path, sandbox: &Private, state: &Path, request: &TestRequest) -> Result<Child> {
     let failed = |source: std::io::Error| Error::file("start a test's process", &source);
     let mut command = inside::command_in(program, sandbox.holder())?;
     command.arg(child::WORD).env(environment::STATE.name(), state);
@@ -156,31 +158,31 @@ enum Ending {
 }
 
 /// A test's process, as it is seen from outside.
-struct Watched {
+struct WatchedTest {
     child: Child,
     began: Instant,
     limit: Duration,
     /// When it was told to stop.
     told: Option<Instant>,
     buffer: Vec<u8>,
-    output: Output,
-    noise: Output,
+    output: TestOutput,
+    noise: TestOutput,
     phase: String,
     checks: (usize, usize),
     verdict: Option<Verdict>,
     garbled: bool,
 }
 
-impl Watched {
-    fn new(child: Child, limit: Duration) -> Watched {
-        Watched {
+impl WatchedTest {
+    fn new(child: Child, limit: Duration) -> WatchedTest {
+        WatchedTest {
             child,
             began: Instant::now(),
             limit,
             told: None,
             buffer: Vec::new(),
-            output: Output::default(),
-            noise: Output::default(),
+            output: TestOutput::default(),
+            noise: TestOutput::default(),
             phase: String::new(),
             checks: (0, 0),
             verdict: None,
@@ -257,19 +259,19 @@ impl Watched {
 
     fn take_in(&mut self, line: &[u8]) {
         match serde_json::from_slice(line) {
-            Ok(Message::Phase(phase)) => self.phase = phase,
-            Ok(Message::Output(text)) => self.output.add(&text),
-            Ok(Message::Check { ok, .. }) => {
+            Ok(TestMessage::Phase(phase)) => self.phase = phase,
+            Ok(TestMessage::Output(text)) => self.output.add(&text),
+            Ok(TestMessage::Check { ok, .. }) => {
                 self.checks.0 += 1;
                 self.checks.1 += usize::from(!ok);
             }
-            Ok(Message::TimeLimit(limit)) => self.limit = limit,
-            Ok(Message::Done(verdict)) => self.verdict = Some(verdict),
+            Ok(TestMessage::TimeLimit(limit)) => self.limit = limit,
+            Ok(TestMessage::Done(verdict)) => self.verdict = Some(verdict),
             Err(_) => self.garbled = true,
         }
     }
 
-    fn conclude(self, ending: Ending, plan: &Plan, time: Duration) -> Outcome {
+    fn conclude(self, ending: Ending, plan: &Plan, time: Duration) -> TestOutcome {
         let mut output = self.output;
         let noise = self.noise.text();
         let during = if self.phase.is_empty() { String::new() } else { format!(", during its {}", self.phase) };
@@ -279,18 +281,18 @@ impl Watched {
         let mut verdict = self.verdict.clone().unwrap_or_default();
         let mut own = Vec::new();
         match ending {
-            Ending::Interrupted => return Outcome { output: output.text(), ..Outcome::interrupted() },
+            Ending::Interrupted => return TestOutcome { output: output.text(), ..TestOutcome::interrupted() },
             Ending::Killed => {
                 let message = format!(
                     "it took longer than {limit}{during}, did not stop when it was told to, and was killed after {} more",
                     shown_time(GRACE)
                 );
-                own.push(Trouble::plain(Phase::Runner, FailureKind::Time, message, Some(hint)));
+                own.push(TestTrouble::plain(TestPhase::Runner, FailureKind::Time, message, Some(hint)));
             }
             Ending::Exited(_) if late => {
                 let stopped = verdict.troubles.iter().position(|trouble| trouble.kind == Kind::Interrupted.word());
                 let message = format!("it took longer than {limit}");
-                let mut trouble = Trouble::plain(Phase::Runner, FailureKind::Time, message.clone(), Some(hint));
+                let mut trouble = TestTrouble::plain(TestPhase::Runner, FailureKind::Time, message.clone(), Some(hint));
                 if let Some(at) = stopped {
                     // The line at which it was stopped is the one that it took the time for.
                     let found = verdict.troubles.remove(at);
@@ -310,12 +312,12 @@ impl Watched {
                     (None, None) => "in an unknown way".into(),
                 };
                 let message = format!("its process ended {how}{during}, and gave no report");
-                own.push(Trouble::plain(Phase::Runner, FailureKind::Died, message, None));
+                own.push(TestTrouble::plain(TestPhase::Runner, FailureKind::Died, message, None));
             }
         }
         if self.garbled {
-            own.push(Trouble::plain(
-                Phase::Runner,
+            own.push(TestTrouble::plain(
+                TestPhase::Runner,
                 FailureKind::Died,
                 "its process gave a report that can't be read".into(),
                 None,
@@ -326,11 +328,11 @@ impl Watched {
         if !noise.is_empty() {
             output.add(&noise);
         }
-        Outcome::of(verdict, output.text(), self.checks, time, plan.no_skip)
+        TestOutcome::of(verdict, output.text(), self.checks, time, plan.no_skip)
     }
 }
 
-fn overhear(pipe: &mut Option<impl Read>, into: &mut Output) -> bool {
+fn overhear(pipe: &mut Option<impl Read>, into: &mut TestOutput) -> bool {
     let mut bytes = [0; 16 << 10];
     let read = pipe.as_mut().map_or(0, |pipe| pipe.read(&mut bytes).unwrap_or(0));
     into.add(&String::from_utf8_lossy(&bytes[..read]));

@@ -37,13 +37,13 @@ pub(super) struct Block {
 /// A block as it is written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Text {
+pub(super) struct BlockText {
     lap: u64,
     next: u8,
     leases: Vec<(IpAddr, String, u64)>,
 }
 
-impl Text {
+impl BlockText {
     /// Returns the number of the block, which its leases tell.
     pub(super) fn index(&self, layout: &Layout) -> Result<u128, String> {
         let (ip, ..) = self.leases.first().ok_or("it has a block without leases")?;
@@ -58,7 +58,7 @@ impl Block {
     }
 
     /// Takes what was written of the block `index`.
-    pub(super) fn of(layout: &Layout, index: u128, text: Text) -> Result<Block, String> {
+    pub(super) fn of(layout: &Layout, index: u128, text: BlockText) -> Result<Block, String> {
         if u128::from(text.next) > SIZE {
             return Err(format!("`next` is {}, at most {SIZE} is possible", text.next));
         }
@@ -81,9 +81,9 @@ impl Block {
     }
 
     /// Returns the block as it is written.
-    pub(super) fn text(&self) -> Text {
+    pub(super) fn text(&self) -> BlockText {
         let leases = self.leases.values().map(|lease| (lease.ip, lease.owner.clone(), lease.since)).collect();
-        Text { lap: self.lap, next: self.next, leases }
+        BlockText { lap: self.lap, next: self.next, leases }
     }
 
     /// Returns the addresses that are leased, one bit each.

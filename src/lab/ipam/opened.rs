@@ -31,7 +31,7 @@ pub(super) struct Record {
     pub(super) lap: u64,
     /// What is not in its blocks yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) fresh: Vec<block::Text>,
+    pub(super) fresh: Vec<block::BlockText>,
 }
 
 /// A pool that was read.

@@ -35,12 +35,12 @@ fn lab() -> (tempfile::TempDir, LabDir, Journal) {
     (dir, lab, journal)
 }
 
-fn step(no: u64) -> Line {
+fn step(no: u64) -> JournalLine {
     let data = serde_json::value::to_raw_value(&format!("h{no}")).expect("JSON");
-    Line::Step { no, word: "netns".into(), data, at: Place::default() }
+    JournalLine::Step { no, word: "netns".into(), data, at: Place::default() }
 }
 
-fn load_of(lab: &LabDir) -> Result<Content> {
+fn load_of(lab: &LabDir) -> Result<JournalContent> {
     load(lab, &lab.record().expect("its record")).map(|(_, content)| content)
 }
 
@@ -85,8 +85,10 @@ fn each_cut_and_each_flipped_bit_is_seen() {
 fn a_damaged_journal_is_named() {
     let (_dir, lab, journal) = lab();
     let good = fs::read(&journal.path).expect("the journal");
-    let third = Head::LEN + good[Head::LEN..].iter().position(|byte| *byte == b'\n').expect("a line") + 20;
-    for (at, begins) in [(0, "line 1: its check sum"), (Head::LEN, "line 2: its check sum"), (third, "line 3: ")] {
+    let third =
+        JournalHead::LEN + good[JournalHead::LEN..].iter().position(|byte| *byte == b'\n').expect("a line") + 20;
+    for (at, begins) in [(0, "line 1: its check sum"), (JournalHead::LEN, "line 2: its check sum"), (third, "line 3: ")]
+    {
         let mut bad = good.clone();
         bad[at] ^= 1;
         fs::write(&journal.path, &bad).expect("damage it");
@@ -134,9 +136,9 @@ fn what_a_killed_process_was_writing_is_no_damage() {
     let before = fs::read(lab.journal()).expect("the journal");
     journal.write([Ok(step(4)), Ok(step(5))]).expect("written");
     let after = fs::read(lab.journal()).expect("the journal");
-    let head = Head { writing: after.len() as u64, ..Head::parse(&before).expect("a first line") };
+    let head = JournalHead { writing: after.len() as u64, ..JournalHead::parse(&before).expect("a first line") };
     for length in before.len()..=after.len() {
-        let text = [head.text().as_bytes(), &after[Head::LEN..length]].concat();
+        let text = [head.text().as_bytes(), &after[JournalHead::LEN..length]].concat();
         fs::write(lab.journal(), &text).expect("as a killed process leaves it");
         assert_eq!(load_of(&lab).expect("no damage").lines.len(), 4, "{length} bytes");
     }

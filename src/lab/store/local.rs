@@ -333,7 +333,7 @@ impl Store for LocalStore {
         };
         // What a killed holder was writing.
         let _ = std::fs::remove_file(self.path(key, TEMP));
-        Ok(Guard::new(key.clone(), Held { file, path, key: key.clone(), store: self.clone() }))
+        Ok(Guard::new(key.clone(), HeldLock { file, path, key: key.clone(), store: self.clone() }))
     }
 
     fn put(&self, guard: &Guard, key: &Key, value: &Value) -> Result<()> {
@@ -365,7 +365,7 @@ impl Store for LocalStore {
             if let Some(file) =
                 regular::open(&path, File::options().read(true)).ok().filter(|file| file.try_lock().is_ok())
             {
-                drop(Held { file: Some(file), path, key: key.clone(), store: self.clone() });
+                drop(HeldLock { file: Some(file), path, key: key.clone(), store: self.clone() });
             }
             self.tidy_dir_of(key);
         }
@@ -397,7 +397,7 @@ enum Locked {
 
 /// A lock that is held.
 #[derive(Debug)]
-struct Held {
+struct HeldLock {
     /// The file, unless it can't be made on a read-only file system.
     file: Option<File>,
     path: PathBuf,
@@ -405,7 +405,7 @@ struct Held {
     store: LocalStore,
 }
 
-impl Drop for Held {
+impl Drop for HeldLock {
     fn drop(&mut self) {
         // A lock for nothing would be left behind for ever, but that of a kind, which has no value. The file goes while the
         // lock is held: whoever waits for it sees that it is gone.

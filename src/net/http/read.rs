@@ -17,7 +17,7 @@ const BODY_MAX: usize = 16 << 20;
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The status: 200 and its like.
     pub status: u16,
     /// The server's words for it; may be empty.
@@ -48,8 +48,8 @@ fn not_http<T>(text: impl Into<String>) -> Result<T, Fault> {
 }
 
 /// Reads one answer; that to a `HEAD` has no body.
-pub(super) async fn answer(from: &mut (impl AsyncRead + Unpin), to_head: bool) -> Result<Answer, Fault> {
-    let mut input = Input { from, bytes: Vec::new(), ended: false };
+pub(super) async fn answer(from: &mut (impl AsyncRead + Unpin), to_head: bool) -> Result<HttpAnswer, Fault> {
+    let mut input = AnswerInput { from, bytes: Vec::new(), ended: false };
     loop {
         let mut answer = input.head().await?;
         // Of those that come before the answer proper, such as 100 (Continue).
@@ -63,14 +63,14 @@ pub(super) async fn answer(from: &mut (impl AsyncRead + Unpin), to_head: bool) -
     }
 }
 
-struct Input<'a, R> {
+struct AnswerInput<'a, R> {
     from: &'a mut R,
     /// What was read and not used yet.
     bytes: Vec<u8>,
     ended: bool,
 }
 
-impl<R: AsyncRead + Unpin> Input<'_, R> {
+impl<R: AsyncRead + Unpin> AnswerInput<'_, R> {
     async fn more(&mut self) -> Result<(), Fault> {
         let mut buffer = [0; 1 << 14];
         let length = self.from.read(&mut buffer).await?;
@@ -119,7 +119,7 @@ impl<R: AsyncRead + Unpin> Input<'_, R> {
         Ok(self.bytes.drain(..length).collect())
     }
 
-    async fn head(&mut self) -> Result<Answer, Fault> {
+    async fn head(&mut self) -> Result<HttpAnswer, Fault> {
         let what = |bytes: &[u8]| if bytes.contains(&b'\n') { "the header" } else { "the status line" };
         self.parsed(what, head).await
     }
@@ -170,7 +170,7 @@ impl<R: AsyncRead + Unpin> Input<'_, R> {
 }
 
 /// Reads a status line and a header.
-fn head(bytes: &[u8]) -> Result<Option<(usize, Answer)>, Fault> {
+fn head(bytes: &[u8]) -> Result<Option<(usize, HttpAnswer)>, Fault> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut response = httparse::Response::new(&mut fields);
     let length = match response.parse(bytes) {
@@ -190,7 +190,7 @@ fn head(bytes: &[u8]) -> Result<Option<(usize, Answer)>, Fault> {
         had.and_modify(|had| *had = format!("{had}, {value}")).or_insert_with(|| value.to_string());
     }
     let (status, reason) = (response.code.unwrap_or_default(), response.reason.unwrap_or_default().trim().to_string());
-    Ok(Some((length, Answer { status, reason, headers, body: Vec::new() })))
+    Ok(Some((length, HttpAnswer { status, reason, headers, body: Vec::new() })))
 }
 
 /// Reads the line before a chunk. Behind the size there may be an extension, which means nothing to us.
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
     use crate::net::testing::block_on;
 
-    fn read(text: &[u8]) -> Result<Answer, String> {
+    fn read(text: &[u8]) -> Result<HttpAnswer, String> {
         block_on(async {
             let mut text = text;
             answer(&mut text, false).await.map_err(|fault| match fault {

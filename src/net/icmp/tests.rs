@@ -182,7 +182,7 @@ fn silence_is_loss_at_the_deadline() {
 #[test]
 fn a_second_answer_is_a_duplicate() {
     let request = Ping { count: 2, ..Ping::new(ip("10.0.0.255")) };
-    let mut echoes = Echoes::new(&request);
+    let mut echoes = PendingEchoes::new(&request);
     let now = Instant::now();
     for _ in 0..2 {
         echoes.echoes.push(Echo { sent_at: now, answered: false, refused: false });

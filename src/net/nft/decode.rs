@@ -78,7 +78,7 @@ struct Word {
 #[derive(Clone)]
 struct Load {
     text: String,
-    kind: Kind,
+    kind: ValueKind,
     /// How many 32-bit registers it takes.
     words: u32,
     mask: Option<Vec<u8>>,
@@ -88,7 +88,7 @@ struct Load {
 
 /// How values are written.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ValueKind {
     Dev,
     Mark,
     Nfproto,
@@ -112,7 +112,7 @@ impl Reader {
         self.words.push(Word { text, implied_by: None, from: None });
     }
 
-    fn load(&mut self, register: u32, text: String, kind: Kind, length: u32) {
+    fn load(&mut self, register: u32, text: String, kind: ValueKind, length: u32) {
         let words = length.div_ceil(4).max(1);
         self.loads.insert(place(register), Load { text, kind, words, mask: None, value: None });
     }
@@ -134,13 +134,13 @@ impl Reader {
     fn meta(&mut self, attributes: &[Meta]) -> Option<()> {
         let key = attributes.iter().find_map(|a| if let Meta::Key(key) = a { Some(*key) } else { None })?;
         let (text, kind, length) = match key {
-            MetaKey::Iifname => ("iifname", Kind::Dev, 16),
-            MetaKey::Oifname => ("oifname", Kind::Dev, 16),
-            MetaKey::Iif => ("iif", Kind::Number, 4),
-            MetaKey::Oif => ("oif", Kind::Number, 4),
-            MetaKey::Mark => ("meta mark", Kind::Mark, 4),
-            MetaKey::Nfproto => ("meta nfproto", Kind::Nfproto, 1),
-            MetaKey::L4Proto => ("meta l4proto", Kind::Proto, 1),
+            MetaKey::Iifname => ("iifname", ValueKind::Dev, 16),
+            MetaKey::Oifname => ("oifname", ValueKind::Dev, 16),
+            MetaKey::Iif => ("iif", ValueKind::Number, 4),
+            MetaKey::Oif => ("oif", ValueKind::Number, 4),
+            MetaKey::Mark => ("meta mark", ValueKind::Mark, 4),
+            MetaKey::Nfproto => ("meta nfproto", ValueKind::Nfproto, 1),
+            MetaKey::L4Proto => ("meta l4proto", ValueKind::Proto, 1),
             _ => return None,
         };
         for attribute in attributes {
@@ -148,7 +148,8 @@ impl Reader {
                 Meta::DestinationRegister(register) => self.load((*register).into(), text.into(), kind, length),
                 Meta::SourceRegister(register) => {
                     let load = self.take((*register).into())?;
-                    let value = load.value.filter(|_| kind == Kind::Mark).map(|bytes| write_value(kind, &bytes, None));
+                    let value =
+                        load.value.filter(|_| kind == ValueKind::Mark).map(|bytes| write_value(kind, &bytes, None));
                     self.say(format!("{text} set {}", value.unwrap_or(load.text)));
                 }
                 _ => {}
@@ -182,36 +183,36 @@ impl Reader {
                     offset * 8,
                     length * 8
                 ),
-                Kind::Bytes,
+                ValueKind::Bytes,
             )
         });
         self.load(register, text, kind, length);
         Some(())
     }
 
-    fn network_field(&mut self, offset: u32, length: u32) -> Option<(String, Kind)> {
+    fn network_field(&mut self, offset: u32, length: u32) -> Option<(String, ValueKind)> {
         let version = match (self.family, self.version) {
             (Family::Ip, _) | (_, Some(IpVersion::V4)) => IpVersion::V4,
             (Family::Ip6, _) | (_, Some(IpVersion::V6)) => IpVersion::V6,
             _ => return None,
         };
         let (field, kind) = match (version, offset, length) {
-            (IpVersion::V4, 12, 1..=4) | (IpVersion::V6, 8, 1..=16) => ("saddr", Kind::Ip(version)),
-            (IpVersion::V4, 16, 1..=4) | (IpVersion::V6, 24, 1..=16) => ("daddr", Kind::Ip(version)),
-            (IpVersion::V4, 9, 1) => ("protocol", Kind::Proto),
-            (IpVersion::V6, 6, 1) => ("nexthdr", Kind::Proto),
+            (IpVersion::V4, 12, 1..=4) | (IpVersion::V6, 8, 1..=16) => ("saddr", ValueKind::Ip(version)),
+            (IpVersion::V4, 16, 1..=4) | (IpVersion::V6, 24, 1..=16) => ("daddr", ValueKind::Ip(version)),
+            (IpVersion::V4, 9, 1) => ("protocol", ValueKind::Proto),
+            (IpVersion::V6, 6, 1) => ("nexthdr", ValueKind::Proto),
             _ => return None,
         };
         self.leave_out(Header::Network);
         Some((format!("{} {field}", version.word()), kind))
     }
 
-    fn transport_field(&mut self, offset: u32, length: u32) -> Option<(String, Kind)> {
+    fn transport_field(&mut self, offset: u32, length: u32) -> Option<(String, ValueKind)> {
         let header = self.proto.and_then(L4Proto::header_with_ports);
         let (field, kind) = match (offset, length) {
-            (0, 2) => ("sport", Kind::Port),
-            (2, 2) => ("dport", Kind::Port),
-            (expr::TCP_FLAGS, 1) if header == Some("tcp") => ("flags", Kind::TcpFlags),
+            (0, 2) => ("sport", ValueKind::Port),
+            (2, 2) => ("dport", ValueKind::Port),
+            (expr::TCP_FLAGS, 1) if header == Some("tcp") => ("flags", ValueKind::TcpFlags),
             _ => return None,
         };
         if header.is_some() {
@@ -242,7 +243,8 @@ impl Reader {
         let (operator, value) = (operator?, value?);
         // Not taken: both ends of a range are compared with the same register.
         let load = self.loads.get(&place(register?))?.clone();
-        let bits = matches!(load.kind, Kind::CtState | Kind::CtStatus).then_some(load.mask.as_deref()).flatten();
+        let bits =
+            matches!(load.kind, ValueKind::CtState | ValueKind::CtStatus).then_some(load.mask.as_deref()).flatten();
         if let Some(mask) = bits.filter(|_| value.iter().all(|byte| *byte == 0)) {
             let bits = bit_words(load.kind, mask);
             self.say(format!("{} {}{bits}", load.text, unless(operator == Operator::Equal)));
@@ -250,12 +252,12 @@ impl Reader {
         }
         if operator == Operator::Equal && load.mask.is_none() {
             match load.kind {
-                Kind::Nfproto => {
+                ValueKind::Nfproto => {
                     self.version = value.first().and_then(|number| {
                         [IpVersion::V4, IpVersion::V6].into_iter().find(|version| version.number() == *number)
                     });
                 }
-                Kind::Proto => self.proto = value.first().map(|number| L4Proto::from(*number)),
+                ValueKind::Proto => self.proto = value.first().map(|number| L4Proto::from(*number)),
                 _ => {}
             }
         }
@@ -268,17 +270,17 @@ impl Reader {
             return Some(());
         }
         let implied_by = match (load.kind, operator) {
-            (Kind::Nfproto, Operator::Equal) => Some(Header::Network),
-            (Kind::Proto, Operator::Equal) if load.text == "meta l4proto" => Some(Header::Transport),
+            (ValueKind::Nfproto, Operator::Equal) => Some(Header::Network),
+            (ValueKind::Proto, Operator::Equal) if load.text == "meta l4proto" => Some(Header::Transport),
             _ => None,
         };
         let from = (operator == Operator::GreatherThanEqual).then(|| (load.text.clone(), written.clone()));
-        if let (Some(mask), Kind::TcpFlags, Operator::Equal) = (&load.mask, load.kind, operator) {
+        if let (Some(mask), ValueKind::TcpFlags, Operator::Equal) = (&load.mask, load.kind, operator) {
             self.say(format!("{} {written} / {}", load.text, write_value(load.kind, mask, None)));
             return Some(());
         }
         let masked = match (&load.mask, load.kind) {
-            (Some(mask), kind) if !matches!(kind, Kind::Ip(_)) => format!(" & {}", write_value(kind, mask, None)),
+            (Some(mask), kind) if !matches!(kind, ValueKind::Ip(_)) => format!(" & {}", write_value(kind, mask, None)),
             _ => String::new(),
         };
         let sign = match operator {
@@ -341,7 +343,7 @@ impl Reader {
         let (key, set) = (fields.join(" . "), set?);
         match to {
             Some(0) => self.say(format!("{key} vmap @{set}")),
-            Some(register) => self.load(register, format!("{key} map @{set}"), Kind::Value, 4),
+            Some(register) => self.load(register, format!("{key} map @{set}"), ValueKind::Value, 4),
             None => self.say(format!("{key} {}@{set}", unless(not))),
         }
         Some(())
@@ -357,13 +359,13 @@ impl Reader {
                 Immediate::Data(DataAttribute::Verdict(attributes)) => self.say(verdict(attributes)),
                 Immediate::Data(DataAttribute::Value(bytes)) => {
                     let text = match bytes.len() {
-                        2 => write_value(Kind::Port, bytes, None),
+                        2 => write_value(ValueKind::Port, bytes, None),
                         4 => Ipv4Addr::from_bits(u32::from_be_bytes(*bytes.first_chunk()?)).to_string(),
-                        16 => write_value(Kind::Ip(IpVersion::V6), bytes, None),
+                        16 => write_value(ValueKind::Ip(IpVersion::V6), bytes, None),
                         _ => hex(bytes),
                     };
                     let register = register.map_or(0, Register::into);
-                    self.load(register, text, Kind::Value, bytes.len() as u32);
+                    self.load(register, text, ValueKind::Value, bytes.len() as u32);
                     self.loads.entry(place(register)).and_modify(|load| load.value = Some(bytes.clone()));
                 }
                 _ => {}
@@ -376,9 +378,9 @@ impl Reader {
         match name {
             "ct" => {
                 let (text, kind) = match number(attributes, expr::NFTA_CT_KEY)? {
-                    expr::CT_STATE => ("ct state", Kind::CtState),
-                    expr::CT_STATUS => ("ct status", Kind::CtStatus),
-                    3 => ("ct mark", Kind::Mark),
+                    expr::CT_STATE => ("ct state", ValueKind::CtState),
+                    expr::CT_STATUS => ("ct status", ValueKind::CtStatus),
+                    3 => ("ct mark", ValueKind::Mark),
                     _ => return None,
                 };
                 self.load(number(attributes, expr::NFTA_CT_DREG)?, text.into(), kind, 4);
@@ -395,7 +397,7 @@ impl Reader {
             "nat" => self.nat(attributes)?,
             // Of what a route says, the largest segment alone is known; its bytes are turned before it is written.
             "rt" if number(attributes, 2) == Some(3) => {
-                self.load(number(attributes, 1)?, "rt mtu".into(), Kind::Value, 2);
+                self.load(number(attributes, 1)?, "rt mtu".into(), ValueKind::Value, 2);
             }
             "byteorder" => {}
             "exthdr" if bytes(attributes, expr::NFTA_EXTHDR_TYPE)? == [expr::OPTION_MAXSEG] => {
@@ -418,9 +420,9 @@ impl Reader {
         let asked: Vec<&str> =
             FLAGS.iter().enumerate().filter(|(at, _)| flags & 1 << at != 0).map(|(_, word)| *word).collect();
         let (result, kind) = match number(attributes, expr::NFTA_FIB_RESULT)? {
-            expr::FIB_OIF => ("oif", Kind::Number),
-            2 => ("oifname", Kind::Dev),
-            expr::FIB_TYPE => ("type", Kind::AddrType),
+            expr::FIB_OIF => ("oif", ValueKind::Number),
+            2 => ("oifname", ValueKind::Dev),
+            expr::FIB_TYPE => ("type", ValueKind::AddrType),
             _ => return None,
         };
         let text = format!("fib {} {result}", asked.join(" . "));
@@ -499,9 +501,9 @@ pub(super) fn verdict(attributes: &[VerdictAttribute]) -> String {
     format!("{word}{chain}")
 }
 
-fn bit_words(kind: Kind, mask: &[u8]) -> String {
+fn bit_words(kind: ValueKind, mask: &[u8]) -> String {
     let bits = host_order(mask);
-    if kind == Kind::CtStatus {
+    if kind == ValueKind::CtStatus {
         return if bits == expr::STATUS_DNAT { "dnat".into() } else { format!("{bits:#x}") };
     }
     let states = CtState::ALL.iter().filter(|state| bits & state.bit() != 0).map(|state| state.word());
@@ -513,33 +515,33 @@ fn host_order(bytes: &[u8]) -> u32 {
     bytes.first_chunk().map_or(0, |number| u32::from_ne_bytes(*number))
 }
 
-fn write_value(kind: Kind, value: &[u8], mask: Option<&[u8]>) -> String {
+fn write_value(kind: ValueKind, value: &[u8], mask: Option<&[u8]>) -> String {
     match kind {
-        Kind::Dev if value.len() < 16 => format!("\"{}*\"", name(value)),
-        Kind::Dev => format!("\"{}\"", name(value)),
-        Kind::Mark => format!("{:#010x}", host_order(value)),
-        Kind::Number => host_order(value).to_string(),
-        Kind::Nfproto => match value.first() {
+        ValueKind::Dev if value.len() < 16 => format!("\"{}*\"", name(value)),
+        ValueKind::Dev => format!("\"{}\"", name(value)),
+        ValueKind::Mark => format!("{:#010x}", host_order(value)),
+        ValueKind::Number => host_order(value).to_string(),
+        ValueKind::Nfproto => match value.first() {
             Some(2) => "ipv4".into(),
             Some(10) => "ipv6".into(),
             _ => hex(value),
         },
-        Kind::Proto => value.first().map_or_else(String::new, |number| L4Proto::from(*number).to_string()),
-        Kind::Port => value.first_chunk().map_or_else(|| hex(value), |port| u16::from_be_bytes(*port).to_string()),
-        Kind::AddrType => match host_order(value) as u8 {
+        ValueKind::Proto => value.first().map_or_else(String::new, |number| L4Proto::from(*number).to_string()),
+        ValueKind::Port => value.first_chunk().map_or_else(|| hex(value), |port| u16::from_be_bytes(*port).to_string()),
+        ValueKind::AddrType => match host_order(value) as u8 {
             libc::RTN_UNICAST => "unicast".into(),
             libc::RTN_LOCAL => "local".into(),
             libc::RTN_BROADCAST => "broadcast".into(),
             other => other.to_string(),
         },
-        Kind::Ip(version) => write_network(version, value, mask).unwrap_or_else(|| hex(value)),
-        Kind::CtState | Kind::CtStatus => bit_words(kind, value),
-        Kind::TcpFlags => {
+        ValueKind::Ip(version) => write_network(version, value, mask).unwrap_or_else(|| hex(value)),
+        ValueKind::CtState | ValueKind::CtStatus => bit_words(kind, value),
+        ValueKind::TcpFlags => {
             let set = |(_, bit): &(&str, u8)| value.first().is_some_and(|byte| byte & bit != 0);
             let words: Vec<&str> = TCP_FLAGS.into_iter().filter(set).map(|(word, _)| word).collect();
             words.join(",")
         }
-        Kind::Bytes | Kind::Value => hex(value),
+        ValueKind::Bytes | ValueKind::Value => hex(value),
     }
 }
 

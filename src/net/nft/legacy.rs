@@ -106,39 +106,39 @@ impl Info {
 /// Tells where the chain FORWARD ends in a drop; none also if the bytes make no sense.
 fn drops(version: IpVersion, info: &Info, entries: &[u8]) -> Option<LegacyDrop> {
     let (start, end) = (info.hook_entry[FORWARD] as usize, info.underflow[FORWARD] as usize);
-    let policy = Entry::read(version, entries.get(end..)?)?;
+    let policy = RuleMatch::read(version, entries.get(end..)?)?;
     let (mut at, mut last, mut number) = (start, None, 0);
     while at < end {
-        let entry = Entry::read(version, entries.get(at..)?)?;
+        let entry = RuleMatch::read(version, entries.get(at..)?)?;
         at += entry.length;
         number += 1;
         last = Some(entry);
     }
     match last.filter(|last| last.takes_all) {
-        Some(last) if last.target == Target::Accept => None,
-        Some(last) if last.target == Target::Drop => Some(LegacyDrop::Rule(number)),
-        _ => (policy.target == Target::Drop).then_some(LegacyDrop::Policy),
+        Some(last) if last.target == LegacyTarget::Accept => None,
+        Some(last) if last.target == LegacyTarget::Drop => Some(LegacyDrop::Rule(number)),
+        _ => (policy.target == LegacyTarget::Drop).then_some(LegacyDrop::Policy),
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Target {
+enum LegacyTarget {
     Accept,
     Drop,
     Other,
 }
 
 /// What is asked of a rule.
-struct Entry {
+struct RuleMatch {
     /// In bytes.
     length: usize,
     /// Whether it looks at nothing.
     takes_all: bool,
-    target: Target,
+    target: LegacyTarget,
 }
 
-impl Entry {
-    fn read(version: IpVersion, bytes: &[u8]) -> Option<Entry> {
+impl RuleMatch {
+    fn read(version: IpVersion, bytes: &[u8]) -> Option<RuleMatch> {
         // The bytes of `struct ipt_ip` or `struct ip6t_ip6` with padding, of all of the entry, and of `nfcache` between.
         let (ip, size) = match version {
             IpVersion::V4 => (84, 112),
@@ -151,21 +151,21 @@ impl Entry {
         }
         // No addresses, devices, protocol or flags, and no matches.
         let takes_all = bytes.get(..ip)?.iter().all(|byte| *byte == 0) && target == size;
-        Some(Entry { length, takes_all, target: Entry::target(bytes.get(target..length)?)? })
+        Some(RuleMatch { length, takes_all, target: RuleMatch::target(bytes.get(target..length)?)? })
     }
 
     /// Reads `struct xt_entry_target`: its size, a name of 29 bytes, a revision, and for the standard target, which has no
     /// name, a verdict.
-    fn target(bytes: &[u8]) -> Option<Target> {
+    fn target(bytes: &[u8]) -> Option<LegacyTarget> {
         /// -NF_DROP - 1 and -NF_ACCEPT - 1.
         const DROP: i32 = -1;
         const ACCEPT: i32 = -2;
         let name = bytes.get(2..31)?.split(|byte| *byte == 0).next()?;
         let verdict = i32::from_ne_bytes(*bytes.get(32..)?.first_chunk()?);
         Some(match (name, verdict) {
-            (b"", DROP) | (b"REJECT", _) => Target::Drop,
-            (b"", ACCEPT) => Target::Accept,
-            _ => Target::Other,
+            (b"", DROP) | (b"REJECT", _) => LegacyTarget::Drop,
+            (b"", ACCEPT) => LegacyTarget::Accept,
+            _ => LegacyTarget::Other,
         })
     }
 }

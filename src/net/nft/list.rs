@@ -189,7 +189,7 @@ pub fn rules_with_comment(netns: &Netns, is_wanted: impl Fn(&str) -> bool) -> Re
 pub fn commented_rules(netns: &Netns) -> Result<Vec<(RuleRef, String)>> {
     let answers = answers(&nfnl::open(netns)?, None, Vec::new())?;
     let rules = answers.iter().map(|answer| read_head(answer.family.into(), &answer.attributes));
-    let commented = |mut head: Head<'_>| {
+    let commented = |mut head: RuleHead<'_>| {
         let comment = head.comment.take().or_else(|| decode::xt_comment(&head.exprs()))?;
         Some((head.at, comment))
     };
@@ -305,13 +305,13 @@ fn read_hook(family: Family, attributes: Vec<HookAttribute>) -> (Hook, i32) {
 }
 
 /// A rule without what it says.
-struct Head<'a> {
+struct RuleHead<'a> {
     at: RuleRef,
     comment: Option<String>,
     exprs: &'a [u8],
 }
 
-impl Head<'_> {
+impl RuleHead<'_> {
     /// Reads the list of expressions, not by the packet crate, for the reason that `read_elements` has; one that makes no sense is left
     /// out.
     fn exprs(&self) -> Vec<Expr> {
@@ -319,7 +319,7 @@ impl Head<'_> {
     }
 }
 
-fn read_head(family: Family, message: &[u8]) -> Head<'_> {
+fn read_head(family: Family, message: &[u8]) -> RuleHead<'_> {
     /// `enum nft_rule_attributes`.
     const TABLE: u16 = 1;
     const CHAIN: u16 = 2;
@@ -327,7 +327,7 @@ fn read_head(family: Family, message: &[u8]) -> Head<'_> {
     const EXPRESSIONS: u16 = 4;
     const USERDATA: u16 = 7;
     let at = RuleRef { family, table: String::new(), chain: String::new(), handle: 0 };
-    let mut head = Head { at, comment: None, exprs: &[] };
+    let mut head = RuleHead { at, comment: None, exprs: &[] };
     for (kind, value) in netlink::attributes(message) {
         match kind {
             TABLE => head.at.table = decode::name(value),

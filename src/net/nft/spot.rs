@@ -12,7 +12,7 @@ use crate::net::netlink::Netlink;
 
 /// A place for a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Spot {
+pub(super) struct RuleSpot {
     pub(super) chain: String,
     /// The rule that it comes before, by its handle, and as which rule of the chain, counted from 1; else it comes last.
     pub(super) before: Option<(u64, usize)>,
@@ -22,18 +22,18 @@ pub(super) struct Spot {
 const DEPTH_MAX: usize = 16;
 
 /// How a chain ends for what none of its rules decided on.
-enum End {
+enum ChainEnd {
     /// Behind its last rule.
     Falls,
     /// It is left earlier, here.
-    Leaves(Spot),
+    Leaves(RuleSpot),
     /// It is dropped, here.
-    Drops(Spot, DropCause),
+    Drops(RuleSpot, DropCause),
     Accepts,
 }
 
 /// What a rule without conditions does.
-enum Verdict {
+enum RuleVerdict {
     Drop,
     Accept,
     Return,
@@ -43,14 +43,14 @@ enum Verdict {
 }
 
 /// Finds where a base chain drops what is left; nothing where it does not.
-pub(super) fn find(nfnl: &Netlink, base: &Chain, chains: &[Chain]) -> Result<Option<(Spot, DropCause)>> {
+pub(super) fn find(nfnl: &Netlink, base: &Chain, chains: &[Chain]) -> Result<Option<(RuleSpot, DropCause)>> {
     let table = Tree { nfnl, base, chains };
     let is_dropped = base.base.is_some_and(|base| base.policy == Policy::Drop);
     Ok(match table.end_of(&base.name, 0)? {
-        End::Drops(spot, cause) => Some((spot, cause)),
-        End::Accepts => None,
-        End::Leaves(spot) => is_dropped.then_some((spot, DropCause::Policy)),
-        End::Falls => is_dropped.then(|| (Spot { chain: base.name.clone(), before: None }, DropCause::Policy)),
+        ChainEnd::Drops(spot, cause) => Some((spot, cause)),
+        ChainEnd::Accepts => None,
+        ChainEnd::Leaves(spot) => is_dropped.then_some((spot, DropCause::Policy)),
+        ChainEnd::Falls => is_dropped.then(|| (RuleSpot { chain: base.name.clone(), before: None }, DropCause::Policy)),
     })
 }
 
@@ -67,34 +67,36 @@ impl Tree<'_> {
         list::rules(self.nfnl, Some(self.base.family), asked)
     }
 
-    fn end_of(&self, chain: &str, depth: usize) -> Result<End> {
+    fn end_of(&self, chain: &str, depth: usize) -> Result<ChainEnd> {
         if depth > DEPTH_MAX {
-            return Ok(End::Falls);
+            return Ok(ChainEnd::Falls);
         }
         for (at, (rule, exprs)) in self.rules(chain)?.iter().enumerate() {
             if !takes_all(exprs) {
                 continue;
             }
-            let here = Spot { chain: chain.to_string(), before: Some((rule.at.handle, at + 1)) };
+            let here = RuleSpot { chain: chain.to_string(), before: Some((rule.at.handle, at + 1)) };
             let (target, comes_back) = match verdict(exprs) {
-                Verdict::Drop => return Ok(End::Drops(here, DropCause::LastRule(rule.text.clone()))),
-                Verdict::Accept => return Ok(End::Accepts),
-                Verdict::Return => return Ok(End::Leaves(here)),
-                Verdict::Other => continue,
-                Verdict::Jump(target) => (target, true),
-                Verdict::Goto(target) => (target, false),
+                RuleVerdict::Drop => return Ok(ChainEnd::Drops(here, DropCause::LastRule(rule.text.clone()))),
+                RuleVerdict::Accept => return Ok(ChainEnd::Accepts),
+                RuleVerdict::Return => return Ok(ChainEnd::Leaves(here)),
+                RuleVerdict::Other => continue,
+                RuleVerdict::Jump(target) => (target, true),
+                RuleVerdict::Goto(target) => (target, false),
             };
             // What also filters what comes in or goes out is not the place: the rule would let that through too.
-            let inner = |spot: Spot| Ok(if self.is_shared(&target)? { here.clone() } else { spot });
+            let inner = |spot: RuleSpot| Ok(if self.is_shared(&target)? { here.clone() } else { spot });
             match self.end_of(&target, depth + 1)? {
-                End::Accepts => return Ok(End::Accepts),
-                End::Drops(spot, cause) => return Ok(End::Drops(inner(spot)?, cause)),
-                End::Falls | End::Leaves(_) if comes_back => {}
-                End::Leaves(spot) => return Ok(End::Leaves(inner(spot)?)),
-                End::Falls => return Ok(End::Leaves(inner(Spot { chain: target.clone(), before: None })?)),
+                ChainEnd::Accepts => return Ok(ChainEnd::Accepts),
+                ChainEnd::Drops(spot, cause) => return Ok(ChainEnd::Drops(inner(spot)?, cause)),
+                ChainEnd::Falls | ChainEnd::Leaves(_) if comes_back => {}
+                ChainEnd::Leaves(spot) => return Ok(ChainEnd::Leaves(inner(spot)?)),
+                ChainEnd::Falls => {
+                    return Ok(ChainEnd::Leaves(inner(RuleSpot { chain: target.clone(), before: None })?));
+                }
             }
         }
-        Ok(End::Falls)
+        Ok(ChainEnd::Falls)
     }
 
     /// Tells whether another base chain leads to a chain too.
@@ -135,17 +137,17 @@ fn takes_all(exprs: &[Expr]) -> bool {
     last.is_some_and(|(name, _)| decides(&name)) && parts.iter().all(|(name, expr)| notes(name, expr))
 }
 
-fn verdict(exprs: &[Expr]) -> Verdict {
+fn verdict(exprs: &[Expr]) -> RuleVerdict {
     let (text, _) = decode::rule(Family::Inet, exprs.split_at(exprs.len().saturating_sub(1)).1);
     match text.split_once(' ') {
-        Some(("jump", chain)) => Verdict::Jump(chain.to_string()),
-        Some(("goto", chain)) => Verdict::Goto(chain.to_string()),
-        _ if text.starts_with("reject") => Verdict::Drop,
+        Some(("jump", chain)) => RuleVerdict::Jump(chain.to_string()),
+        Some(("goto", chain)) => RuleVerdict::Goto(chain.to_string()),
+        _ if text.starts_with("reject") => RuleVerdict::Drop,
         _ => match text.as_str() {
-            "drop" | "[xt target REJECT]" | "[xt target DROP]" => Verdict::Drop,
-            "accept" => Verdict::Accept,
-            "return" => Verdict::Return,
-            _ => Verdict::Other,
+            "drop" | "[xt target REJECT]" | "[xt target DROP]" => RuleVerdict::Drop,
+            "accept" => RuleVerdict::Accept,
+            "return" => RuleVerdict::Return,
+            _ => RuleVerdict::Other,
         },
     }
 }

@@ -247,10 +247,10 @@ fn the_tables_are_read_as_the_kernel_writes_them() {
     let line =
         "   1: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 ffff 100";
     let here = if cfg!(target_endian = "little") { "127.0.0.1" } else { "1.0.0.127" };
-    assert_eq!(socket(line), Some((8080, vec![Held { at: ip(here), inode: 4711 }])));
+    assert_eq!(socket(line), Some((8080, vec![BoundSocket { at: ip(here), inode: 4711 }])));
     assert_eq!(socket("  sl  local_address rem_address   st tx_queue"), None);
     assert_eq!(socket("   1: 0100007:1F90 0:0 0A"), None);
     let line = "ffff9a81 ffff9a82 2   10  29     3868  0      4712  10.0.0.1 fd00::1";
-    let both = ["10.0.0.1", "fd00::1"].map(|text| Held { at: ip(text), inode: 4712 });
+    let both = ["10.0.0.1", "fd00::1"].map(|text| BoundSocket { at: ip(text), inode: 4712 });
     assert_eq!(endpoint(line), Some((3868, both.to_vec())));
 }

@@ -34,12 +34,12 @@ pub(super) fn header(source: &str) -> Result<Header, HeaderError> {
 
 /// A line of the header, without its `//!` and one space, or a part of such a line.
 #[derive(Clone, Copy)]
-struct Line<'a> {
+struct HeaderLine<'a> {
     number: usize,
     text: &'a str,
 }
 
-impl Line<'_> {
+impl HeaderLine<'_> {
     fn indent(self) -> usize {
         self.text.len() - self.text.trim_start_matches(' ').len()
     }
@@ -50,12 +50,12 @@ impl Line<'_> {
 }
 
 /// Finds the header, and refuses one in two pieces: what the second declares would be lost.
-fn header_lines(source: &str) -> Result<Vec<Line<'_>>, HeaderError> {
-    let mut lines: Vec<Line> = Vec::new();
+fn header_lines(source: &str) -> Result<Vec<HeaderLine<'_>>, HeaderError> {
+    let mut lines: Vec<HeaderLine> = Vec::new();
     for (index, line) in source.lines().enumerate() {
         let (number, line) = (index + 1, line.trim());
         if let Some(text) = line.strip_prefix("//!") {
-            let line = Line { number, text: text.strip_prefix(' ').unwrap_or(text) };
+            let line = HeaderLine { number, text: text.strip_prefix(' ').unwrap_or(text) };
             if lines.last().is_some_and(|last| last.number + 1 < number) {
                 let hint = "write an empty line inside of the header as `//!`";
                 return Err(line.error("the header goes on after it ended", hint));
@@ -72,7 +72,7 @@ fn header_lines(source: &str) -> Result<Vec<Line<'_>>, HeaderError> {
 }
 
 /// Returns prose with each paragraph on one line, for a terminal of any width; what is indented or listed keeps its lines.
-fn text_of(lines: &[Line]) -> String {
+fn text_of(lines: &[HeaderLine]) -> String {
     let flows = |text: &str| !text.is_empty() && !text.starts_with([' ', '-', '*', '|', '$']);
     let mut prose = String::new();
     let mut before = "";
@@ -87,7 +87,7 @@ fn text_of(lines: &[Line]) -> String {
 }
 
 /// Finds a heading that was meant to be `Arguments:`, so that what it declares is not taken for prose.
-fn check_prose(lines: &[Line]) -> Result<(), HeaderError> {
+fn check_prose(lines: &[HeaderLine]) -> Result<(), HeaderError> {
     let mut lines = lines.iter().filter(|line| !line.text.is_empty()).peekable();
     while let Some(line) = lines.next() {
         let heading = line.text.trim_matches(|c| "#*: ".contains(c)).to_ascii_lowercase();
@@ -101,8 +101,8 @@ fn check_prose(lines: &[Line]) -> Result<(), HeaderError> {
 }
 
 /// Reads the block below the heading, and checks what concerns more than one argument.
-fn declared(heading: Line, block: &[Line]) -> Result<Vec<Argument>, HeaderError> {
-    let mut declared: Vec<(Line, Argument)> = Vec::new();
+fn declared(heading: HeaderLine, block: &[HeaderLine]) -> Result<Vec<Argument>, HeaderError> {
+    let mut declared: Vec<(HeaderLine, Argument)> = Vec::new();
     for entry in entries(heading, block)? {
         let argument = entry.argument()?;
         for (earlier_line, earlier) in &declared {
@@ -135,15 +135,15 @@ fn declared(heading: Line, block: &[Line]) -> Result<Vec<Argument>, HeaderError>
 }
 
 /// A declaration with the lines of its description.
-struct Entry<'a> {
-    line: Line<'a>,
+struct Declaration<'a> {
+    line: HeaderLine<'a>,
     declaration: &'a str,
     /// Where the description starts, if there is one.
     column: Option<usize>,
-    description: Vec<Line<'a>>,
+    description: Vec<HeaderLine<'a>>,
 }
 
-fn entries<'a>(heading: Line, block: &[Line<'a>]) -> Result<Vec<Entry<'a>>, HeaderError> {
+fn entries<'a>(heading: HeaderLine, block: &[HeaderLine<'a>]) -> Result<Vec<Declaration<'a>>, HeaderError> {
     let Some(first) = block.first() else {
         return Err(heading.error(
             format!("no argument is declared below `{HEADING}`"),
@@ -151,14 +151,14 @@ fn entries<'a>(heading: Line, block: &[Line<'a>]) -> Result<Vec<Entry<'a>>, Head
         ));
     };
     let indent = first.indent();
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<Declaration> = Vec::new();
     for line in block {
         let text = line.text.trim_start_matches(' ');
         if line.text.contains('\t') {
             return Err(line.error("a tab among the arguments", "align them with spaces"));
         }
         if line.indent() == indent && indent > 0 {
-            entries.push(Entry::new(*line));
+            entries.push(Declaration::new(*line));
             continue;
         }
         let entry = entries.last_mut().filter(|entry| entry.column.is_some_and(|column| line.indent() >= column));
@@ -171,20 +171,25 @@ fn entries<'a>(heading: Line, block: &[Line<'a>]) -> Result<Vec<Entry<'a>>, Head
             );
             return Err(line.error(message, hint));
         };
-        entry.description.push(Line { text, ..*line });
+        entry.description.push(HeaderLine { text, ..*line });
     }
     Ok(entries)
 }
 
-impl<'a> Entry<'a> {
-    fn new(line: Line<'a>) -> Entry<'a> {
+impl<'a> Declaration<'a> {
+    fn new(line: HeaderLine<'a>) -> Declaration<'a> {
         let text = line.text.trim_start_matches(' ');
         let Some((declaration, description)) = text.split_once("  ") else {
-            return Entry { line, declaration: text, column: None, description: Vec::new() };
+            return Declaration { line, declaration: text, column: None, description: Vec::new() };
         };
         let description = description.trim_start_matches(' ');
         let column = line.text.chars().count() - description.chars().count();
-        Entry { line, declaration, column: Some(column), description: vec![Line { text: description, ..line }] }
+        Declaration {
+            line,
+            declaration,
+            column: Some(column),
+            description: vec![HeaderLine { text: description, ..line }],
+        }
     }
 
     fn argument(&self) -> Result<Argument, HeaderError> {
@@ -212,7 +217,7 @@ impl<'a> Entry<'a> {
 }
 
 /// Reads what stands before the description: `[NAME...]`, `-v, --verbose`, `--count N`.
-fn declaration(line: Line, text: &str) -> Result<Argument, HeaderError> {
+fn declaration(line: HeaderLine, text: &str) -> Result<Argument, HeaderError> {
     let malformed = || line.error(format!("`{text}` is not a declaration"), FORMS);
     let (short, rest) = match text.split_once(", ") {
         Some((short, rest)) => (Some(short), rest),
@@ -293,13 +298,13 @@ fn is_identifier(name: &str) -> bool {
 
 /// A note in brackets at the end of a line: `[default: 3]`.
 struct Note<'a> {
-    line: Line<'a>,
+    line: HeaderLine<'a>,
     word: &'a str,
     value: Option<&'a str>,
 }
 
 /// Takes the notes off the end of a line and gives the text before them.
-fn take_notes<'a>(line: Line<'a>, notes: &mut Vec<Note<'a>>) -> Result<&'a str, HeaderError> {
+fn take_notes<'a>(line: HeaderLine<'a>, notes: &mut Vec<Note<'a>>) -> Result<&'a str, HeaderError> {
     let mut text = line.text;
     while let Some((before, inside)) = last_brackets(text) {
         let (word, value) = match inside.split_once(':') {

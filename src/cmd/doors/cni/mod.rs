@@ -14,7 +14,7 @@ use super::act::{Refusal, act};
 use crate::cmd::context::Context;
 use crate::cmd::output::Trouble;
 use crate::lab::{Kind, name};
-use crate::terminal::environment::{self, Variable};
+use crate::terminal::environment::{self, EnvVariable};
 use crate::terminal::{exit, raw, talk};
 use conf::Conf;
 
@@ -119,7 +119,7 @@ fn answered(done: Result<Option<Value>, Problem>) -> u8 {
     }
 }
 
-fn needed(variable: &Variable) -> Result<String, Problem> {
+fn needed(variable: &EnvVariable) -> Result<String, Problem> {
     variable.text().ok_or_else(|| {
         let message = format!("read the environment: `{}` is not set", variable.name());
         Problem::new(code::ENVIRONMENT, message, "a container runtime sets it")

@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{Counts, Tested};
-use crate::cmd::test::outcome::Status;
-use crate::cmd::test::protocol::Trouble;
+use crate::cmd::test::outcome::TestStatus;
+use crate::cmd::test::protocol::TestTrouble;
 
 /// Returns the whole document.
 pub(in crate::cmd::test) fn document(tests: &[Tested], time: Duration, interrupted: bool) -> Value {
@@ -43,7 +43,7 @@ fn test(tested: &Tested) -> Value {
     if !outcome.troubles.is_empty() {
         map.insert("errors".into(), outcome.troubles.iter().map(error).collect());
     }
-    if outcome.status == Status::Failed {
+    if outcome.status == TestStatus::Failed {
         map.insert("lab".into(), json!(outcome.state));
         let logs: serde_json::Map<String, Value> =
             outcome.logs.iter().map(|(name, log)| (name.clone(), json!(log))).collect();
@@ -59,8 +59,8 @@ fn test(tested: &Tested) -> Value {
     value
 }
 
-fn error(trouble: &Trouble) -> Value {
-    let Trouble { phase, kind, message, hint, at, text, shown: _ } = trouble;
+fn error(trouble: &TestTrouble) -> Value {
+    let TestTrouble { phase, kind, message, hint, at, text, shown: _ } = trouble;
     json!({ "phase": phase, "kind": kind, "message": message, "hint": hint, "at": at, "text": text })
 }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{Counts, Tested, details};
-use crate::cmd::test::outcome::Status;
+use crate::cmd::test::outcome::TestStatus;
 
 /// Returns the whole document.
 pub(in crate::cmd::test) fn document(tests: &[Tested], time: Duration) -> String {
@@ -40,7 +40,7 @@ fn case(tested: &Tested) -> String {
     let name = if tested.test.is_empty() { "(the file)" } else { &tested.test };
     let mut inner = String::new();
     match outcome.status {
-        Status::Failed => {
+        TestStatus::Failed => {
             let message = outcome.troubles.first().map_or("", |trouble| trouble.message.as_str());
             let kind = outcome.troubles.first().map_or("failed", |trouble| trouble.kind.as_str());
             let mut body: String = outcome.troubles.iter().map(|trouble| trouble.text.as_str()).collect();
@@ -54,22 +54,22 @@ fn case(tested: &Tested) -> String {
                 escaped(&body)
             ));
         }
-        Status::Skipped => {
+        TestStatus::Skipped => {
             let reason = escaped(outcome.reason.as_deref().unwrap_or_default());
             inner.push_str(&format!("      <skipped message=\"{reason}\"/>\n"));
         }
-        Status::NotRun => inner.push_str("      <skipped message=\"not run\"/>\n"),
-        Status::Interrupted => inner.push_str("      <error message=\"interrupted\" type=\"interrupted\"/>\n"),
-        Status::ExpectedFailure | Status::Passed => {}
+        TestStatus::NotRun => inner.push_str("      <skipped message=\"not run\"/>\n"),
+        TestStatus::Interrupted => inner.push_str("      <error message=\"interrupted\" type=\"interrupted\"/>\n"),
+        TestStatus::ExpectedFailure | TestStatus::Passed => {}
     }
-    if outcome.status == Status::ExpectedFailure {
+    if outcome.status == TestStatus::ExpectedFailure {
         let reason = outcome.reason.as_deref().unwrap_or_default();
         inner.push_str(&format!(
             "      <system-err>{}</system-err>\n",
             escaped(&format!("failed as expected: {reason}"))
         ));
     }
-    if !outcome.output.is_empty() && outcome.status == Status::Failed {
+    if !outcome.output.is_empty() && outcome.status == TestStatus::Failed {
         inner.push_str(&format!("      <system-out>{}</system-out>\n", escaped(&outcome.output)));
     }
     let (class, name, time) = (escaped(&tested.file), escaped(name), outcome.time.as_secs_f64());

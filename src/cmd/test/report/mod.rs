@@ -7,7 +7,7 @@ pub(super) mod tap;
 
 use std::time::Duration;
 
-use super::outcome::{Outcome, Status};
+use super::outcome::{TestOutcome, TestStatus};
 
 /// A test with what became of it.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Tested {
     pub test: String,
     pub line: usize,
     pub about: String,
-    pub outcome: Outcome,
+    pub outcome: TestOutcome,
 }
 
 impl Tested {
@@ -51,14 +51,14 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn add(&mut self, status: Status) {
+    pub(super) fn add(&mut self, status: TestStatus) {
         let count = match status {
-            Status::Passed => &mut self.passed,
-            Status::Failed => &mut self.failed,
-            Status::Skipped => &mut self.skipped,
-            Status::ExpectedFailure => &mut self.expected,
-            Status::Interrupted => &mut self.interrupted,
-            Status::NotRun => &mut self.not_run,
+            TestStatus::Passed => &mut self.passed,
+            TestStatus::Failed => &mut self.failed,
+            TestStatus::Skipped => &mut self.skipped,
+            TestStatus::ExpectedFailure => &mut self.expected,
+            TestStatus::Interrupted => &mut self.interrupted,
+            TestStatus::NotRun => &mut self.not_run,
         };
         *count += 1;
     }

@@ -3,19 +3,19 @@
 use std::time::Duration;
 
 use super::{Counts, Tested, details};
-use crate::cmd::test::outcome::Status;
+use crate::cmd::test::outcome::TestStatus;
 use crate::terminal::painted;
 
 /// Returns the line of a test that has ended.
 pub(in crate::cmd::test) fn line(tested: &Tested) -> String {
     let outcome = &tested.outcome;
     let (word, code) = match outcome.status {
-        Status::Passed => ("ok   ", "1;32"),
-        Status::Failed => ("FAIL ", "1;31"),
-        Status::Skipped => ("skip ", "1;33"),
-        Status::ExpectedFailure => ("xfail", "1;33"),
-        Status::Interrupted => ("stop ", "1;33"),
-        Status::NotRun => return String::new(),
+        TestStatus::Passed => ("ok   ", "1;32"),
+        TestStatus::Failed => ("FAIL ", "1;31"),
+        TestStatus::Skipped => ("skip ", "1;33"),
+        TestStatus::ExpectedFailure => ("xfail", "1;33"),
+        TestStatus::Interrupted => ("stop ", "1;33"),
+        TestStatus::NotRun => return String::new(),
     };
     let reason = outcome.reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
     let time = painted(&format!("({:.2} s)", outcome.time.as_secs_f64()), "2");

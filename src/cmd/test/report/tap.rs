@@ -1,7 +1,7 @@
 //! Results in the Test Anything Protocol, version 14 (testanything.org).
 
 use super::{Tested, details};
-use crate::cmd::test::outcome::Status;
+use crate::cmd::test::outcome::TestStatus;
 
 /// Returns how a report begins that tells of `count` tests.
 pub(in crate::cmd::test) fn head(count: usize) -> String {
@@ -13,11 +13,11 @@ pub(in crate::cmd::test) fn test(number: usize, tested: &Tested) -> String {
     let outcome = &tested.outcome;
     let reason = escaped(outcome.reason.as_deref().unwrap_or_default());
     let (word, directive) = match outcome.status {
-        Status::Passed => ("ok", String::new()),
-        Status::Skipped => ("ok", format!(" # SKIP {reason}")),
-        Status::ExpectedFailure => ("not ok", format!(" # TODO {reason}")),
-        Status::Failed | Status::Interrupted => ("not ok", String::new()),
-        Status::NotRun => ("ok", " # SKIP not run".into()),
+        TestStatus::Passed => ("ok", String::new()),
+        TestStatus::Skipped => ("ok", format!(" # SKIP {reason}")),
+        TestStatus::ExpectedFailure => ("not ok", format!(" # TODO {reason}")),
+        TestStatus::Failed | TestStatus::Interrupted => ("not ok", String::new()),
+        TestStatus::NotRun => ("ok", " # SKIP not run".into()),
     };
     let mut text = format!("{word} {number} - {}{directive}\n", escaped(&tested.id()));
     text.push_str(&format!("  ---\n  duration_ms: {}\n", outcome.time.as_millis()));
