@@ -7,11 +7,9 @@ mod moment;
 mod rewind;
 mod shown;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::{Error, Kind, Result};
 use super::etc;
@@ -19,11 +17,12 @@ use super::event::{CheckResult, Event, Listener};
 use super::journal::{Asked, Journal};
 use super::kernel::Kernel;
 use super::loops::{self, Cable};
-use super::model::{DevEntry, DevRef, Model, NetnsRef};
+use super::model::{Model, NetnsRef};
 use super::name;
 use super::place::Place;
+use super::schedule;
 use super::state::{self, LabDir, LabKind, Record, StateDir, Status};
-use super::step::{Finish, Step, Steps};
+use super::step::{Step, Steps};
 use super::store::Store;
 use super::undo;
 use crate::net::{self, ProcessId};
@@ -232,7 +231,7 @@ impl Lab {
     pub fn ask(&mut self, step: impl Step + 'static, place: Place) -> Result<()> {
         self.take_name()?;
         step.plan(&mut self.model)?;
-        if step.makes_netns().is_some() {
+        if step.footprint().makes_netns.is_some() {
             self.kernel.order_netns();
         }
         self.listener.asked(step.word());
@@ -248,7 +247,7 @@ impl Lab {
     pub fn settle(&mut self) -> Result<()> {
         self.warn_of_loops();
         while !self.pending.is_empty() {
-            let known = self.pending.iter().position(|asked| asked.step.hides_what_follows());
+            let known = self.pending.iter().position(|asked| asked.step.footprint().hides_what_follows);
             self.settle_first(known.map_or(self.pending.len(), |at| at + 1))?;
         }
         Ok(())
@@ -352,31 +351,17 @@ impl Lab {
     fn prepare(&mut self, count: usize) -> std::result::Result<(), (usize, Error)> {
         for (at, asked) in self.pending[..count].iter_mut().enumerate() {
             let prepared = asked.step.prepare(&mut self.kernel);
-            prepared.map_err(|source| (at, refused(asked, &source)))?;
+            prepared.map_err(|source| (at, schedule::refused(asked, &source)))?;
         }
         Ok(())
     }
 
     fn apply(&mut self, upto: usize) -> std::result::Result<(), (usize, Error)> {
         let steps = &self.pending[..upto];
-        if let Some(first) = steps.iter().position(|asked| asked.step.makes_netns().is_some()) {
+        if let Some(first) = steps.iter().position(|asked| asked.step.footprint().makes_netns.is_some()) {
             undo::prepare_dir(&self.kernel, &self.state).map_err(|error| (first, error))?;
         }
-        self.listener.expect(steps, false);
-        let done = apply_in_order(steps, &mut self.kernel, &mut self.listener);
-        let aside = self.kernel.finish_aside().map_err(|(at, source)| (at, refused(&steps[at], &source)));
-        let done = match (done, aside) {
-            (Err(first), Err(aside)) if aside.0 < first.0 => Err(aside),
-            (done, aside) => done.and(aside),
-        };
-        self.kernel.stop_beside();
-        self.listener.arrived();
-        if done.is_err() {
-            self.kernel.drop_waiting();
-            return done;
-        }
-        fence(steps, &mut self.kernel, &self.model)
-            .map_err(|source| (upto.saturating_sub(1), Error::kernel("wait for the links", &source)))
+        schedule::run(steps, &mut self.kernel, &self.model, &mut self.listener)
     }
 
     /// Undoes the pending steps from `from` up to `ready`: some were applied, the one at `from`, refused with an error of
@@ -386,7 +371,7 @@ impl Lab {
             return Vec::new();
         }
         // Its undo would take what is there, another lab's or this one's own, for what it had made.
-        let nothing_made = kind == Kind::Exists && self.pending[from].step.is_one_operation();
+        let nothing_made = kind == Kind::Exists && self.pending[from].step.footprint().is_atomic;
         let first = if nothing_made { from + 1 } else { from };
         let errors = undo::undo(&mut self.kernel, &self.pending[first..ready], 0, &mut |_| {});
         match (&mut self.claimed, self.pending.get(from)) {
@@ -475,95 +460,4 @@ fn creator_in(state: &StateDir) -> Result<ProcessId> {
         Some(inside) => Ok(inside.creator),
         None => ProcessId::current().map_err(|source| Error::kernel("look at this process", &source)),
     }
-}
-
-/// Applies `steps` in order; what goes over one socket after the other goes together. A bridge comes up as late as nothing can
-/// tell: a port costs far more in one that is up, since each makes the kernel look at all the others.
-fn apply_in_order(
-    steps: &[Asked],
-    kernel: &mut Kernel,
-    listener: &mut Listener,
-) -> std::result::Result<(), (usize, Error)> {
-    let mut waiting: Vec<(usize, Finish<'_>)> = Vec::new();
-    let blame = |(at, source): (usize, net::Error)| (at, refused(&steps[at], &source));
-    for (at, asked) in steps.iter().enumerate() {
-        if net::signal::caught().is_some() {
-            kernel.flush().map_err(blame)?;
-            return Err((at, refused(asked, &net::Error::new(asked.step.doing(), libc::EINTR))));
-        }
-        let (now, later): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(_, finish)| asked.step.needs_finished(finish.netns.no));
-        waiting = later;
-        finish(now, kernel).map_err(blame)?;
-        listener.tell_step(asked, false);
-        apply(at, asked.step.as_ref(), kernel).map_err(blame)?;
-        waiting.extend(asked.step.finish().map(|finish| (at, finish)));
-    }
-    finish(waiting, kernel).map_err(blame)?;
-    kernel.flush().map_err(blame)
-}
-
-/// Applies one step, or has it applied with others or by another thread.
-fn apply(at: usize, step: &dyn Step, kernel: &mut Kernel) -> std::result::Result<(), (usize, net::Error)> {
-    let of_step = |source| (at, source);
-    let aside = step.aside(kernel).map_err(of_step)?;
-    let is_aside = aside.is_some();
-    aside.into_iter().for_each(|work| kernel.put_aside(at, work));
-    match step.requests(kernel) {
-        Ok(None) if is_aside => Ok(()),
-        Ok(Some(requests)) => requests.into_iter().try_for_each(|(netns, request)| kernel.queue(at, netns, request)),
-        made_otherwise => {
-            // What came before is made by then, or refused first.
-            kernel.flush()?;
-            kernel.finish_aside()?;
-            made_otherwise.and_then(|_| step.apply(kernel)).map_err(of_step)
-        }
-    }
-}
-
-fn finish(finishes: Vec<(usize, Finish<'_>)>, kernel: &mut Kernel) -> std::result::Result<(), (usize, net::Error)> {
-    for (at, finish) in finishes {
-        for request in finish.requests {
-            kernel.queue(at, finish.netns, request)?;
-        }
-    }
-    Ok(())
-}
-
-fn refused(asked: &Asked, source: &net::Error) -> Error {
-    let error = Error::kernel(asked.step.doing(), source);
-    match asked.step.advice(source) {
-        Some(advice) => error.hint(advice),
-        None => error,
-    }
-}
-
-/// Sees to the carriers that came and went: without that the kernel does it some moments later, and a first packet is lost. First
-/// to those of plain devices, then to those of bridges, which follow from their ports', then to those of what is on top. Then
-/// waits for the addresses that another worker sees to.
-pub(super) fn fence<'a>(
-    steps: impl IntoIterator<Item = &'a Asked> + Clone,
-    kernel: &mut Kernel,
-    model: &Model,
-) -> net::Result<()> {
-    const WORKER: Duration = Duration::from_secs(2);
-    let mut woken: BTreeMap<(u8, u32), &DevRef> = BTreeMap::new();
-    for dev in steps.clone().into_iter().flat_map(|asked| asked.step.wakes()) {
-        let entry = model.dev(dev.no);
-        woken.insert((entry.map_or(0, DevEntry::carrier_rank), dev.no), dev);
-        let bridge = entry.and_then(|entry| model.dev(entry.controller?));
-        woken.extend(bridge.map(|bridge| ((bridge.carrier_rank(), bridge.dev.no), &bridge.dev)));
-    }
-    // One whose namespace has gone meanwhile has no carrier.
-    woken.retain(|_, dev| !kernel.netns(&dev.netns).is_err_and(|error| error.is_gone()));
-    kernel.send(woken.into_values().map(|dev| (&dev.netns, net::link::touch_request(dev.index))))?;
-    let mut later: BTreeMap<u32, (&NetnsRef, Vec<IpAddr>)> = BTreeMap::new();
-    for (at, ip) in steps.into_iter().filter_map(|asked| asked.step.works_later()) {
-        later.entry(at.no).or_insert((at, Vec::new())).1.push(ip);
-    }
-    for (at, ips) in later.into_values() {
-        let (netns, rtnl) = (kernel.netns(at)?, kernel.rtnl(at)?);
-        kernel.run(net::route::wait_local(&netns, &rtnl, &ips, None, WORKER))?;
-    }
-    Ok(())
 }

@@ -229,7 +229,7 @@ fn check_children(state: &StateDir, name: &str, steps: &Steps) -> Result<(), Err
         let (Ok(list), Ok(host)) = (journal::read(&dir, &record, steps), host_for_down(state, &record)) else {
             continue;
         };
-        if list.asked.iter().any(|asked| asked.step.makes_netns().is_some()) {
+        if list.asked.iter().any(|asked| asked.step.footprint().makes_netns.is_some()) {
             let mut kernel = open_for_down(state, &record, &host)?;
             let survey = undo::Survey::of(&mut kernel, &list.asked);
             survey.check_ways_back(&mut kernel, &list.asked, || format!("take down lab `{child}`"))?;

@@ -64,11 +64,12 @@ fn cables_of(state: &StateDir, name: &str, steps: &Steps, links: &[net::Link]) -
         return Ok((dir, Vec::new()));
     }
     let list = journal::read(&dir, &record, steps)?;
-    if list.asked.iter().any(|asked| asked.step.makes_netns().is_some()) {
+    if list.asked.iter().any(|asked| asked.step.footprint().makes_netns.is_some()) {
         return Ok((dir, Vec::new()));
     }
     let host = NetnsRef::host();
-    let made = list.asked.iter().flat_map(|asked| asked.step.makes_devs()).filter(|dev| dev.netns.at == host.at);
+    let made =
+        list.asked.iter().flat_map(|asked| asked.step.footprint().makes_devs).filter(|dev| dev.netns.at == host.at);
     let is_cable = |index: &u32| {
         links.binary_search_by_key(index, |link| link.index).is_ok_and(|at| {
             links[at].kind.as_deref() == Some("veth") && links[at].alias.as_ref() == Some(&record.marks.mark)

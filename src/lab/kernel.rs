@@ -17,11 +17,10 @@ use super::lists::Lists;
 use super::marks::Marks;
 use super::model::{DevRef, Identity, NetnsAt, NetnsRef, ProcessRef, Resolver};
 use super::notes::Notes;
+use super::schedule::Worker;
 use super::state::StateDir;
 use super::store::Store;
-use crate::net::{
-    self, Beside, Entry, LinkConfig, Netlink, Netns, NetnsDir, NetnsId, New, Owners, Request, Trail, Work,
-};
+use crate::net::{self, Entry, LinkConfig, Netlink, Netns, NetnsDir, NetnsId, New, Owners, Trail};
 
 /// How many descriptors are left for all else.
 const DESCRIPTORS_ELSE: u64 = 300;
@@ -31,9 +30,6 @@ const DESCRIPTORS_EACH: u64 = 2;
 const OPEN_MAX: u64 = 4096;
 /// The number of the host among the namespaces of each lab.
 const HOST: u32 = 0;
-/// How many requests wait at most.
-const WAITING_MAX: usize = 64;
-
 /// The limit of open files that a process usually has.
 const USUAL_LIMIT: u64 = 1024;
 
@@ -69,18 +65,8 @@ struct Open {
     rtnl: Option<Rc<Netlink>>,
     /// Whether it is known to bear the lab's mark.
     ours: bool,
-    /// Whether its `lo` is still to be set up.
-    lo_is_down: bool,
     /// When it was last asked for.
     used: u64,
-}
-
-/// Requests that go over one socket, and have not gone yet.
-struct Waiting {
-    netns: NetnsRef,
-    /// The steps that they are of.
-    steps: Vec<usize>,
-    requests: Vec<Request>,
 }
 
 /// The kernel as steps work on it.
@@ -99,12 +85,8 @@ pub struct Kernel {
     pub(super) open_max: usize,
     /// Counts what is asked of `open`.
     clock: u64,
-    waiting: Option<Waiting>,
-    beside: Option<Beside>,
-    /// How many namespaces were begun that nobody has asked for.
-    expected: usize,
-    /// The failure of the lowest step of those that were put aside.
-    aside_failed: Option<(usize, net::Error)>,
+    /// The thread that works beside this one.
+    pub(super) worker: Worker,
     expect_gone: Vec<DevRef>,
     exact: bool,
     /// What devices had before they were set down, by their numbers.
@@ -129,10 +111,7 @@ impl Kernel {
             open: HashMap::new(),
             open_max: open_max(USUAL_LIMIT),
             clock: 0,
-            waiting: None,
-            beside: None,
-            expected: 0,
-            aside_failed: None,
+            worker: Worker::default(),
             expect_gone: Vec::new(),
             exact: false,
             configs: HashMap::new(),
@@ -198,7 +177,7 @@ impl Kernel {
     /// Changes the lab's name, before anything is made.
     pub(super) fn set_lab(&mut self, lab: &str, marks: Marks) -> super::error::Result<()> {
         // What was begun has the old mark.
-        self.stop_beside();
+        self.worker.stop();
         if let (Some(state), Some(trail)) = (&self.state, self.trail.take()) {
             let moved = state.rename_trail(&trail, &self.lab, lab, &marks);
             self.trail = moved.map_err(|source| Error::kernel(format!("name the lab `{lab}`"), &source))?.map(Rc::new);
@@ -296,56 +275,10 @@ impl Kernel {
         Ok(rtnl)
     }
 
-    /// Sends requests now, each over a socket in its namespace.
-    pub fn send<'a>(&mut self, requests: impl IntoIterator<Item = (&'a NetnsRef, Request)>) -> net::Result<()> {
-        let queued = requests.into_iter().try_for_each(|(at, request)| self.queue(0, at, request));
-        match queued.and_then(|()| self.flush()) {
-            Err((_, error)) => {
-                self.drop_waiting();
-                Err(error)
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// Puts a request of the step numbered `step` with those that wait. A failure is that of the step whose number it bears.
-    ///
-    /// In a namespace that others share, what follows the making of a link waits until that is known to have gone well: there the
-    /// link of that number may be a stranger's.
-    pub(super) fn queue(
-        &mut self,
-        step: usize,
-        at: &NetnsRef,
-        request: Request,
-    ) -> std::result::Result<(), (usize, net::Error)> {
-        if self.waiting.as_ref().is_some_and(|waiting| waiting.netns.no != at.no) {
-            self.flush()?;
-        }
-        let make = || Waiting { netns: at.clone(), steps: Vec::new(), requests: Vec::new() };
-        let waiting = self.waiting.get_or_insert_with(make);
-        let must_be_known = !at.made && request.makes_link();
-        waiting.steps.push(step);
-        waiting.requests.push(request);
-        if must_be_known || waiting.requests.len() >= WAITING_MAX { self.flush() } else { Ok(()) }
-    }
-
-    /// Sends what waits.
-    pub(super) fn flush(&mut self) -> std::result::Result<(), (usize, net::Error)> {
-        let Some(waiting) = self.waiting.take() else { return Ok(()) };
-        let first = waiting.steps.first().copied().unwrap_or(0);
-        let rtnl = self.rtnl(&waiting.netns).map_err(|error| (first, error))?;
-        rtnl.send_all(&waiting.requests).map_err(|(at, error)| (waiting.steps.get(at).copied().unwrap_or(first), error))
-    }
-
-    /// Drops what waits, where it shall not be made any more.
-    pub(super) fn drop_waiting(&mut self) {
-        self.waiting = None;
-    }
-
     fn opened(&mut self, at: &NetnsRef) -> net::Result<&mut Open> {
         if !self.open.contains_key(&at.no) {
             // It may be found by a name that it is only about to get.
-            self.wait_aside();
+            self.worker.wait();
             let netns = self.find(at)?;
             self.keep(at, netns);
         }
@@ -387,26 +320,13 @@ impl Kernel {
         }
     }
 
-    /// Keeps a namespace that was just made open under its number.
-    pub fn keep_new(&mut self, at: &NetnsRef, new: &New) {
-        self.keep_ours(at, new.netns.clone());
-        if let Some(open) = self.open.get_mut(&at.no) {
-            open.lo_is_down = !new.up;
-        }
-    }
-
-    /// Tells whether the `lo` of a new namespace is still to be set up, which is then the caller's to do.
-    pub fn take_lo_is_down(&mut self, at: &NetnsRef) -> bool {
-        self.open.get_mut(&at.no).is_some_and(|open| std::mem::take(&mut open.lo_is_down))
-    }
-
     /// Keeps a namespace open under its number.
     pub fn keep(&mut self, at: &NetnsRef, netns: Netns) {
         if self.open.len() >= self.open_max {
             self.close_some();
         }
         self.clock += 1;
-        self.open.insert(at.no, Open { netns, rtnl: None, ours: false, lo_is_down: false, used: self.clock });
+        self.open.insert(at.no, Open { netns, rtnl: None, ours: false, used: self.clock });
     }
 
     /// Closes the quarter of the namespaces that were not asked for the longest.
@@ -425,65 +345,17 @@ impl Kernel {
 
     /// Begins to make one more namespace beside what this thread does, unless one was begun that nobody had asked for.
     pub(super) fn order_netns(&mut self) {
-        match self.expected.checked_sub(1) {
-            Some(left) => self.expected = left,
-            None => self.begin_netns(),
-        }
+        self.worker.order_netns(&self.marks.mark);
     }
 
     /// Begins to make a namespace that is likely to be asked for.
     pub(super) fn expect_netns(&mut self) {
-        self.expected += 1;
-        self.begin_netns();
-    }
-
-    fn begin_netns(&mut self) {
-        self.beside.get_or_insert_with(|| Beside::start(&self.marks.mark)).order();
+        self.worker.expect_netns(&self.marks.mark);
     }
 
     /// Returns a new namespace: the next one of those begun, or one made now.
     pub fn new_netns(&mut self) -> net::Result<New> {
-        match &mut self.beside {
-            Some(beside) => beside.next(),
-            None => Ok(New { netns: Netns::create(&self.marks.mark)?, up: true }),
-        }
-    }
-
-    /// Has work of the step numbered `step` done beside what this thread does; where no thread is at it, it is done now. A failure is
-    /// told by `finish_aside`.
-    pub(super) fn put_aside(&mut self, step: usize, work: Work) {
-        // A crash test must meet its points in one order.
-        let done = match self.beside.as_mut().filter(|_| !net::fault::is_armed()) {
-            Some(beside) => beside.put(step, work),
-            None => work(),
-        };
-        self.note_aside(done.map_err(|error| (step, error)));
-    }
-
-    /// Waits until all is done that was put aside; returns the failure of the lowest step.
-    pub(super) fn finish_aside(&mut self) -> std::result::Result<(), (usize, net::Error)> {
-        self.wait_aside();
-        self.aside_failed.take().map_or(Ok(()), Err)
-    }
-
-    fn wait_aside(&mut self) {
-        let done = self.beside.as_mut().map_or(Ok(()), Beside::wait);
-        self.note_aside(done);
-    }
-
-    fn note_aside(&mut self, done: std::result::Result<(), (usize, net::Error)>) {
-        if let Err((step, error)) = done
-            && self.aside_failed.as_ref().is_none_or(|(lowest, _)| step < *lowest)
-        {
-            self.aside_failed = Some((step, error));
-        }
-    }
-
-    /// Ends what is done beside; namespaces that nobody took are freed.
-    pub fn stop_beside(&mut self) {
-        self.beside = None;
-        self.aside_failed = None;
-        self.expected = 0;
+        self.worker.new_netns(&self.marks.mark)
     }
 
     /// Returns the named namespace of `at` if this lab made it: its file has this lab's mark.

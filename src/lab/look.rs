@@ -126,7 +126,7 @@ impl Opened {
     pub(super) fn is_held(&self, kernel: &mut Kernel, at: usize) -> Result<bool> {
         let asked = &self.asked[at];
         let outcome = self.folded.seen_by(asked.no);
-        let sets = asked.step.sets();
+        let sets = asked.step.footprint().sets;
         if !sets.is_empty() && !sets.iter().any(|slot| outcome.is_last(slot)) {
             return Ok(true);
         }

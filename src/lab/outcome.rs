@@ -22,7 +22,7 @@ impl Folded {
     pub(super) fn new(model: Model, asked: &[Asked]) -> Folded {
         let mut last = HashMap::new();
         for one in asked {
-            last.extend(one.step.sets().into_iter().map(|slot| (slot, one.no)));
+            last.extend(one.step.footprint().sets.into_iter().map(|slot| (slot, one.no)));
         }
         Folded { model, last }
     }

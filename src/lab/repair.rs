@@ -98,7 +98,7 @@ impl Opened {
         for at in 0..self.asked.len() {
             let held = self.is_held(kernel, at)?;
             let asked = &self.asked[at];
-            let table = asked.step.lives_in_table();
+            let table = asked.step.footprint().lives_in_table;
             // The rules behind a lost one are made again too: their order is what they mean.
             if held && !table.as_ref().is_some_and(|table| tables.contains(table)) {
                 continue;
@@ -118,7 +118,7 @@ impl Opened {
     fn fence(&self, kernel: &mut Kernel, made: &BTreeSet<usize>) -> Result<()> {
         let failed = |source: net::Error| Error::kernel("wait for what was put back", &source);
         let steps = made.iter().map(|at| &self.asked[*at]);
-        super::building::fence(steps, kernel, self.folded.model()).map_err(failed)
+        super::schedule::wait_working(steps, kernel, self.folded.model()).map_err(failed)
     }
 }
 
@@ -130,7 +130,8 @@ fn not_mended(step: &dyn Step, source: &net::Error) -> Error {
             None => error,
         };
     }
-    let what = match (step.makes_netns(), step.makes_devs().first()) {
+    let footprint = step.footprint();
+    let what = match (footprint.makes_netns, footprint.makes_devs.first()) {
         (Some(at), _) => {
             format!("another netns `{}` is there, which this lab did not make: rename or delete that", at.name)
         }

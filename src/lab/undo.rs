@@ -40,7 +40,7 @@ impl Survey {
     pub(super) fn of(kernel: &mut Kernel, steps: &[Asked]) -> Survey {
         let mut survey = Survey::default();
         let makers: Vec<(&Asked, &NetnsRef)> =
-            steps.iter().filter_map(|asked| Some((asked, asked.step.makes_netns()?))).collect();
+            steps.iter().filter_map(|asked| Some((asked, asked.step.footprint().makes_netns?))).collect();
         let made: Vec<&NetnsRef> = makers.iter().map(|(_, at)| *at).collect();
         let mut there = Vec::new();
         for ((asked, at), found) in makers.iter().zip(kernel.all_ours(&made)) {
@@ -59,7 +59,7 @@ impl Survey {
                 }
             }
         }
-        let devs: Vec<&DevRef> = steps.iter().flat_map(|asked| asked.step.makes_devs()).collect();
+        let devs: Vec<&DevRef> = steps.iter().flat_map(|asked| asked.step.footprint().makes_devs).collect();
         match kernel.find_foreign(&there, &there, &devs) {
             Ok(foreign) => survey.foreign = foreign,
             Err(source) => survey.errors.push(Error::kernel("look for devices that the lab did not make", &source)),
@@ -104,7 +104,7 @@ impl Survey {
 
 /// Returns how the steps moved devices that outlive the namespaces where they are.
 fn moves(steps: &[Asked]) -> Vec<&Moved> {
-    steps.iter().filter_map(|asked| asked.step.moved()).collect()
+    steps.iter().filter_map(|asked| asked.step.footprint().moves).collect()
 }
 
 /// Takes back `steps`, the last one first, and returns every failure; `each` is told before a step is taken back. Those up to the
@@ -132,40 +132,44 @@ pub(super) fn undo_surveyed(
     if let Err(error) = end_processes(&survey.ids, kernel.note()) {
         errors.push(error);
         // A namespace with somebody in it keeps its name: without it nobody would find them again.
-        let kept = steps.iter().filter_map(|asked| asked.step.makes_netns()).filter(|at| is_occupied(kernel, at));
+        let kept =
+            steps.iter().filter_map(|asked| asked.step.footprint().makes_netns).filter(|at| is_occupied(kernel, at));
         kept.for_each(|at| {
             going.remove(&at.no);
             occupied.insert(at.no);
         });
     }
     errors.extend(set_bridges_down(kernel, steps));
-    let made: BTreeSet<u32> = steps.iter().flat_map(|asked| asked.step.makes_devs()).map(|dev| dev.no).collect();
-    let tables: BTreeSet<TableRef> = steps.iter().filter_map(|asked| asked.step.makes_table()).collect();
+    let made: BTreeSet<u32> =
+        steps.iter().flat_map(|asked| asked.step.footprint().makes_devs).map(|dev| dev.no).collect();
+    let tables: BTreeSet<TableRef> = steps.iter().filter_map(|asked| asked.step.footprint().makes_table).collect();
     for asked in steps.iter().rev() {
         let step = &asked.step;
-        if step.lives_in_table().is_some_and(|table| tables.contains(&table)) {
+        let footprint = step.footprint();
+        if footprint.lives_in_table.is_some_and(|table| tables.contains(&table)) {
             continue;
         }
-        let with_netns = step.makes_netns().is_none() && step.lives_in().iter().any(|netns| going.contains(&netns.no));
-        let with_dev = step.lives_on().is_some_and(|dev| made.contains(&dev.no));
+        let with_netns =
+            footprint.makes_netns.is_none() && footprint.lives_in.iter().any(|netns| going.contains(&netns.no));
+        let with_dev = footprint.lives_on.is_some_and(|dev| made.contains(&dev.no));
         if with_netns || with_dev {
-            for dev in step.makes_devs().iter().filter(|dev| !going.contains(&dev.netns.no)) {
+            for dev in footprint.makes_devs.iter().filter(|dev| !going.contains(&dev.netns.no)) {
                 kernel.expect_gone(dev);
             }
             continue;
         }
-        if step.makes_netns().is_some_and(|at| occupied.contains(&at.no)) {
+        if footprint.makes_netns.is_some_and(|at| occupied.contains(&at.no)) {
             continue;
         }
         each(asked);
-        if let Some(at) = step.makes_netns() {
+        if let Some(at) = footprint.makes_netns {
             let failed = survey.give_back(kernel, at, steps);
             if !failed.is_empty() {
                 errors.extend(failed.iter().map(|source| failed_way_back(source.doing(), source).at(&asked.place)));
                 continue;
             }
         }
-        match step.makes_netns() {
+        match footprint.makes_netns {
             // Many end at once, which takes the kernel as long as one: they are let go together.
             Some(at) => unnamed.push(at),
             None => let_go(kernel, &mut unnamed),
@@ -173,7 +177,7 @@ pub(super) fn undo_surveyed(
         match step.undo(kernel) {
             Err(source) if !source.is_gone() => {
                 let doing = format!("undo: {}", step.doing());
-                let error = match step.moved() {
+                let error = match footprint.moves {
                     Some(moved) => {
                         occupied.insert(moved.to.netns.no);
                         failed_way_back(&doing, &source)
@@ -201,12 +205,12 @@ pub(super) fn failed_way_back(doing: &str, source: &net::Error) -> Error {
 /// the others.
 fn set_bridges_down(kernel: &mut Kernel, steps: &[Asked]) -> Vec<Error> {
     let mut ports: BTreeMap<u32, usize> = BTreeMap::new();
-    for bridge in steps.iter().flat_map(|asked| asked.step.wakes()) {
+    for bridge in steps.iter().flat_map(|asked| asked.step.footprint().wakes) {
         *ports.entry(bridge.no).or_default() += 1;
     }
     let mut errors = Vec::new();
     for asked in steps {
-        let devs = asked.step.makes_devs();
+        let devs = asked.step.footprint().makes_devs;
         for dev in devs.iter().filter(|dev| ports.get(&dev.no).is_some_and(|ports| *ports > LARGE_BRIDGE)) {
             match set_down(kernel, dev) {
                 Err(source) if !source.is_gone() => {

@@ -236,14 +236,15 @@ pub(super) fn fold(dir: &LabDir, record: &Record, steps: &Steps) -> Result<(Mode
 
 /// Enters what a step is about and the lab did not make: it was looked up in the kernel when the step was asked for.
 fn enter_foreign(model: &mut Model, step: &dyn Step) {
-    let ends = step.makes_devs().into_iter().map(|dev| &dev.netns);
-    for at in step.lives_in().into_iter().chain(ends) {
+    let footprint = step.footprint();
+    let ends = footprint.makes_devs.into_iter().map(|dev| &dev.netns);
+    for at in footprint.lives_in.into_iter().chain(ends) {
         if !at.made && model.netns(at.no).is_none() {
             model.add_netns(at.clone());
         }
     }
     // A bridge that gets a port of this lab's is known by its carrier, which the step changes.
-    for dev in step.lives_on().into_iter().chain(step.wakes()).filter(|dev| !dev.made) {
+    for dev in footprint.lives_on.into_iter().chain(footprint.wakes).filter(|dev| !dev.made) {
         if model.dev(dev.no).is_none() {
             model.add_dev(DevEntry::new(dev.clone(), ""));
         }

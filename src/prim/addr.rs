@@ -14,15 +14,17 @@ use super::units;
 use super::value::Ip;
 use super::veth::ip;
 use super::whole;
-use crate::lab::{DevRef, Error, Kernel, Kind, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Requests, Result, Step, name};
+use crate::lab::{
+    DevRef, Error, Footprint, Kernel, Kind, Model, OWNER_PROTOCOL, Op, Outcome, Result, Sort, Step, Unfinished, name,
+};
 use crate::net::{self, AddrOptions};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "addr",
     about: "Addresses of devices.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("addr", AddAddr)],
+    steps: &[step_sort!(AddAddr)],
     options: &[],
 };
 
@@ -50,9 +52,11 @@ impl AddAddr {
     }
 }
 
-impl Step for AddAddr {
-    step_identity!("addr");
+impl Sort for AddAddr {
+    const WORD: &'static str = "addr";
+}
 
+impl Step for AddAddr {
     fn doing(&self) -> String {
         format!("add address `{}` to {}", self.net, self.dev.shown())
     }
@@ -60,6 +64,17 @@ impl Step for AddAddr {
     fn like(&self) -> Vec<String> {
         let quiet = if self.net.is_ipv6() { " nodad" } else { " brd +" };
         vec![format!("{} addr add {}{quiet} dev {}", ip(&self.dev.netns), self.net, name::kernel_name(&self.dev.name))]
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.dev.netns],
+            lives_on: Some(&self.dev),
+            works_later: self.net.is_ipv6().then_some((&self.dev.netns, self.net.ip())),
+            waits_for: Unfinished::None,
+            is_atomic: true,
+            ..Footprint::default()
+        }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -98,18 +113,10 @@ impl Step for AddAddr {
         Ok(())
     }
 
-    fn requests(&self, _kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         // Without duplicate address detection: a lab's address works at once, not a second later (RFC 4862, 5.4).
         let options = AddrOptions { protocol: OWNER_PROTOCOL, nodad: true, peer: None };
-        Ok(Some(vec![(&self.dev.netns, net::addr::add_request(self.dev.index, self.net, &options))]))
-    }
-
-    fn is_one_operation(&self) -> bool {
-        true
-    }
-
-    fn works_later(&self) -> Option<(&NetnsRef, IpAddr)> {
-        self.net.is_ipv6().then_some((&self.dev.netns, self.net.ip()))
+        Ok(vec![Op::Ask(&self.dev.netns, net::addr::add_request(self.dev.index, self.net, &options))])
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -140,18 +147,6 @@ impl Step for AddAddr {
             Some((dev, link)) if wanted(&dev) && (link.up || self.net.is_ipv4()) => self.is_there(kernel),
             _ => Ok(true),
         }
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.dev)
     }
 }
 

@@ -9,10 +9,10 @@ use super::handles::Dev;
 use super::veth::{BRIDGE_PORTS_MAX, ip, restore_mac, tool};
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Place, Result, Slot, Step, name,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Slot, Sort,
+    Step, Unfinished, name,
 };
 use crate::net::{self, AddrOptions, Change, LinkConfig};
-use crate::step_identity;
 
 /// What a device is plugged into.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -230,9 +230,11 @@ fn v6_addresses(rtnl: &net::Netlink, index: u32) -> net::Result<Vec<net::Address
     Ok(all.into_iter().filter(|one| one.index == index && matches!(one.net, IpNetwork::V6(_))).collect())
 }
 
-impl Step for Attach {
-    step_identity!("attach");
+impl Sort for Attach {
+    const WORD: &'static str = "attach";
+}
 
+impl Step for Attach {
     fn doing(&self) -> String {
         match &self.bridge {
             Some(bridge) => format!("attach {} to {} {}", self.port.shown(), self.kind.word(), bridge.shown()),
@@ -250,6 +252,24 @@ impl Step for Attach {
         let mut like = vec![format!("{ip} link set dev {port}{down} master {}", name::kernel_name(&bridge.name))];
         like.extend(self.settings.like(&self.port, false));
         like
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        let mut slots = self.settings.slots(self.port.no, false);
+        slots.push(whole::slot(self.port.no, "controller"));
+        Footprint {
+            lives_in: vec![&self.port.netns],
+            lives_on: match &self.bridge {
+                // The end of a bond or a VRF leaves its ports down, or without their IPv6 addresses.
+                Some(_) if self.kind != Into::Bridge && !self.port.made => None,
+                Some(bridge) if bridge.made => Some(bridge),
+                Some(_) => None,
+                None => Some(&self.port),
+            },
+            sets: slots,
+            waits_for: Unfinished::None,
+            ..Footprint::default()
+        }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -285,13 +305,15 @@ impl Step for Attach {
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        self.plug(kernel, self.bridge.as_ref().map(|bridge| bridge.index))?;
-        // As a port of a bond it was up, whose end sets it down.
-        if self.kind == Into::Bond && self.bridge.is_none() {
-            set_up(kernel, &self.port, true)?;
-        }
-        self.settings.apply(kernel, &self.port, false)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            self.plug(kernel, self.bridge.as_ref().map(|bridge| bridge.index))?;
+            // As a port of a bond it was up, whose end sets it down.
+            if self.kind == Into::Bond && self.bridge.is_none() {
+                set_up(kernel, &self.port, true)?;
+            }
+            self.settings.apply(kernel, &self.port, false)
+        })
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -325,12 +347,6 @@ impl Step for Attach {
         self.bridge.iter().try_for_each(|bridge| restore_mac(kernel, bridge))
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        let mut slots = self.settings.slots(self.port.no, false);
-        slots.push(whole::slot(self.port.no, "controller"));
-        slots
-    }
-
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         let plugged = self.is_plugged(kernel, lab)?;
         Ok(plugged && self.settings.are_held(kernel, lab, &self.port, false)?)
@@ -346,24 +362,6 @@ impl Step for Attach {
             self.plug(kernel, self.bridge.as_ref().map(|bridge| bridge.index))?;
         }
         self.settings.mend(kernel, lab, &self.port, false)
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.port.netns]
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        match &self.bridge {
-            // The end of a bond or a VRF leaves its ports down, or without their IPv6 addresses.
-            Some(_) if self.kind != Into::Bridge && !self.port.made => None,
-            Some(bridge) if bridge.made => Some(bridge),
-            Some(_) => None,
-            None => Some(&self.port),
-        }
     }
 }
 

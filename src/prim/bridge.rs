@@ -19,17 +19,17 @@ use super::units::{DevMac, Mtu, Priority, VlanIdOrNone};
 use super::veth::{check_free, delete_made, full_name_request, ip};
 use super::whole::{self, Found};
 use crate::lab::{
-    DevEntry, DevRef, Error, Finish, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Place, Requests, Result, Step,
-    Switch, name,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Sort, Step,
+    Switch, Unfinished, name,
 };
 use crate::net::{self, Change, Mac, NewLink, VlanProtocol};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "bridge",
     about: "Switches, and what is plugged into them.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("bridge", AddBridge), step_sort!("attach", Attach), step_sort!("take-over", TakeOver)],
+    steps: &[step_sort!(AddBridge), step_sort!(Attach), step_sort!(TakeOver)],
     options: &[BridgeOptions::SET, AttachOptions::SET],
 };
 
@@ -110,9 +110,11 @@ impl AddBridge {
     }
 }
 
-impl Step for AddBridge {
-    step_identity!("bridge");
+impl Sort for AddBridge {
+    const WORD: &'static str = "bridge";
+}
 
+impl Step for AddBridge {
     fn doing(&self) -> String {
         format!("add bridge {}", self.dev.shown())
     }
@@ -128,6 +130,16 @@ impl Step for AddBridge {
         like
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            makes_devs: vec![&self.dev],
+            wakes: vec![&self.dev],
+            lives_in: vec![&self.dev.netns],
+            waits_for: Unfinished::None,
+            ..Footprint::default()
+        }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_netns(&self.dev.netns)?;
         check_free(model, &self.dev, &self.doing())?;
@@ -137,20 +149,24 @@ impl Step for AddBridge {
         Ok(())
     }
 
-    fn unplan(&self, model: &mut Model, why: &str) {
-        model.remove_dev(self.dev.no, why);
-    }
-
-    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+    fn ops(&self, kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         let short = name::kernel_name(&self.dev.name);
         let mac = self.dev.mac.unwrap_or(Mac([0; 6]));
         let link = NewLink { name: &short, index: self.dev.index, mac, mtu: self.mtu };
-        // Snooping costs each port that comes in a look at all the others: off until `finish`.
+        // Snooping costs each port that comes in a look at all the others: off until the end.
         let quiet = net::BridgeOptions { mcast_snooping: Some(false), ..self.options.clone() };
         let mark = Change { alias: Some(kernel.mark()), ..Change::default() };
         let requests = [net::bridge::bridge_request(&link, &quiet), net::link::change_request(self.dev.index, &mark)];
         let rest = link_local_request(&self.dev).into_iter().chain(full_name_request(&self.dev));
-        Ok(Some(requests.into_iter().chain(rest).map(|request| (&self.dev.netns, request)).collect()))
+        let mut ops: Vec<Op<'_>> = Op::asks(&self.dev.netns, requests.into_iter().chain(rest)).collect();
+        let mcast_snooping = Some(self.options.mcast_snooping.unwrap_or(true));
+        let options = net::BridgeOptions { mcast_snooping, ..net::BridgeOptions::default() };
+        ops.push(Op::AtEnd(&self.dev.netns, net::bridge::set_bridge_request(self.dev.index, &options)));
+        if self.up {
+            let up = Change { up: Some(true), ..Change::default() };
+            ops.push(Op::AtEnd(&self.dev.netns, net::link::change_request(self.dev.index, &up)));
+        }
+        Ok(ops)
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -158,17 +174,6 @@ impl Step for AddBridge {
         let vlans =
             options.vlan_filtering.is_some() || options.vlan_default_pvid.is_some() || options.vlan_protocol.is_some();
         (vlans && refusal.is_unsupported()).then(|| attach::NO_VLANS.to_string())
-    }
-
-    fn finish(&self) -> Option<Finish<'_>> {
-        let mcast_snooping = Some(self.options.mcast_snooping.unwrap_or(true));
-        let options = net::BridgeOptions { mcast_snooping, ..net::BridgeOptions::default() };
-        let mut requests = vec![net::bridge::set_bridge_request(self.dev.index, &options)];
-        if self.up {
-            let up = Change { up: Some(true), ..Change::default() };
-            requests.push(net::link::change_request(self.dev.index, &up));
-        }
-        Some(Finish { netns: &self.dev.netns, requests })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -183,25 +188,11 @@ impl Step for AddBridge {
     fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
         let found = whole::find(kernel, lab, &self.dev, self.made_with())?;
         let Found::There(dev, difference) = &found else {
-            self.apply(kernel)?;
-            let requests = self.finish().map(|finish| finish.requests).unwrap_or_default();
-            return kernel.send(requests.into_iter().map(|request| (&self.dev.netns, request)));
+            return kernel.make(self);
         };
         whole::put_right(kernel, dev, difference)?;
         let options = self.other_options(kernel, &found)?;
         kernel.send([(&dev.netns, net::bridge::set_bridge_request(dev.index, &options))])
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn makes_devs(&self) -> Vec<&DevRef> {
-        vec![&self.dev]
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
     }
 }
 

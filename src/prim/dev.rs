@@ -17,7 +17,7 @@ pub(super) const GROUP: Group = Group {
     name: "dev",
     about: "What any device can be asked, and its name, place and state.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("rename", RenameDev), step_sort!("move", MoveDev), step_sort!("up", SetUp)],
+    steps: &[step_sort!(RenameDev), step_sort!(MoveDev), step_sort!(SetUp)],
     options: &[],
 };
 

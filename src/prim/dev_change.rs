@@ -4,10 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::veth::{add_full_name, check_free, ip};
 use super::whole;
-use crate::lab::{DevRef, Kernel, Model, Moved, NetnsRef, OWNER_PROTOCOL, Outcome, Requests, Result, Slot, Step, name};
+use crate::lab::{
+    DevRef, Footprint, Kernel, Model, Moved, OWNER_PROTOCOL, Op, Outcome, Result, Sort, Step, Unfinished, name,
+};
 pub(super) use crate::lab::{add_link_local, link_local_request, put_back, set_up};
 use crate::net::{self, Change, LinkConfig};
-use crate::step_identity;
 
 /// Gives a device another name.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,9 +20,11 @@ pub(super) struct RenameDev {
     pub settings: Vec<(String, String)>,
 }
 
-impl Step for RenameDev {
-    step_identity!("rename");
+impl Sort for RenameDev {
+    const WORD: &'static str = "rename";
+}
 
+impl Step for RenameDev {
     fn doing(&self) -> String {
         format!("rename {} to `{}`", self.from.shown(), self.to.name)
     }
@@ -35,6 +38,18 @@ impl Step for RenameDev {
         )]
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            // Somebody else's device leaves the namespace under its own name.
+            lives_in: if self.from.made { vec![&self.from.netns] } else { Vec::new() },
+            lives_on: Some(&self.from),
+            sets: vec![whole::slot(self.from.no, "name")],
+            waits_for: Unfinished::All,
+            hides_what_follows: !self.from.made,
+            ..Footprint::default()
+        }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_dev(self.from.no, &self.from.shown())?;
         check_free(model, &self.to, &self.doing())?;
@@ -44,10 +59,6 @@ impl Step for RenameDev {
 
     fn unplan(&self, model: &mut Model, _why: &str) {
         model.relocate_dev(self.from.no, self.from.clone());
-    }
-
-    fn hides_what_follows(&self) -> bool {
-        !self.from.made
     }
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
@@ -62,10 +73,12 @@ impl Step for RenameDev {
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        rename(kernel, &self.from, &self.to)?;
-        rename_settings(kernel, &self.from, &self.to)?;
-        add_full_name(kernel, &self.to)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            rename(kernel, &self.from, &self.to)?;
+            rename_settings(kernel, &self.from, &self.to)?;
+            add_full_name(kernel, &self.to)
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -84,17 +97,13 @@ impl Step for RenameDev {
         }
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        vec![whole::slot(self.from.no, "name")]
-    }
-
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         let there = whole::there(kernel, lab, &self.to)?;
         Ok(there.is_none_or(|(_, link)| link.name == name::kernel_name(&self.to.name)))
     }
 
     fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
-        match self.apply(kernel) {
+        match kernel.make(self) {
             // It has its full name still.
             Err(error)
                 if error.is_exists() && kernel.link(&self.to)?.is_some_and(|link| link.goes_by(&self.to.name)) =>
@@ -103,19 +112,6 @@ impl Step for RenameDev {
             }
             done => done,
         }
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        true
-    }
-
-    // Somebody else's device leaves the namespace under its own name.
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        if self.from.made { vec![&self.from.netns] } else { Vec::new() }
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.from)
     }
 }
 
@@ -159,9 +155,11 @@ impl MoveDev {
     }
 }
 
-impl Step for MoveDev {
-    step_identity!("move");
+impl Sort for MoveDev {
+    const WORD: &'static str = "move";
+}
 
+impl Step for MoveDev {
     fn doing(&self) -> String {
         format!("move {} to netns `{}`", self.0.from.shown(), self.0.to.netns.name)
     }
@@ -172,6 +170,18 @@ impl Step for MoveDev {
             format!("{} link set dev {short} netns {}", ip(&self.0.from.netns), self.0.to.netns.name),
             format!("{} link set dev {short} up", ip(&self.0.to.netns)),
         ]
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            // A device that the lab made goes with the namespace that it is in. Another one is fetched back first: the kernel
+            // would destroy a virtual one.
+            lives_in: if self.is_fetched_back() { Vec::new() } else { vec![&self.0.to.netns] },
+            moves: self.is_fetched_back().then_some(&self.0),
+            sets: vec![whole::slot(self.0.from.no, "place")],
+            waits_for: Unfinished::All,
+            ..Footprint::default()
+        }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -208,16 +218,12 @@ impl Step for MoveDev {
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        move_dev(kernel, &self.0.from, &self.0.to, self.0.up)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| move_dev(kernel, &self.0.from, &self.0.to, self.0.up))
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         self.0.go_back(kernel)
-    }
-
-    fn sets(&self) -> Vec<Slot> {
-        vec![whole::slot(self.0.from.no, "place")]
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
@@ -226,21 +232,7 @@ impl Step for MoveDev {
     }
 
     fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
-        self.apply(kernel)
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        true
-    }
-
-    // A device that the lab made goes with the namespace that it is in. Another one is fetched back first: the kernel
-    // would destroy a virtual one.
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        if self.is_fetched_back() { Vec::new() } else { vec![&self.0.to.netns] }
-    }
-
-    fn moved(&self) -> Option<&Moved> {
-        self.is_fetched_back().then_some(&self.0)
+        kernel.make(self)
     }
 }
 
@@ -279,9 +271,11 @@ pub(super) struct SetUp {
     pub config: Option<LinkConfig>,
 }
 
-impl Step for SetUp {
-    step_identity!("up");
+impl Sort for SetUp {
+    const WORD: &'static str = "up";
+}
 
+impl Step for SetUp {
     fn doing(&self) -> String {
         format!("set {} {}", self.dev.shown(), if self.up { "up" } else { "down" })
     }
@@ -289,6 +283,17 @@ impl Step for SetUp {
     fn like(&self) -> Vec<String> {
         let state = if self.up { "up" } else { "down" };
         vec![format!("{} link set dev {} {state}", ip(&self.dev.netns), name::kernel_name(&self.dev.name))]
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.dev.netns],
+            lives_on: Some(&self.dev),
+            wakes: self.peer.iter().chain([&self.dev]).collect(),
+            sets: vec![whole::slot(self.dev.no, "up")],
+            waits_for: Unfinished::All,
+            ..Footprint::default()
+        }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -319,26 +324,24 @@ impl Step for SetUp {
     }
 
     /// One of the lab's that had nothing comes up without a look at it.
-    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+    fn ops(&self, kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        let touched = self.peer.iter().chain([&self.dev]);
         if !self.up || !self.dev.made || kernel.kept_config(&self.dev).is_some() {
-            return Ok(None);
+            return Op::alone(|kernel| {
+                self.change(kernel)?;
+                // What the kernel does about a carrier it does when it comes to it, or when it is asked (link_watch.c).
+                for dev in touched {
+                    match kernel.link(dev) {
+                        Err(error) if !error.is_gone() => return Err(error),
+                        _ => {}
+                    }
+                }
+                Ok(())
+            });
         }
         let up = net::link::change_request(self.dev.index, &Change { up: Some(true), ..Change::default() });
-        let touched = self.peer.iter().chain([&self.dev]);
-        let here = link_local_request(&self.dev).into_iter().chain([up]).map(|request| (&self.dev.netns, request));
-        Ok(Some(here.chain(touched.map(|dev| (&dev.netns, net::link::touch_request(dev.index)))).collect()))
-    }
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        self.change(kernel)?;
-        // What the kernel does about a carrier it does when it comes to it, or when it is asked (link_watch.c).
-        for dev in self.peer.iter().chain([&self.dev]) {
-            match kernel.link(dev) {
-                Err(error) if !error.is_gone() => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        let here = Op::asks(&self.dev.netns, link_local_request(&self.dev).into_iter().chain([up]));
+        Ok(here.chain(touched.map(|dev| Op::Ask(&dev.netns, net::link::touch_request(dev.index)))).collect())
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -356,32 +359,12 @@ impl Step for SetUp {
         }
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        vec![whole::slot(self.dev.no, "up")]
-    }
-
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         Ok(whole::there(kernel, lab, &self.dev)?.is_none_or(|(_, link)| link.up == self.up))
     }
 
     fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
-        self.apply(kernel)
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        true
-    }
-
-    fn wakes(&self) -> Vec<&DevRef> {
-        self.peer.iter().chain([&self.dev]).collect()
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.dev)
+        kernel.make(self)
     }
 }
 

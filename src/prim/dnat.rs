@@ -20,17 +20,18 @@ use super::units::DevOrName;
 use super::ways::Ways;
 use super::whole;
 use crate::lab::{
-    DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Place, Result, Slot, Step, TableRef, lab_of_mark, name,
+    DevRef, Error, Footprint, Kernel, Kind, Lab, Model, Op, Outcome, Place, Result, Sort, Step, TableRef, lab_of_mark,
+    name,
 };
 use crate::net::nft::{self, Element, L4Proto, Peer, Through, Value};
 use crate::net::{self, PortOptions};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "dnat",
     about: "Published ports: what comes to a port of one netns goes on to an address behind it.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("dnat", AddMappings), step_sort!("hairpin", SetHairpin), step_sort!("inbound", HoldInbound)],
+    steps: &[step_sort!(AddMappings), step_sort!(SetHairpin), step_sort!(HoldInbound)],
     options: &[DnatOptions::SET],
 };
 
@@ -70,9 +71,11 @@ impl SetHairpin {
     }
 }
 
-impl Step for SetHairpin {
-    step_identity!("hairpin");
+impl Sort for SetHairpin {
+    const WORD: &'static str = "hairpin";
+}
 
+impl Step for SetHairpin {
     fn doing(&self) -> String {
         format!("set hairpin {} on {}", if self.on { "on" } else { "off" }, self.port.shown())
     }
@@ -83,6 +86,15 @@ impl Step for SetHairpin {
         vec![format!("{ip} link set dev {port} type bridge_slave hairpin {word}")]
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.port.netns],
+            lives_on: Some(&self.port),
+            sets: vec![whole::slot(self.port.no, "port hairpin")],
+            ..Footprint::default()
+        }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         let entry = model.living_dev(self.port.no, &self.port.shown())?;
         if entry.controller.is_none() && self.port.made {
@@ -90,8 +102,6 @@ impl Step for SetHairpin {
         }
         Ok(())
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         if !self.port.made || !kernel.must_remember(true) {
@@ -107,8 +117,8 @@ impl Step for SetHairpin {
         }
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        self.set(kernel, self.on)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| self.set(kernel, self.on))
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -121,22 +131,10 @@ impl Step for SetHairpin {
         self.set(kernel, !self.on)
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        vec![whole::slot(self.port.no, "port hairpin")]
-    }
-
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         // One that is no port any more can't be set.
         let port = whole::there(kernel, lab, &self.port)?.and_then(|(_, link)| link.port);
         Ok(port.and_then(|port| port.options.hairpin).is_none_or(|on| on == self.on))
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.port.netns]
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.port)
     }
 }
 
@@ -233,7 +231,7 @@ fn publish(lab: &mut Lab, netns: &NetnsHandle, list: Vec<Map>, common: Map, plac
     }
     if !mappings.is_empty() {
         let tag = ruleset::tag(lab);
-        let step = AddMappings { table, mappings, tag, group: ways.group, is_fresh: false };
+        let step = AddMappings { table, mappings, tag, is_new: true, is_fresh: false };
         lab.ask(step, place.clone())?;
     }
     ways.keep(lab);

@@ -13,16 +13,17 @@ use super::sysctl;
 use super::veth::ip;
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Hold, Kernel, Model, NetnsAt, NetnsRef, Outcome, Requests, Result, Slot, Step, name,
+    DevEntry, DevRef, Error, Footprint, Hold, Kernel, Model, NetnsAt, NetnsRef, Op, Outcome, Result, Slot, Sort, Step,
+    Unfinished, name,
 };
 use crate::net::{self, Change, Netns};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "endpoint",
     about: "What makes a namespace a container on a network: loopback, a device that learns nothing by itself, announcements.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("lo-up", RaiseLo), step_sort!("autoconf", SetAutoconf)],
+    steps: &[step_sort!(RaiseLo), step_sort!(SetAutoconf)],
     options: &[],
 };
 
@@ -35,9 +36,11 @@ struct RaiseLo {
     netns: NetnsRef,
 }
 
-impl Step for RaiseLo {
-    step_identity!("lo-up");
+impl Sort for RaiseLo {
+    const WORD: &'static str = "lo-up";
+}
 
+impl Step for RaiseLo {
     fn doing(&self) -> String {
         format!("set `lo` up{}", in_netns(&self.netns))
     }
@@ -46,15 +49,13 @@ impl Step for RaiseLo {
         vec![format!("{} link set dev lo up", ip(&self.netns))]
     }
 
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_netns(&self.netns).map(|_| ())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { lives_in: vec![&self.netns], waits_for: Unfinished::None, ..Footprint::default() }
     }
 
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn requests(&self, _kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         let up = net::link::change_request(LO, &Change { up: Some(true), ..Change::default() });
-        Ok(Some(vec![(&self.netns, up)]))
+        Ok(vec![Op::Ask(&self.netns, up)])
     }
 
     // Others may have come to rely on it.
@@ -64,14 +65,6 @@ impl Step for RaiseLo {
 
     fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         Ok(kernel.link_at(&self.netns, LO)?.is_none_or(|link| link.up))
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.netns]
     }
 }
 
@@ -147,9 +140,11 @@ impl SetAutoconf {
     }
 }
 
-impl Step for SetAutoconf {
-    step_identity!("autoconf");
+impl Sort for SetAutoconf {
+    const WORD: &'static str = "autoconf";
+}
 
+impl Step for SetAutoconf {
     fn doing(&self) -> String {
         let verb = if self.on { "let the kernel configure" } else { "keep the kernel from configuring" };
         format!("{verb} {}", self.dev.shown())
@@ -161,11 +156,20 @@ impl Step for SetAutoconf {
         vec![format!("{enter}sysctl -w {}", words.join(" "))]
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.dev.netns],
+            // That of all devices stays when the device goes.
+            lives_on: self.shared.is_none().then_some(&self.dev),
+            sets: self.settings(&name::kernel_name(&self.dev.name)).iter().map(|(key, _)| self.slot(key)).collect(),
+            waits_for: Unfinished::None,
+            ..Footprint::default()
+        }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_dev(self.dev.no, &self.dev.shown()).map(|_| ())
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         let of_dev = kernel.must_remember(self.dev.made || self.dev.netns.made);
@@ -189,13 +193,15 @@ impl Step for SetAutoconf {
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let netns = kernel.netns(&self.dev.netns)?;
-        net::sysctl::write_all(&netns, &self.alone(self.settings(&name::kernel_name(&self.dev.name))))?;
-        match self.shared {
-            Some(_) => kernel.hold_setting(&self.dev.netns, &self.hold()),
-            None => Ok(()),
-        }
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let netns = kernel.netns(&self.dev.netns)?;
+            net::sysctl::write_all(&netns, &self.alone(self.settings(&name::kernel_name(&self.dev.name))))?;
+            match self.shared {
+                Some(_) => kernel.hold_setting(&self.dev.netns, &self.hold()),
+                None => Ok(()),
+            }
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -216,10 +222,6 @@ impl Step for SetAutoconf {
         }
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        self.settings(&name::kernel_name(&self.dev.name)).iter().map(|(key, _)| self.slot(key)).collect()
-    }
-
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         let Some((netns, settings)) = self.wanted(kernel, lab)? else { return Ok(true) };
         if self.shared.is_some() && !kernel.has_setting(&self.dev.netns, &self.hold())? {
@@ -235,19 +237,6 @@ impl Step for SetAutoconf {
             kernel.hold_setting(&self.dev.netns, &self.hold())?;
         }
         net::sysctl::write_all(&netns, &self.alone(settings))
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
-    }
-
-    // That of all devices stays when the device goes.
-    fn lives_on(&self) -> Option<&DevRef> {
-        self.shared.is_none().then_some(&self.dev)
     }
 }
 

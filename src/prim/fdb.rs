@@ -14,15 +14,15 @@ use super::units::{self, UdpPort, VlanId, Vni};
 use super::value::Ip;
 use super::veth::tool;
 use super::whole;
-use crate::lab::{DevRef, Error, Kernel, Kind, Model, NetnsRef, Outcome, Result, Step, name};
+use crate::lab::{DevRef, Error, Footprint, Kernel, Kind, Model, Op, Outcome, Result, Sort, Step, name};
 use crate::net::{self, Fdb, Mac};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "fdb",
     about: "Forwarding tables: behind what a hardware address is.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("fdb", AddFdb)],
+    steps: &[step_sort!(AddFdb)],
     options: &[FdbOptions::SET],
 };
 
@@ -59,9 +59,11 @@ impl AddFdb {
     }
 }
 
-impl Step for AddFdb {
-    step_identity!("fdb");
+impl Sort for AddFdb {
+    const WORD: &'static str = "fdb";
+}
 
+impl Step for AddFdb {
     fn doing(&self) -> String {
         let behind = self.fdb.dst.map_or(String::new(), |dst| format!(" behind `{dst}`"));
         format!("add `{}`{behind} to the forwarding table of {}", self.fdb.mac, self.dev.shown())
@@ -76,6 +78,15 @@ impl Step for AddFdb {
             Some(dst) => format!("{bridge} fdb append {} dev {short} dst {dst}{vni}{port}", self.fdb.mac),
             None => format!("{bridge} fdb replace {} dev {short} master static{vlan}", self.fdb.mac),
         }]
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.dev.netns],
+            lives_on: Some(&self.dev),
+            is_atomic: true,
+            ..Footprint::default()
+        }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -103,21 +114,19 @@ impl Step for AddFdb {
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let rtnl = kernel.rtnl(&self.dev.netns)?;
-        match net::fdb::add(&rtnl, self.dev.index, &self.fdb) {
-            // Not a lack of the kernel's.
-            Err(error) if error.errno() == libc::EAFNOSUPPORT => Err(net::Error::because(
-                self.doing(),
-                libc::EINVAL,
-                "the addresses of this VXLAN are of the other version of IP",
-            )),
-            done => done,
-        }
-    }
-
-    fn is_one_operation(&self) -> bool {
-        true
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let rtnl = kernel.rtnl(&self.dev.netns)?;
+            match net::fdb::add(&rtnl, self.dev.index, &self.fdb) {
+                // Not a lack of the kernel's.
+                Err(error) if error.errno() == libc::EAFNOSUPPORT => Err(net::Error::because(
+                    self.doing(),
+                    libc::EINVAL,
+                    "the addresses of this VXLAN are of the other version of IP",
+                )),
+                done => done,
+            }
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -134,14 +143,6 @@ impl Step for AddFdb {
             Some((_, link)) if self.fdb.dst.is_some() || link.controller.is_some() => self.is_there(kernel),
             _ => Ok(true),
         }
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.dev)
     }
 }
 

@@ -12,24 +12,22 @@ use super::options::options;
 use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use super::units::{DevOrName, FromScript, Mark, Subnet};
-use crate::lab::{
-    Error, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Slot, Step, TableRef, lab_of_mark, name,
-};
+use crate::lab::{Error, Footprint, Kernel, Lab, NetnsRef, Op, Outcome, Place, Result, Sort, Step, lab_of_mark, name};
 use crate::net;
 use crate::net::nft::{
     self, Action, Base, Batch, Chain, ChainKind, CtState, Hook, L4Proto, Match, Peer, Policy, Rule, Through,
 };
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "filter",
     about: "Filters: what may pass a namespace, come into it or leave it.",
     functions: exported_manifest!(functions),
     steps: &[
-        step_sort!("nft-policy", SetPolicy),
-        step_sort!("let-through", firewalls::LetThrough),
-        step_sort!("nft-table", ruleset::AddTable),
-        step_sort!("nft-rules", AddRules),
+        step_sort!(SetPolicy),
+        step_sort!(firewalls::LetThrough),
+        step_sort!(ruleset::AddTable),
+        step_sort!(AddRules),
     ],
     options: &[FilterOptions::SET, ThroughOptions::SET],
 };
@@ -238,9 +236,11 @@ impl SetPolicy {
     }
 }
 
-impl Step for SetPolicy {
-    step_identity!("nft-policy");
+impl Sort for SetPolicy {
+    const WORD: &'static str = "nft-policy";
+}
 
+impl Step for SetPolicy {
     fn doing(&self) -> String {
         format!("set the policy of `{}` to {}{}", self.chain.name, self.policy, in_netns(&self.table.netns))
     }
@@ -253,14 +253,17 @@ impl Step for SetPolicy {
         )]
     }
 
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_netns(&self.table.netns).map(|_| ())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.table.netns],
+            lives_in_table: Some(self.table.reference()),
+            sets: vec![(self.table.netns.no, format!("policy of {}", self.chain.name).into())],
+            ..Footprint::default()
+        }
     }
 
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        self.set(kernel, self.policy)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| self.set(kernel, self.policy))
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -274,10 +277,6 @@ impl Step for SetPolicy {
         self.set(kernel, Policy::Accept)
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        vec![(self.table.netns.no, format!("policy of {}", self.chain.name).into())]
-    }
-
     fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         if self.table.find(kernel)?.is_none() {
             return Ok(false);
@@ -288,14 +287,6 @@ impl Step for SetPolicy {
                 && chain.base.is_some_and(|base| base.policy == self.policy)
         };
         Ok(kernel.nft_chains(&self.table.netns)?.iter().any(same))
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.table.netns]
-    }
-
-    fn lives_in_table(&self) -> Option<TableRef> {
-        Some(self.table.reference())
     }
 }
 

@@ -3,10 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::ruleset::{self, enter, in_netns};
-use crate::lab::{Error, Event, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Step, TableRef};
+use crate::lab::{Error, Event, Footprint, Kernel, Lab, NetnsRef, Op, Outcome, Place, Result, Sort, Step, TableRef};
 use crate::net;
 use crate::net::nft::{self, Batch, Family, IpVersion, Peer, Through};
-use crate::step_identity;
 
 /// Lets packets through the firewalls of others that would drop them: in the chains that these drop in.
 #[derive(Debug, Serialize, Deserialize)]
@@ -53,9 +52,11 @@ impl LetThrough {
     }
 }
 
-impl Step for LetThrough {
-    step_identity!("let-through");
+impl Sort for LetThrough {
+    const WORD: &'static str = "let-through";
+}
 
+impl Step for LetThrough {
     fn doing(&self) -> String {
         let all: Vec<String> = self.through.iter().map(shown).collect();
         format!("let {} through other firewalls{}", all.join(" and "), in_netns(&self.netns))
@@ -80,26 +81,26 @@ impl Step for LetThrough {
         self.chains.iter().flat_map(lines).collect()
     }
 
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_netns(&self.netns).map(|_| ())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { lives_in: vec![&self.netns], ..Footprint::default() }
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         self.chains = LetThrough::in_the_way(&kernel.netns(&self.netns)?)?;
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let netns = kernel.netns(&self.netns)?;
-        let mut batch = Batch::new();
-        for drop in LetThrough::in_the_way(&netns)? {
-            for through in &self.through {
-                batch.let_through(&drop, through, &self.tag);
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let netns = kernel.netns(&self.netns)?;
+            let mut batch = Batch::new();
+            for drop in LetThrough::in_the_way(&netns)? {
+                for through in &self.through {
+                    batch.let_through(&drop, through, &self.tag);
+                }
             }
-        }
-        batch.commit(&netns)
+            batch.commit(&netns)
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -136,10 +137,6 @@ impl Step for LetThrough {
             }
         }
         Ok(true)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.netns]
     }
 }
 

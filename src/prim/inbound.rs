@@ -4,11 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ruleset::{self, AddRules, LabTable, enter, in_netns};
 use crate::lab::{
-    Hold, INBOUND_HELD, INBOUND_KEY, Kernel, Lab, Model, NetnsAt, NetnsRef, Outcome, Place, Result, Step,
+    Footprint, Hold, INBOUND_HELD, INBOUND_KEY, Kernel, Lab, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Sort, Step,
 };
 use crate::lab::{inbound_chain, inbound_rules};
 use crate::net;
-use crate::step_identity;
 
 /// Asks for the rules: on the host for those of all labs, elsewhere for some in the lab's table.
 pub(super) fn ask(lab: &mut Lab, table: &LabTable, base: &mut AddRules, place: &Place) -> Result<()> {
@@ -36,9 +35,11 @@ impl HoldInbound {
     }
 }
 
-impl Step for HoldInbound {
-    step_identity!("inbound");
+impl Sort for HoldInbound {
+    const WORD: &'static str = "inbound";
+}
 
+impl Step for HoldInbound {
     fn doing(&self) -> String {
         format!("add what all published ports need{}", in_netns(&self.netns))
     }
@@ -57,14 +58,12 @@ impl Step for HoldInbound {
         std::iter::once(table).chain(inbound_rules().into_iter().flat_map(lines)).collect()
     }
 
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_netns(&self.netns).map(|_| ())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { lives_in: vec![&self.netns], ..Footprint::default() }
     }
 
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        kernel.hold_setting(&self.netns, &self.hold())
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| kernel.hold_setting(&self.netns, &self.hold()))
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -81,10 +80,6 @@ impl Step for HoldInbound {
 
     /// What others hold stays theirs meanwhile.
     fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
-        self.apply(kernel)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.netns]
+        kernel.make(self)
     }
 }

@@ -15,15 +15,15 @@ use super::options::options;
 use super::units::{self, Count, DevOrName, FromScript};
 use super::value::{Ip, Net, without_host_bits};
 use crate::lab::ipam::{Ipam, PoolSpec, Range, Subnet};
-use crate::lab::{Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Place, Result, Step, as_refusal};
+use crate::lab::{Error, Footprint, Kernel, Kind, Lab, NetnsRef, Op, Outcome, Place, Result, Sort, Step, as_refusal};
 use crate::net;
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "ipam",
     about: "Addresses out of pools, which all labs of the machine share.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("lease", Lease), step_sort!("pool", AddPool)],
+    steps: &[step_sort!(Lease), step_sort!(AddPool)],
     options: &[AllocOptions::SET, PoolOptions::SET],
 };
 
@@ -90,9 +90,11 @@ struct AddPool {
     spec: PoolSpec,
 }
 
-impl Step for AddPool {
-    step_identity!("pool");
+impl Sort for AddPool {
+    const WORD: &'static str = "pool";
+}
 
+impl Step for AddPool {
     fn doing(&self) -> String {
         format!("make the pool `{}`", self.spec.subnet)
     }
@@ -101,19 +103,15 @@ impl Step for AddPool {
         Vec::new()
     }
 
-    fn plan(&self, _model: &mut Model) -> Result<()> {
-        Ok(())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { is_atomic: true, ..Footprint::default() }
     }
 
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let add = || Ipam::new(kernel.store()?.as_ref()).add_pool(&self.spec);
-        add().map(|_| ()).map_err(as_refusal)
-    }
-
-    fn is_one_operation(&self) -> bool {
-        true
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let add = || Ipam::new(kernel.store()?.as_ref()).add_pool(&self.spec);
+            add().map(|_| ()).map_err(as_refusal)
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -127,10 +125,6 @@ impl Step for AddPool {
     // A pool is in the store.
     fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         Ok(true)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        Vec::new()
     }
 }
 

@@ -9,9 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::AllocOptions;
 use crate::lab::ipam::{Ipam, NoPool, Range};
-use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Step, as_refusal, name};
+use crate::lab::{Error, Footprint, Kernel, Lab, Op, Outcome, Place, Result, Sort, Step, as_refusal, name};
 use crate::net;
-use crate::step_identity;
 
 /// Leases addresses. Its making waits for nothing but the journal: they are kept by a lock until it is written there.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,9 +25,11 @@ pub(super) struct Lease {
     begun: Option<Rc<Cell<bool>>>,
 }
 
-impl Step for Lease {
-    step_identity!("lease");
+impl Sort for Lease {
+    const WORD: &'static str = "lease";
+}
 
+impl Step for Lease {
     fn doing(&self) -> String {
         let what = match self.ips.as_slice() {
             [one] if one.count() == 1 => format!("`{one}`"),
@@ -41,15 +42,15 @@ impl Step for Lease {
         Vec::new()
     }
 
-    fn plan(&self, _model: &mut Model) -> Result<()> {
-        Ok(())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { ..Footprint::default() }
     }
 
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn apply(&self, _kernel: &mut Kernel) -> net::Result<()> {
-        // Whoever asks holds the reservation, and commits it once this is in the journal.
-        net::fault::point(&self.doing())
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|_| {
+            // Whoever asks holds the reservation, and commits it once this is in the journal.
+            net::fault::point(&self.doing())
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -68,10 +69,6 @@ impl Step for Lease {
     // A lease is in the store, and `ipam_release` gives it back earlier.
     fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         Ok(true)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        Vec::new()
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) const GROUP: Group = Group {
     name: "links",
     about: "Devices on top of another one, which share its cable.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("link", AddLink)],
+    steps: &[step_sort!(AddLink)],
     options: &[MacvlanOptions::SET, IpvlanOptions::SET],
 };
 

@@ -12,13 +12,12 @@ use super::published;
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use crate::lab::store::{Guard, Key};
 use crate::lab::{
-    Error, HAIRPIN_MARK, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Result, Step, TableRef, as_refusal,
+    Error, Footprint, HAIRPIN_MARK, Kernel, Kind, Lab, NetnsRef, Op, Outcome, Result, Sort, Step, as_refusal,
 };
 use crate::net::conntrack::Flow;
 use crate::net::nft::{Action, Chain, ChainKind, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value};
 use crate::net::nft::{L4Proto, PortRange};
 use crate::net::{self, Netns, port};
-use crate::step_identity;
 
 /// The chain that looks into the maps. A word of nft's own, such as `dnat`, is no name of a chain to it.
 const PUBLISHED: &str = "published";
@@ -119,9 +118,9 @@ pub(super) struct AddMappings {
     pub mappings: Vec<Mapping>,
     /// What tells its elements from those of other steps: their comment.
     pub tag: String,
-    /// What it has in common with the steps that are applied along with it, which nothing was asked for between; 0 alone.
+    /// Whether it was just asked for. Of one that a journal has the ports are its own already.
     #[serde(skip)]
-    pub group: u64,
+    pub is_new: bool,
     /// Whether its namespace is made by the same settling.
     #[serde(skip)]
     pub is_fresh: bool,
@@ -140,7 +139,7 @@ impl AddMappings {
     /// already. Nothing runs in a namespace that the same settling makes.
     pub(super) fn check_free(netns: &Netns, steps: &[&AddMappings]) -> net::Result<()> {
         let (fresh, steps): (Vec<&AddMappings>, Vec<&AddMappings>) =
-            steps.iter().copied().filter(|step| step.group != 0).partition(|step| step.is_fresh);
+            steps.iter().copied().filter(|step| step.is_new).partition(|step| step.is_fresh);
         let at: BTreeSet<IpAddr> =
             fresh.iter().flat_map(|step| step.mappings.iter().filter_map(|mapping| mapping.host_ip)).collect();
         if let Some(first) = fresh.first().filter(|_| !at.is_empty()) {
@@ -207,9 +206,11 @@ pub(super) fn or_host(netns: &NetnsRef) -> String {
     if netns.no == 0 { "the host".into() } else { format!("netns `{}`", netns.name) }
 }
 
-impl Step for AddMappings {
-    step_identity!("dnat");
+impl Sort for AddMappings {
+    const WORD: &'static str = "dnat";
+}
 
+impl Step for AddMappings {
     fn doing(&self) -> String {
         let what = match self.mappings.as_slice() {
             [] => "publish nothing".into(),
@@ -237,11 +238,15 @@ impl Step for AddMappings {
         lines.into_values().map(|line| line + " }'").collect()
     }
 
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_netns(&self.table.netns).map(|_| ())
+    fn footprint(&self) -> Footprint<'_> {
+        // Its flows are forgotten when the table goes as well.
+        let has_flows = self.mappings.iter().any(|mapping| mapping.proto == L4Proto::Udp);
+        Footprint {
+            lives_in: vec![&self.table.netns],
+            lives_in_table: (!has_flows).then(|| self.table.reference()),
+            ..Footprint::default()
+        }
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         match kernel.netns(&self.table.netns) {
@@ -250,12 +255,11 @@ impl Step for AddMappings {
             Err(error) if error.is_gone() => self.is_fresh = true,
             Err(error) => return Err(error),
         }
-        published::note(kernel, self);
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        published::publish(kernel, self)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Ok(vec![Op::Together(self)])
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -283,16 +287,6 @@ impl Step for AddMappings {
         let ours = |element: &&Element| element.comment.as_deref() == Some(self.tag.as_str());
         let held = sets.iter().flat_map(|set| &set.elements).filter(ours).count();
         Ok(held == self.elements().values().map(Vec::len).sum::<usize>())
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.table.netns]
-    }
-
-    fn lives_in_table(&self) -> Option<TableRef> {
-        // Its flows are forgotten when the table goes as well.
-        let has_flows = self.mappings.iter().any(|mapping| mapping.proto == L4Proto::Udp);
-        (!has_flows).then(|| self.table.reference())
     }
 }
 

@@ -14,15 +14,15 @@ use super::units::{self, DevOrName};
 use super::value::Ip;
 use super::veth::ip;
 use super::whole;
-use crate::lab::{DevRef, Error, Kernel, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Result, Step, name};
+use crate::lab::{DevRef, Error, Footprint, Kernel, OWNER_PROTOCOL, Op, Outcome, Sort, Step, name};
 use crate::net::{self, Mac};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "neigh",
     about: "Fixed neighbours of a namespace.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("neigh", AddNeigh)],
+    steps: &[step_sort!(AddNeigh)],
     options: &[NeighOptions::SET],
 };
 
@@ -57,9 +57,11 @@ impl AddNeigh {
     }
 }
 
-impl Step for AddNeigh {
-    step_identity!("neigh");
+impl Sort for AddNeigh {
+    const WORD: &'static str = "neigh";
+}
 
+impl Step for AddNeigh {
     fn doing(&self) -> String {
         format!("add neighbour `{}` to {}", self.ip, self.dev.shown())
     }
@@ -74,11 +76,14 @@ impl Step for AddNeigh {
         )]
     }
 
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_dev(self.dev.no, &self.dev.shown()).map(|_| ())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.dev.netns],
+            lives_on: Some(&self.dev),
+            is_atomic: true,
+            ..Footprint::default()
+        }
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         // Another lab's, which an undo would take for ours.
@@ -88,13 +93,11 @@ impl Step for AddNeigh {
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let rtnl = kernel.rtnl(&self.dev.netns)?;
-        net::neigh::add(&rtnl, self.dev.index, self.ip, self.mac, OWNER_PROTOCOL)
-    }
-
-    fn is_one_operation(&self) -> bool {
-        true
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let rtnl = kernel.rtnl(&self.dev.netns)?;
+            net::neigh::add(&rtnl, self.dev.index, self.ip, self.mac, OWNER_PROTOCOL)
+        })
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -118,14 +121,6 @@ impl Step for AddNeigh {
             Some((_, link)) if link.up => self.is_there(kernel),
             _ => Ok(true),
         }
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.dev)
     }
 }
 

@@ -14,17 +14,17 @@ use super::beyond::{Beyond, reach};
 use super::context::{RhaiResultOf, ask, lab_of, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle, no_netns_property};
 use crate::lab::{
-    self, DevEntry, DevRef, Error, Event, Identity, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Outcome,
-    Requests, Result, Step, WAY_ON, lab_of_mark, name,
+    self, DevEntry, DevRef, Error, Event, Footprint, Identity, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Op,
+    Outcome, Result, Sort, Step, Unfinished, WAY_ON, lab_of_mark, name,
 };
 use crate::net::{self, Entry, Netns};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "netns",
     about: "Network namespaces: the hosts, routers and containers of a lab.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("netns", AddNetns), step_sort!("netns-remove", RemoveNetns)],
+    steps: &[step_sort!(AddNetns), step_sort!(RemoveNetns)],
     options: &[],
 };
 
@@ -44,15 +44,21 @@ impl AddNetns {
 /// The number of `lo` in every namespace (LOOPBACK_IFINDEX in include/net/flow.h).
 const LO_INDEX: u32 = 1;
 
-impl Step for AddNetns {
-    step_identity!("netns");
+impl Sort for AddNetns {
+    const WORD: &'static str = "netns";
+}
 
+impl Step for AddNetns {
     fn doing(&self) -> String {
         format!("add netns `{}`", self.at.name)
     }
 
     fn like(&self) -> Vec<String> {
         vec![format!("ip netns add {0}", self.at.name), format!("ip -n {0} link set dev lo up", self.at.name)]
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { makes_netns: Some(&self.at), ..Footprint::default() }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -69,21 +75,15 @@ impl Step for AddNetns {
         Ok(())
     }
 
-    fn unplan(&self, model: &mut Model, why: &str) {
-        model.remove_netns(self.at.no, why);
-    }
-
     /// The name is given aside: what is made in the namespace doesn't go by it.
-    fn aside(&self, kernel: &mut Kernel) -> net::Result<Option<net::Work>> {
+    fn ops(&self, kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         let new = kernel.new_netns()?;
-        kernel.keep_new(&self.at, &new);
-        let netns = new.netns;
+        kernel.keep_ours(&self.at, new.netns.clone());
+        let (netns, lo_is_down) = (new.netns, !new.up);
         let (dir, name, mark) = (kernel.dir().clone(), self.at.name.clone(), kernel.mark().to_string());
-        Ok(Some(Box::new(move || dir.bind(&name, &netns, &mark))))
-    }
-
-    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
-        Ok(kernel.take_lo_is_down(&self.at).then(|| vec![(&self.at, net::lo_up_request())]))
+        let name_it = Op::Aside(Box::new(move || dir.bind(&name, &netns, &mark)));
+        let lo_up = lo_is_down.then(net::lo_up_request);
+        Ok([name_it].into_iter().chain(Op::asks(&self.at, lo_up)).collect())
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -115,15 +115,7 @@ impl Step for AddNetns {
         }
         kernel.forget(&self.at);
         self.undo(kernel)?;
-        self.apply(kernel)
-    }
-
-    fn makes_netns(&self) -> Option<&NetnsRef> {
-        Some(&self.at)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        Vec::new()
+        kernel.make(self)
     }
 }
 
@@ -136,9 +128,11 @@ struct RemoveNetns {
     back: Vec<Moved>,
 }
 
-impl Step for RemoveNetns {
-    step_identity!("netns-remove");
+impl Sort for RemoveNetns {
+    const WORD: &'static str = "netns-remove";
+}
 
+impl Step for RemoveNetns {
     fn doing(&self) -> String {
         format!("remove netns `{}`", self.at.name)
     }
@@ -151,6 +145,10 @@ impl Step for RemoveNetns {
         });
         let remove = format!("ip netns pids {0} | xargs -r kill; ip netns delete {0}", self.at.name);
         back.chain([remove]).collect()
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { waits_for: Unfinished::All, is_removal: true, ..Footprint::default() }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -166,43 +164,39 @@ impl Step for RemoveNetns {
         Ok(())
     }
 
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let Some(netns) = kernel.ours(&self.at)? else { return Ok(()) };
-        let id = netns.id();
-        drop(netns);
-        let (ours, others) = net::process::by_pid_namespace(net::process::in_netns(&[id].into())?);
-        let mut left = net::process::end(&ours, std::time::Duration::from_secs(2))?;
-        // Those of a container that has joined it are not ours to end.
-        left.extend(others.into_iter().filter(net::ProcessId::is_alive));
-        if let Some(process) = left.first() {
-            let text = format!("process {} is in it", process.pid);
-            return Err(net::Error::new(self.doing(), libc::EBUSY).saying(text));
-        }
-        kernel.give_back(&self.back).map_err(|errors| first_of(errors, self.doing()))?;
-        // The kernel frees a namespace some time after it is let go, and until then the other end of a cable keeps its name
-        // (tests/suite/netns.rhai, test_remove_frees_the_cables); so do devices elsewhere on top of one in here.
-        let rtnl = kernel.rtnl(&self.at)?;
-        let links = net::link::list(&rtnl)?;
-        let reaches_out = |kind: &str| ["veth", "bridge", "macvlan", "ipvlan"].contains(&kind);
-        for link in links.iter().filter(|link| link.kind.as_deref().is_some_and(reaches_out)) {
-            match net::link::delete(&rtnl, link.index) {
-                Err(error) if !error.is_gone() => return Err(error),
-                _ => {}
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let Some(netns) = kernel.ours(&self.at)? else { return Ok(()) };
+            let id = netns.id();
+            drop(netns);
+            let (ours, others) = net::process::by_pid_namespace(net::process::in_netns(&[id].into())?);
+            let mut left = net::process::end(&ours, std::time::Duration::from_secs(2))?;
+            // Those of a container that has joined it are not ours to end.
+            left.extend(others.into_iter().filter(net::ProcessId::is_alive));
+            if let Some(process) = left.first() {
+                let text = format!("process {} is in it", process.pid);
+                return Err(net::Error::new(self.doing(), libc::EBUSY).saying(text));
             }
-        }
-        drop(rtnl);
-        kernel.forget(&self.at);
-        kernel.dir().unbind(&self.at.name)
+            kernel.give_back(&self.back).map_err(|errors| first_of(errors, self.doing()))?;
+            // The kernel frees a namespace some time after it is let go, and until then the other end of a cable keeps its name
+            // (tests/suite/netns.rhai, test_remove_frees_the_cables); so do devices elsewhere on top of one in here.
+            let rtnl = kernel.rtnl(&self.at)?;
+            let links = net::link::list(&rtnl)?;
+            let reaches_out = |kind: &str| ["veth", "bridge", "macvlan", "ipvlan"].contains(&kind);
+            for link in links.iter().filter(|link| link.kind.as_deref().is_some_and(reaches_out)) {
+                match net::link::delete(&rtnl, link.index) {
+                    Err(error) if !error.is_gone() => return Err(error),
+                    _ => {}
+                }
+            }
+            drop(rtnl);
+            kernel.forget(&self.at);
+            kernel.dir().unbind(&self.at.name)
+        })
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
         refusal.is_exists().then(|| WAY_ON.to_string())
-    }
-
-    fn is_removal(&self) -> bool {
-        true
     }
 
     fn undo(&self, _kernel: &mut Kernel) -> net::Result<()> {
@@ -212,14 +206,6 @@ impl Step for RemoveNetns {
     // A removal leaves nothing to lose.
     fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         Ok(true)
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        true
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        Vec::new()
     }
 }
 

@@ -9,10 +9,10 @@ use super::units::{self, DevMac, FromScript, Mtu};
 use super::veth::{check_free, delete_made, full_name_request, ip};
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Outcome, Place, Requests, Result, Step, name,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Sort,
+    Step, Unfinished, name,
 };
 use crate::net::{self, Change, Fdb, IpvlanMode, LinkKind, Mac, NewLink, Request, Vxlan};
-use crate::step_identity;
 
 /// Implements `FromScript` for sets of choices: what a script gives is one of their words.
 macro_rules! choices {
@@ -94,9 +94,11 @@ impl AddLink {
     }
 }
 
-impl Step for AddLink {
-    step_identity!("link");
+impl Sort for AddLink {
+    const WORD: &'static str = "link";
+}
 
+impl Step for AddLink {
     fn doing(&self) -> String {
         let on = self.parent.as_ref().map_or(String::new(), |parent| format!(" on {}", parent.shown()));
         format!("add {} {}{on}", self.kind.kind(), self.dev.shown())
@@ -126,6 +128,22 @@ impl Step for AddLink {
         like
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            makes_devs: vec![&self.dev],
+            wakes: vec![&self.dev],
+            // Somebody else's device is as before once what is on it is gone, which a namespace that ends by and by can't promise.
+            lives_in: match &self.parent {
+                Some(parent) if !parent.made => Vec::new(),
+                Some(parent) if self.ends_with_parent() => vec![&self.dev.netns, &parent.netns],
+                _ => vec![&self.dev.netns],
+            },
+            lives_on: self.parent.as_ref().filter(|_| self.ends_with_parent()),
+            waits_for: Unfinished::None,
+            ..Footprint::default()
+        }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_netns(&self.dev.netns)?;
         if let Some(parent) = &self.parent {
@@ -152,11 +170,7 @@ impl Step for AddLink {
         Ok(())
     }
 
-    fn unplan(&self, model: &mut Model, why: &str) {
-        model.remove_dev(self.dev.no, why);
-    }
-
-    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+    fn ops(&self, kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         let (netns, from, there) = (kernel.netns(&self.dev.netns)?, self.from(), &self.dev.netns);
         // Kernels before 6.14 refuse a name that is taken where they are asked, though the device shall be born elsewhere.
         let elsewhere = from.no != there.no;
@@ -164,17 +178,17 @@ impl Step for AddLink {
         let mac = self.dev.mac.unwrap_or(Mac([0; 6]));
         let link = NewLink { name: &first, index: self.dev.index, mac, mtu: self.mtu };
         let below = self.parent.as_ref().map(|parent| parent.index);
-        let mut requests = vec![(from, net::kind::link_request(&link, &netns, below, &self.kind))];
+        let mut ops = vec![Op::Ask(from, net::kind::link_request(&link, &netns, below, &self.kind))];
         // Of those that share one hardware address the kernel tells the link-local addresses apart (dev_id of ipvlan).
         let local = if self.kind.shares_mac() { None } else { link_local_request(&self.dev) };
-        requests.extend(local.map(|request| (there, request)));
+        ops.extend(Op::asks(there, local));
         if elsewhere {
             let short = name::kernel_name(&self.dev.name);
             let rename = Change { name: Some(&short), ..Change::default() };
-            requests.push((there, net::link::change_request(self.dev.index, &rename)));
+            ops.push(Op::Ask(there, net::link::change_request(self.dev.index, &rename)));
         }
-        requests.extend(finish_requests(kernel, &self.dev, self.up).map(|request| (there, request)));
-        Ok(Some(requests))
+        ops.extend(Op::asks(there, finish_requests(kernel, &self.dev, self.up)));
+        Ok(ops)
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -216,28 +230,7 @@ impl Step for AddLink {
     }
 
     fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
-        whole::mend(kernel, lab, &self.dev, self.made_with(), |kernel| self.apply(kernel))
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn makes_devs(&self) -> Vec<&DevRef> {
-        vec![&self.dev]
-    }
-
-    // Somebody else's device is as before once what is on it is gone, which a namespace that ends by and by can't promise.
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        match &self.parent {
-            Some(parent) if !parent.made => Vec::new(),
-            Some(parent) if self.ends_with_parent() => vec![&self.dev.netns, &parent.netns],
-            _ => vec![&self.dev.netns],
-        }
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        self.parent.as_ref().filter(|_| self.ends_with_parent())
+        whole::mend(kernel, lab, &self.dev, self.made_with(), |kernel| kernel.make(self))
     }
 }
 

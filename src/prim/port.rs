@@ -11,15 +11,15 @@ use super::dev_change::there;
 use super::handles::{self, Dev};
 use super::options::options;
 use super::units::{Cost, FromScript, PortPriority, VlanId, VlanIds};
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, Outcome, Result, Slot, Step};
+use crate::lab::{DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Result, Sort, Step, Unfinished};
 use crate::net::{self, PortVlans};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "port",
     about: "What ports of bridges are set to, and the VLANs that they are in.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("port", SetPort)],
+    steps: &[step_sort!(SetPort)],
     options: &[PortOptions::SET],
 };
 
@@ -183,15 +183,27 @@ pub(super) struct SetPort {
     before: Option<PortSettings>,
 }
 
-impl Step for SetPort {
-    step_identity!("port");
+impl Sort for SetPort {
+    const WORD: &'static str = "port";
+}
 
+impl Step for SetPort {
     fn doing(&self) -> String {
         format!("set {} {}", if self.own { "bridge" } else { "port" }, self.dev.shown())
     }
 
     fn like(&self) -> Vec<String> {
         self.settings.like(&self.dev, self.own)
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.dev.netns],
+            lives_on: Some(&self.dev),
+            sets: self.settings.slots(self.dev.no, self.own),
+            waits_for: Unfinished::None,
+            ..Footprint::default()
+        }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -201,8 +213,6 @@ impl Step for SetPort {
         }
         Ok(())
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         if !kernel.must_remember(self.dev.made || self.dev.netns.made) {
@@ -215,8 +225,8 @@ impl Step for SetPort {
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        self.settings.apply(kernel, &self.dev, self.own)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| self.settings.apply(kernel, &self.dev, self.own))
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -235,28 +245,12 @@ impl Step for SetPort {
         before.apply(kernel, &self.dev, self.own)
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        self.settings.slots(self.dev.no, self.own)
-    }
-
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         self.settings.are_held(kernel, lab, &self.dev, self.own)
     }
 
     fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
         self.settings.mend(kernel, lab, &self.dev, self.own)
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        Some(&self.dev)
     }
 }
 

@@ -5,12 +5,13 @@
 //! one after the other add their elements in one transaction, since each one waits for the kernel to be done with the one
 //! before it.
 
+use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::mappings::{AddMappings, Mapping};
 use super::ruleset::{self, FAMILY};
-use crate::lab::{Kernel, Step as _, lab_of_mark};
+use crate::lab::{Joint, Kernel, Step as _, lab_of_mark};
 use crate::net::nft::{self, Batch, Element, Generation, Value};
 use crate::net::{self, Netns};
 
@@ -92,63 +93,31 @@ impl Published {
     }
 }
 
-/// Steps that were asked for one after the other, with nothing between them that could tell whether their ports are there.
-#[derive(Default)]
-pub(super) struct Group {
-    waiting: Vec<AddMappings>,
-    /// The tags of those whose elements are in the kernel since another's were added.
-    done: BTreeSet<String>,
-    /// Whether they go one by one, since together they were refused: so that the one that can't be is found.
-    alone: bool,
-}
-
-#[derive(Default)]
-struct Groups(HashMap<u64, Group>);
-
-/// Notes that a step will be applied, for the first of its group to apply it too.
-pub(super) fn note(kernel: &mut Kernel, step: &AddMappings) {
-    if step.group != 0 {
-        kernel.note::<Groups>().0.entry(step.group).or_default().waiting.push(step.clone());
+impl Joint for AddMappings {
+    fn goes_with(&self, first: &dyn Joint) -> bool {
+        mappings(first).is_some_and(|first| first.table == self.table)
     }
-}
 
-/// Publishes the ports of a step, and those of the others in its group.
-pub(super) fn publish(kernel: &mut Kernel, step: &AddMappings) -> net::Result<()> {
-    let mut group = kernel.note::<Groups>().0.remove(&step.group).unwrap_or_default();
-    let published = publish_of(kernel, step, &mut group);
-    if step.group != 0 && !(group.waiting.is_empty() && group.done.is_empty()) {
-        kernel.note::<Groups>().0.insert(step.group, group);
+    fn do_all(&self, kernel: &mut Kernel, all: &[&dyn Joint]) -> net::Result<()> {
+        let netns = kernel.netns(&self.table.netns)?;
+        let all: Vec<&AddMappings> = all.iter().copied().filter_map(mappings).collect();
+        commit(kernel, &netns, &all)?;
+        all.iter().try_for_each(|step| step.flush(&netns))
     }
-    published
-}
 
-fn publish_of(kernel: &mut Kernel, step: &AddMappings, group: &mut Group) -> net::Result<()> {
-    if group.done.remove(&step.tag) {
-        return Ok(());
-    }
-    let netns = kernel.netns(&step.table.netns)?;
-    let is_of = |other: &AddMappings| other.table == step.table;
-    let (together, others): (Vec<_>, Vec<_>) = std::mem::take(&mut group.waiting).into_iter().partition(is_of);
-    group.waiting = others;
-    if !group.alone && together.len() > 1 {
-        let all: Vec<&AddMappings> = together.iter().collect();
-        match commit(kernel, &netns, &all) {
-            Ok(()) => {
-                group.done.extend(together.iter().map(|other| other.tag.clone()).filter(|tag| *tag != step.tag));
-                return together.iter().try_for_each(|other| other.flush(&netns));
-            }
-            // It may be another one's port: each by itself then, so that the refusal is that one's.
-            Err(error) if matches!(error.errno(), libc::EEXIST | libc::EADDRNOTAVAIL | libc::EACCES) => {
-                // A large batch may have gone in parts, of which some are in.
-                withdraw(&netns, &step.table.name, &all)?;
-                group.alone = true;
-            }
-            Err(error) => return Err(error),
+    /// It may be another one's port. A large batch may have gone in parts, of which some are in.
+    fn splits(&self, kernel: &mut Kernel, all: &[&dyn Joint], refusal: &net::Error) -> net::Result<bool> {
+        let splits = matches!(refusal.errno(), libc::EEXIST | libc::EADDRNOTAVAIL | libc::EACCES);
+        if splits {
+            let all: Vec<&AddMappings> = all.iter().copied().filter_map(mappings).collect();
+            withdraw(&kernel.netns(&self.table.netns)?, &self.table.name, &all)?;
         }
+        Ok(splits)
     }
-    group.waiting.extend(together.into_iter().filter(|other| other.tag != step.tag));
-    commit(kernel, &netns, &[step])?;
-    step.flush(&netns)
+}
+
+fn mappings(joint: &dyn Joint) -> Option<&AddMappings> {
+    (joint as &dyn Any).downcast_ref()
 }
 
 fn commit(kernel: &mut Kernel, netns: &Netns, steps: &[&AddMappings]) -> net::Result<()> {

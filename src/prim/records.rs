@@ -9,15 +9,15 @@ use super::Group;
 use super::context::{RhaiResultOf, call, lab_of, place_of, raise, with_lab};
 use super::labs::as_json;
 use crate::lab::store::{Key, RECORDS};
-use crate::lab::{Error, Event, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Result, Step, as_refusal, name};
+use crate::lab::{Error, Event, Footprint, Kernel, Kind, Lab, Op, Outcome, Result, Sort, Step, as_refusal, name};
 use crate::net;
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "record",
     about: "Records that outlive labs, and locks between processes.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("record", PutRecord)],
+    steps: &[step_sort!(PutRecord)],
     options: &[],
 };
 
@@ -35,9 +35,11 @@ impl PutRecord {
     }
 }
 
-impl Step for PutRecord {
-    step_identity!("record");
+impl Sort for PutRecord {
+    const WORD: &'static str = "record";
+}
 
+impl Step for PutRecord {
     fn doing(&self) -> String {
         format!("write record `{}`", self.path.join("/"))
     }
@@ -46,11 +48,9 @@ impl Step for PutRecord {
         Vec::new()
     }
 
-    fn plan(&self, _model: &mut Model) -> Result<()> {
-        Ok(())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { ..Footprint::default() }
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         let read = self.key().and_then(|key| kernel.store()?.get(&key));
@@ -58,12 +58,14 @@ impl Step for PutRecord {
         Ok(())
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let write = || {
-            let (store, key) = (kernel.store()?, self.key()?);
-            store.put(&store.lock(&key)?, &key, &self.value)
-        };
-        write().map_err(as_refusal)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let write = || {
+                let (store, key) = (kernel.store()?, self.key()?);
+                store.put(&store.lock(&key)?, &key, &self.value)
+            };
+            write().map_err(as_refusal)
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -83,10 +85,6 @@ impl Step for PutRecord {
     // A record is in the store, where scripts change and remove it.
     fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         Ok(true)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        Vec::new()
     }
 }
 

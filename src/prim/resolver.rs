@@ -11,14 +11,14 @@ use super::context::{RhaiResultOf, ask, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::{FromScript, argument};
-use crate::lab::{Error, Kernel, Model, NetnsRef, Outcome, Resolver, Result, Step, name};
-use crate::{net, step_identity, step_sort};
+use crate::lab::{Error, Footprint, Kernel, Model, NetnsRef, Op, Outcome, Resolver, Result, Sort, Step, name};
+use crate::{net, step_sort};
 
 pub(super) const GROUP: Group = Group {
     name: "resolver",
     about: "How programs in a namespace find addresses by names.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("set-resolver", SetResolver)],
+    steps: &[step_sort!(SetResolver)],
     options: &[ResolverOptions::SET],
 };
 
@@ -79,9 +79,11 @@ struct SetResolver {
     before: Option<Resolver>,
 }
 
-impl Step for SetResolver {
-    step_identity!("set-resolver");
+impl Sort for SetResolver {
+    const WORD: &'static str = "set-resolver";
+}
 
+impl Step for SetResolver {
     fn doing(&self) -> String {
         format!("set the name servers of netns `{}`", self.netns.name)
     }
@@ -90,6 +92,10 @@ impl Step for SetResolver {
         let lines: Vec<String> = self.resolver.text().lines().map(|line| format!("'{line}'")).collect();
         let file = format!("/etc/netns/{0}/resolv.conf", self.netns.name);
         vec![format!("mkdir -p /etc/netns/{0} && printf '%s\\n' {1} > {file}", self.netns.name, lines.join(" "))]
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { lives_in: vec![&self.netns], ..Footprint::default() }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -102,8 +108,8 @@ impl Step for SetResolver {
         model.set_resolver(self.netns.no, self.before.clone());
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        kernel.write_resolver(&self.netns, Some(&self.resolver))
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| kernel.write_resolver(&self.netns, Some(&self.resolver)))
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -113,10 +119,6 @@ impl Step for SetResolver {
     // The name servers are in a file of the lab's directory.
     fn is_held(&self, _kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         Ok(true)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.netns]
     }
 }
 

@@ -17,16 +17,17 @@ use super::units::{self, DevOrName, FromScript, Maps, Metric, Subnet, Table, Wei
 use super::value::{Ip, Net};
 use super::veth::ip;
 use crate::lab::{
-    DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Place, Requests, Result, Step, name,
+    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Op, Outcome, Place, Result, Sort,
+    Step, name,
 };
 use crate::net::{self, NextHop, Route, RouteKind};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "route",
     about: "Routes of a namespace.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("route", AddRoute)],
+    steps: &[step_sort!(AddRoute)],
     options: &[RouteOptions::SET, HopOptions::SET],
 };
 
@@ -105,9 +106,11 @@ impl AddRoute {
     }
 }
 
-impl Step for AddRoute {
-    step_identity!("route");
+impl Sort for AddRoute {
+    const WORD: &'static str = "route";
+}
 
+impl Step for AddRoute {
     fn doing(&self) -> String {
         let netns = if self.netns.no == 0 { String::new() } else { format!(" to netns `{}`", self.netns.name) };
         format!("add route `{}`{netns}", self.text())
@@ -118,12 +121,14 @@ impl Step for AddRoute {
         vec![format!("{}{family} route add {}", ip(&self.netns), self.text())]
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { lives_in: vec![&self.netns], is_atomic: true, ..Footprint::default() }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_netns(&self.netns)?;
         self.devs.iter().try_for_each(|dev| model.living_dev(dev.no, &dev.shown()).map(|_| ()))
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         if self.netns.made {
@@ -136,8 +141,8 @@ impl Step for AddRoute {
         if twin { Err(net::Error::new(self.doing(), libc::EEXIST)) } else { Ok(()) }
     }
 
-    fn requests(&self, _kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
-        Ok(Some(vec![(&self.netns, net::route::add_request(&self.route))]))
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Ok(vec![Op::Ask(&self.netns, net::route::add_request(&self.route))])
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -152,10 +157,6 @@ impl Step for AddRoute {
         }
     }
 
-    fn is_one_operation(&self) -> bool {
-        true
-    }
-
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
         // A route of another owner to the same place has another protocol, and a deletion that names ours passes it by.
@@ -168,10 +169,6 @@ impl Step for AddRoute {
         }
         let known = kernel.routes(&self.netns)?;
         Ok(known.iter().any(|known| self.route.is(known)) || self.waits_for_dev(kernel, lab)?)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.netns]
     }
 
     // A route over a device that goes is taken back all the same: it is gone then, which counts as done.

@@ -13,15 +13,17 @@ use super::ports::Ports;
 use super::units::{DevOrName, FromScript, Mark, Metric, PrefixLength, Subnet, Table};
 use super::value::Net;
 use super::veth::ip;
-use crate::lab::{Error, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Place, Result, Step, name};
+use crate::lab::{
+    Error, Footprint, Kernel, Lab, NetnsRef, OWNER_PROTOCOL, Op, Outcome, Place, Result, Sort, Step, name,
+};
 use crate::net::{self, Rule, RuleKind};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "rule",
     about: "Policy rules of a namespace.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("rule", AddRule)],
+    steps: &[step_sort!(AddRule)],
     options: &[RuleOptions::SET],
 };
 
@@ -92,9 +94,11 @@ struct AddRule {
     rule: Rule,
 }
 
-impl Step for AddRule {
-    step_identity!("rule");
+impl Sort for AddRule {
+    const WORD: &'static str = "rule";
+}
 
+impl Step for AddRule {
     fn doing(&self) -> String {
         let netns = if self.netns.no == 0 { String::new() } else { format!(" to netns `{}`", self.netns.name) };
         format!("add rule `{}`{netns}", self.rule.shown())
@@ -105,11 +109,9 @@ impl Step for AddRule {
         vec![format!("{}{family} rule add {}", ip(&self.netns), self.rule.shown())]
     }
 
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_netns(&self.netns).map(|_| ())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint { lives_in: vec![&self.netns], is_atomic: true, ..Footprint::default() }
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         if self.netns.made {
@@ -121,13 +123,11 @@ impl Step for AddRule {
         if twin { Err(net::Error::new(self.doing(), libc::EEXIST)) } else { Ok(()) }
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let rtnl = kernel.rtnl(&self.netns)?;
-        net::rule::add(&rtnl, &self.rule)
-    }
-
-    fn is_one_operation(&self) -> bool {
-        true
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let rtnl = kernel.rtnl(&self.netns)?;
+            net::rule::add(&rtnl, &self.rule)
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -140,10 +140,6 @@ impl Step for AddRule {
             return Ok(true);
         }
         Ok(kernel.rules(&self.netns)?.iter().any(|known| self.rule.is(known)))
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.netns]
     }
 }
 

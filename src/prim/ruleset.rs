@@ -4,11 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{
-    Error, Kernel, Kind, Lab, LabKind, Model, NetnsRef, Outcome, Place, Result, Step, TableRef, lab_of_mark, name,
+    Error, Footprint, Kernel, Kind, Lab, LabKind, Model, NetnsRef, Op, Outcome, Place, Result, Sort, Step, TableRef,
+    lab_of_mark, name,
 };
 use crate::net::nft::{self, At, Base, Batch, Chain, ChainKind, Family, Hook, Policy, Rule, Set};
 use crate::net::{self, Netns};
-use crate::step_identity;
 
 /// A table as steps refer to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,9 +120,11 @@ pub(super) struct AddTable {
     table: LabTable,
 }
 
-impl Step for AddTable {
-    step_identity!("nft-table");
+impl Sort for AddTable {
+    const WORD: &'static str = "nft-table";
+}
 
+impl Step for AddTable {
     fn doing(&self) -> String {
         format!("add table `{}`{}", self.table.name, in_netns(&self.table.netns))
     }
@@ -131,25 +133,28 @@ impl Step for AddTable {
         vec![format!("{}nft add table inet {}", enter(&self.table.netns), self.table.name)]
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            makes_table: Some(self.table.reference()),
+            lives_in: vec![&self.table.netns],
+            is_atomic: true,
+            ..Footprint::default()
+        }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_netns(&self.table.netns)?;
         model.add_table(self.table.reference());
         Ok(())
     }
 
-    fn unplan(&self, model: &mut Model, _why: &str) {
-        model.remove_table(&self.table.reference());
-    }
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let netns = kernel.netns(&self.table.netns)?;
-        let mut batch = Batch::new();
-        batch.create_table(FAMILY, &self.table.name, Some(&self.table.mark));
-        batch.commit(&netns)
-    }
-
-    fn is_one_operation(&self) -> bool {
-        true
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let netns = kernel.netns(&self.table.netns)?;
+            let mut batch = Batch::new();
+            batch.create_table(FAMILY, &self.table.name, Some(&self.table.mark));
+            batch.commit(&netns)
+        })
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -165,14 +170,6 @@ impl Step for AddTable {
 
     fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         self.table.find(kernel).map(|netns| netns.is_some())
-    }
-
-    fn makes_table(&self) -> Option<TableRef> {
-        Some(self.table.reference())
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.table.netns]
     }
 }
 
@@ -207,9 +204,11 @@ pub(super) fn tag(lab: &mut Lab) -> String {
     format!("{}:{no}", lab.mark())
 }
 
-impl Step for AddRules {
-    step_identity!("nft-rules");
+impl Sort for AddRules {
+    const WORD: &'static str = "nft-rules";
+}
 
+impl Step for AddRules {
     fn doing(&self) -> String {
         format!("{}{}", self.what, in_netns(&self.table.netns))
     }
@@ -228,27 +227,31 @@ impl Step for AddRules {
         chains.chain(sets).chain(rules).collect()
     }
 
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_netns(&self.table.netns).map(|_| ())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.table.netns],
+            lives_in_table: Some(self.table.reference()),
+            ..Footprint::default()
+        }
     }
 
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let netns = kernel.netns(&self.table.netns)?;
-        let mut batch = Batch::new();
-        for chain in &self.chains {
-            // Its policy may be another step's.
-            batch.ensure_chain(chain);
-        }
-        for set in &self.sets {
-            batch.add_set(set);
-        }
-        for (chain, rule) in &self.rules {
-            let rule = Rule { comment: Some(self.tag.clone()), ..rule.clone() };
-            batch.add_rule(FAMILY, &self.table.name, chain, &rule, At::End);
-        }
-        batch.commit(&netns)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let netns = kernel.netns(&self.table.netns)?;
+            let mut batch = Batch::new();
+            for chain in &self.chains {
+                // Its policy may be another step's.
+                batch.ensure_chain(chain);
+            }
+            for set in &self.sets {
+                batch.add_set(set);
+            }
+            for (chain, rule) in &self.rules {
+                let rule = Rule { comment: Some(self.tag.clone()), ..rule.clone() };
+                batch.add_rule(FAMILY, &self.table.name, chain, &rule, At::End);
+            }
+            batch.commit(&netns)
+        })
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -271,14 +274,6 @@ impl Step for AddRules {
         }
         let comments = kernel.nft_comments(&self.table.netns, FAMILY, &self.table.name)?;
         Ok(comments.get(&self.tag).copied().unwrap_or_default() == self.rules.len())
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.table.netns]
-    }
-
-    fn lives_in_table(&self) -> Option<TableRef> {
-        Some(self.table.reference())
     }
 }
 

@@ -14,16 +14,18 @@ use super::quantity::{Bytes, Percent, Rate, rate_text, time_text};
 use super::units::Count;
 use super::veth::ip;
 use super::whole;
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Slot, Step, name};
+use crate::lab::{
+    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Sort, Step, name,
+};
 use crate::net::tc::{self, Root};
 use crate::net::{self, Shape, nft};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "shape",
     about: "What leaves a device: how fast, how late, and what of it is lost.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("shape", ShapeDev)],
+    steps: &[step_sort!(ShapeDev)],
     options: &[ShapeOptions::SET],
 };
 
@@ -145,9 +147,11 @@ fn table_of(far_end: &DevRef) -> String {
     format!("topo_loss-{}", far_end.index)
 }
 
-impl Step for ShapeDev {
-    step_identity!("shape");
+impl Sort for ShapeDev {
+    const WORD: &'static str = "shape";
+}
 
+impl Step for ShapeDev {
     fn doing(&self) -> String {
         match &self.shape {
             Some(_) => format!("shape {}", self.dev.shown()),
@@ -162,6 +166,20 @@ impl Step for ShapeDev {
         let tc = ip.strip_suffix("ip").map_or_else(|| ip.replacen("ip ", "tc ", 1), |enter| format!("{enter}tc"));
         let lines = Shape::like(self.shape.as_ref(), &name::kernel_name(&self.dev.name), MTU);
         lines.into_iter().map(|line| format!("{tc} {line}")).collect()
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        let at_far_end = self.is_lossy() && self.far_end.is_some();
+        Footprint {
+            // The table at the far end goes with the namespace there, but not with the device.
+            lives_in: match &self.far_end {
+                Some(far_end) if self.is_lossy() => vec![&far_end.netns],
+                _ => vec![&self.dev.netns],
+            },
+            lives_on: (!at_far_end).then_some(&self.dev),
+            sets: vec![whole::slot(self.dev.no, "shape")],
+            ..Footprint::default()
+        }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -189,8 +207,8 @@ impl Step for ShapeDev {
         }
     }
 
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        self.put(kernel, self.shape.as_ref())
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| self.put(kernel, self.shape.as_ref()))
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -225,10 +243,6 @@ impl Step for ShapeDev {
         }
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        vec![whole::slot(self.dev.no, "shape")]
-    }
-
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         let (Some(shape), Some((dev, link))) = (self.shape, whole::there(kernel, lab, &self.dev)?) else {
             return Ok(true);
@@ -244,19 +258,6 @@ impl Step for ShapeDev {
         };
         let root = tc::root(kernel.rtnl(&dev.netns)?.as_ref(), link.index)?;
         Ok(wanted.is_none_or(|wanted| matches!(root, Root::Ours(now) if wanted.is(&now))))
-    }
-
-    // The table at the far end goes with the namespace there, but not with the device.
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        match &self.far_end {
-            Some(far_end) if self.is_lossy() => vec![&far_end.netns],
-            _ => vec![&self.dev.netns],
-        }
-    }
-
-    fn lives_on(&self) -> Option<&DevRef> {
-        let at_far_end = self.is_lossy() && self.far_end.is_some();
-        (!at_far_end).then_some(&self.dev)
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) const GROUP: Group = Group {
     name: "start",
     about: "Processes that run beside the script, in a namespace.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("start-process", StartProcess)],
+    steps: &[step_sort!(StartProcess)],
     options: &[StartOptions::SET, StopOptions::SET, WaitOptions::SET],
 };
 

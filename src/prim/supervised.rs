@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{
-    Error, Kernel, Kind, Lab, Marks, Model, NetnsRef, Outcome, PROCESS_MARK, ProcessFiles, ProcessRef, Result, Step,
+    Error, Footprint, Kernel, Kind, Lab, Marks, Model, Op, Outcome, PROCESS_MARK, ProcessFiles, ProcessRef, Result,
+    Sort, Step, Unfinished,
 };
 use crate::net::{self, Cgroup, ProcessRecord, Supervised, process, supervise};
-use crate::step_identity;
 
 /// The word by which the program calls itself as the supervisor of a process.
 pub const SUPERVISE: &str = "__supervise";
@@ -46,9 +46,11 @@ impl StartProcess {
     }
 }
 
-impl Step for StartProcess {
-    step_identity!("start-process");
+impl Sort for StartProcess {
+    const WORD: &'static str = "start-process";
+}
 
+impl Step for StartProcess {
     fn doing(&self) -> String {
         doing(&self.process)
     }
@@ -65,44 +67,53 @@ impl Step for StartProcess {
         vec![format!("{netns}{env}{}{input} > {}.log 2>&1 &", words.join(" "), self.process.name)]
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            starts: Some(&self.process),
+            // Not in its namespace: what it has started may have left that.
+            lives_in: Vec::new(),
+            // What it starts may look at all that was made before it.
+            waits_for: Unfinished::All,
+            ..Footprint::default()
+        }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.add_process(self.process.clone());
         Ok(())
     }
 
-    fn unplan(&self, model: &mut Model, why: &str) {
-        model.remove_process(self.process.no, why);
-    }
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let netns = kernel.netns(&self.process.netns)?;
-        let files = self.files(kernel)?;
-        let dir = kernel.processes()?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)
-            .map_err(|error| net::Error::io(format!("make `{}`", dir.display()), error))?;
-        let group = Cgroup::make(&kernel.group_of(&self.process))?;
-        let what = Supervised {
-            argv: self.argv.clone(),
-            env: self.env.clone(),
-            cwd: self.cwd.clone(),
-            stdin: self.stdin.clone(),
-            log: files.log,
-            record: files.record,
-            etc: self.etc.clone(),
-            cgroup: group.map(|group| group.path().to_path_buf()),
-        };
-        let Marks { mark, process_mark } = kernel.marks().clone();
-        let shown = format!("{}/{}", self.process.netns.name, self.process.name);
-        supervise::start(&netns, &what, (PROCESS_MARK, &process_mark), &[SUPERVISE, &mark, &shown]).map(|_| ()).map_err(
-            |error| match error.errno() {
-                libc::ENOENT => error.saying(format!("there is no program `{}`", self.argv[0])),
-                libc::EACCES => error.saying(format!("`{}` can't be executed", self.argv[0])),
-                _ => error,
-            },
-        )
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let netns = kernel.netns(&self.process.netns)?;
+            let files = self.files(kernel)?;
+            let dir = kernel.processes()?;
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&dir)
+                .map_err(|error| net::Error::io(format!("make `{}`", dir.display()), error))?;
+            let group = Cgroup::make(&kernel.group_of(&self.process))?;
+            let what = Supervised {
+                argv: self.argv.clone(),
+                env: self.env.clone(),
+                cwd: self.cwd.clone(),
+                stdin: self.stdin.clone(),
+                log: files.log,
+                record: files.record,
+                etc: self.etc.clone(),
+                cgroup: group.map(|group| group.path().to_path_buf()),
+            };
+            let Marks { mark, process_mark } = kernel.marks().clone();
+            let shown = format!("{}/{}", self.process.netns.name, self.process.name);
+            supervise::start(&netns, &what, (PROCESS_MARK, &process_mark), &[SUPERVISE, &mark, &shown])
+                .map(|_| ())
+                .map_err(|error| match error.errno() {
+                    libc::ENOENT => error.saying(format!("there is no program `{}`", self.argv[0])),
+                    libc::EACCES => error.saying(format!("`{}` can't be executed", self.argv[0])),
+                    _ => error,
+                })
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -132,20 +143,6 @@ impl Step for StartProcess {
             }
             record => Ok(record.is_some_and(|record| record.ended.is_some())),
         }
-    }
-
-    fn starts(&self) -> Option<&ProcessRef> {
-        Some(&self.process)
-    }
-
-    /// What it starts may look at all that was made before it.
-    fn needs_finished(&self, _no: u32) -> bool {
-        true
-    }
-
-    // Not in its namespace: what it has started may have left that.
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        Vec::new()
     }
 }
 

@@ -10,15 +10,17 @@ use super::handles::{self, NetnsHandle};
 use super::options::options;
 use super::ping::Version;
 use super::ruleset::{enter, in_netns};
-use crate::lab::{Error, Hold, Kernel, Lab, Model, NetnsAt, NetnsRef, Outcome, Place, Result, Slot, Step, name};
+use crate::lab::{
+    Error, Footprint, Hold, Kernel, Lab, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Sort, Step, name,
+};
 use crate::net;
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "sysctl",
     about: "Kernel settings of a namespace.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("sysctl", SetSysctl)],
+    steps: &[step_sort!(SetSysctl)],
     options: &[ForwardOptions::SET],
 };
 
@@ -73,9 +75,11 @@ impl SetSysctl {
     }
 }
 
-impl Step for SetSysctl {
-    step_identity!("sysctl");
+impl Sort for SetSysctl {
+    const WORD: &'static str = "sysctl";
+}
 
+impl Step for SetSysctl {
     fn doing(&self) -> String {
         format!("set `{}` to `{}`{}", self.key, name::shown(&self.value), in_netns(&self.netns))
     }
@@ -85,11 +89,13 @@ impl Step for SetSysctl {
         vec![format!("{enter}sysctl -w {}={}", self.key, self.value)]
     }
 
-    fn plan(&self, model: &mut Model) -> Result<()> {
-        model.living_netns(&self.netns).map(|_| ())
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            lives_in: vec![&self.netns],
+            sets: vec![(self.netns.no, self.key.replace('/', ".").into())],
+            ..Footprint::default()
+        }
     }
-
-    fn unplan(&self, _model: &mut Model, _why: &str) {}
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {
         if !kernel.must_remember(self.netns.made) {
@@ -116,20 +122,18 @@ impl Step for SetSysctl {
 
     /// Forwarding is set aside in a namespace of the lab's own: its devices come to the same whether they were there before or not,
     /// and nothing else in a settling goes by it (inet_forward_change, addrconf_fixup_forwarding).
-    fn aside(&self, kernel: &mut Kernel) -> net::Result<Option<net::Work>> {
+    fn ops(&self, kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         if !self.netns.made || !FORWARDING.contains(&self.key.as_str()) {
-            return Ok(None);
+            return Op::alone(|kernel| {
+                if self.is_shared() {
+                    return kernel.hold_setting(&self.netns, &self.hold());
+                }
+                let netns = kernel.netns(&self.netns)?;
+                net::sysctl::write(&netns, &self.key, &self.value)
+            });
         }
         let (netns, key, value) = (kernel.netns(&self.netns)?, self.key.clone(), self.value.clone());
-        Ok(Some(Box::new(move || net::sysctl::write(&netns, &key, &value))))
-    }
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        if self.is_shared() {
-            return kernel.hold_setting(&self.netns, &self.hold());
-        }
-        let netns = kernel.netns(&self.netns)?;
-        net::sysctl::write(&netns, &self.key, &self.value)
+        Ok(vec![Op::Aside(Box::new(move || net::sysctl::write(&netns, &key, &value)))])
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -165,10 +169,6 @@ impl Step for SetSysctl {
         restore(&netns, &self.along)
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        vec![(self.netns.no, self.key.replace('/', ".").into())]
-    }
-
     fn is_held(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<bool> {
         if self.is_shared() {
             return kernel.has_setting(&self.netns, &self.hold());
@@ -187,11 +187,7 @@ impl Step for SetSysctl {
         if !self.is_shared() {
             self.undo(kernel)?;
         }
-        self.apply(kernel)
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.netns]
+        kernel.make(self)
     }
 }
 

@@ -9,10 +9,10 @@ use super::handles;
 use super::veth::ip;
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, OWNER_PROTOCOL, Outcome, Result, Slot, Step, name,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, OWNER_PROTOCOL, Op, Outcome, Result, Sort, Step,
+    Unfinished, name,
 };
 use crate::net::{self, Change, LinkConfig};
-use crate::step_identity;
 
 /// Plugs somebody else's device into a bridge of the lab's and moves its addresses and routes there.
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,9 +48,11 @@ impl TakeOver {
     }
 }
 
-impl Step for TakeOver {
-    step_identity!("take-over");
+impl Sort for TakeOver {
+    const WORD: &'static str = "take-over";
+}
 
+impl Step for TakeOver {
     fn doing(&self) -> String {
         format!("attach {} to bridge {} with its addresses and routes", self.port.shown(), self.bridge.shown())
     }
@@ -64,6 +66,19 @@ impl Step for TakeOver {
         like.extend(self.settings.like(&self.port, false));
         like.extend(self.config.iter().flat_map(|config| self.like_moved(config, &self.bridge, &self.port)));
         like
+    }
+
+    fn footprint(&self) -> Footprint<'_> {
+        let mut slots = self.settings.slots(self.port.no, false);
+        slots.extend([whole::slot(self.port.no, "controller"), whole::slot(self.bridge.no, "mac")]);
+        Footprint {
+            lives_in: vec![&self.port.netns],
+            sets: slots,
+            // The bridge must be up.
+            waits_for: Unfinished::In(&self.port.netns),
+            hides_what_follows: true,
+            ..Footprint::default()
+        }
     }
 
     fn plan(&self, model: &mut Model) -> Result<()> {
@@ -90,26 +105,24 @@ impl Step for TakeOver {
         Ok(())
     }
 
-    fn hides_what_follows(&self) -> bool {
-        true
-    }
-
     // What comes in by the port is the bridge's from the moment it is one, and the bridge takes it for the host, since it has
     // the host's hardware address. What goes out may still leave by the port. So first it becomes one, then everything is on
     // both, then on the bridge alone: a packet may be lost, a connection is not.
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let gone = || net::Error::new(self.doing(), libc::ENODEV);
-        let config = self.config.as_ref().ok_or_else(gone)?;
-        let port = kernel.link(&self.port)?.ok_or_else(gone)?;
-        let bridge = kernel.link(&self.bridge)?.ok_or_else(gone)?;
-        let (netns, rtnl) = (kernel.netns(&self.port.netns)?, kernel.rtnl(&self.port.netns)?);
-        net::link::change(&rtnl, bridge.index, &Change { mac: port.mac, ..Change::default() })?;
-        let controller = Some(Some(bridge.index));
-        net::link::change(&rtnl, port.index, &Change { controller, ..Change::default() })?;
-        self.settings.apply(kernel, &self.port, false)?;
-        config.put_on(&rtnl, &bridge, None)?;
-        kernel.run(config.wait_working(&netns, &rtnl, &bridge))?;
-        config.take_off(&rtnl, &port)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let gone = || net::Error::new(self.doing(), libc::ENODEV);
+            let config = self.config.as_ref().ok_or_else(gone)?;
+            let port = kernel.link(&self.port)?.ok_or_else(gone)?;
+            let bridge = kernel.link(&self.bridge)?.ok_or_else(gone)?;
+            let (netns, rtnl) = (kernel.netns(&self.port.netns)?, kernel.rtnl(&self.port.netns)?);
+            net::link::change(&rtnl, bridge.index, &Change { mac: port.mac, ..Change::default() })?;
+            let controller = Some(Some(bridge.index));
+            net::link::change(&rtnl, port.index, &Change { controller, ..Change::default() })?;
+            self.settings.apply(kernel, &self.port, false)?;
+            config.put_on(&rtnl, &bridge, None)?;
+            kernel.run(config.wait_working(&netns, &rtnl, &bridge))?;
+            config.take_off(&rtnl, &port)
+        })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -137,12 +150,6 @@ impl Step for TakeOver {
         net::link::change(&rtnl, bridge.index, &Change { mac: self.bridge.mac, ..Change::default() })
     }
 
-    fn sets(&self) -> Vec<Slot> {
-        let mut slots = self.settings.slots(self.port.no, false);
-        slots.extend([whole::slot(self.port.no, "controller"), whole::slot(self.bridge.no, "mac")]);
-        slots
-    }
-
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
         let (Some((_, port)), Some((_, bridge))) =
             (whole::there(kernel, lab, &self.port)?, whole::there(kernel, lab, &self.bridge)?)
@@ -154,16 +161,7 @@ impl Step for TakeOver {
     }
 
     fn mend(&self, kernel: &mut Kernel, _lab: Outcome<'_>) -> net::Result<()> {
-        self.apply(kernel)
-    }
-
-    // The bridge must be up.
-    fn needs_finished(&self, no: u32) -> bool {
-        no == self.port.netns.no
-    }
-
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.port.netns]
+        kernel.make(self)
     }
 }
 

@@ -13,15 +13,17 @@ use super::options::options;
 use super::units::{DevMac, Id, Mtu};
 use super::veth::{check_free, delete_made, ip};
 use super::whole;
-use crate::lab::{DevEntry, DevRef, Kernel, Lab, Model, NetnsRef, Outcome, Place, Result, Step, name};
+use crate::lab::{
+    DevEntry, DevRef, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Sort, Step, Unfinished, name,
+};
 use crate::net::{self, Change, Tap};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "tap",
     about: "Devices whose other end is a program.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("tap", AddTap)],
+    steps: &[step_sort!(AddTap)],
     options: &[TapOptions::SET, TunOptions::SET],
 };
 
@@ -76,9 +78,11 @@ impl AddTap {
     }
 }
 
-impl Step for AddTap {
-    step_identity!("tap");
+impl Sort for AddTap {
+    const WORD: &'static str = "tap";
+}
 
+impl Step for AddTap {
     fn doing(&self) -> String {
         format!("add {} {}", self.tap.mode(), self.dev.shown())
     }
@@ -95,6 +99,17 @@ impl Step for AddTap {
         like
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        Footprint {
+            makes_devs: vec![&self.dev],
+            wakes: vec![&self.dev],
+            // A program that has it open keeps the namespace, and it, alive: it is deleted first.
+            lives_in: vec![&self.dev.netns],
+            waits_for: Unfinished::None,
+            ..Footprint::default()
+        }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         model.living_netns(&self.dev.netns)?;
         check_free(model, &self.dev, &self.doing())?;
@@ -106,20 +121,18 @@ impl Step for AddTap {
         Ok(())
     }
 
-    fn unplan(&self, model: &mut Model, why: &str) {
-        model.remove_dev(self.dev.no, why);
-    }
-
-    fn apply(&self, kernel: &mut Kernel) -> net::Result<()> {
-        let (netns, rtnl) = (kernel.netns(&self.dev.netns)?, kernel.rtnl(&self.dev.netns)?);
-        let new = net::add_tap(&netns, &name::kernel_name(&self.dev.name), self.dev.index, &self.tap)?;
-        // It ends with this process until it is kept, which is when it can be told by its address and mark.
-        let mark = kernel.mark().to_string();
-        let change = Change { mac: self.dev.mac, mtu: self.mtu, alias: Some(&mark), ..Change::default() };
-        net::link::change(&rtnl, self.dev.index, &change)?;
-        new.keep()?;
-        add_link_local(kernel, &self.dev)?;
-        new_link::finish(kernel, &self.dev, self.up)
+    fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
+        Op::alone(|kernel| {
+            let (netns, rtnl) = (kernel.netns(&self.dev.netns)?, kernel.rtnl(&self.dev.netns)?);
+            let new = net::add_tap(&netns, &name::kernel_name(&self.dev.name), self.dev.index, &self.tap)?;
+            // It ends with this process until it is kept, which is when it can be told by its address and mark.
+            let mark = kernel.mark().to_string();
+            let change = Change { mac: self.dev.mac, mtu: self.mtu, alias: Some(&mark), ..Change::default() };
+            net::link::change(&rtnl, self.dev.index, &change)?;
+            new.keep()?;
+            add_link_local(kernel, &self.dev)?;
+            new_link::finish(kernel, &self.dev, self.up)
+        })
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -142,20 +155,7 @@ impl Step for AddTap {
     }
 
     fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
-        whole::mend(kernel, lab, &self.dev, self.made_with(), |kernel| self.apply(kernel))
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn makes_devs(&self) -> Vec<&DevRef> {
-        vec![&self.dev]
-    }
-
-    // A program that has it open keeps the namespace, and it, alive: it is deleted first.
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        vec![&self.dev.netns]
+        whole::mend(kernel, lab, &self.dev, self.made_with(), |kernel| kernel.make(self))
     }
 }
 

@@ -13,16 +13,17 @@ use super::port::{self, PortMap};
 use super::units::{DevMac, Mtu};
 use super::whole::{self, Found};
 use crate::lab::{
-    DevEntry, DevRef, Error, Kernel, Kind, Lab, Model, NetnsRef, Outcome, Requests, Result, Step, name, shown_dev,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Result, Sort, Step,
+    Unfinished, name, shown_dev,
 };
 use crate::net::{self, Change, Mac, NewLink, Request, VethEnd};
-use crate::{step_identity, step_sort};
+use crate::step_sort;
 
 pub(super) const GROUP: Group = Group {
     name: "veth",
     about: "Cables between namespaces, and ports of bridges.",
     functions: exported_manifest!(functions),
-    steps: &[step_sort!("veth", AddVeth)],
+    steps: &[step_sort!(AddVeth)],
     options: &[VethOptions::SET],
 };
 
@@ -80,9 +81,11 @@ impl AddVeth {
     }
 }
 
-impl Step for AddVeth {
-    step_identity!("veth");
+impl Sort for AddVeth {
+    const WORD: &'static str = "veth";
+}
 
+impl Step for AddVeth {
     fn doing(&self) -> String {
         format!("add veth {} -- {}", self.ends[0].dev.shown(), self.ends[1].dev.shown())
     }
@@ -118,6 +121,19 @@ impl Step for AddVeth {
         like
     }
 
+    fn footprint(&self) -> Footprint<'_> {
+        let foreign = self.ends.iter().filter_map(|end| end.bridge.as_ref()).any(|bridge| !bridge.made);
+        Footprint {
+            makes_devs: self.ends.iter().map(|end| &end.dev).collect(),
+            // Somebody else's bridge has its address seen to when the port goes, which can't be left to the kernel.
+            lives_in: if foreign { Vec::new() } else { self.ends.iter().map(|end| &end.dev.netns).collect() },
+            // Its ends are seen to along with the rest.
+            wakes: self.ends.iter().filter_map(|end| end.bridge.as_deref()).collect(),
+            waits_for: Unfinished::None,
+            ..Footprint::default()
+        }
+    }
+
     fn plan(&self, model: &mut Model) -> Result<()> {
         for end in &self.ends {
             model.living_netns(&end.dev.netns)?;
@@ -147,11 +163,7 @@ impl Step for AddVeth {
         Ok(())
     }
 
-    fn unplan(&self, model: &mut Model, why: &str) {
-        model.remove_dev(self.ends[0].dev.no, why);
-    }
-
-    fn requests(&self, kernel: &mut Kernel) -> net::Result<Option<Requests<'_>>> {
+    fn ops(&self, kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         let (main, peer) = self.main_and_peer();
         let (main_netns, peer_netns) = (kernel.netns(&main.dev.netns)?, kernel.netns(&peer.dev.netns)?);
         let (main_name, peer_name) = (name::kernel_name(&main.dev.name), name::kernel_name(&peer.dev.name));
@@ -169,7 +181,7 @@ impl Step for AddVeth {
         };
         let (here, there) = (&main.dev.netns, &peer.dev.netns);
         // Kernels before 6.14 refuse a name or number that is taken where they are asked, wherever the link shall be born.
-        let mut requests = vec![(here, net::veth::veth_request(&main_end, &peer_end)?)];
+        let mut ops = vec![Op::Ask(here, net::veth::veth_request(&main_end, &peer_end)?)];
         let local = |end: &End| link_local_request(&end.dev).filter(|_| end.bridge.is_none());
         // The mark before it comes up: of what is up the kernel tells everybody each change. Its address before the carrier comes,
         // with which the kernel would make one.
@@ -178,19 +190,19 @@ impl Step for AddVeth {
             let bridge = end.bridge.as_ref().filter(|_| std::ptr::eq(end, peer));
             let mark = Change { alias: Some(kernel.mark()), ..Change::default() };
             let change = Change { controller: bridge.map(|bridge| Some(bridge.index)), ..mark };
-            requests.push((at, net::link::change_request(end.dev.index, &change)));
-            requests.extend(full_name_request(&end.dev).map(|request| (at, request)));
-            requests.extend(local(end).map(|request| (at, request)));
+            ops.push(Op::Ask(at, net::link::change_request(end.dev.index, &change)));
+            ops.extend(Op::asks(at, full_name_request(&end.dev)));
+            ops.extend(Op::asks(at, local(end)));
             if self.up {
                 let up = Change { up: Some(true), ..Change::default() };
-                requests.push((at, net::link::change_request(end.dev.index, &up)));
+                ops.push(Op::Ask(at, net::link::change_request(end.dev.index, &up)));
             }
         }
         if self.up {
-            requests.push((there, net::link::touch_request(peer_index)));
-            requests.push((here, net::link::touch_request(main_index)));
+            ops.push(Op::Ask(there, net::link::touch_request(peer_index)));
+            ops.push(Op::Ask(here, net::link::touch_request(main_index)));
         }
-        Ok(Some(requests))
+        Ok(ops)
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -232,26 +244,7 @@ impl Step for AddVeth {
         for (dev, _) in &there {
             delete_link(kernel, dev)?;
         }
-        self.apply(kernel)
-    }
-
-    fn needs_finished(&self, _no: u32) -> bool {
-        false
-    }
-
-    fn makes_devs(&self) -> Vec<&DevRef> {
-        self.ends.iter().map(|end| &end.dev).collect()
-    }
-
-    // Its ends are seen to along with the rest.
-    fn wakes(&self) -> Vec<&DevRef> {
-        self.ends.iter().filter_map(|end| end.bridge.as_deref()).collect()
-    }
-
-    // Somebody else's bridge has its address seen to when the port goes, which can't be left to the kernel.
-    fn lives_in(&self) -> Vec<&NetnsRef> {
-        let foreign = self.ends.iter().filter_map(|end| end.bridge.as_ref()).any(|bridge| !bridge.made);
-        if foreign { Vec::new() } else { self.ends.iter().map(|end| &end.dev.netns).collect() }
+        kernel.make(self)
     }
 }
 

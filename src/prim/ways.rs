@@ -18,8 +18,6 @@ pub(super) struct Ways {
     ports: HashMap<IpAddr, Option<DevRef>>,
     /// The ports that send back what came in by them, since calls like this one have seen to it.
     pub(super) hairpins: BTreeSet<u32>,
-    /// What calls have in common that follow each other.
-    pub(super) group: u64,
 }
 
 /// The routes and the links of a namespace.
@@ -32,7 +30,6 @@ struct SeenWays {
 #[derive(Default)]
 struct Last {
     found: Option<(Moment, Ways)>,
-    groups: u64,
 }
 
 impl Ways {
@@ -45,15 +42,12 @@ impl Ways {
         {
             return ways;
         }
-        let last = lab.foreign().0.note::<Last>();
-        last.groups += 1;
         Ways {
             netns: netns.clone(),
             kernel: None,
             devs: HashMap::new(),
             ports: HashMap::new(),
             hairpins: BTreeSet::new(),
-            group: last.groups,
         }
     }
 

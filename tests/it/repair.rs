@@ -226,7 +226,12 @@ fn each_kind_of_step_is_in_the_list() {
     let mut kinds = BTreeSet::new();
     for entry in fs::read_dir(sources).expect("the primitives") {
         let text = fs::read_to_string(entry.expect("an entry").path()).expect("a source file");
-        kinds.extend(text.split("step_sort!(\"").skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned));
+        kinds.extend(
+            text.split("const WORD: &'static str = \"")
+                .skip(1)
+                .filter_map(|rest| rest.split('"').next())
+                .map(str::to_owned),
+        );
     }
     let listed = DAMAGES.iter().map(|(kind, ..)| *kind).chain(NOT_BROKEN.iter().map(|(kind, _)| *kind));
     let listed: BTreeSet<String> = listed.map(str::to_owned).collect();

@@ -265,6 +265,16 @@ fn nothing_sleeps() {
     );
 }
 
+/// What a few steps need goes into their footprint or their operations, not into one more method of all.
+#[test]
+fn a_step_has_few_methods() {
+    let text = fs::read_to_string(root().join("src/lab/step.rs")).expect("the steps");
+    let (_, body) = text.split_once("pub trait Step:").expect("the trait");
+    let methods: Vec<&str> =
+        body.lines().take_while(|line| *line != "}").filter(|line| line.starts_with("    fn ")).collect();
+    assert!((5..=11).contains(&methods.len()), "{methods:#?}");
+}
+
 #[test]
 fn every_group_is_listed_once() {
     let groups = fs::read_to_string(root().join("src/prim/mod.rs")).expect("read src/prim/mod.rs");

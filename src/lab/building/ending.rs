@@ -50,7 +50,7 @@ impl Lab {
     /// Ends the run and takes back all that it made; returns every failure met on the way.
     pub fn take_down(&mut self, steps: &Steps) -> Vec<Error> {
         self.pending.clear();
-        self.kernel.stop_beside();
+        self.kernel.worker.stop();
         let Some((dir, _)) = self.claimed.take() else {
             // A command may have left processes, though nothing was made.
             let left = if self.acts > 0 { self.end_left(None) } else { Ok(()) };
@@ -80,7 +80,7 @@ impl Lab {
         }
         let all: Vec<&NetnsRef> = self.model.all_netns().map(|entry| &entry.at).filter(|at| at.made).collect();
         let made: Vec<&DevRef> = self.model.all_devs().map(|entry| &entry.dev).filter(|dev| dev.made).collect();
-        let moves: Vec<&Moved> = self.applied.iter().filter_map(|asked| asked.step.moved()).collect();
+        let moves: Vec<&Moved> = self.applied.iter().filter_map(|asked| asked.step.footprint().moves).collect();
         let found = self.kernel.find_foreign(&[at], &all, &made).map_err(failed)?;
         let mut ways = Vec::new();
         for (at, links) in found {

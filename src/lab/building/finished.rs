@@ -31,7 +31,7 @@ impl Lab {
             return Ok(());
         }
         let is_gone = |process: Option<&ProcessRef>| process.is_some_and(|process| gone.contains(&process.no));
-        let over = self.applied.extract_if(.., |asked| is_gone(asked.step.starts())).collect::<Vec<_>>();
+        let over = self.applied.extract_if(.., |asked| is_gone(asked.step.footprint().starts)).collect::<Vec<_>>();
         // The journal first: a lab whose journal has a process without its record counts as damaged.
         if let Some((_, journal)) = &mut self.claimed
             && let Err(error) = journal.over(over.iter().map(|asked| asked.no).collect())

@@ -88,7 +88,8 @@ impl Lab {
 
     /// Says what was done since `point` that can't be taken back, if anything was: a removal.
     pub fn lost_since(&self, point: &Checkpoint) -> Result<Option<String>> {
-        let removal = self.applied[self.count_upto(point.applied)..].iter().find(|asked| asked.step.is_removal());
+        let removal =
+            self.applied[self.count_upto(point.applied)..].iter().find(|asked| asked.step.footprint().is_removal);
         if let Some(asked) = removal {
             return Ok(Some(asked.step.doing()));
         }
@@ -103,7 +104,7 @@ impl Lab {
             asked.step.unplan(&mut self.model, why);
         }
         // Namespaces that were made ahead for what is not made now.
-        self.kernel.stop_beside();
+        self.kernel.worker.stop();
         let mut errors: Vec<Error> = self.end_since(point).err().into_iter().collect();
         match self.parts() {
             Ok(parts) => {
@@ -195,7 +196,7 @@ impl Lab {
     pub fn take_down_lost(&mut self) -> Vec<Error> {
         self.claimed = None;
         self.pending.clear();
-        self.kernel.stop_beside();
+        self.kernel.worker.stop();
         let mut errors = self.undo_applied(None);
         let last = self.state.lock_all().and_then(|_all| match self.state.names()?.is_empty() {
             true => undo::retire_dir(&self.kernel, &self.state),
