@@ -79,7 +79,7 @@ pub use sandbox::{Inside, Private, can_build_here, enter};
 pub use schedule::{Joint, Op};
 pub use settings::Hold;
 pub use state::{LabDir, LabKind, Record, StateDir, boot_id, now};
-pub use step::{Footprint, ReadStep, Sort, Step, Steps, Unfinished};
+pub use step::{Footprint, ReadStep, Step, StepSort, Steps, Unfinished};
 pub use store::{LocalStore, Store};
 pub use traces::Traces;
 pub use view::{DevView, LabView, NetnsView, Summary, state_word, summaries, view};

@@ -16,20 +16,20 @@ use super::schedule::Op;
 use crate::net;
 
 /// A sort of steps, with its word in the journal.
-pub trait Sort: Serialize {
+pub trait StepSort: Serialize {
     /// The word.
     const WORD: &'static str;
 }
 
-/// A step as the journal has it. Every step of a `Sort` is that.
-pub trait Stored {
+/// A step as the journal has it. Every step of a `StepSort` is that.
+pub trait Journaled {
     /// Returns the word for its sort.
     fn word(&self) -> &'static str;
     /// Returns its fields, as JSON.
     fn data(&self) -> serde_json::Result<Box<RawValue>>;
 }
 
-impl<T: Sort> Stored for T {
+impl<T: StepSort> Journaled for T {
     fn word(&self) -> &'static str {
         T::WORD
     }
@@ -44,7 +44,7 @@ impl<T: Sort> Stored for T {
 /// A step is written to the journal before it is applied, so what it needs for its undo is in its own fields. `undo` is
 /// also called for a step that was never applied, or only in part, by another process, after others have worked on the
 /// machine: it changes only what it can tell to be this lab's, and counts what is gone as done.
-pub trait Step: Stored + Debug {
+pub trait Step: Journaled + Debug {
     /// Says what the step does, for messages: "add bridge `br0`".
     fn doing(&self) -> String;
     /// Returns the `ip`, `nft` or other commands that do the same.
@@ -208,7 +208,7 @@ impl Steps {
 #[macro_export]
 macro_rules! step_sort {
     ($type:ty) => {
-        (<$type as $crate::lab::Sort>::WORD, |data| {
+        (<$type as $crate::lab::StepSort>::WORD, |data| {
             Ok(Box::new(serde_json::from_str::<$type>(data.get())?) as Box<dyn $crate::lab::Step>)
         })
     };

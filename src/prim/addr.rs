@@ -15,7 +15,8 @@ use super::value::Ip;
 use super::veth::ip;
 use super::whole;
 use crate::lab::{
-    DevRef, Error, Footprint, Kernel, Kind, Model, OWNER_PROTOCOL, Op, Outcome, Result, Sort, Step, Unfinished, name,
+    DevRef, Error, Footprint, Kernel, Kind, Model, OWNER_PROTOCOL, Op, Outcome, Result, Step, StepSort, Unfinished,
+    name,
 };
 use crate::net::{self, AddrOptions};
 use crate::step_sort;
@@ -52,7 +53,7 @@ impl AddAddr {
     }
 }
 
-impl Sort for AddAddr {
+impl StepSort for AddAddr {
     const WORD: &'static str = "addr";
 }
 

@@ -9,8 +9,8 @@ use super::handles::Dev;
 use super::veth::{BRIDGE_PORTS_MAX, ip, restore_mac, tool};
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Slot, Sort,
-    Step, Unfinished, name,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Slot, Step,
+    StepSort, Unfinished, name,
 };
 use crate::net::{self, AddrOptions, Change, LinkConfig};
 
@@ -230,7 +230,7 @@ fn v6_addresses(rtnl: &net::Netlink, index: u32) -> net::Result<Vec<net::Address
     Ok(all.into_iter().filter(|one| one.index == index && matches!(one.net, IpNetwork::V6(_))).collect())
 }
 
-impl Sort for Attach {
+impl StepSort for Attach {
     const WORD: &'static str = "attach";
 }
 

@@ -19,7 +19,7 @@ use super::units::{DevMac, Mtu, Priority, VlanIdOrNone};
 use super::veth::{check_free, delete_made, full_name_request, ip};
 use super::whole::{self, Found};
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Sort, Step,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Step, StepSort,
     Switch, Unfinished, name,
 };
 use crate::net::{self, Change, Mac, NewLink, VlanProtocol};
@@ -110,7 +110,7 @@ impl AddBridge {
     }
 }
 
-impl Sort for AddBridge {
+impl StepSort for AddBridge {
     const WORD: &'static str = "bridge";
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::veth::{add_full_name, check_free, ip};
 use super::whole;
 use crate::lab::{
-    DevRef, Footprint, Kernel, Model, Moved, OWNER_PROTOCOL, Op, Outcome, Result, Sort, Step, Unfinished, name,
+    DevRef, Footprint, Kernel, Model, Moved, OWNER_PROTOCOL, Op, Outcome, Result, Step, StepSort, Unfinished, name,
 };
 pub(super) use crate::lab::{add_link_local, link_local_request, put_back, set_up};
 use crate::net::{self, Change, LinkConfig};
@@ -20,7 +20,7 @@ pub(super) struct RenameDev {
     pub settings: Vec<(String, String)>,
 }
 
-impl Sort for RenameDev {
+impl StepSort for RenameDev {
     const WORD: &'static str = "rename";
 }
 
@@ -155,7 +155,7 @@ impl MoveDev {
     }
 }
 
-impl Sort for MoveDev {
+impl StepSort for MoveDev {
     const WORD: &'static str = "move";
 }
 
@@ -271,7 +271,7 @@ pub(super) struct SetUp {
     pub config: Option<LinkConfig>,
 }
 
-impl Sort for SetUp {
+impl StepSort for SetUp {
     const WORD: &'static str = "up";
 }
 

@@ -20,8 +20,8 @@ use super::units::DevOrName;
 use super::ways::Ways;
 use super::whole;
 use crate::lab::{
-    DevRef, Error, Footprint, Kernel, Kind, Lab, Model, Op, Outcome, Place, Result, Sort, Step, TableRef, lab_of_mark,
-    name,
+    DevRef, Error, Footprint, Kernel, Kind, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, TableRef,
+    lab_of_mark, name,
 };
 use crate::net::nft::{self, Element, L4Proto, Peer, Through, Value};
 use crate::net::{self, PortOptions};
@@ -71,7 +71,7 @@ impl SetHairpin {
     }
 }
 
-impl Sort for SetHairpin {
+impl StepSort for SetHairpin {
     const WORD: &'static str = "hairpin";
 }
 

@@ -13,8 +13,8 @@ use super::sysctl;
 use super::veth::ip;
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Hold, Kernel, Model, NetnsAt, NetnsRef, Op, Outcome, Result, Slot, Sort, Step,
-    Unfinished, name,
+    DevEntry, DevRef, Error, Footprint, Hold, Kernel, Model, NetnsAt, NetnsRef, Op, Outcome, Result, Slot, Step,
+    StepSort, Unfinished, name,
 };
 use crate::net::{self, Change, Netns};
 use crate::step_sort;
@@ -36,7 +36,7 @@ struct RaiseLo {
     netns: NetnsRef,
 }
 
-impl Sort for RaiseLo {
+impl StepSort for RaiseLo {
     const WORD: &'static str = "lo-up";
 }
 
@@ -140,7 +140,7 @@ impl SetAutoconf {
     }
 }
 
-impl Sort for SetAutoconf {
+impl StepSort for SetAutoconf {
     const WORD: &'static str = "autoconf";
 }
 

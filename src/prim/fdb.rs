@@ -14,7 +14,7 @@ use super::units::{self, UdpPort, VlanId, Vni};
 use super::value::Ip;
 use super::veth::tool;
 use super::whole;
-use crate::lab::{DevRef, Error, Footprint, Kernel, Kind, Model, Op, Outcome, Result, Sort, Step, name};
+use crate::lab::{DevRef, Error, Footprint, Kernel, Kind, Model, Op, Outcome, Result, Step, StepSort, name};
 use crate::net::{self, Fdb, Mac};
 use crate::step_sort;
 
@@ -59,7 +59,7 @@ impl AddFdb {
     }
 }
 
-impl Sort for AddFdb {
+impl StepSort for AddFdb {
     const WORD: &'static str = "fdb";
 }
 

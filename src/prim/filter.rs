@@ -12,7 +12,9 @@ use super::options::options;
 use super::ports::{Ports, Proto};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use super::units::{DevOrName, FromScript, Mark, Subnet};
-use crate::lab::{Error, Footprint, Kernel, Lab, NetnsRef, Op, Outcome, Place, Result, Sort, Step, lab_of_mark, name};
+use crate::lab::{
+    Error, Footprint, Kernel, Lab, NetnsRef, Op, Outcome, Place, Result, Step, StepSort, lab_of_mark, name,
+};
 use crate::net;
 use crate::net::nft::{
     self, Action, Base, Batch, Chain, ChainKind, CtState, Hook, L4Proto, Match, Peer, Policy, Rule, Through,
@@ -236,7 +238,7 @@ impl SetPolicy {
     }
 }
 
-impl Sort for SetPolicy {
+impl StepSort for SetPolicy {
     const WORD: &'static str = "nft-policy";
 }
 

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::ruleset::{self, enter, in_netns};
-use crate::lab::{Error, Event, Footprint, Kernel, Lab, NetnsRef, Op, Outcome, Place, Result, Sort, Step, TableRef};
+use crate::lab::{
+    Error, Event, Footprint, Kernel, Lab, NetnsRef, Op, Outcome, Place, Result, Step, StepSort, TableRef,
+};
 use crate::net;
 use crate::net::nft::{self, Batch, Family, IpVersion, Peer, Through};
 
@@ -52,7 +54,7 @@ impl LetThrough {
     }
 }
 
-impl Sort for LetThrough {
+impl StepSort for LetThrough {
     const WORD: &'static str = "let-through";
 }
 

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ruleset::{self, AddRules, LabTable, enter, in_netns};
 use crate::lab::{
-    Footprint, Hold, INBOUND_HELD, INBOUND_KEY, Kernel, Lab, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Sort, Step,
+    Footprint, Hold, INBOUND_HELD, INBOUND_KEY, Kernel, Lab, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Step,
+    StepSort,
 };
 use crate::lab::{inbound_chain, inbound_rules};
 use crate::net;
@@ -35,7 +36,7 @@ impl HoldInbound {
     }
 }
 
-impl Sort for HoldInbound {
+impl StepSort for HoldInbound {
     const WORD: &'static str = "inbound";
 }
 

@@ -15,7 +15,9 @@ use super::options::options;
 use super::units::{self, Count, DevOrName, FromScript};
 use super::value::{Ip, Net, without_host_bits};
 use crate::lab::ipam::{Ipam, PoolSpec, Range, Subnet};
-use crate::lab::{Error, Footprint, Kernel, Kind, Lab, NetnsRef, Op, Outcome, Place, Result, Sort, Step, as_refusal};
+use crate::lab::{
+    Error, Footprint, Kernel, Kind, Lab, NetnsRef, Op, Outcome, Place, Result, Step, StepSort, as_refusal,
+};
 use crate::net;
 use crate::step_sort;
 
@@ -90,7 +92,7 @@ struct AddPool {
     spec: PoolSpec,
 }
 
-impl Sort for AddPool {
+impl StepSort for AddPool {
     const WORD: &'static str = "pool";
 }
 

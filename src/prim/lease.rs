@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ipam::AllocOptions;
 use crate::lab::ipam::{Ipam, NoPool, Range};
-use crate::lab::{Error, Footprint, Kernel, Lab, Op, Outcome, Place, Result, Sort, Step, as_refusal, name};
+use crate::lab::{Error, Footprint, Kernel, Lab, Op, Outcome, Place, Result, Step, StepSort, as_refusal, name};
 use crate::net;
 
 /// Leases addresses. Its making waits for nothing but the journal: they are kept by a lock until it is written there.
@@ -25,7 +25,7 @@ pub(super) struct Lease {
     begun: Option<Rc<Cell<bool>>>,
 }
 
-impl Sort for Lease {
+impl StepSort for Lease {
     const WORD: &'static str = "lease";
 }
 

@@ -12,7 +12,7 @@ use super::published;
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
 use crate::lab::store::{Guard, Key};
 use crate::lab::{
-    Error, Footprint, HAIRPIN_MARK, Kernel, Kind, Lab, NetnsRef, Op, Outcome, Result, Sort, Step, as_refusal,
+    Error, Footprint, HAIRPIN_MARK, Kernel, Kind, Lab, NetnsRef, Op, Outcome, Result, Step, StepSort, as_refusal,
 };
 use crate::net::conntrack::Flow;
 use crate::net::nft::{Action, Chain, ChainKind, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value};
@@ -206,7 +206,7 @@ pub(super) fn or_host(netns: &NetnsRef) -> String {
     if netns.no == 0 { "the host".into() } else { format!("netns `{}`", netns.name) }
 }
 
-impl Sort for AddMappings {
+impl StepSort for AddMappings {
     const WORD: &'static str = "dnat";
 }
 

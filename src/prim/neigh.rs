@@ -14,7 +14,7 @@ use super::units::{self, DevOrName};
 use super::value::Ip;
 use super::veth::ip;
 use super::whole;
-use crate::lab::{DevRef, Error, Footprint, Kernel, OWNER_PROTOCOL, Op, Outcome, Sort, Step, name};
+use crate::lab::{DevRef, Error, Footprint, Kernel, OWNER_PROTOCOL, Op, Outcome, Step, StepSort, name};
 use crate::net::{self, Mac};
 use crate::step_sort;
 
@@ -57,7 +57,7 @@ impl AddNeigh {
     }
 }
 
-impl Sort for AddNeigh {
+impl StepSort for AddNeigh {
     const WORD: &'static str = "neigh";
 }
 

@@ -15,7 +15,7 @@ use super::context::{RhaiResultOf, ask, lab_of, place_of, raise, with_lab};
 use super::handles::{self, Dev, NetnsHandle, no_netns_property};
 use crate::lab::{
     self, DevEntry, DevRef, Error, Event, Footprint, Identity, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Op,
-    Outcome, Result, Sort, Step, Unfinished, WAY_ON, lab_of_mark, name,
+    Outcome, Result, Step, StepSort, Unfinished, WAY_ON, lab_of_mark, name,
 };
 use crate::net::{self, Entry, Netns};
 use crate::step_sort;
@@ -44,7 +44,7 @@ impl AddNetns {
 /// The number of `lo` in every namespace (LOOPBACK_IFINDEX in include/net/flow.h).
 const LO_INDEX: u32 = 1;
 
-impl Sort for AddNetns {
+impl StepSort for AddNetns {
     const WORD: &'static str = "netns";
 }
 
@@ -128,7 +128,7 @@ struct RemoveNetns {
     back: Vec<Moved>,
 }
 
-impl Sort for RemoveNetns {
+impl StepSort for RemoveNetns {
     const WORD: &'static str = "netns-remove";
 }
 

@@ -9,8 +9,8 @@ use super::units::{self, DevMac, FromScript, Mtu};
 use super::veth::{check_free, delete_made, full_name_request, ip};
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Sort,
-    Step, Unfinished, name,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Step,
+    StepSort, Unfinished, name,
 };
 use crate::net::{self, Change, Fdb, IpvlanMode, LinkKind, Mac, NewLink, Request, Vxlan};
 
@@ -94,7 +94,7 @@ impl AddLink {
     }
 }
 
-impl Sort for AddLink {
+impl StepSort for AddLink {
     const WORD: &'static str = "link";
 }
 

@@ -11,7 +11,9 @@ use super::dev_change::there;
 use super::handles::{self, Dev};
 use super::options::options;
 use super::units::{Cost, FromScript, PortPriority, VlanId, VlanIds};
-use crate::lab::{DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Result, Sort, Step, Unfinished};
+use crate::lab::{
+    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Result, Step, StepSort, Unfinished,
+};
 use crate::net::{self, PortVlans};
 use crate::step_sort;
 
@@ -183,7 +185,7 @@ pub(super) struct SetPort {
     before: Option<PortSettings>,
 }
 
-impl Sort for SetPort {
+impl StepSort for SetPort {
     const WORD: &'static str = "port";
 }
 

@@ -9,7 +9,7 @@ use super::Group;
 use super::context::{RhaiResultOf, call, lab_of, place_of, raise, with_lab};
 use super::labs::as_json;
 use crate::lab::store::{Key, RECORDS};
-use crate::lab::{Error, Event, Footprint, Kernel, Kind, Lab, Op, Outcome, Result, Sort, Step, as_refusal, name};
+use crate::lab::{Error, Event, Footprint, Kernel, Kind, Lab, Op, Outcome, Result, Step, StepSort, as_refusal, name};
 use crate::net;
 use crate::step_sort;
 
@@ -35,7 +35,7 @@ impl PutRecord {
     }
 }
 
-impl Sort for PutRecord {
+impl StepSort for PutRecord {
     const WORD: &'static str = "record";
 }
 

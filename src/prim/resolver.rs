@@ -11,7 +11,7 @@ use super::context::{RhaiResultOf, ask, with_lab};
 use super::handles::NetnsHandle;
 use super::options::options;
 use super::units::{FromScript, argument};
-use crate::lab::{Error, Footprint, Kernel, Model, NetnsRef, Op, Outcome, Resolver, Result, Sort, Step, name};
+use crate::lab::{Error, Footprint, Kernel, Model, NetnsRef, Op, Outcome, Resolver, Result, Step, StepSort, name};
 use crate::{net, step_sort};
 
 pub(super) const GROUP: Group = Group {
@@ -79,7 +79,7 @@ struct SetResolver {
     before: Option<Resolver>,
 }
 
-impl Sort for SetResolver {
+impl StepSort for SetResolver {
     const WORD: &'static str = "set-resolver";
 }
 

@@ -17,8 +17,8 @@ use super::units::{self, DevOrName, FromScript, Maps, Metric, Subnet, Table, Wei
 use super::value::{Ip, Net};
 use super::veth::ip;
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Op, Outcome, Place, Result, Sort,
-    Step, name,
+    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Op, Outcome, Place, Result, Step,
+    StepSort, name,
 };
 use crate::net::{self, NextHop, Route, RouteKind};
 use crate::step_sort;
@@ -106,7 +106,7 @@ impl AddRoute {
     }
 }
 
-impl Sort for AddRoute {
+impl StepSort for AddRoute {
     const WORD: &'static str = "route";
 }
 

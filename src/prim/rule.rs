@@ -14,7 +14,7 @@ use super::units::{DevOrName, FromScript, Mark, Metric, PrefixLength, Subnet, Ta
 use super::value::Net;
 use super::veth::ip;
 use crate::lab::{
-    Error, Footprint, Kernel, Lab, NetnsRef, OWNER_PROTOCOL, Op, Outcome, Place, Result, Sort, Step, name,
+    Error, Footprint, Kernel, Lab, NetnsRef, OWNER_PROTOCOL, Op, Outcome, Place, Result, Step, StepSort, name,
 };
 use crate::net::{self, Rule, RuleKind};
 use crate::step_sort;
@@ -94,7 +94,7 @@ struct AddRule {
     rule: Rule,
 }
 
-impl Sort for AddRule {
+impl StepSort for AddRule {
     const WORD: &'static str = "rule";
 }
 

@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{
-    Error, Footprint, Kernel, Kind, Lab, LabKind, Model, NetnsRef, Op, Outcome, Place, Result, Sort, Step, TableRef,
-    lab_of_mark, name,
+    Error, Footprint, Kernel, Kind, Lab, LabKind, Model, NetnsRef, Op, Outcome, Place, Result, Step, StepSort,
+    TableRef, lab_of_mark, name,
 };
 use crate::net::nft::{self, At, Base, Batch, Chain, ChainKind, Family, Hook, Policy, Rule, Set};
 use crate::net::{self, Netns};
@@ -120,7 +120,7 @@ pub(super) struct AddTable {
     table: LabTable,
 }
 
-impl Sort for AddTable {
+impl StepSort for AddTable {
     const WORD: &'static str = "nft-table";
 }
 
@@ -204,7 +204,7 @@ pub(super) fn tag(lab: &mut Lab) -> String {
     format!("{}:{no}", lab.mark())
 }
 
-impl Sort for AddRules {
+impl StepSort for AddRules {
     const WORD: &'static str = "nft-rules";
 }
 

@@ -15,7 +15,7 @@ use super::units::Count;
 use super::veth::ip;
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Sort, Step, name,
+    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, name,
 };
 use crate::net::tc::{self, Root};
 use crate::net::{self, Shape, nft};
@@ -147,7 +147,7 @@ fn table_of(far_end: &DevRef) -> String {
     format!("topo_loss-{}", far_end.index)
 }
 
-impl Sort for ShapeDev {
+impl StepSort for ShapeDev {
     const WORD: &'static str = "shape";
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lab::{
     Error, Footprint, Kernel, Kind, Lab, Marks, Model, Op, Outcome, PROCESS_MARK, ProcessFiles, ProcessRef, Result,
-    Sort, Step, Unfinished,
+    Step, StepSort, Unfinished,
 };
 use crate::net::{self, Cgroup, ProcessRecord, Supervised, process, supervise};
 
@@ -46,7 +46,7 @@ impl StartProcess {
     }
 }
 
-impl Sort for StartProcess {
+impl StepSort for StartProcess {
     const WORD: &'static str = "start-process";
 }
 

@@ -11,7 +11,7 @@ use super::options::options;
 use super::ping::Version;
 use super::ruleset::{enter, in_netns};
 use crate::lab::{
-    Error, Footprint, Hold, Kernel, Lab, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Sort, Step, name,
+    Error, Footprint, Hold, Kernel, Lab, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Step, StepSort, name,
 };
 use crate::net;
 use crate::step_sort;
@@ -75,7 +75,7 @@ impl SetSysctl {
     }
 }
 
-impl Sort for SetSysctl {
+impl StepSort for SetSysctl {
     const WORD: &'static str = "sysctl";
 }
 

@@ -9,7 +9,7 @@ use super::handles;
 use super::veth::ip;
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, OWNER_PROTOCOL, Op, Outcome, Result, Sort, Step,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, OWNER_PROTOCOL, Op, Outcome, Result, Step, StepSort,
     Unfinished, name,
 };
 use crate::net::{self, Change, LinkConfig};
@@ -48,7 +48,7 @@ impl TakeOver {
     }
 }
 
-impl Sort for TakeOver {
+impl StepSort for TakeOver {
     const WORD: &'static str = "take-over";
 }
 

@@ -14,7 +14,7 @@ use super::units::{DevMac, Id, Mtu};
 use super::veth::{check_free, delete_made, ip};
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Sort, Step, Unfinished, name,
+    DevEntry, DevRef, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, Unfinished, name,
 };
 use crate::net::{self, Change, Tap};
 use crate::step_sort;
@@ -78,7 +78,7 @@ impl AddTap {
     }
 }
 
-impl Sort for AddTap {
+impl StepSort for AddTap {
     const WORD: &'static str = "tap";
 }
 

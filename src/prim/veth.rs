@@ -13,7 +13,7 @@ use super::port::{self, PortMap};
 use super::units::{DevMac, Mtu};
 use super::whole::{self, Found};
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Result, Sort, Step,
+    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Result, Step, StepSort,
     Unfinished, name, shown_dev,
 };
 use crate::net::{self, Change, Mac, NewLink, Request, VethEnd};
@@ -81,7 +81,7 @@ impl AddVeth {
     }
 }
 
-impl Sort for AddVeth {
+impl StepSort for AddVeth {
     const WORD: &'static str = "veth";
 }
 

@@ -366,7 +366,7 @@ fn the_program_is_position_independent() {
 const NAMED_TWICE: &[&str] = &[
     "Answer", "Args", "At", "Batch", "Call", "Entry", "Error", "Found", "Given", "Held", "Holder", "Host", "Known",
     "Lease", "Message", "Notes", "Opened", "Proto", "Record", "Refusal", "Request", "Result", "Rule", "Seen", "Shape",
-    "Sort", "Source", "State", "Stored", "Subnet", "Target", "Wanted",
+    "Source", "State", "Subnet", "Target", "Wanted",
 ];
 
 /// Kind of fault: one word for two things, so that a reader takes the one for the other. A new type has a name that no other one has.
