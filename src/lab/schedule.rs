@@ -260,11 +260,15 @@ impl<'a> Outstanding<'a> {
 
     /// Has those requests done now that wait for the end in namespaces for which `is_due` holds.
     fn end(&mut self, kernel: &mut Kernel, is_due: impl Fn(u32) -> bool) -> std::result::Result<(), Blamed> {
-        let (due, later) = std::mem::take(&mut self.at_end).into_iter().partition(|(_, netns, _)| is_due(netns.no));
-        self.at_end = later;
-        if !Vec::is_empty(&due) {
-            self.do_joint(kernel)?;
+        if !self.at_end.iter().any(|(_, netns, _)| is_due(netns.no)) {
+            return Ok(());
         }
+        // If something before it is refused, it waits on.
+        self.do_joint(kernel)?;
+        self.queue.flush(kernel)?;
+        let (due, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.at_end).into_iter().partition(|(_, netns, _)| is_due(netns.no));
+        self.at_end = later;
         due.into_iter().try_for_each(|(at, netns, request)| self.queue.push(kernel, at, netns, request))
     }
 }
@@ -292,6 +296,21 @@ pub(super) fn run(
 
 fn in_order(steps: &[Asked], kernel: &mut Kernel, listener: &mut Listener) -> std::result::Result<(), Blamed> {
     let mut outstanding = Outstanding::default();
+    let Err(refused) = each(steps, kernel, listener, &mut outstanding) else { return Ok(()) };
+    // The steps before it stay, and are finished: a bridge comes up.
+    let at_end = std::mem::take(&mut outstanding.at_end).into_iter().filter(|(at, ..)| *at < refused.0);
+    let mut of_those_before = Outstanding { at_end: at_end.collect(), ..Outstanding::default() };
+    of_those_before.end(kernel, |_| true)?;
+    of_those_before.queue.flush(kernel)?;
+    Err(refused)
+}
+
+fn each<'a>(
+    steps: &'a [Asked],
+    kernel: &mut Kernel,
+    listener: &mut Listener,
+    outstanding: &mut Outstanding<'a>,
+) -> std::result::Result<(), Blamed> {
     for (at, asked) in steps.iter().enumerate() {
         if net::signal::caught().is_some() {
             outstanding.do_all(kernel)?;

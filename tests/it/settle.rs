@@ -154,6 +154,38 @@ fn a_caught_refusal_leaves_what_came_before() {
     });
 }
 
+/// What stays of a settling that was refused is whole: its bridges are up, have the lab's mark and look at multicasts, though that is
+/// done last. In a netns of others, in one of the lab's and on the host;
+/// whatever is refused: a request, a
+/// setting or ports.
+#[test]
+fn what_came_before_a_refusal_is_finished() {
+    in_used_world("ip netns add theirs", |w, before| {
+        let refusals = [
+            r#"h.route("10.9.0.0/16", #{ via: "192.0.2.1" });"#,
+            r#"h.sysctl("net.ipv4.ip_default_ttl", "1000");"#,
+            r#"h.dnat(#{ port: 80, host_ip: "192.0.2.7", to: "10.0.0.1:80", dev: "lo" });"#,
+        ];
+        for refusal in refusals {
+            let text = format!(
+                r#"let h = netns("h");
+                   for at in [host, netns_get("theirs"), netns("mine")] {{ bridge(at, "br7"); }}
+                   {refusal}
+                   try {{ settle(); throw "not refused"; }} catch (e) {{ assert(e != "not refused"); print("caught"); }}"#
+            );
+            run_file(w, "caught.rhai", &text).ok().says("caught");
+            for netns in ["", "-n theirs ", "-n mine "] {
+                let shown = w.ip(&format!("{netns}-d link show br7"));
+                for word in [",UP", "mcast_snooping 1", "alias topo:"] {
+                    assert!(shown.contains(word), "{refusal} {netns}{word}: {shown}");
+                }
+            }
+            w.topo(&["down", "lab"]).ok();
+            w.assert_clean(before);
+        }
+    });
+}
+
 /// An error of the asking itself (a value, a name) takes back nothing, caught or not settled yet.
 #[test]
 fn a_caught_asking_error_leaves_earlier_steps() {
