@@ -201,7 +201,11 @@ fn run_words(words: Vec<OsString>) -> u8 {
 
 fn dispatch(matches: &ArgMatches, chosen: Option<(&Workflow, &ArgMatches)>, context: &Context) -> Result<u8, Trouble> {
     if let Some((workflow, matches)) = chosen {
-        return run::workflow(workflow, matches, context);
+        let code = run::workflow(workflow, matches, context)?;
+        if matches!(workflow.words.iter().map(String::as_str).collect::<Vec<_>>()[..], ["network", "create" | "rm"]) {
+            cdi::renew(context)?;
+        }
+        return Ok(code);
     }
     // clap has checked the words against the same declaration.
     let cli = match Cli::from_arg_matches(matches) {

@@ -195,6 +195,8 @@ mod tests {
             let (a, rtnl) = netns_and_rtnl();
             let b = netns();
             pair(&rtnl, (&a, "eth0", 1001), (&b, "eth0", 1002)).await;
+            // The kernel forgets neighbours when it comes to know that a link has no carrier (net/ipv4/arp.c, neigh_carrier_down).
+            judge(&b, "ip link set eth0 up").await;
             link::change(&rtnl, 1001, &Change { up: Some(true), ..Change::default() }).expect("up");
             let mac = Mac::local(2);
             for (no, what) in ["nud stale", "nud reachable", "nud failed", "nud incomplete"].into_iter().enumerate() {

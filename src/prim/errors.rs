@@ -124,6 +124,8 @@ pub mod functions {
     ///
     /// Like nothing in iproute2.
     ///
+    /// Fails with nothing.
+    ///
     /// ```rhai
     /// assert(quoted("h1") == "`h1`" && quoted(ip("10.0.0.1")) == "`10.0.0.1`");
     /// ```
@@ -134,6 +136,8 @@ pub mod functions {
     /// Returns the items of a list as one text, with `between` between them.
     ///
     /// Like `paste -sd`.
+    ///
+    /// Fails with nothing.
     ///
     /// ```rhai
     /// assert(["h1", "h2", "h3"].join(", ") == "h1, h2, h3");

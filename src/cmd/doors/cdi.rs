@@ -32,11 +32,13 @@ enum Cdi {
 #[derive(Debug, clap::Args)]
 struct Dir {
     /// Where container engines read such files
-    #[arg(long, value_name = "DIR", default_value = "/etc/cdi")]
+    #[arg(long, value_name = "DIR", default_value = DIRS[0])]
     dir: PathBuf,
 }
 
-const FILE: &str = "toposcript.json";
+pub(super) const FILE: &str = "toposcript.json";
+/// Where engines read such files.
+pub(super) const DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 /// Runs `topo cdi`.
 pub(in crate::cmd) fn cdi(args: &Args, context: &Context) -> Result<u8, Trouble> {
@@ -55,27 +57,55 @@ pub(in crate::cmd) fn cdi(args: &Args, context: &Context) -> Result<u8, Trouble>
 }
 
 fn generate(dir: &Path, context: &Context) -> Result<u8, Trouble> {
-    let listed = act(context, "result(#{ names: records(\"networks\") });", &json!({}));
-    let listed = listed.map_err(|refusal| {
-        Error::new(refusal.kind.unwrap_or(Kind::State), "list the networks").because(refusal.message)
-    })?;
-    let program = this_program()?;
-    let names = listed["names"].as_array().cloned().unwrap_or_default();
-    let env = hook::environment()?;
-    let devices: Vec<Value> = names.iter().filter_map(Value::as_str).map(|name| device(&program, &env, name)).collect();
-    if devices.is_empty() {
+    let names = networks(context)?;
+    if names.is_empty() {
         return Err(Error::new(Kind::Missing, "make devices of networks")
             .because("there are no networks")
             .hint("`topo network create NETWORK` makes one")
             .into());
     }
-    // Readers refuse what they don't know: the lowest version that has hooks.
-    let value = json!({ "cdiVersion": "0.5.0", "kind": "toposcript.dev/net", "devices": devices });
     std::fs::create_dir_all(dir).map_err(|source| Error::file(format!("make `{}`", dir.display()), &source))?;
     let path = dir.join(FILE);
-    hook::write_whole(&path, &format!("{value:#}\n"))?;
+    write(&path, &names)?;
     data(&format!("{}\n", path.display()));
     Ok(exit::DONE)
+}
+
+/// Brings the files up to date that are of this user's networks. Without a network there is no file: engines refuse one without devices.
+pub(in crate::cmd) fn renew(context: &Context) -> Result<(), Error> {
+    let env = hook::environment()?;
+    for path in DIRS.map(|dir| Path::new(dir).join(FILE)) {
+        let Ok(text) = std::fs::read_to_string(&path) else { continue };
+        let written: Value = serde_json::from_str(&text).unwrap_or_default();
+        if written["devices"][0]["containerEdits"]["hooks"][0]["env"] != json!(env) {
+            continue;
+        }
+        let names = networks(context)?;
+        if names.is_empty() {
+            std::fs::remove_file(&path)
+                .map_err(|source| Error::file(format!("remove `{}`", path.display()), &source))?;
+        } else {
+            write(&path, &names)?;
+        }
+    }
+    Ok(())
+}
+
+fn networks(context: &Context) -> Result<Vec<String>, Error> {
+    let listed = act(context, "result(#{ names: records(\"networks\") });", &json!({}));
+    let listed = listed.map_err(|refusal| {
+        Error::new(refusal.kind.unwrap_or(Kind::State), "list the networks").because(refusal.message)
+    })?;
+    let names = listed["names"].as_array().into_iter().flatten();
+    Ok(names.filter_map(Value::as_str).map(String::from).collect())
+}
+
+fn write(path: &Path, networks: &[String]) -> Result<(), Error> {
+    let (program, env) = (this_program()?, hook::environment()?);
+    let devices: Vec<Value> = networks.iter().map(|name| device(&program, &env, name)).collect();
+    // Readers refuse what they don't know: the lowest version that has hooks.
+    let value = json!({ "cdiVersion": "0.5.0", "kind": "toposcript.dev/net", "devices": devices });
+    hook::write_whole(path, &format!("{value:#}\n"))
 }
 
 fn device(program: &Path, env: &[String], network: &str) -> Value {

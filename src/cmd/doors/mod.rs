@@ -64,7 +64,7 @@ pub(super) fn looked_at() -> Vec<Door> {
         });
     };
     tell("OCI hook", &["runc", "crun", "youki"], true, "a bundle names `topo hook oci`", "");
-    let cdi = any(&["/etc/cdi/toposcript.json", "/var/run/cdi/toposcript.json"]);
+    let cdi = cdi::DIRS.iter().any(|dir| Path::new(dir).join(cdi::FILE).exists());
     tell(
         "CDI devices",
         &["podman", "dockerd", "containerd", "crio"],
@@ -89,4 +89,71 @@ pub(super) fn looked_at() -> Vec<Door> {
         "`topo cni install NETWORK`",
     );
     doors
+}
+
+/// Returns texts that are nearly `good`: with values of other types, without a key, and with bytes that were changed.
+#[cfg(test)]
+fn mutated(good: &serde_json::Value, count: usize) -> impl Iterator<Item = String> {
+    use serde_json::{Value, json};
+    /// Returns all places of a value: the pointers of RFC 6901.
+    fn places(value: &Value, at: &str, found: &mut Vec<String>) {
+        found.push(at.to_string());
+        let escaped = |key: &str| key.replace('~', "~0").replace('/', "~1");
+        match value {
+            Value::Object(map) => {
+                map.iter().for_each(|(key, value)| places(value, &format!("{at}/{}", escaped(key)), found))
+            }
+            Value::Array(list) => {
+                list.iter().enumerate().for_each(|(n, value)| places(value, &format!("{at}/{n}"), found))
+            }
+            _ => {}
+        }
+    }
+    let (good, mut all) = (good.clone(), Vec::new());
+    places(&good, "", &mut all);
+    let strange = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(u64::MAX),
+        json!(1.5),
+        json!(""),
+        json!("\u{0}"),
+        json!("é/:,;=.."),
+        json!([]),
+        json!([[]]),
+        json!({}),
+        json!({ "": {} }),
+        json!("x".repeat(300)),
+        json!("10.0.0.0/99"),
+        json!(["10.0.0.1", 7]),
+    ];
+    // xorshift64 (Marsaglia): the same texts each time.
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        usize::try_from(seed % below as u64).unwrap_or_default()
+    };
+    (0..count).map(move |_| {
+        let mut value = good.clone();
+        for _ in 0..next(3) {
+            if let Some(at) = value.pointer_mut(&all[next(all.len())]) {
+                *at = strange[next(strange.len())].clone();
+            }
+        }
+        let mut bytes = value.to_string().into_bytes();
+        if next(3) == 0 {
+            for _ in 0..=next(3) {
+                let at = next(bytes.len());
+                match next(3) {
+                    0 => bytes[at] = next(128) as u8,
+                    1 => bytes.truncate(at.max(1)),
+                    _ => bytes.insert(at, b"\"{}[],:\\"[next(8)]),
+                }
+            }
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
 }

@@ -155,7 +155,9 @@ impl Call {
                 return Err(wrong("a port mapping lacks a port"));
             };
             let more = number("range").unwrap_or(1).saturating_sub(1);
-            let ports = |first: u64| if more == 0 { first.to_string() } else { format!("{first}-{}", first + more) };
+            let ports = |first: u64| {
+                if more == 0 { first.to_string() } else { format!("{first}-{}", first.saturating_add(more)) }
+            };
             let address = match mapping["host_ip"].as_str().unwrap_or_default() {
                 "" | "0.0.0.0" | "::" => String::new(),
                 ip if ip.contains(':') => format!("[{ip}]:"),
@@ -208,4 +210,31 @@ fn setup(call: &Call, context: &Context) -> Result<Value, Refusal> {
 
 fn teardown(call: &Call, context: &Context) -> Result<(), Refusal> {
     act(context, "import \"doors/netavark\" as door; door::teardown(args);", &call.args()).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmd::doors::mutated;
+
+    #[test]
+    fn any_call_is_read_or_refused() {
+        let good = json!({
+            "container_id": "c1", "container_name": "shop",
+            "port_mappings": [{ "container_port": 80, "host_ip": "127.0.0.1", "host_port": 8070, "protocol": "tcp,udp", "range": 3 }],
+            "network": {
+                "name": "n1", "id": "6f", "internal": true, "options": { "mtu": "1400", "driver": "bridge" },
+                "subnets": [{ "subnet": "10.61.0.0/24", "gateway": "10.61.0.1", "lease_range": { "start_ip": "10.61.0.5", "end_ip": "10.61.0.9" } }],
+            },
+            "network_options": { "aliases": ["a"], "interface_name": "eth0", "static_ips": ["10.61.0.5"], "static_mac": "02:00:00:00:00:01" },
+        });
+        let mut read = 0;
+        for text in mutated(&good, 100_000) {
+            let Ok(value) = serde_json::from_str::<Value>(&text) else { continue };
+            read += usize::from(
+                Call::of(value, Some(OsStr::new("/run/netns/c1"))).is_ok_and(|call| call.args().is_object()),
+            );
+        }
+        assert!(read > 5_000, "{read}");
+    }
 }

@@ -139,3 +139,24 @@ fn connect(state: &State, networks: &[String], context: &Context) -> Result<(), 
     let container = json!({ "id": state.key(), "netns": format!("/proc/{pid}/ns/net"), "name": state.shown() });
     act(context, JOIN, &json!({ "container": container, "networks": networks })).map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmd::doors::mutated;
+
+    #[test]
+    fn any_state_is_read_or_refused() {
+        let good = json!({
+            "ociVersion": "1.0.2-dev", "id": "c1", "status": "creating", "pid": 2039, "bundle": "/b", "root": "/r",
+            "annotations": { NETWORK: "web,db", "dev.toposcript.publish": "8080:80", "dev.toposcript.ip": "10.5.0.9" },
+        });
+        let mut read = 0;
+        for text in mutated(&good, 100_000) {
+            let Ok(state) = serde_json::from_str::<State>(&text) else { continue };
+            let _ = (state.key(), state.shown().len(), state.annotation(NETWORK));
+            read += 1;
+        }
+        assert!(read > 5_000, "{read}");
+    }
+}

@@ -271,3 +271,30 @@ fn files_for_engines() {
         std::fs::remove_dir_all(cdi).expect("remove");
     });
 }
+
+/// A file of devices that is where engines read it follows the networks, and one of another user's networks stays.
+#[test]
+fn the_file_of_devices_follows_the_networks() {
+    in_runtime_world(|w| {
+        let devices = || {
+            let ran = w.run("cat /var/run/cdi/toposcript.json").ok();
+            let written: Value = serde_json::from_str(ran.out()).expect("JSON");
+            written["devices"]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|device| device["name"].clone())
+                .collect::<Vec<_>>()
+        };
+        topo(w, "cdi generate --dir /var/run/cdi").ok();
+        topo(w, "network create db --subnet 10.6.0.0/24").ok();
+        assert_eq!(devices(), [json!("db"), json!("web")]);
+        topo(w, "network rm db").ok();
+        assert_eq!(devices(), [json!("web")]);
+        w.run("sed -i s/TOPO_STATE=/TOPO_STATE=other/ /var/run/cdi/toposcript.json").ok();
+        topo(w, "network create db --subnet 10.6.0.0/24").ok();
+        assert_eq!(devices(), [json!("web")], "it is another user's");
+        topo(w, "network rm db").ok();
+        w.run("rm -r /var/run/cdi").ok();
+    });
+}

@@ -298,3 +298,39 @@ impl Wanted {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cmd::doors::mutated;
+
+    /// Whatever a configuration is, it is read or refused; and one that is read can be asked for all that it may have.
+    #[test]
+    fn any_text_is_read_or_refused() {
+        let good = json!({
+            "cniVersion": "1.1.0", "name": "tbnet", "type": "toposcript", "subnet": "10.9.0.0/24", "gateway": "10.9.0.1", "mtu": 1400,
+            "internal": false, "ipam": { "type": "host-local" }, "args": { "cni": { "ips": ["10.9.0.5/24"] } },
+            "dns": { "nameservers": ["10.9.0.1"], "domain": "lan" }, "cni.dev/valid-attachments": [{ "containerID": "a", "ifname": "eth0" }],
+            "runtimeConfig": {
+                "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "::1" }], "ips": ["10.9.0.5"],
+                "mac": "02:00:00:00:00:01", "aliases": { "tbnet": ["a"] }, "bandwidth": { "ingressRate": 1000, "egressRate": 2000 },
+                "ipRanges": [[{ "subnet": "10.9.0.0/24", "rangeStart": "10.9.0.5", "rangeEnd": "10.9.0.9" }]],
+            },
+            "prevResult": { "interfaces": [{ "name": "eth0", "sandbox": "/run/netns/a" }], "ips": [{ "address": "10.9.0.5/24", "interface": 0 }] },
+        });
+        let (mut read, mut refused) = (0, 0);
+        for text in mutated(&good, 100_000) {
+            let Ok(conf) = Conf::parse(&text) else {
+                refused += 1;
+                continue;
+            };
+            read += 1;
+            let _ = (conf.wanted(), conf.valid(), conf.dns());
+            if let Some(previous) = conf.previous() {
+                let _ = super::super::answer::told(previous, "/run/netns/a");
+            }
+            let _ = super::super::answer::of_add(&conf, &json!({}), "/run/netns/a");
+        }
+        assert!(read > 10_000 && refused > 1_000, "{read} {refused}");
+    }
+}
