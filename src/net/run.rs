@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin};
 
 use super::fresh::{self, OpenFiles};
-use super::{Cgroup, Error, EtcFile, Netns, ProcessId, Result, foreground};
+use super::{Cgroup, Error, EtcFile, Netns, ProcessId, Result, foreground, signal};
 
 /// How long to listen on when the command has ended but somebody whom it started keeps its output open.
 const AFTER_THE_END: Duration = Duration::from_millis(100);
@@ -89,7 +89,8 @@ pub struct Output {
     pub too_much: bool,
 }
 
-/// Runs a command inside a namespace until it ends or is killed at the deadline. Dropping the future kills it too.
+/// Runs a command inside a namespace until it ends, or is killed at the deadline or when a signal is caught (EINTR). Dropping the future
+/// kills it too.
 ///
 /// Does not wait for processes that the command leaves behind, even if they keep its output open. Like `ip netns exec`,
 /// but without its mounts: /sys and /etc/resolv.conf stay the caller's. ENOENT if there is no such program, EACCES if it
@@ -122,7 +123,14 @@ pub async fn run(run: &Run<'_>) -> Result<Output> {
     if let (Some(Trail::List(list)), Some(Ok(ProcessId { pid, start }))) = (run.trail, child.id().map(ProcessId::of)) {
         writeln!(&mut &*list, "{pid} {start}").map_err(failed)?;
     }
-    attend(&mut child, run).await.map_err(failed)
+    let attended = async { attend(&mut child, run).await.map_err(failed) };
+    let done = signal::unless_caught("wait for the command", attended).await;
+    if signal::caught().is_some() {
+        // Who stops a run looks next at what is left of it: the command is gone by then, and nobody else waits for it.
+        let _ = child.start_kill();
+        let _ = child.wait().await;
+    }
+    done
 }
 
 /// Feeds the child and listens to it until it ends.

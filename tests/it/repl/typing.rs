@@ -100,8 +100,8 @@ fn tab_lists_what_can_stand_at_the_cursor() {
             eth0  eth1  lo
 
             modules: import "
-            bird      dns       lan       network   segment   wan
-            dhcp      expect    nat       router    topology
+            bird       dhcp       expect     nat        router     topology
+            container  dns        lan        network    segment    wan
 
             commands: :
             :help     :load     :quit     :save     :time     :undo
