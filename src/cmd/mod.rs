@@ -202,7 +202,11 @@ fn run_words(words: Vec<OsString>) -> u8 {
 fn dispatch(matches: &ArgMatches, chosen: Option<(&Workflow, &ArgMatches)>, context: &Context) -> Result<u8, Trouble> {
     if let Some((workflow, matches)) = chosen {
         let code = run::workflow(workflow, matches, context)?;
-        if matches!(workflow.words.iter().map(String::as_str).collect::<Vec<_>>()[..], ["network", "create" | "rm"]) {
+        // A sandbox's networks are no engine's, and what failed has changed none.
+        if code == terminal::exit::DONE
+            && context.inside.is_none()
+            && matches!(workflow.words.iter().map(String::as_str).collect::<Vec<_>>()[..], ["network", "create" | "rm"])
+        {
             cdi::renew(context)?;
         }
         return Ok(code);

@@ -11,7 +11,7 @@ use super::{hook, oci};
 use crate::cmd::context::{Context, this_program};
 use crate::cmd::output::Trouble;
 use crate::lab::{Error, Kind};
-use crate::terminal::{data, exit};
+use crate::terminal::{data, exit, talk};
 
 /// Makes networks known to container engines as devices: `--device toposcript.dev/net=NETWORK`
 #[derive(Debug, clap::Args)]
@@ -60,7 +60,7 @@ fn generate(dir: &Path, context: &Context) -> Result<u8, Trouble> {
     let names = networks(context)?;
     if names.is_empty() {
         return Err(Error::new(Kind::Missing, "make devices of networks")
-            .because("there are no networks")
+            .because("there are no networks that can be devices")
             .hint("`topo network create NETWORK` makes one")
             .into());
     }
@@ -97,7 +97,20 @@ fn networks(context: &Context) -> Result<Vec<String>, Error> {
         Error::new(refusal.kind.unwrap_or(Kind::State), "list the networks").because(refusal.message)
     })?;
     let names = listed["names"].as_array().into_iter().flatten();
-    Ok(names.filter_map(Value::as_str).map(String::from).collect())
+    let (names, others): (Vec<&str>, Vec<&str>) = names.filter_map(Value::as_str).partition(|name| can_be_device(name));
+    for name in others {
+        talk(&format!(
+            "warning: network `{name}` can't be a device: engines take 63 letters, digits, `_`, `-` and `.`\n"
+        ));
+    }
+    Ok(names.into_iter().map(String::from).collect())
+}
+
+/// Tells whether engines take a name as that of a device: of a file with another one they would refuse all devices (SPEC.md, "devices").
+fn can_be_device(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    let ends = [name.bytes().next(), name.bytes().last()];
+    name.len() <= 63 && name.bytes().all(plain) && ends.into_iter().flatten().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 fn write(path: &Path, networks: &[String]) -> Result<(), Error> {

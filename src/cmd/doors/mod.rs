@@ -34,6 +34,16 @@ fn read_stdin() -> std::io::Result<String> {
     String::from_utf8(bytes).map_err(|_| std::io::Error::other("it is not UTF-8"))
 }
 
+/// Returns a port mapping as `network::connect` takes it. An address that stands for all is none.
+fn port_text(host_ip: Option<&str>, host_ports: &str, ports: &str, proto: &str) -> String {
+    let address = match host_ip {
+        None | Some("" | "0.0.0.0" | "::") => String::new(),
+        Some(ip) if ip.contains(':') => format!("[{ip}]:"),
+        Some(ip) => format!("{ip}:"),
+    };
+    format!("{address}{host_ports}:{ports}/{}", proto.to_lowercase())
+}
+
 /// A door, as `topo doctor` tells of it.
 pub(super) struct Door {
     pub(super) name: &'static str,

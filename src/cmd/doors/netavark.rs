@@ -6,6 +6,7 @@ use std::ffi::{OsStr, OsString};
 use serde_json::{Map, Value, json};
 
 use super::act::{Refusal, act};
+use super::port_text;
 use crate::cmd::context::Context;
 use crate::lab::name;
 use crate::terminal::{exit, raw};
@@ -149,8 +150,8 @@ impl Call {
             }
         }
         let mut publish = Vec::new();
-        for mapping in call["port_mappings"].as_array().into_iter().flatten() {
-            let number = |key: &str| mapping[key].as_u64();
+        for one in call["port_mappings"].as_array().into_iter().flatten() {
+            let number = |key: &str| one[key].as_u64();
             let Some((port, host_port)) = number("container_port").zip(number("host_port")) else {
                 return Err(wrong("a port mapping lacks a port"));
             };
@@ -158,13 +159,8 @@ impl Call {
             let ports = |first: u64| {
                 if more == 0 { first.to_string() } else { format!("{first}-{}", first.saturating_add(more)) }
             };
-            let address = match mapping["host_ip"].as_str().unwrap_or_default() {
-                "" | "0.0.0.0" | "::" => String::new(),
-                ip if ip.contains(':') => format!("[{ip}]:"),
-                ip => format!("{ip}:"),
-            };
-            for proto in mapping["protocol"].as_str().unwrap_or("tcp").split(',') {
-                publish.push(format!("{address}{}:{}/{proto}", ports(host_port), ports(port)));
+            for proto in one["protocol"].as_str().unwrap_or("tcp").split(',') {
+                publish.push(port_text(one["host_ip"].as_str(), &ports(host_port), &ports(port), proto));
             }
         }
         options.insert("publish".into(), json!(publish));

@@ -297,6 +297,11 @@ fn the_file_of_devices_follows_the_networks() {
         assert_eq!(devices(), [json!("db"), json!("web")]);
         topo(w, "network rm db").ok();
         assert_eq!(devices(), [json!("web")]);
+        // One odd name must not cost all others their devices.
+        let odd = topo(w, "network create a+b --subnet 10.7.0.0/24").ok();
+        assert!(odd.err().contains("network `a+b` can't be a device"), "{odd:?}");
+        assert_eq!(devices(), [json!("web")]);
+        topo(w, "network rm a+b").ok();
         w.run("sed -i s/TOPO_STATE=/TOPO_STATE=other/ /var/run/cdi/toposcript.json").ok();
         topo(w, "network create db --subnet 10.6.0.0/24").ok();
         assert_eq!(devices(), [json!("web")], "it is another user's");

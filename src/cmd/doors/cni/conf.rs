@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{NEWEST, Problem, VERSIONS, code};
+use crate::cmd::doors::port_text;
 use crate::lab::name;
 use crate::terminal::environment;
 
@@ -213,12 +214,8 @@ impl Conf {
             let Some(port) = number("containerPort") else {
                 return Err(self.wrong("portMappings", "has an entry without `containerPort`"));
             };
-            let address = match text("hostIP").filter(|ip| !matches!(*ip, "0.0.0.0" | "::")) {
-                Some(ip) if ip.contains(':') => format!("[{ip}]:"),
-                Some(ip) => format!("{ip}:"),
-                None => String::new(),
-            };
-            ports.push(format!("{address}{host_port}:{port}/{}", text("protocol").unwrap_or("tcp").to_lowercase()));
+            let proto = text("protocol").unwrap_or("tcp");
+            ports.push(port_text(text("hostIP"), &host_port.to_string(), &port.to_string(), proto));
         }
         Ok(ports)
     }

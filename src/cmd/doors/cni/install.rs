@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::{LOOPBACK, PLUGIN};
-use crate::cmd::context::{Context, this_program};
+use crate::cmd::context::this_program;
 use crate::cmd::doors::hook::write_whole;
 use crate::cmd::output::Trouble;
 use crate::lab::{Error, Kind, name};
@@ -24,7 +24,7 @@ pub(super) struct Args {
     network: String,
 }
 
-pub(super) fn install(args: &Args, _context: &Context) -> Result<u8, Trouble> {
+pub(super) fn install(args: &Args) -> Result<u8, Trouble> {
     name::check("network", &args.network)?;
     let program = this_program()?;
     for dir in [&args.bin_dir, &args.conf_dir] {

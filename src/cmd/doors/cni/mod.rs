@@ -43,7 +43,7 @@ enum Cni {
 /// Runs `topo cni`.
 pub(in crate::cmd) fn cni(args: &Args, context: &Context) -> Result<u8, Trouble> {
     match &args.command {
-        Some(Cni::Install(args)) => install::install(args, context),
+        Some(Cni::Install(args)) => install::install(args),
         None => Ok(answered(run(context))),
     }
 }
@@ -279,7 +279,8 @@ fn check(conf: &Conf, context: &Context) -> Result<(), Problem> {
 fn gc(conf: &Conf, context: &Context) -> Result<(), Problem> {
     let network = conf.network()?;
     let key = |(container, dev): (String, String)| Attachment { container, dev }.key(&network);
-    let valid: Vec<String> = conf.valid()?.into_iter().map(key).collect();
+    // A map, in which each of many is found at once.
+    let valid: serde_json::Map<String, Value> = conf.valid()?.into_iter().map(|one| (key(one), json!(true))).collect();
     // What a killed ADD left is no endpoint yet.
     let state = context.state().map_err(|error| Problem::of(error.into()))?;
     let (mut listener, _) = crate::terminal::listener(crate::terminal::Style { json: true, trace: false });
