@@ -158,7 +158,7 @@ impl Netlink {
         Ok(Netlink { fd: Netfd(socket), next: Cell::new(1) })
     }
 
-    /// Sends messages in one datagram, of which the one numbered `acked` is acknowledged, and lets `hear` have each answer with the
+    /// Sends messages in one datagram, of which the one numbered `acked` is acknowledged, and calls `hear` with each answer and the
     /// number of its message until that says what came of it. Refusals come unasked.
     pub(super) fn exchange<T>(
         &self,
@@ -305,7 +305,7 @@ impl Events {
         Ok(Events(socket))
     }
 
-    /// Waits for events and lets `hear` have the kind and the body of each. False if some were lost.
+    /// Waits for events and calls `hear` with the kind and the body of each. False if some were lost.
     pub(super) async fn next(&self, doing: &str, mut hear: impl FnMut(u16, &[u8])) -> Result<bool> {
         let mut bytes = vec![0; ANSWER_BYTES_MAX];
         loop {
@@ -540,7 +540,7 @@ mod tests {
         assert_eq!(answer.as_deref(), Some(&b"mine"[..]));
     }
 
-    /// A dump that can't be read is heard to its end, so that the socket is free for the next one.
+    /// A dump that can't be read is received to its end, so that the socket is free for the next one.
     #[test]
     fn what_can_not_be_read_does_not_block_the_socket() {
         let (_netns, rtnl) = netns_and_rtnl();
