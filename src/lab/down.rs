@@ -210,7 +210,13 @@ fn undo_journal(
     listener.expect(&list.asked, true);
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
-    errors.extend(undo::undo_surveyed(&mut kernel, survey, &list.asked, list.done, &mut each));
+    let (leading, asked): (Vec<_>, Vec<_>) =
+        list.asked.into_iter().partition(|asked| asked.step.footprint().leads_to_lab);
+    errors.extend(undo::undo_surveyed(&mut kernel, survey, &asked, list.done, &mut each));
+    // What has failed can be tried again by the name that users know: a network's container.
+    if errors.is_empty() {
+        errors.extend(undo::undo(&mut kernel, &leading, list.done, &mut each));
+    }
     listener.arrived();
     listener.warn(kernel.take_given_back());
     listener.note_ended(kernel.note::<Vec<EndedProcess>>().drain(..));

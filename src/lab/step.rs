@@ -120,6 +120,8 @@ pub struct Footprint<'a> {
     pub hides_what_follows: bool,
     /// Whether the change can't be taken back: a removal.
     pub is_removal: bool,
+    /// Whether users find the lab by it, as they do by a record: it goes when nothing else of the lab is left.
+    pub leads_to_lab: bool,
 }
 
 /// The namespaces whose devices must be finished before a step is applied. A bridge is finished at the end of a settling, once its

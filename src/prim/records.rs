@@ -49,7 +49,7 @@ impl Step for PutRecord {
     }
 
     fn footprint(&self) -> Footprint<'_> {
-        Footprint { ..Footprint::default() }
+        Footprint { leads_to_lab: true, ..Footprint::default() }
     }
 
     fn prepare(&mut self, kernel: &mut Kernel) -> net::Result<()> {

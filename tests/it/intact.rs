@@ -276,15 +276,22 @@ fn settings_come_back_on_a_read_only_disk() {
 /// So few file descriptors that nothing can be opened beside what a removal needs.
 #[test]
 fn few_descriptors_are_enough() {
-    in_small_world(|w, before, _| {
-        let topo = w.program().display();
+    in_small_world(|w, before, topo| {
+        let program = w.program().display();
         let few = |count: u32, words: &str| {
-            w.run(&format!("export TOPO_STATE=$PWD/sd; ulimit -n {count}; exec {topo} {words}"))
+            w.run(&format!("export TOPO_STATE=$PWD/sd; ulimit -n {count}; exec {program} {words}"))
         };
         // With none at all nothing is done, and nothing lost.
         few(8, "down lab").fails(1).says("Too many open files");
         few(12, "network disconnect web c1").fails(1).says("Too many open files");
         few(20, "down lab").ok().says("lab `lab` is down");
+        // At any count it is done whole, or can be done again.
+        for count in 12..=32 {
+            if few(count, "network disconnect web c1").code != 0 {
+                topo(&["network", "disconnect", "web", "c1"]).ok();
+            }
+            topo(&["network", "connect", "web", "c1", "--publish", "8080:80"]).ok();
+        }
         few(32, "network disconnect web c1").ok();
         few(28, "network rm web").ok();
         few(20, "gc").ok();

@@ -167,7 +167,7 @@ fn i4_damaged_addresses() {
             --- exit code 1
             $ topo network ls
             NAME  SUBNET       DRIVER  GATEWAY   STATE  ENDPOINTS  LABELS
-            web   10.5.0.0/24  bridge  10.5.0.1  up     0
+            web   10.5.0.0/24  bridge  10.5.0.1  up     1
         "#]]);
         w.topo(&["gc"]).fails(1).says("state/store/leases/10.5.0.0-24.d/0.json`: byte 0");
         w.session(expect![[r#"
