@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | `oci.rs` | the hook of OCI runtimes: runc and crun; devices of CDI and hooks of Podman |
 //! | `cni.rs` | the CNI plugin, called as runtimes call it |
+//! | `containerd.rs` | containerd: pods of its CRI, and `ctr run` |
 //! | `netavark.rs` | the netavark plugin, called as netavark calls it |
 //! | `page.rs` | the commands of docs/containers.md, with runc and Podman |
 
 mod cni;
+mod containerd;
 mod netavark;
 mod oci;
 mod page;
