@@ -73,14 +73,14 @@ impl Context {
 
 /// Tells whether this is root of the machine: that of a user namespace alone (`unshare -r`) has the directories of the user who made it.
 fn is_root() -> bool {
-    nix::unistd::geteuid().is_root() && crate::net::userns::owns_namespaces()
+    nix::unistd::geteuid().is_root() && crate::net::netns::userns::owns_namespaces()
 }
 
 fn default_state() -> PathBuf {
     if is_root() {
         return PathBuf::from("/run/toposcript");
     }
-    let uid = crate::net::userns::uid_outside();
+    let uid = crate::net::netns::userns::uid_outside();
     // Not every login has a runtime directory; one under /tmp is checked for its owner and mode like any other.
     let runtime = environment::RUNTIME_DIR.path().filter(|dir| dir.is_dir());
     runtime.map_or_else(|| PathBuf::from(format!("/tmp/toposcript-{uid}")), |dir| dir.join("toposcript"))

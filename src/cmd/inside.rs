@@ -26,10 +26,10 @@ const INSIDE: &str = "__inside";
 pub(super) fn begin(mut words: Vec<OsString>) -> std::result::Result<(Option<Inside>, Vec<OsString>), u8> {
     let second = words.get(1).and_then(|word| word.to_str()).unwrap_or("");
     if second == HOLDER {
-        return Err(net::userns::hold());
+        return Err(net::netns::userns::hold());
     }
     if second == prim::SUPERVISE {
-        return Err(net::supervise::supervise());
+        return Err(net::process::supervise::supervise());
     }
     if second != ENTER && second != INSIDE {
         return Ok((None, words));
@@ -77,7 +77,7 @@ fn wait_for(mut command: Command, stdin: Option<&str>, foreground: Option<Foregr
         // A run that ends before it has read all has said why.
         let _ = pipe.write_all(text.as_bytes());
     }
-    let status = net::signal::wait_passing_on(&mut child, foreground)
+    let status = net::process::signal::wait_passing_on(&mut child, foreground)
         .map_err(|source| Error::kernel("run in the sandbox", &source))?;
     let signalled = || std::os::unix::process::ExitStatusExt::signal(&status).map(exit::of_signal);
     let code = status.code().and_then(|code| u8::try_from(code).ok());

@@ -160,7 +160,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run_words(words: Vec<OsString>) -> u8 {
-    net::signal::begin();
+    net::process::signal::begin();
     if let Some(code) = doors::begin(&words) {
         return code;
     }

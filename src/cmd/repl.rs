@@ -55,7 +55,7 @@ pub(super) fn repl(args: &Args, context: &Context) -> Result<u8, Trouble> {
     } else if inside::needs_sandbox(args.sandbox, context) {
         return Ok(inside::run_in_new(context, None)?);
     }
-    net::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
+    net::process::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
     context::arm_fault();
     let (listener, trace) = repl::listener();
     let setup = Setup {

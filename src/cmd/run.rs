@@ -156,7 +156,7 @@ fn execute(
         let stdin = (script.name == "-").then_some(script.text.as_str());
         return Ok(inside::run_in_new(context, stdin)?);
     }
-    net::signal::catch().map_err(|source| crate::lab::Error::kernel("catch signals", &source))?;
+    net::process::signal::catch().map_err(|source| crate::lab::Error::kernel("catch signals", &source))?;
     context::arm_fault();
     let state = context.state()?;
     let begun = Instant::now();

@@ -21,7 +21,7 @@ pub(super) fn begin(words: &[OsString]) -> Option<u8> {
     let note = |line: &str| {
         let _ = writeln!(std::io::stdout(), "{line}");
     };
-    match net::server::serve_here(&server, note) {
+    match net::probe::server::serve_here(&server, note) {
         Ok(()) => Some(exit::DONE),
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "{}: {error}", error.doing());

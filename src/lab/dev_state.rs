@@ -26,12 +26,12 @@ pub fn add_link_local(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
 /// Returns the request of `add_link_local`, where there is one.
 pub fn link_local_request(dev: &DevRef) -> Option<Request> {
     let mac = dev.mac.filter(|_| dev.made)?;
-    let options = net::AddrOptions { protocol: net::addr::BY_KERNEL, nodad: true, peer: None };
+    let options = net::AddrOptions { protocol: net::ip::addr::BY_KERNEL, nodad: true, peer: None };
     // Without IPv6, in the kernel or on the device, there is nothing to be ready for.
     let passes = |error: &net::Error| {
         error.is_exists() || error.is_unsupported() || error.is_denied() || error.errno() == libc::EINVAL
     };
-    Some(net::addr::add_request(dev.index, link_local(mac), &options).unless(passes))
+    Some(net::ip::addr::add_request(dev.index, link_local(mac), &options).unless(passes))
 }
 
 /// Returns the link-local address that a hardware address makes.

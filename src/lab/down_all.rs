@@ -50,7 +50,7 @@ fn delete_cables(state: &StateDir, names: &[String], steps: &Steps) -> Result<()
     if going.len() < 2 {
         return Ok(());
     }
-    let deleted = net::link_group::delete_together(&rtnl, &links, &going);
+    let deleted = net::link::group::delete_together(&rtnl, &links, &going);
     deleted.map_err(|source| Error::kernel("delete the cables of the labs", &source))
 }
 

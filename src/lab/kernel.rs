@@ -244,7 +244,7 @@ impl Kernel {
 
     /// Runs `work` to its end or until a signal is caught (EINTR).
     pub fn run_unless_caught<T>(&self, doing: &str, work: impl Future<Output = net::Result<T>>) -> net::Result<T> {
-        self.run(net::signal::unless_caught(doing, work))
+        self.run(net::process::signal::unless_caught(doing, work))
     }
 
     fn runtime(&self) -> net::Result<&Runtime> {

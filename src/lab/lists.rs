@@ -54,7 +54,7 @@ impl Kernel {
     pub fn routes(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<Route>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            net::route::list(&rtnl)
+            net::ip::route::list(&rtnl)
         })
     }
 
@@ -62,7 +62,7 @@ impl Kernel {
     pub fn rules(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<Rule>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            net::rule::list(&rtnl)
+            net::ip::rule::list(&rtnl)
         })
     }
 
@@ -70,7 +70,7 @@ impl Kernel {
     pub fn addresses(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<Address>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            net::addr::list(&rtnl)
+            net::ip::addr::list(&rtnl)
         })
     }
 
@@ -78,7 +78,7 @@ impl Kernel {
     pub fn neighbours(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<Neigh>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            net::neigh::list(&rtnl)
+            net::ip::neigh::list(&rtnl)
         })
     }
 
@@ -86,7 +86,7 @@ impl Kernel {
     pub fn fdb(&mut self, at: &NetnsRef) -> net::Result<Rc<Vec<FdbEntry>>> {
         self.once(at, "", |kernel| {
             let rtnl = kernel.rtnl(at)?;
-            net::fdb::list(&rtnl)
+            net::link::fdb::list(&rtnl)
         })
     }
 

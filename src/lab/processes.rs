@@ -10,8 +10,9 @@ use super::name;
 use super::state::{LabDir, StateDir};
 use super::step::Steps;
 use super::view;
-use crate::net::bounded_log;
-use crate::net::{self, ProcessRecord, supervise};
+use crate::net::process::bounded_log;
+use crate::net::process::supervise;
+use crate::net::{self, ProcessRecord};
 
 /// How many of a lab's processes that have ended, and that its script has no handle to, are kept with their logs: the last ones. Not
 /// those of an earlier process of the same name.
@@ -109,7 +110,7 @@ pub struct ProcessView {
 /// Says how a process ended.
 fn end_in_words(ended: net::Ended) -> String {
     match ended.signal {
-        Some(signal) => format!("ended by {}", net::signal::name(signal)),
+        Some(signal) => format!("ended by {}", net::process::signal::name(signal)),
         None => format!("exit code {}", ended.code),
     }
 }

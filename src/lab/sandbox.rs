@@ -15,7 +15,7 @@ pub struct Private {
 }
 
 impl Private {
-    /// Starts a sandbox by running `program` with `args`, which must call `net::userns::hold` at once.
+    /// Starts a sandbox by running `program` with `args`, which must call `net::netns::userns::hold` at once.
     pub fn start(program: &Path, args: &[&str]) -> Result<Private> {
         let sandbox = net::Sandbox::start(program, args).map_err(|source| refused(&source))?;
         Ok(Private { sandbox })
@@ -74,7 +74,7 @@ impl Inside {
 
 /// Enters the sandbox of a lab; the process must have one thread.
 pub fn enter(lab: &str, holder: ProcessId) -> Result<()> {
-    net::userns::enter(holder).map_err(|source| match source.errno() {
+    net::netns::userns::enter(holder).map_err(|source| match source.errno() {
         libc::ESRCH | libc::ENOENT => Error::new(Kind::Gone, format!("enter the sandbox of lab `{lab}`"))
             .because("the process that held it has ended")
             .hint(format!("`topo down {lab}` removes what is left of it")),
@@ -90,7 +90,7 @@ pub fn can_build_here() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).unwrap_or(0);
-    effective & NET_ADMIN != 0 && effective & SYS_ADMIN != 0 && net::userns::owns_namespaces()
+    effective & NET_ADMIN != 0 && effective & SYS_ADMIN != 0 && net::netns::userns::owns_namespaces()
 }
 
 /// Says why the kernel forbids a sandbox, and which switch allows it.

@@ -312,7 +312,7 @@ fn each<'a>(
     outstanding: &mut Outstanding<'a>,
 ) -> std::result::Result<(), Blamed> {
     for (at, asked) in steps.iter().enumerate() {
-        if net::signal::caught().is_some() {
+        if net::process::signal::caught().is_some() {
             outstanding.do_all(kernel)?;
             return Err((at, net::Error::new(asked.step.doing(), libc::EINTR)));
         }
@@ -370,7 +370,7 @@ pub(super) fn wait_working<'a>(
     kernel.send(woken.into_values().map(|dev| (&dev.netns, net::link::touch_request(dev.index))))?;
     for (at, ips) in later.into_values() {
         let (netns, rtnl) = (kernel.netns(at)?, kernel.rtnl(at)?);
-        kernel.run(net::route::wait_local(&netns, &rtnl, &ips, None, WORKER))?;
+        kernel.run(net::ip::route::wait_local(&netns, &rtnl, &ips, None, WORKER))?;
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ pub(super) const FORWARDING: [&str; 2] = ["net/ipv4/conf/all/forwarding", "net/i
 
 /// Reads a setting; nothing where it went with its device, or is a secret that nobody has set (EIO).
 fn read(netns: &Netns, key: &str) -> net::Result<Option<String>> {
-    match net::sysctl::read(netns, key) {
+    match net::netns::sysctl::read(netns, key) {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_gone() || error.is_denied() || error.errno() == libc::EIO => Ok(None),
         Err(error) => Err(error),
@@ -289,7 +289,7 @@ impl Book<'_> {
             match self.now(key)? {
                 Some(now) if same(&now, value) => {}
                 Some(_) if key == inbound::KEY => inbound::write(&self.netns, self.state, value)?,
-                Some(_) => net::sysctl::write(&self.netns, key, value)?,
+                Some(_) => net::netns::sysctl::write(&self.netns, key, value)?,
                 None => {}
             }
         }
@@ -311,7 +311,7 @@ impl Book<'_> {
         let now = match key {
             // What is there without a holder is left of one that is no more.
             inbound::KEY => inbound::GONE.to_string(),
-            _ => net::sysctl::read(&self.netns, key)?,
+            _ => net::netns::sysctl::read(&self.netns, key)?,
         };
         let before = held.before(key).unwrap_or(now);
         holder.order = held.last_order() + 1;
@@ -352,7 +352,7 @@ impl Book<'_> {
         let Some((family, setting)) = leads(key) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         let mut accepting = Vec::new();
-        for dev in net::sysctl::list(&self.netns, &format!("net/{family}/conf"))? {
+        for dev in net::netns::sysctl::list(&self.netns, &format!("net/{family}/conf"))? {
             let key = format!("net/{family}/conf/{dev}/{setting}");
             if dev == "all" {
                 continue;
@@ -418,7 +418,7 @@ impl Book<'_> {
     fn follow(&self, held: &Held, new: &Held, key: &str, will: &str) -> net::Result<Vec<(String, String)>> {
         let Some((family, setting)) = leads(key) else { return Ok(Vec::new()) };
         let mut writes = Vec::new();
-        for dev in net::sysctl::list(&self.netns, &format!("net/{family}/conf"))? {
+        for dev in net::netns::sysctl::list(&self.netns, &format!("net/{family}/conf"))? {
             let key = format!("net/{family}/conf/{dev}/{setting}");
             let Some(now) = read(&self.netns, &key)?.filter(|_| dev != "all") else { continue };
             let is_ours = held.wanted(&key).is_some_and(|was| same(&was, &now));
@@ -530,7 +530,7 @@ impl Kernel {
             );
         }
         let Some((state, holder)) = self.holder(hold)? else {
-            return if key == inbound::KEY { Ok(()) } else { net::sysctl::write(&netns, hold.key, hold.value) };
+            return if key == inbound::KEY { Ok(()) } else { net::netns::sysctl::write(&netns, hold.key, hold.value) };
         };
         Book::open(&state, &netns)?.enter(&key, holder, &own)
     }

@@ -413,5 +413,5 @@ fn place_of(name: &str, netns: &str) -> String {
 
 /// Leaves out what the kernel makes by itself: the local table, and the routes that come with an address.
 fn is_worth_showing(route: &net::Route) -> bool {
-    route.table != net::route::LOCAL && route.protocol != net::route::BY_KERNEL
+    route.table != net::ip::route::LOCAL && route.protocol != net::ip::route::BY_KERNEL
 }

@@ -32,7 +32,7 @@ pub(crate) async fn pair(rtnl: &Netlink, main: (&Netns, &str, u32), peer: (&Netn
         let link = NewLink { name, index, mac: Mac::local(u64::from(index)), mtu: None };
         VethEnd { netns, link, controller: None }
     });
-    super::veth::add_veth(rtnl, &main, &peer).expect("a veth pair");
+    super::link::veth::add_veth(rtnl, &main, &peer).expect("a veth pair");
 }
 
 /// Asks `ip` or `bridge`, run inside `netns`, what it sees.

@@ -87,7 +87,7 @@ impl Route {
             self.onlink.then(|| "onlink".into()),
             self.src.map(|src| format!("src {src}")),
             self.metric.map(|metric| format!("metric {metric}")),
-            (self.table != super::route::MAIN).then(|| format!("table {}", self.table)),
+            (self.table != super::ip::route::MAIN).then(|| format!("table {}", self.table)),
         ];
         join(words.into_iter().chain(hops))
     }

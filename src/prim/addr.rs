@@ -110,14 +110,14 @@ impl Step for AddAddr {
             return Err(net::Error::new(self.doing(), libc::EPERM).saying(why));
         }
         let netns = kernel.netns(&self.dev.netns)?;
-        self.promote = net::sysctl::read(&netns, &promote_key(&name::kernel_name(&self.dev.name))).ok();
+        self.promote = net::netns::sysctl::read(&netns, &promote_key(&name::kernel_name(&self.dev.name))).ok();
         Ok(())
     }
 
     fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         // Without duplicate address detection: a lab's address works at once, not a second later (RFC 4862, 5.4).
         let options = AddrOptions { protocol: OWNER_PROTOCOL, nodad: true, peer: None };
-        Ok(vec![Op::Ask(&self.dev.netns, net::addr::add_request(self.dev.index, self.net, &options))])
+        Ok(vec![Op::Ask(&self.dev.netns, net::ip::addr::add_request(self.dev.index, self.net, &options))])
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -130,15 +130,19 @@ impl Step for AddAddr {
             kernel.leave(format!("address `{net}` of {dev} has protocol {protocol} in place of {OWNER_PROTOCOL}"));
         }
         if self.promote.as_deref() != Some("0") {
-            return if there { net::addr::delete(&rtnl, self.dev.index, self.net) } else { Ok(()) };
+            return if there { net::ip::addr::delete(&rtnl, self.dev.index, self.net) } else { Ok(()) };
         }
         // With the first address of a network the kernel deletes all others of it, which may be somebody else's.
         let (netns, key) = (kernel.netns(&self.dev.netns)?, promote_key(&link.name));
         if there {
-            net::sysctl::write(&netns, &key, "1")?;
-            net::addr::delete(&rtnl, self.dev.index, self.net)?;
+            net::netns::sysctl::write(&netns, &key, "1")?;
+            net::ip::addr::delete(&rtnl, self.dev.index, self.net)?;
         }
-        if net::sysctl::read(&netns, &key)? == "1" { net::sysctl::write(&netns, &key, "0") } else { Ok(()) }
+        if net::netns::sysctl::read(&netns, &key)? == "1" {
+            net::netns::sysctl::write(&netns, &key, "0")
+        } else {
+            Ok(())
+        }
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
@@ -161,16 +165,16 @@ fn promote_key(dev: &str) -> String {
 /// goes over it (net/ipv4/fib_frontend.c, fib_disable_ip).
 fn lost_with_the_last(kernel: &mut Kernel, dev: &DevRef) -> net::Result<Option<String>> {
     let rtnl = kernel.rtnl(&dev.netns)?;
-    let addresses = net::addr::list(&rtnl)?;
+    let addresses = net::ip::addr::list(&rtnl)?;
     if addresses.iter().any(|address| address.index == dev.index && address.net.is_ipv4()) {
         return Ok(None);
     }
-    let routes = net::route::list(&rtnl)?;
+    let routes = net::ip::route::list(&rtnl)?;
     let theirs = |route: &&net::Route| route.dst.is_ipv4() && route.uses(dev.index) && route.protocol != OWNER_PROTOCOL;
     if let Some(route) = routes.iter().find(theirs) {
         return Ok(Some(format!("the route to `{}`", route.dst)));
     }
-    let neighbours = net::neigh::list(&rtnl)?;
+    let neighbours = net::ip::neigh::list(&rtnl)?;
     let theirs = neighbours.iter().find(|neigh| {
         neigh.index == dev.index && neigh.ip.is_ipv4() && neigh.state == "permanent" && neigh.protocol != OWNER_PROTOCOL
     });
@@ -265,7 +269,7 @@ pub mod functions {
             let entry = dev.existing(lab)?;
             let doing = format!("list the addresses of {}", dev.shown());
             let index = entry.dev.index;
-            let both = |rtnl: &net::Netlink| Ok((net::addr::list(rtnl)?, net::link::get(rtnl, index)?));
+            let both = |rtnl: &net::Netlink| Ok((net::ip::addr::list(rtnl)?, net::link::get(rtnl, index)?));
             let (addresses, link) = handles::look(lab, &entry.dev.netns, &doing, both)?;
             let mac = link.and_then(|link| link.mac);
             let here = addresses.iter().filter(|address| address.index == index && !address.is_automatic(mac));

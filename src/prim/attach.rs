@@ -78,10 +78,10 @@ impl PortSettings {
     pub fn apply(&self, kernel: &mut Kernel, dev: &DevRef, own: bool) -> net::Result<()> {
         let rtnl = kernel.rtnl(&dev.netns)?;
         if self.options != net::PortOptions::default() {
-            net::bridge::set_port(&rtnl, dev.index, &self.options)?;
+            net::link::bridge::set_port(&rtnl, dev.index, &self.options)?;
         }
         match &self.vlans {
-            Some(vlans) => net::port_vlan::set(&rtnl, dev.index, own, vlans),
+            Some(vlans) => net::link::port_vlan::set(&rtnl, dev.index, own, vlans),
             None => Ok(()),
         }
     }
@@ -90,7 +90,7 @@ impl PortSettings {
     pub fn of(kernel: &mut Kernel, dev: &DevRef, link: &net::Link) -> net::Result<PortSettings> {
         let vlans = kernel.once(&dev.netns, "", |kernel| {
             let rtnl = kernel.rtnl(&dev.netns)?;
-            net::port_vlan::list(&rtnl)
+            net::link::port_vlan::list(&rtnl)
         })?;
         let options = link.port.as_ref().map(|port| port.options.clone()).unwrap_or_default();
         Ok(PortSettings { options, vlans: Some(net::PortVlans::of(&vlans, link.index)) })
@@ -199,7 +199,7 @@ impl Attach {
                 net::link::change(&rtnl, index, &down)?;
                 for one in before {
                     let options = AddrOptions { protocol: one.protocol, nodad: true, peer: one.peer };
-                    match net::addr::add(&rtnl, index, one.net, &options) {
+                    match net::ip::addr::add(&rtnl, index, one.net, &options) {
                         Err(error) if error.is_exists() => {}
                         done => done?,
                     }
@@ -226,7 +226,7 @@ impl Attach {
 }
 
 fn v6_addresses(rtnl: &net::Netlink, index: u32) -> net::Result<Vec<net::Address>> {
-    let all = net::addr::list(rtnl)?;
+    let all = net::ip::addr::list(rtnl)?;
     Ok(all.into_iter().filter(|one| one.index == index && matches!(one.net, IpNetwork::V6(_))).collect())
 }
 

@@ -156,12 +156,13 @@ impl Step for AddBridge {
         // Snooping costs each port that comes in a look at all the others: off until the end.
         let quiet = net::BridgeOptions { mcast_snooping: Some(false), ..self.options.clone() };
         let mark = Change { alias: Some(kernel.mark()), ..Change::default() };
-        let requests = [net::bridge::bridge_request(&link, &quiet), net::link::change_request(self.dev.index, &mark)];
+        let requests =
+            [net::link::bridge::bridge_request(&link, &quiet), net::link::change_request(self.dev.index, &mark)];
         let rest = link_local_request(&self.dev).into_iter().chain(full_name_request(&self.dev));
         let mut ops: Vec<Op<'_>> = Op::asks(&self.dev.netns, requests.into_iter().chain(rest)).collect();
         let mcast_snooping = Some(self.options.mcast_snooping.unwrap_or(true));
         let options = net::BridgeOptions { mcast_snooping, ..net::BridgeOptions::default() };
-        ops.push(Op::AtEnd(&self.dev.netns, net::bridge::set_bridge_request(self.dev.index, &options)));
+        ops.push(Op::AtEnd(&self.dev.netns, net::link::bridge::set_bridge_request(self.dev.index, &options)));
         if self.up {
             let up = Change { up: Some(true), ..Change::default() };
             ops.push(Op::AtEnd(&self.dev.netns, net::link::change_request(self.dev.index, &up)));
@@ -192,7 +193,7 @@ impl Step for AddBridge {
         };
         whole::put_right(kernel, dev, difference)?;
         let options = self.other_options(kernel, &found)?;
-        kernel.send([(&dev.netns, net::bridge::set_bridge_request(dev.index, &options))])
+        kernel.send([(&dev.netns, net::link::bridge::set_bridge_request(dev.index, &options))])
     }
 }
 

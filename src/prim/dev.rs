@@ -36,8 +36,8 @@ pub(super) struct AtRisk {
 pub(super) fn config_at_risk(lab: &mut Lab, dev: &DevRef, doing: &str) -> Result<AtRisk> {
     const BY_ITSELF: [u8; 4] = [1, 2, 9, OWNER_PROTOCOL]; // RTPROT_REDIRECT, _KERNEL, _RA of rtnetlink(7)
     let ask = |rtnl: &net::Netlink| {
-        let (link, addresses) = (net::link::get(rtnl, dev.index)?, net::addr::list(rtnl)?);
-        Ok((link, addresses, net::route::list(rtnl)?, net::neigh::list(rtnl)?))
+        let (link, addresses) = (net::link::get(rtnl, dev.index)?, net::ip::addr::list(rtnl)?);
+        Ok((link, addresses, net::ip::route::list(rtnl)?, net::ip::neigh::list(rtnl)?))
     };
     let (link, addresses, routes, neighbours) = handles::look(lab, &dev.netns, doing, ask)?;
     let link = link.ok_or_else(|| Error::new(Kind::Gone, doing).because("something else removed it"))?;

@@ -67,7 +67,7 @@ impl SetHairpin {
     fn set(&self, kernel: &mut Kernel, on: bool) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.port.netns)?;
         let options = PortOptions { hairpin: Some(on), ..PortOptions::default() };
-        net::bridge::set_port(&rtnl, self.port.index, &options)
+        net::link::bridge::set_port(&rtnl, self.port.index, &options)
     }
 }
 

@@ -196,7 +196,7 @@ impl Step for SetAutoconf {
     fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         Op::alone(|kernel| {
             let netns = kernel.netns(&self.dev.netns)?;
-            net::sysctl::write_all(&netns, &self.alone(self.settings(&name::kernel_name(&self.dev.name))))?;
+            net::netns::sysctl::write_all(&netns, &self.alone(self.settings(&name::kernel_name(&self.dev.name))))?;
             match self.shared {
                 Some(_) => kernel.hold_setting(&self.dev.netns, &self.hold()),
                 None => Ok(()),
@@ -213,7 +213,8 @@ impl Step for SetAutoconf {
             (Err(error), Some(place)) if error.is_gone() => return kernel.forget_holds(place),
             (opened, _) => opened?,
         };
-        let ours = |(key, _): &&(String, String)| net::sysctl::read(&netns, key).is_ok_and(|now| now == self.value());
+        let ours =
+            |(key, _): &&(String, String)| net::netns::sysctl::read(&netns, key).is_ok_and(|now| now == self.value());
         let back: Vec<(String, String)> = self.before.iter().filter(ours).cloned().collect();
         sysctl::restore(&netns, &back)?;
         match self.shared {
@@ -236,7 +237,7 @@ impl Step for SetAutoconf {
         if self.shared.is_some() {
             kernel.hold_setting(&self.dev.netns, &self.hold())?;
         }
-        net::sysctl::write_all(&netns, &self.alone(settings))
+        net::netns::sysctl::write_all(&netns, &self.alone(settings))
     }
 }
 
@@ -251,7 +252,7 @@ fn announce(kernel: &mut Kernel, entry: &DevEntry) -> net::Result<()> {
         // Of a device of the lab's own all is known that it gave it.
         true => entry.addresses.clone(),
         false => {
-            let addresses = net::addr::list(&rtnl)?;
+            let addresses = net::ip::addr::list(&rtnl)?;
             let here = addresses.iter().filter(|address| address.index == link.index && !address.tentative);
             here.map(|address| address.net).collect::<Vec<IpNetwork>>()
         }
@@ -263,7 +264,7 @@ fn announce(kernel: &mut Kernel, entry: &DevEntry) -> net::Result<()> {
         return Err(net::Error::new("announce", libc::ENETDOWN));
     }
     let forwarding =
-        || net::sysctl::read(&netns, &format!("net/ipv6/conf/{}/forwarding", name::kernel_name(&dev.name)));
+        || net::netns::sysctl::read(&netns, &format!("net/ipv6/conf/{}/forwarding", name::kernel_name(&dev.name)));
     let router = addresses.iter().any(IpNetwork::is_ipv6) && forwarding().is_ok_and(|forwarding| forwarding != "0");
     let told = net::Announcement { index: dev.index, mac, addresses: &addresses, router };
     match net::announce(&netns, &rtnl, &told) {

@@ -117,7 +117,7 @@ impl Step for AddFdb {
     fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         Op::alone(|kernel| {
             let rtnl = kernel.rtnl(&self.dev.netns)?;
-            match net::fdb::add(&rtnl, self.dev.index, &self.fdb) {
+            match net::link::fdb::add(&rtnl, self.dev.index, &self.fdb) {
                 // Not a lack of the kernel's.
                 Err(error) if error.errno() == libc::EAFNOSUPPORT => Err(net::Error::because(
                     self.doing(),
@@ -134,7 +134,7 @@ impl Step for AddFdb {
             return Ok(());
         }
         let rtnl = kernel.rtnl(&self.dev.netns)?;
-        net::fdb::delete(&rtnl, self.dev.index, &self.fdb)
+        net::link::fdb::delete(&rtnl, self.dev.index, &self.fdb)
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
@@ -256,7 +256,7 @@ pub mod functions {
             let doing = format!("list the forwarding table of {}", dev.shown());
             let entry = dev.existing(lab)?;
             let (at, index) = (entry.dev.netns, entry.dev.index);
-            let both = |rtnl: &net::Netlink| Ok((net::fdb::list(rtnl)?, net::link::list(rtnl)?));
+            let both = |rtnl: &net::Netlink| Ok((net::link::fdb::list(rtnl)?, net::link::list(rtnl)?));
             let (entries, links) = handles::look(lab, &at, &doing, both)?;
             let is_port = |of: u32| links.iter().any(|link| link.index == of && link.controller == Some(index));
             let number = |value: Option<u32>| value.map_or(Dynamic::UNIT, |value| i64::from(value).into());

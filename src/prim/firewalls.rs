@@ -186,7 +186,7 @@ pub(super) fn ask_let_through_bridge(lab: &mut Lab, at: &NetnsRef, dev: &str, pl
     let failed = |source: net::Error| Error::kernel("look at the firewalls of others", &source);
     let (kernel, _) = lab.foreign();
     let netns = kernel.netns(at).map_err(failed)?;
-    let seen = net::sysctl::read(&netns, SEEN).is_ok_and(|value| value.trim() == "1");
+    let seen = net::netns::sysctl::read(&netns, SEEN).is_ok_and(|value| value.trim() == "1");
     let in_the_way = seen
         && (!LetThrough::in_the_way(&netns).map_err(failed)?.is_empty()
             || [IpVersion::V4, IpVersion::V6]

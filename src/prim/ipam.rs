@@ -166,8 +166,8 @@ fn is_of(owner: &str, lab: &str) -> bool {
 fn networks_of(lab: &mut Lab, netns: &NetnsRef, except: Option<&str>) -> Result<Vec<(IpNetwork, String)>> {
     let doing = format!("look for networks of `{}`", netns.name);
     let ask = |rtnl: &net::Netlink| {
-        let (links, routes) = (net::link::list(rtnl)?, net::route::list(rtnl)?);
-        Ok((links, routes, net::addr::list(rtnl)?))
+        let (links, routes) = (net::link::list(rtnl)?, net::ip::route::list(rtnl)?);
+        Ok((links, routes, net::ip::addr::list(rtnl)?))
     };
     let (links, routes, addresses) = handles::look(lab, netns, &doing, ask)?;
     let skipped = links.iter().find(|link| Some(link.name.as_str()) == except).map(|link| link.index);

@@ -14,7 +14,7 @@ use crate::lab::store::{Guard, Key};
 use crate::lab::{
     Error, Footprint, HAIRPIN_MARK, Kernel, Kind, Lab, NetnsRef, Op, Outcome, Result, Step, StepSort, as_refusal,
 };
-use crate::net::conntrack::Flow;
+use crate::net::nft::conntrack::Flow;
 use crate::net::nft::{Action, Chain, ChainKind, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value};
 use crate::net::nft::{L4Proto, PortRange};
 use crate::net::{self, Netns, port};
@@ -190,7 +190,7 @@ impl AddMappings {
         if flows.is_empty() {
             return Ok(());
         }
-        match net::conntrack::flush(netns, &flows) {
+        match net::nft::conntrack::flush(netns, &flows) {
             // Without connection tracking there is nothing to forget.
             Err(error) if !error.is_unsupported() => Err(error),
             _ => Ok(()),

@@ -96,7 +96,7 @@ impl Step for AddNeigh {
     fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         Op::alone(|kernel| {
             let rtnl = kernel.rtnl(&self.dev.netns)?;
-            net::neigh::add(&rtnl, self.dev.index, self.ip, self.mac, OWNER_PROTOCOL)
+            net::ip::neigh::add(&rtnl, self.dev.index, self.ip, self.mac, OWNER_PROTOCOL)
         })
     }
 
@@ -112,7 +112,7 @@ impl Step for AddNeigh {
             return Ok(());
         }
         let rtnl = kernel.rtnl(&self.dev.netns)?;
-        net::neigh::delete(&rtnl, self.dev.index, self.ip)
+        net::ip::neigh::delete(&rtnl, self.dev.index, self.ip)
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
@@ -186,7 +186,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
             let doing = format!("list the neighbours of `{}`", at.name);
-            let both = |rtnl: &net::Netlink| Ok((net::neigh::list(rtnl)?, net::link::list(rtnl)?));
+            let both = |rtnl: &net::Netlink| Ok((net::ip::neigh::list(rtnl)?, net::link::list(rtnl)?));
             let (neighbours, links) = handles::look(lab, &at, &doing, both)?;
             Ok(neighbours
                 .iter()

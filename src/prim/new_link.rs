@@ -178,7 +178,7 @@ impl Step for AddLink {
         let mac = self.dev.mac.unwrap_or(Mac([0; 6]));
         let link = NewLink { name: &first, index: self.dev.index, mac, mtu: self.mtu };
         let below = self.parent.as_ref().map(|parent| parent.index);
-        let mut ops = vec![Op::Ask(from, net::kind::link_request(&link, &netns, below, &self.kind))];
+        let mut ops = vec![Op::Ask(from, net::link::kind::link_request(&link, &netns, below, &self.kind))];
         // Of those that share one hardware address the kernel tells the link-local addresses apart (dev_id of ipvlan).
         let local = if self.kind.shares_mac() { None } else { link_local_request(&self.dev) };
         ops.extend(Op::asks(there, local));

@@ -118,8 +118,8 @@ fn ping_all(lab: &mut Lab, list: Array, options: Map) -> Result<Map> {
     let mut opened = Vec::new();
     for (number, at) in hosts.iter().enumerate() {
         let rtnl = kernel.rtnl(at).map_err(failed)?;
-        let addresses = net::addr::list(&rtnl).map_err(failed)?;
-        let neighbours = net::neigh::list(&rtnl).map_err(failed)?;
+        let addresses = net::ip::addr::list(&rtnl).map_err(failed)?;
+        let neighbours = net::ip::neigh::list(&rtnl).map_err(failed)?;
         let netns = kernel.netns(at).map_err(failed)?;
         let wanted = asked.as_ref().map(|asked| asked[number]);
         opened.push(net::PingHost::open(&netns, addresses, &neighbours, wanted).map_err(failed)?);
@@ -131,7 +131,7 @@ fn ping_all(lab: &mut Lab, list: Array, options: Map) -> Result<Map> {
     let began = std::time::Instant::now();
     let report = kernel.run_unless_caught(doing, net::ping_all(opened, &ask)).map_err(failed)?;
     let lost = report.lost.len();
-    let row = |lost: &net::ping_all::Lost| {
+    let row = |lost: &net::probe::ping_all::Lost| {
         let row =
             Results::default().with("from", hosts[lost.from].name.clone()).with("to", hosts[lost.to].name.clone());
         Dynamic::from(row.maybe("ip", lost.ip.map(|ip| ip.to_string())).with("why", lost.why.clone()).map())

@@ -349,7 +349,7 @@ pub mod functions {
             let doing = format!("look at port {}", dev.shown());
             let (entry, bridge) = port_of(lab, &dev, &doing)?;
             let index = entry.dev.index;
-            let both = |rtnl: &net::Netlink| Ok((net::link::get(rtnl, index)?, net::port_vlan::list(rtnl)?));
+            let both = |rtnl: &net::Netlink| Ok((net::link::get(rtnl, index)?, net::link::port_vlan::list(rtnl)?));
             let (link, vlans) = handles::look(lab, &entry.dev.netns, &doing, both)?;
             let mut map = Map::new();
             if let Some(port) = link.and_then(|link| link.port) {
@@ -398,7 +398,7 @@ pub mod functions {
                 return Err(Error::invalid(doing).because(format!("{} is not a bridge", bridge.shown())));
             }
             let at = entry.dev.netns.clone();
-            let both = |rtnl: &net::Netlink| Ok((net::link::list(rtnl)?, net::port_vlan::list(rtnl)?));
+            let both = |rtnl: &net::Netlink| Ok((net::link::list(rtnl)?, net::link::port_vlan::list(rtnl)?));
             let (links, vlans) = handles::look(lab, &at, &doing, both)?;
             let index = entry.dev.index;
             let is_here = |vlan: &&net::PortVlan| {

@@ -233,8 +233,9 @@ pub mod functions {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn with_lock(ctx: NativeCallContext, lock: &str, body: FnPtr) -> RhaiResultOf<Dynamic> {
-        let guard =
-            with_lab(&ctx, |lab| lab.store()?.lock_unless(&key_of(LOCKS, lock)?, &|| net::signal::caught().is_some()))?;
+        let guard = with_lab(&ctx, |lab| {
+            lab.store()?.lock_unless(&key_of(LOCKS, lock)?, &|| net::process::signal::caught().is_some())
+        })?;
         let done = call(&ctx, &body);
         drop(guard);
         done

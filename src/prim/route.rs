@@ -136,13 +136,13 @@ impl Step for AddRoute {
         }
         // Another lab's, which an undo would take for ours.
         let rtnl = kernel.rtnl(&self.netns)?;
-        let routes = net::route::list(&rtnl)?;
+        let routes = net::ip::route::list(&rtnl)?;
         let twin = routes.iter().any(|known| known.protocol == OWNER_PROTOCOL && self.route.takes_the_place_of(known));
         if twin { Err(net::Error::new(self.doing(), libc::EEXIST)) } else { Ok(()) }
     }
 
     fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
-        Ok(vec![Op::Ask(&self.netns, net::route::add_request(&self.route))])
+        Ok(vec![Op::Ask(&self.netns, net::ip::route::add_request(&self.route))])
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -160,7 +160,7 @@ impl Step for AddRoute {
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
         // A route of another owner to the same place has another protocol, and a deletion that names ours passes it by.
-        net::route::delete(&rtnl, &self.route)
+        net::ip::route::delete(&rtnl, &self.route)
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
@@ -362,9 +362,9 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
             let doing = format!("list the routes of `{}`", at.name);
-            let both = |rtnl: &net::Netlink| Ok((net::route::list(rtnl)?, net::link::list(rtnl)?));
+            let both = |rtnl: &net::Netlink| Ok((net::ip::route::list(rtnl)?, net::link::list(rtnl)?));
             let (routes, links) = handles::look(lab, &at, &doing, both)?;
-            let shown = routes.iter().filter(|route| route.table != net::route::LOCAL);
+            let shown = routes.iter().filter(|route| route.table != net::ip::route::LOCAL);
             Ok(shown
                 .map(|route| {
                     let mut name = |index| handles::name_at(lab, &at, &links, index);

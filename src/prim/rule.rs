@@ -119,20 +119,20 @@ impl Step for AddRule {
         }
         // Another lab's, which an undo would take for ours.
         let rtnl = kernel.rtnl(&self.netns)?;
-        let twin = net::rule::list(&rtnl)?.iter().any(|known| self.rule.is(known));
+        let twin = net::ip::rule::list(&rtnl)?.iter().any(|known| self.rule.is(known));
         if twin { Err(net::Error::new(self.doing(), libc::EEXIST)) } else { Ok(()) }
     }
 
     fn ops(&self, _kernel: &mut Kernel) -> net::Result<Vec<Op<'_>>> {
         Op::alone(|kernel| {
             let rtnl = kernel.rtnl(&self.netns)?;
-            net::rule::add(&rtnl, &self.rule)
+            net::ip::rule::add(&rtnl, &self.rule)
         })
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
         let rtnl = kernel.rtnl(&self.netns)?;
-        net::rule::delete(&rtnl, &self.rule)
+        net::ip::rule::delete(&rtnl, &self.rule)
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
@@ -254,7 +254,7 @@ pub mod functions {
     pub fn rules(ctx: NativeCallContext, netns: NetnsHandle) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
-            let rules = handles::look(lab, &at, &format!("list the rules of `{}`", at.name), net::rule::list)?;
+            let rules = handles::look(lab, &at, &format!("list the rules of `{}`", at.name), net::ip::rule::list)?;
             let subnet = |net: Option<ipnetwork::IpNetwork>| net.map_or(Dynamic::UNIT, |net| Dynamic::from(Net(net)));
             let text = |text: &Option<String>| text.clone().map_or(Dynamic::UNIT, Dynamic::from);
             let as_map = |rule: &Rule| {

@@ -17,7 +17,7 @@ use super::whole;
 use crate::lab::{
     DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, name,
 };
-use crate::net::tc::{self, Root};
+use crate::net::link::tc::{self, Root};
 use crate::net::{self, Shape, nft};
 use crate::step_sort;
 

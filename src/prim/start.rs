@@ -101,8 +101,8 @@ impl FromScript for SignalName {
 
     fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
         let text = if value.is_int() { value.to_string() } else { value.into_string().map_err(|_| String::new())? };
-        net::signal::number(&text).map(SignalName).ok_or_else(|| {
-            match name::nearest(&text.to_ascii_uppercase(), net::signal::names()) {
+        net::process::signal::number(&text).map(SignalName).ok_or_else(|| {
+            match name::nearest(&text.to_ascii_uppercase(), net::process::signal::names()) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => String::new(),
             }
@@ -260,9 +260,9 @@ fn start(ctx: &NativeCallContext, netns: &NetnsHandle, command: Dynamic, options
 /// Returns how a process ended, as a script gets it.
 fn end_as_map(ended: Option<net::Ended>, ok: bool, why: Option<String>) -> Map {
     let code = ended.map_or(Dynamic::UNIT, |ended| i64::from(ended.code).into());
-    let signal = ended
-        .and_then(|ended| ended.signal)
-        .map_or(Dynamic::UNIT, |signal| net::signal::name(signal).trim_start_matches("SIG").to_string().into());
+    let signal = ended.and_then(|ended| ended.signal).map_or(Dynamic::UNIT, |signal| {
+        net::process::signal::name(signal).trim_start_matches("SIG").to_string().into()
+    });
     let why = why.map_or(Dynamic::UNIT, Into::into);
     Map::from_iter([("ok".into(), ok.into()), ("code".into(), code), ("signal".into(), signal), ("why".into(), why)])
 }
@@ -287,7 +287,9 @@ fn stop(lab: &mut Lab, process: &Process, options: Map) -> Result<Map> {
     let deadline = options.deadline.unwrap_or(STOP_WITHIN);
     let (ended, killed) = supervised::stop(lab, &process.0, signal, deadline)?;
     let why = match (killed, ended) {
-        (true, _) => Some(format!("it was killed: {} did not end it within {deadline:?}", net::signal::name(signal))),
+        (true, _) => {
+            Some(format!("it was killed: {} did not end it within {deadline:?}", net::process::signal::name(signal)))
+        }
         (false, None) => Some(format!("it {}", supervised::end_in_words(ended))),
         _ => None,
     };

@@ -11,7 +11,8 @@ use crate::lab::{
     Error, Footprint, Kernel, Kind, Lab, Marks, Model, Op, Outcome, PROCESS_MARK, ProcessFiles, ProcessRef, Result,
     Step, StepSort, Unfinished,
 };
-use crate::net::{self, Cgroup, ProcessRecord, Supervised, process, supervise};
+use crate::net::process::{self, supervise};
+use crate::net::{self, Cgroup, ProcessRecord, Supervised};
 
 /// The word by which the program calls itself as the supervisor of a process.
 pub const SUPERVISE: &str = "__supervise";
@@ -206,7 +207,7 @@ pub(super) fn state(lab: &mut Lab, process: &ProcessRef) -> Result<State> {
 /// Says how a process has ended.
 pub(super) fn end_in_words(ended: Option<net::Ended>) -> String {
     match ended {
-        Some(net::Ended { signal: Some(signal), .. }) => format!("was ended by {}", net::signal::name(signal)),
+        Some(net::Ended { signal: Some(signal), .. }) => format!("was ended by {}", net::process::signal::name(signal)),
         Some(net::Ended { code, .. }) => format!("ended with exit code {code}"),
         None => "was killed with its supervisor".into(),
     }

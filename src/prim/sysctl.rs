@@ -106,7 +106,7 @@ impl Step for SetSysctl {
             Err(error) if self.netns.made && error.is_gone() => return Ok(()),
             opened => opened?,
         };
-        match net::sysctl::read(&netns, &self.key) {
+        match net::netns::sysctl::read(&netns, &self.key) {
             // What it was before is noted once for all labs that hold it.
             Ok(_) if self.netns.at == NetnsAt::Host => self.held = true,
             Ok(now) => {
@@ -129,11 +129,11 @@ impl Step for SetSysctl {
                     return kernel.hold_setting(&self.netns, &self.hold());
                 }
                 let netns = kernel.netns(&self.netns)?;
-                net::sysctl::write(&netns, &self.key, &self.value)
+                net::netns::sysctl::write(&netns, &self.key, &self.value)
             });
         }
         let (netns, key, value) = (kernel.netns(&self.netns)?, self.key.clone(), self.value.clone());
-        Ok(vec![Op::Aside(Box::new(move || net::sysctl::write(&netns, &key, &value)))])
+        Ok(vec![Op::Aside(Box::new(move || net::netns::sysctl::write(&netns, &key, &value)))])
     }
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
@@ -157,14 +157,14 @@ impl Step for SetSysctl {
         }
         let Some(before) = &self.before else { return Ok(()) };
         let netns = kernel.netns(&self.netns)?;
-        let now = net::sysctl::read(&netns, &self.key)?;
+        let now = net::netns::sysctl::read(&netns, &self.key)?;
         // Somebody else may have set it since: then it is theirs.
         if same(&self.value, before) || !same(&now, &self.value) && !same(&now, before) {
             return Ok(());
         }
         // An undo that was cut short came this far; what follows is still to do.
         if !same(&now, before) {
-            net::sysctl::write(&netns, &self.key, before)?;
+            net::netns::sysctl::write(&netns, &self.key, before)?;
         }
         restore(&netns, &self.along)
     }
@@ -174,7 +174,7 @@ impl Step for SetSysctl {
             return kernel.has_setting(&self.netns, &self.hold());
         }
         let netns = kernel.netns(&self.netns)?;
-        match net::sysctl::read(&netns, &self.key) {
+        match net::netns::sysctl::read(&netns, &self.key) {
             Ok(now) => Ok(same(&now, &self.value)),
             // It went with its device.
             Err(error) if error.is_gone() => Ok(true),
@@ -194,13 +194,13 @@ impl Step for SetSysctl {
 /// Tells whether a netns lacks a setting, or may not change it, because it is that of the whole machine. Such a file is not in a netns, or
 /// nobody may write to it there (net/netfilter/nf_conntrack_standalone.c, net/core/sysctl_net_core.c: mode 0444).
 fn is_of_the_machine(key: &str, refusal: &net::Error) -> bool {
-    let here = net::sysctl::path(key).is_ok_and(|path| path.exists());
+    let here = net::netns::sysctl::path(key).is_ok_and(|path| path.exists());
     here || refusal.errno() != libc::ENOENT
 }
 
 /// Writes a key as the kernel has it: a device with a long name has a short one there, which its directory bears.
 fn kernel_key(lab: &mut Lab, netns: &NetnsRef, key: &str) -> Result<String> {
-    let Ok(path) = net::sysctl::path(key) else { return Ok(key.into()) };
+    let Ok(path) = net::netns::sysctl::path(key) else { return Ok(key.into()) };
     let parts: Vec<&str> = path.iter().skip(4).filter_map(|part| part.to_str()).collect();
     let &[family, table @ ("conf" | "neigh"), dev, setting] = parts.as_slice() else { return Ok(key.into()) };
     if dev.len() < libc::IFNAMSIZ {
@@ -221,7 +221,7 @@ fn changed_along(netns: &net::Netns, key: &str) -> net::Result<Vec<(String, Stri
         _ => return Ok(Vec::new()),
     };
     let mut keys = Vec::new();
-    for dev in net::sysctl::list(netns, &format!("net/{family}/conf"))? {
+    for dev in net::netns::sysctl::list(netns, &format!("net/{family}/conf"))? {
         keys.push(format!("net/{family}/conf/{dev}/{setting}"));
     }
     if family == "ipv4" && setting == "forwarding" {
@@ -234,7 +234,7 @@ fn changed_along(netns: &net::Netns, key: &str) -> net::Result<Vec<(String, Stri
 pub(super) fn readable(netns: &net::Netns, keys: Vec<String>) -> net::Result<Vec<(String, String)>> {
     let mut values = Vec::new();
     for key in keys {
-        match net::sysctl::read(netns, &key) {
+        match net::netns::sysctl::read(netns, &key) {
             Ok(value) => values.push((key, value)),
             // Of a device that went since the list was made, or a secret, which is EIO as long as nobody has set it.
             Err(error) if error.is_gone() || error.is_denied() || error.errno() == libc::EIO => {}
@@ -248,7 +248,7 @@ pub(super) fn readable(netns: &net::Netns, keys: Vec<String>) -> net::Result<Vec
 pub(super) fn of_dev(netns: &net::Netns, dev: &str) -> net::Result<Vec<(String, String)>> {
     let mut keys = Vec::new();
     for dir in ["ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh"].map(|dir| format!("net/{dir}/{dev}")) {
-        match net::sysctl::list(netns, &dir) {
+        match net::netns::sysctl::list(netns, &dir) {
             Ok(names) => keys.extend(names.iter().map(|name| format!("{dir}/{name}"))),
             Err(error) if error.is_gone() => {}
             Err(error) => return Err(error),
@@ -260,8 +260,8 @@ pub(super) fn of_dev(netns: &net::Netns, dev: &str) -> net::Result<Vec<(String, 
 /// Writes settings back that are no longer what they were; one that went with its device is left out.
 pub(super) fn restore(netns: &net::Netns, settings: &[(String, String)]) -> net::Result<()> {
     for (key, before) in settings {
-        match net::sysctl::read(netns, key) {
-            Ok(now) if !same(&now, before) => net::sysctl::write(netns, key, before)?,
+        match net::netns::sysctl::read(netns, key) {
+            Ok(now) if !same(&now, before) => net::netns::sysctl::write(netns, key, before)?,
             _ => {}
         }
     }
@@ -291,7 +291,7 @@ fn ask(lab: &mut Lab, netns: &NetnsHandle, key: &str, value: String, apart: bool
 }
 
 fn check_key(key: &str) -> Result<()> {
-    net::sysctl::path(key).map(|_| ()).map_err(|source| {
+    net::netns::sysctl::path(key).map(|_| ()).map_err(|source| {
         Error::invalid(format!("use the setting `{}`", name::shown(key)))
             .because(&source)
             .hint("a netns has the settings below `net.`, such as `net.ipv4.ip_forward`")
@@ -344,7 +344,7 @@ pub mod functions {
             let key = &kernel_key(lab, &at, key)?;
             let (kernel, _) = lab.settled()?;
             let netns = kernel.netns(&at).map_err(failed)?;
-            net::sysctl::read(&netns, key).map_err(failed)
+            net::netns::sysctl::read(&netns, key).map_err(failed)
         })
     }
 

@@ -30,7 +30,7 @@ impl TakeOver {
     fn like_moved(&self, config: &LinkConfig, to: &DevRef, from: &DevRef) -> Vec<String> {
         let ip = ip(&self.port.netns);
         let routes: Vec<net::Route> =
-            config.routes().into_iter().filter(|route| route.protocol != net::route::BY_KERNEL).collect();
+            config.routes().into_iter().filter(|route| route.protocol != net::ip::route::BY_KERNEL).collect();
         let address = |what: &str, address: &net::Address, dev: &DevRef| {
             let peer = address.peer.map_or(String::new(), |peer| format!(" peer {peer}"));
             format!("{ip} addr {what} {}{peer} dev {}", address.net, name::kernel_name(&dev.name))
@@ -178,7 +178,7 @@ pub(super) fn check(lab: &mut Lab, bridge: &DevEntry, port: &DevRef, take_over: 
         return Err(Error::new(Kind::Exists, doing).because("it is a port of a bridge already, by somebody else"));
     }
     let config = handles::look(lab, &port.netns, doing, |rtnl| {
-        let routes = net::route::list(rtnl)?;
+        let routes = net::ip::route::list(rtnl)?;
         let default = routes.into_iter().find(|route| route.dst.prefix() == 0 && route.uses(port.index));
         Ok((default, if take_over { Some(LinkConfig::of(rtnl, &found.link)?) } else { None }))
     });

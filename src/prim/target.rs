@@ -180,7 +180,7 @@ pub fn address(lab: &mut Lab, from: &NetnsRef, host: &Host, doing: &str, v6: Opt
     let failed = |source: net::Error| Error::kernel(doing, &source);
     let (kernel, _) = lab.settled()?;
     let (there, here) = (kernel.rtnl(&to).map_err(failed)?, kernel.rtnl(from).map_err(failed)?);
-    let found = net::reach::address_of(&there, &here, v6).map_err(failed)?;
+    let found = net::ip::reach::address_of(&there, &here, v6).map_err(failed)?;
     found.ok_or_else(|| {
         let family = v6.map_or("", |v6| if v6 { "IPv6 " } else { "IPv4 " });
         Error::new(Kind::Missing, doing)

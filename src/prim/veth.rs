@@ -181,7 +181,7 @@ impl Step for AddVeth {
         };
         let (here, there) = (&main.dev.netns, &peer.dev.netns);
         // Kernels before 6.14 refuse a name or number that is taken where they are asked, wherever the link shall be born.
-        let mut ops = vec![Op::Ask(here, net::veth::veth_request(&main_end, &peer_end)?)];
+        let mut ops = vec![Op::Ask(here, net::link::veth::veth_request(&main_end, &peer_end)?)];
         let local = |end: &End| link_local_request(&end.dev).filter(|_| end.bridge.is_none());
         // The mark before it comes up: of what is up the kernel tells everybody each change. Its address before the carrier comes,
         // with which the kernel would make one.

@@ -83,12 +83,12 @@ impl Ways {
             Some(seen) => seen.clone(),
             None => {
                 let ask = |rtnl: &net::Netlink| {
-                    Ok(SeenWays { routes: net::route::list(rtnl)?, links: net::link::list(rtnl)? })
+                    Ok(SeenWays { routes: net::ip::route::list(rtnl)?, links: net::link::list(rtnl)? })
                 };
                 self.kernel.insert(Rc::new(handles::look(lab, &self.netns, &doing, ask)?)).clone()
             }
         };
-        let there = seen.routes.iter().filter(|route| route.table == net::route::MAIN && route.dst.contains(to));
+        let there = seen.routes.iter().filter(|route| route.table == net::ip::route::MAIN && route.dst.contains(to));
         let best = there.max_by_key(|route| (route.dst.prefix(), std::cmp::Reverse(route.metric)));
         let index = best.and_then(|route| route.dev.or_else(|| route.hops.iter().find_map(|hop| hop.dev)));
         let link = seen.links.iter().find(|link| Some(link.index) == index);

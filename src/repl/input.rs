@@ -72,7 +72,7 @@ impl InputReader {
         let (asks, asked) = channel();
         let (sender, inputs) = channel();
         let signalled = sender.clone();
-        crate::net::signal::on_caught(move || {
+        crate::net::process::signal::on_caught(move || {
             let _ = signalled.send(Input::Signal);
         });
         let told = sender.clone();
@@ -103,7 +103,7 @@ impl InputReader {
         loop {
             match self.inputs.recv() {
                 // Ctrl-C at the prompt is the editor's; one that came before it was for a statement that has ended.
-                Ok(Input::Signal) if crate::net::signal::ending().is_none() => {}
+                Ok(Input::Signal) if crate::net::process::signal::ending().is_none() => {}
                 Ok(input) => return input,
                 Err(_) => return Input::End,
             }

@@ -143,7 +143,7 @@ fn hold(session: &mut LabSession, reader: &InputReader, known: &Mutex<Known>, wa
             }
             Input::Signal => Went::Well,
         };
-        if let Some(signal) = net::signal::ending() {
+        if let Some(signal) = net::process::signal::ending() {
             return SessionEnd::Cut(exit::of_signal(signal));
         }
         match went {

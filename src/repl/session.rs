@@ -138,7 +138,7 @@ impl LabSession {
     fn run(&mut self, script: Script) -> Went {
         let began = Instant::now();
         let silent = ends_with_semicolon(&script.text);
-        net::signal::forget_interrupt();
+        net::process::signal::forget_interrupt();
         self.count += 1;
         let before = match self.lab.with(|lab| if lab.is_known() { lab.checkpoint() } else { Err(taken(lab.name())) }) {
             Ok(before) => before,
@@ -174,7 +174,7 @@ impl LabSession {
                 Went::Failed
             }
         };
-        net::signal::forget_interrupt();
+        net::process::signal::forget_interrupt();
         if self.times {
             talk(&format!("{:.1?}\n", began.elapsed()));
         }
@@ -417,7 +417,7 @@ impl LabSession {
             foreground.take_back(child.id());
         }
         // Ctrl-C was for the command.
-        net::signal::forget_interrupt();
+        net::process::signal::forget_interrupt();
         if let Some(code) = status.code().filter(|code| *code != 0) {
             talk(&format!("exit code {code}\n"));
         }

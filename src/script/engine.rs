@@ -348,7 +348,7 @@ fn engine_for(
     });
     let (run, operations) = (lab.clone(), Cell::new(0_u32));
     engine.on_progress(move |_| {
-        if let Some(signal) = net::signal::caught() {
+        if let Some(signal) = net::process::signal::caught() {
             return Some(Dynamic::from(i64::from(signal)));
         }
         if operations.replace(operations.get().wrapping_add(1)).is_multiple_of(LOOK_AGAIN) {

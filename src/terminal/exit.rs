@@ -1,7 +1,7 @@
 //! The exit codes: each stands here once, with what it says. `--help` and the reference are made from this list.
 
 use crate::lab::Kind;
-use crate::net::signal;
+use crate::net::process::signal;
 use crate::script::FailureKind;
 
 /// Declares the exit codes, each with what it says in a few words.

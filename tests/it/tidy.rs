@@ -196,9 +196,8 @@ fn no_item_has_two_paths() {
         let of_room = sources.iter().find(|source| source.path.ends_with(Path::new("src").join(file))).expect("a room");
         let folder = of_room.path.parent().expect("a folder");
         for (module, names) in lent(&of_room.text) {
-            let inner = module.rsplit("::").next().expect("a module");
             for other in sources.iter().filter(|other| !other.path.starts_with(folder)) {
-                for rest in other.text.split(&format!("{room}::{inner}::")).skip(1) {
+                for rest in other.text.split(&format!("{room}::{module}::")).skip(1) {
                     let list = if rest.starts_with('{') {
                         rest.split('}').next()
                     } else {
@@ -206,7 +205,7 @@ fn no_item_has_two_paths() {
                     };
                     let used = self::names(list.unwrap_or_default());
                     let twice = used.iter().filter(|name| names.contains(name));
-                    wrong.extend(twice.map(|name| format!("{}: {room}::{inner}::{name}", other.path.display())));
+                    wrong.extend(twice.map(|name| format!("{}: {room}::{module}::{name}", other.path.display())));
                 }
             }
             count += names.len();
@@ -375,8 +374,12 @@ fn a_type_has_a_name_of_its_own() {
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources().iter().filter(|source| !source.path.iter().any(|part| part == "tests")) {
         for (number, line) in source.code() {
-            let item =
-                line.trim_start_matches("pub ").trim_start_matches("pub(super) ").trim_start_matches("pub(crate) ");
+            // Behind `pub `, `pub(super) `, `pub(in crate::net) `.
+            let public = line.strip_prefix("pub").and_then(|rest| Some(rest.split_once(' ')?.1));
+            let item = match line.strip_prefix("pub(in ") {
+                Some(rest) => rest.split_once(") ").map_or(line, |(_, item)| item),
+                None => public.unwrap_or(line),
+            };
             let name = ["struct ", "enum ", "trait ", "type "].iter().find_map(|word| item.strip_prefix(word));
             let name = name.map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default());
             if let Some(name) = name.filter(|name| !name.is_empty()) {

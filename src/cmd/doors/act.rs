@@ -55,7 +55,7 @@ impl Refusal {
 /// Runs `statements`, which see `args`, and returns what they hand to `result`. If they fail, all that they made is taken back.
 pub(super) fn act(context: &Context, statements: &str, args: &Value) -> Result<Value, Refusal> {
     context.trust_own_scripts()?;
-    net::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
+    net::process::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
     context::arm_fault();
     let state = context.state()?;
     let (listener, said) = terminal::listener(Style { json: true, trace: false });

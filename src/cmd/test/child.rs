@@ -44,7 +44,7 @@ fn say(message: &TestMessage) {
 }
 
 fn test(request: &TestRequest, context: &Context) -> Result<Verdict> {
-    net::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
+    net::process::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
     context::arm_fault();
     let state = context.state()?;
     let mut before = Traces::now(&state)?;
@@ -67,7 +67,7 @@ fn test(request: &TestRequest, context: &Context) -> Result<Verdict> {
         verdict.troubles.extend(one.troubles);
         verdict.logs.extend(one.logs);
         verdict.kept = one.kept;
-        if verdict.kept || net::signal::caught().is_some() {
+        if verdict.kept || net::process::signal::caught().is_some() {
             break;
         }
         if leaked {
@@ -159,7 +159,7 @@ impl Round<'_> {
                 if let Err(mut failure) = caller.call(function).and_then(|()| settle()) {
                     failure.place = caller.in_script(&failure.place);
                     // A test that was stopped still tidies up after itself.
-                    net::signal::forget_interrupt();
+                    net::process::signal::forget_interrupt();
                     look(&handle, &seen);
                     seen.borrow_mut().failed = Some(failure);
                     break;
@@ -181,7 +181,7 @@ impl Round<'_> {
         texts: &Texts,
     ) -> Verdict {
         say(&TestMessage::Phase("cleanup".into()));
-        net::signal::forget_interrupt();
+        net::process::signal::forget_interrupt();
         let request = self.request;
         let mut verdict = Verdict { state: seen.state, expected: seen.expected, ..Verdict::default() };
         let failed = seen.failed.or(failed);

@@ -122,13 +122,13 @@ pub(super) fn test(args: &Args, context: &Context) -> Result<u8, Stop> {
     }
     context.trust_own_scripts()?;
     // Before a thread is started: all of them inherit what is blocked.
-    net::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
+    net::process::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
     let began = Instant::now();
     if let Some(error) = run_all(args, context, &mut tests, requests)? {
         return Err(error.into());
     }
     let time = began.elapsed();
-    let interrupted = net::signal::caught();
+    let interrupted = net::process::signal::caught();
     conclude(args, &tests, time, interrupted)
 }
 

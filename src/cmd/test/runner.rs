@@ -59,7 +59,7 @@ pub(super) fn work(plan: &Arc<Plan>, events: &Sender<RunnerEvent>) {
     loop {
         let next = plan.queue.lock().map_or(None, |mut queue| queue.pop_front());
         let Some((index, request)) = next else { return };
-        if plan.stop.load(Ordering::SeqCst) || net::signal::caught().is_some() {
+        if plan.stop.load(Ordering::SeqCst) || net::process::signal::caught().is_some() {
             return;
         }
         let _ = events.send(RunnerEvent::Begun(index));
@@ -71,7 +71,7 @@ pub(super) fn work(plan: &Arc<Plan>, events: &Sender<RunnerEvent>) {
                 RunnerEvent::Ended(index, Box::new(outcome))
             }
             // A signal that also met the sandbox's first moments.
-            Err(_) if net::signal::caught().is_some() => {
+            Err(_) if net::process::signal::caught().is_some() => {
                 RunnerEvent::Ended(index, Box::new(TestOutcome::interrupted()))
             }
             Err(error) => {
@@ -215,7 +215,7 @@ impl WatchedTest {
             if let Some(status) = status.filter(|_| !out_ready && !err_ready) {
                 return Ending::Exited(status);
             }
-            if net::signal::caught().is_some() {
+            if net::process::signal::caught().is_some() {
                 self.end(sandbox);
                 return Ending::Interrupted;
             }

@@ -60,7 +60,7 @@ impl Kernel {
 fn restore(netns: &Netns, settings: &[(String, String)]) -> net::Result<()> {
     for (key, value) in settings {
         if read(netns, key)?.is_some_and(|now| !same(&now, value)) {
-            net::sysctl::write(netns, key, value)?;
+            net::netns::sysctl::write(netns, key, value)?;
         }
     }
     Ok(())

@@ -152,7 +152,7 @@ pub(super) fn canonical(key: &str) -> net::Result<String> {
     if key == inbound::KEY {
         return Ok(key.to_string());
     }
-    let path = net::sysctl::path(key)?;
+    let path = net::netns::sysctl::path(key)?;
     let key = path.to_string_lossy().trim_start_matches("/proc/sys/").to_string();
     Ok(if key == "net/ipv4/ip_forward" { FORWARDING[0].to_string() } else { key })
 }

@@ -10,8 +10,8 @@ use super::expr::Expr;
 use super::rule::Rule;
 use super::set::{self, Element, Set};
 use super::{COMMENT_BYTES_MAX, Chain, Family, Policy, encode, list, wrong_name};
+use crate::net::netlink::nfnl;
 use crate::net::netlink::{self, Netlink, Refusal};
-use crate::net::nfnl;
 use crate::net::{Error, Netns, Result, fault};
 
 /// How many bytes of elements stand in one message: an attribute counts its bytes in 16 bits.

@@ -10,7 +10,7 @@ use super::expr::{self, Expr};
 use super::list;
 use super::rule::{Action, CtState, Match, Rule};
 use super::{Chain, ChainKind, Family, Hook, IpVersion, Table, spot};
-use crate::net::nfnl;
+use crate::net::netlink::nfnl;
 use crate::net::{Netns, Result};
 
 /// A base chain that drops forwarded packets, and where to put rules that let some through: behind all rules that look at something,
@@ -227,7 +227,7 @@ mod tests {
     use netlink_packet_netfilter::nftables::{NfTablesMessage, TableAttribute, TableFlags, TableMessage};
 
     use super::*;
-    use crate::net::nfnl;
+    use crate::net::netlink::nfnl;
     use crate::net::nft::tests::{TABLE, element, net};
     use crate::net::nft::traffic::{ARRIVES, IS_LOST, Servers, Site, answer, publishing};
     use crate::net::nft::{L4Proto, rules_with_comment};

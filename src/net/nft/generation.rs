@@ -3,8 +3,8 @@
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{GenMessage, NfTablesMessage};
 
+use crate::net::netlink::{self, nfnl};
 use crate::net::{Error, Netns, Result};
-use crate::net::{netlink, nfnl};
 
 /// The state that a namespace's ruleset is in: as long as it is the same, nobody has changed anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

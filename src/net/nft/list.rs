@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::expr::Expr;
 use super::set::{self, Element, Set};
 use super::{Base, Chain, ChainKind, Family, Hook, Policy, Table, decode, wrong_comment};
+use crate::net::netlink::nfnl::{self, NetfilterThing};
 use crate::net::netlink::{self, Netlink};
-use crate::net::nfnl::{self, NetfilterThing};
 use crate::net::{Error, Netns, Result};
 
 /// All that nf_tables has in a namespace, of all owners.

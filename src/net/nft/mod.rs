@@ -2,6 +2,8 @@
 //!
 //! The first line of each file says what it is for; `cargo doc --document-private-items` lists them.
 
+pub mod conntrack;
+
 mod batch;
 mod decode;
 mod encode;

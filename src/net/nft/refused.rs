@@ -1,11 +1,12 @@
 //! What the kernel refuses, and what is refused before it is asked.
 
+use super::conntrack;
 use super::list::Ruleset;
 use super::tests::{TABLE, a_rule, base, chain, commit, element, map_v4, net, rules_by_nft};
 use super::*;
+use crate::net::Error;
 use crate::net::fault::{self, Counted, FaultKind};
 use crate::net::testing::{in_own_process, netns, said};
-use crate::net::{Error, conntrack};
 
 #[test]
 fn a_batch_with_one_wrong_message_leaves_nothing() {

@@ -14,11 +14,12 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
+use super::conntrack::{self, Flow};
 use super::tests::{TABLE, base, chain, element, ip, map_v4, net};
 use super::*;
-use crate::net::conntrack::{self, Flow};
+use crate::net::netns::sysctl;
 use crate::net::testing::{block_on, netns, pair, said};
-use crate::net::{BridgeOptions, Mac, Netlink, Netns, NewLink, sysctl};
+use crate::net::{BridgeOptions, Mac, Netlink, Netns, NewLink};
 
 /// How long a packet may take that arrives; one that does not is waited for shorter.
 pub(super) const ARRIVES: Duration = Duration::from_secs(5);
@@ -47,7 +48,7 @@ impl Site {
         block_on(async {
             let rtnl = Netlink::open(&site.host).expect("a socket");
             let bridge = NewLink { name: "br0", index: 1000, mac: Mac::local(1000), mtu: None };
-            crate::net::bridge::add_bridge(&rtnl, &bridge, &BridgeOptions::default()).expect("a bridge");
+            crate::net::link::bridge::add_bridge(&rtnl, &bridge, &BridgeOptions::default()).expect("a bridge");
             for (at, (name, netns)) in
                 [("wan", &site.far), ("p2", &site.web), ("p3", &site.mate)].into_iter().enumerate()
             {

@@ -7,8 +7,9 @@ use nix::sys::socket::{
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::*;
+use crate::net::AddrOptions;
+use crate::net::ip::addr;
 use crate::net::testing::{block_on, in_own_process, netns, netns_and_rtnl};
-use crate::net::{AddrOptions, addr};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
