@@ -64,13 +64,17 @@ fn the_help_of_each_command() {
 
             Options:
                   --subnet <SUBNET>
-                      its addresses, such as 10.5.0.0/24; a free /24 unless given
+                      its addresses, such as 10.5.0.0/24; of several, containers get one of each; a free /24
+                      unless given
 
                   --gateway <ADDRESS>
-                      the host's address in it; the first one unless given
+                      the host's address in a subnet; the first one unless given
 
                   --range <RANGE>
-                      what containers get of it, such as 10.5.0.100-10.5.0.199; all unless given
+                      what containers get of a subnet, such as 10.5.0.100-10.5.0.199; all unless given
+
+                  --reserve <RANGE>
+                      an address or a range of them that no container gets
 
                   --driver <DRIVER>
                       bridge, routed, isolated, macvlan, ipvlan, or your own
@@ -84,7 +88,7 @@ fn the_help_of_each_command() {
                       no way out, and no way in
 
                   --mtu <N>
-                      the MTU of its devices in bytes
+                      the MTU of its devices in bytes; at least 1280 where it has IPv6
 
                   --parent <DEV>
                       the device of the host that macvlan and ipvlan share
