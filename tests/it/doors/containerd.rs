@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::oci::bundle;
 use super::{endpoints, mount_cgroups, topo};
 use crate::world::{Ran, Running, World};
 
@@ -101,6 +102,7 @@ fn in_containerd_world(test: impl FnOnce(&World)) {
     w.run(
         "ip link set lo up; mkdir -p rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/tmp; cp /bin/busybox rootfs/bin
         for a in sh sleep ip ping cat true httpd wget; do ln -s busybox rootfs/bin/$a; done
+        mkdir bundle; cd bundle; runc spec; cd ..
         ip netns add out; ip link add out type veth peer name eth0 netns out
         ip addr add 192.0.2.1/24 dev out; ip link set out up; ip -n out addr add 192.0.2.2/24 dev eth0; ip -n out link set eth0 up",
     )
@@ -108,7 +110,8 @@ fn in_containerd_world(test: impl FnOnce(&World)) {
     topo(&w, "cni install --bin-dir cni/bin --conf-dir cni/net.d web").ok();
     let containerd = Containerd::start(&w);
     topo(&w, "network create web --subnet 10.5.0.0/24").ok();
-    // The first pod leaves more than the network has: directories of containerd's, and the lock of all ports.
+    // The first container, and the first pod, leave more than the network has: directories of containerd's, and the lock of all ports.
+    w.run("ctr run --rm --snapshotter native localhost/busybox:1 first true").ok();
     let first = line(cri(&w, "run-pod first u0 1:1"));
     cri(&w, &format!("start {first} first localhost/busybox:1 true")).ok();
     cri(&w, &format!("remove {first}")).ok();
@@ -189,5 +192,31 @@ fn a_pod_that_ends_in_another_way() {
             assert_eq!(endpoints(w, "web"), Vec::<Value>::new(), "{gone}");
             topo(w, "network repair web").ok();
         }
+    });
+}
+
+/// `ctr run` with a bundle's configuration calls the hook: in the foreground, in the background until it is killed, and with what can't be
+/// connected.
+#[test]
+fn ctr_run_by_the_hook() {
+    in_containerd_world(|w| {
+        let look = ["sh", "-c", "ip -o addr show eth0; ip route; ping -c 1 -W 2 10.5.0.1"];
+        bundle(w, &look, &json!({ "dev.toposcript.ip": "10.5.0.77" }), &json!({}));
+        let ran = w.run("ctr run --rm --config bundle/config.json c1").ok();
+        ran.says("inet 10.5.0.77/24").says("default via 10.5.0.1").says(" 0% packet loss");
+        assert_eq!(endpoints(w, "web"), Vec::<Value>::new());
+
+        let serve = ["sh", "-c", "echo hello >/tmp/index.html; exec httpd -f -p 80 -h /tmp"];
+        bundle(w, &serve, &json!({ "dev.toposcript.publish": "8080:80" }), &json!({}));
+        w.run("ctr run --detach --config bundle/config.json c1").ok();
+        w.run(&format!("ip netns exec out {FETCH} http://192.0.2.1:8080/")).ok().says("hello");
+        let stopped = "until ctr tasks ls | grep -q STOPPED; do :; done";
+        w.run(&format!("ctr tasks kill --signal SIGKILL c1; {stopped}; ctr tasks rm c1; ctr containers rm c1")).ok();
+        assert_eq!(endpoints(w, "web"), Vec::<Value>::new());
+
+        bundle(w, &look, &json!({ "dev.toposcript.network": "nosuch" }), &json!({}));
+        let refused = w.run("ctr run --rm --config bundle/config.json c1").fails(1);
+        refused.says("find network `nosuch`: there is no network of this name");
+        w.run("ctr containers rm c1 || true").ok();
     });
 }

@@ -33,8 +33,8 @@ fn in_runtime_world(test: impl FnOnce(&World)) {
     w.assert_clean(&before);
 }
 
-/// Writes the bundle: what the container does, its annotations, and more of its configuration.
-fn bundle(w: &World, process: &[&str], annotations: &Value, more: &Value) {
+/// Writes the bundle, on that of `runc spec`: what the container does, its annotations, and more of its configuration.
+pub(super) fn bundle(w: &World, process: &[&str], annotations: &Value, more: &Value) {
     let program = w.program();
     let state = w.state();
     let hook = |words: &[&str]| {
