@@ -11,24 +11,46 @@ use super::state::{LabDir, Record, StateDir, Status};
 use super::step::Steps;
 use super::view;
 
+/// How often a lab is looked at that goes on to change.
+const LOOKS_MAX: usize = 5;
+
 /// Returns what the kernel no longer has of each of these labs, in words: at most `most` things of each. Nothing is missed in one that
 /// a process builds or takes down.
 ///
-/// Lists of the host are read once for all of them. What seems lost may have changed since they were read: it is looked for again, by
-/// lists that are younger than all that is known of the labs.
+/// Lists of the host are read once for all of them. What seems lost may have changed between two of them, as what ends with a namespace
+/// does, which the kernel takes apart by and by: it is looked for again, until two looks agree.
 pub(super) fn lost(state: &StateDir, steps: &Steps, names: &[String], most: usize) -> Vec<Result<Vec<String>>> {
     let mut look = Look { state, steps, kernel: None };
     let mut all: Vec<_> =
         names.iter().map(|name| look.open(name).and_then(|lab| look.lost(lab.as_ref(), most))).collect();
-    let suspects = (0..all.len()).filter(|at| !all[*at].as_ref().is_ok_and(Vec::is_empty));
-    let suspects: Vec<_> = suspects.map(|at| (at, look.open(&names[at]))).collect();
-    look.begin_again();
-    for (at, lab) in suspects {
-        let lost = lab.and_then(|lab| look.lost(lab.as_ref(), most));
-        // One that was taken down meanwhile has lost nothing to others.
-        all[at] = if look.is_up(&names[at]) { lost } else { Ok(Vec::new()) };
+    let mut suspects: Vec<usize> = (0..all.len()).filter(|at| !all[*at].as_ref().is_ok_and(Vec::is_empty)).collect();
+    for _ in 1..LOOKS_MAX {
+        // Opened first: the lists are younger than all that is known of the labs.
+        let opened: Vec<_> = suspects.iter().map(|at| (*at, look.open(&names[*at]))).collect();
+        look.begin_again();
+        suspects.clear();
+        for (at, lab) in opened {
+            let lost = lab.and_then(|lab| look.lost(lab.as_ref(), most));
+            // One that was taken down meanwhile has lost nothing to others.
+            let lost = if look.is_up(&names[at]) { lost } else { Ok(Vec::new()) };
+            if !agree(&all[at], &lost) {
+                suspects.push(at);
+            }
+            all[at] = lost;
+        }
+        if suspects.is_empty() {
+            break;
+        }
     }
     all
+}
+
+/// Tells whether two looks at a lab found the same. A look that failed is taken as it is, as is one that found nothing missing.
+fn agree(before: &Result<Vec<String>>, now: &Result<Vec<String>>) -> bool {
+    match (before, now) {
+        (Ok(before), Ok(now)) => now.is_empty() || before == now,
+        _ => now.is_err(),
+    }
 }
 
 /// Says that the namespace that a lab is for has ended, if it has.
@@ -180,5 +202,18 @@ impl Sights {
         };
         self.known.extend(record.host.iter().map(|host| (host.clone(), sight.clone())));
         Ok(sight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_counts_once_two_looks_agree() {
+        let lost = |what: &[&str]| Ok(what.iter().map(|what| (*what).to_string()).collect());
+        assert!(!agree(&lost(&["a veth", "an entry on it"]), &lost(&["a veth"])));
+        assert!(agree(&lost(&["a veth"]), &lost(&["a veth"])));
+        assert!(agree(&lost(&["a veth"]), &lost(&[])));
     }
 }
