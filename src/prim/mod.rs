@@ -4,91 +4,33 @@
 //! handle; what looks at the network settles first. `GROUPS` is the one list of the groups: the engine, the catalogue, the
 //! journal and the tests are all made from it.
 
-mod addr;
-mod attach;
-mod beyond;
-mod bond;
-mod bridge;
-mod calls;
-mod check;
-mod context;
-mod dev;
-mod dev_change;
-mod difference;
-mod dnat;
-mod dummy;
-mod endpoint;
-mod errors;
-mod fdb;
-mod filter;
-mod firewalls;
-mod graph;
-mod handles;
-mod http;
-mod inbound;
-mod ipam;
-mod labs;
-mod lease;
-mod links;
-mod mappings;
-mod masquerade;
-mod neigh;
-mod netns;
-mod new_link;
-mod options;
-mod path;
-mod ping;
-mod port;
-mod ports;
+mod call;
+mod ip;
+mod lab;
+mod link;
+mod nat;
+mod probe;
 mod process;
-mod published;
-mod quantity;
-mod ready;
-mod records;
-mod resolver;
-mod route;
-mod rule;
-mod ruleset;
-mod sees;
-mod serve;
-mod shape;
-mod start;
-mod supervised;
-mod sysctl;
-mod take_over;
-mod tap;
-mod target;
-mod tcp;
-mod throughput;
-mod tunnel;
-mod units;
 mod value;
-mod veth;
-mod vlan;
-mod vrf;
-mod vxlan;
-mod ways;
-mod whole;
-mod within;
 
 use rhai::plugin::ModuleManifest;
 use rhai::{FuncRegistration, Module, RhaiFunc};
 
 use crate::lab::{ReadStep, Steps};
 
-pub use addr::wrong_address;
-pub use beyond::Beyond;
-pub use calls::{At, Callee, Function, Insert, Source};
-pub use context::{LabHandle, ScriptError, rhai_error};
-pub use errors::Failed;
-pub use handles::{Dev, NetnsHandle, netns_properties, no_netns_property};
-pub use labs::{Args, as_json};
-pub use options::{OptionDoc, OptionSet};
-pub use ruleset::is_a_labs;
-pub use start::Process;
-pub use supervised::SUPERVISE;
-pub use units::parse_time;
-pub use value::{Ip, Net, ip_value, net_value, parse_cidr, parse_ip, without_host_bits};
+pub use call::beyond::Beyond;
+pub use call::calls::{At, Callee, Function, Insert, Source};
+pub use call::context::{LabHandle, ScriptError, rhai_error};
+pub use ip::addr::wrong_address;
+pub use lab::errors::Failed;
+pub use lab::labs::{Args, as_json};
+pub use nat::ruleset::is_a_labs;
+pub use process::start::Process;
+pub use process::supervised::SUPERVISE;
+pub use value::handles::{Dev, NetnsHandle, netns_properties, no_netns_property};
+pub use value::options::{OptionDoc, OptionSet};
+pub use value::units::parse_time;
+pub use value::value::{Ip, Net, ip_value, net_value, parse_cidr, parse_ip, without_host_bits};
 
 /// The word by which the program calls itself to be a server of a lab.
 pub const SERVE: &str = "__serve";
@@ -139,48 +81,48 @@ pub fn enter(module: &mut Module, functions: &'static ModuleManifest) {
 
 /// All groups, in the order in which the reference lists them.
 pub const GROUPS: &[Group] = &[
-    netns::GROUP,
-    veth::GROUP,
-    dev::GROUP,
-    bridge::GROUP,
-    port::GROUP,
-    links::GROUP,
-    vlan::GROUP,
-    vxlan::GROUP,
-    fdb::GROUP,
-    tunnel::GROUP,
-    bond::GROUP,
-    vrf::GROUP,
-    dummy::GROUP,
-    tap::GROUP,
-    addr::GROUP,
-    route::GROUP,
-    rule::GROUP,
-    neigh::GROUP,
-    shape::GROUP,
-    sysctl::GROUP,
-    endpoint::GROUP,
-    masquerade::GROUP,
-    dnat::GROUP,
-    filter::GROUP,
-    process::GROUP,
-    start::GROUP,
-    resolver::GROUP,
-    ping::GROUP,
-    path::GROUP,
-    tcp::GROUP,
-    http::GROUP,
-    serve::GROUP,
-    sees::GROUP,
-    throughput::GROUP,
-    check::GROUP,
-    errors::GROUP,
-    value::GROUP,
-    graph::GROUP,
-    labs::GROUP,
-    within::GROUP,
-    ipam::GROUP,
-    records::GROUP,
+    lab::netns::GROUP,
+    link::veth::GROUP,
+    link::dev::GROUP,
+    link::bridge::GROUP,
+    link::port::GROUP,
+    link::links::GROUP,
+    link::vlan::GROUP,
+    link::vxlan::GROUP,
+    link::fdb::GROUP,
+    link::tunnel::GROUP,
+    link::bond::GROUP,
+    link::vrf::GROUP,
+    link::dummy::GROUP,
+    link::tap::GROUP,
+    ip::addr::GROUP,
+    ip::route::GROUP,
+    ip::rule::GROUP,
+    ip::neigh::GROUP,
+    link::shape::GROUP,
+    ip::sysctl::GROUP,
+    ip::endpoint::GROUP,
+    nat::masquerade::GROUP,
+    nat::dnat::GROUP,
+    nat::filter::GROUP,
+    process::process::GROUP,
+    process::start::GROUP,
+    process::resolver::GROUP,
+    probe::ping::GROUP,
+    probe::path::GROUP,
+    probe::tcp::GROUP,
+    probe::http::GROUP,
+    process::serve::GROUP,
+    probe::sees::GROUP,
+    probe::throughput::GROUP,
+    probe::check::GROUP,
+    lab::errors::GROUP,
+    value::value::GROUP,
+    value::graph::GROUP,
+    lab::labs::GROUP,
+    lab::within::GROUP,
+    lab::ipam::GROUP,
+    lab::records::GROUP,
 ];
 
 /// Returns the sorts of steps of all groups: what journals are read with.

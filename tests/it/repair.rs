@@ -8,10 +8,10 @@ pub(crate) mod whole;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 
 use self::whole::Whole;
 use super::stage::{build, in_used_world};
+use super::tidy::{files, root};
 use super::world::World;
 
 /// What `topo` says that a lab has lost.
@@ -222,10 +222,10 @@ fn each_kind_of_step_is_missed_and_put_back() {
 /// A kind of step that comes new is broken here, or says why not.
 #[test]
 fn each_kind_of_step_is_in_the_list() {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/prim");
-    let mut kinds = BTreeSet::new();
-    for entry in fs::read_dir(sources).expect("the primitives") {
-        let text = fs::read_to_string(entry.expect("an entry").path()).expect("a source file");
+    let (mut sources, mut kinds) = (Vec::new(), BTreeSet::new());
+    files(&root().join("src/prim"), "rs", &mut sources);
+    for path in sources {
+        let text = fs::read_to_string(path).expect("a source file");
         kinds.extend(
             text.split("const WORD: &'static str = \"")
                 .skip(1)

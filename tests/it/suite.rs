@@ -1,4 +1,4 @@
-//! The primitives' and the standard library's own tests, written in Rhai: `tests/suite/GROUP.rhai` for `src/prim/GROUP.rs`,
+//! The primitives' and the standard library's own tests, written in Rhai: `tests/suite/GROUP.rhai` for `src/prim/*/GROUP.rs`,
 //! `tests/stdlib/MODULE.rhai` for `stdlib/MODULE.rhai`.
 //!
 //! `topo test` runs them as it runs any user's tests: each `fn test_…()` in a sandbox of its own, with a look for what was left. It must
@@ -25,6 +25,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::stage::USE_ALL;
+use crate::tidy::{files, root};
 use crate::tier::full;
 use crate::world::{Ran, Snapshot, World};
 
@@ -305,13 +306,14 @@ mod stdlib {
 /// Every group of primitives has its file of tests, and every module of the library.
 #[test]
 fn every_group_has_its_tests() {
-    let mut groups = files_in("src/prim", "rs");
-    groups.retain(|name| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/prim").join(format!("{name}.rs"));
-        fs::read_to_string(path).expect("a source").contains("const GROUP: Group")
-    });
+    let mut groups: Vec<PathBuf> = Vec::new();
+    files(&root().join("src/prim"), "rs", &mut groups);
+    groups.retain(|path| fs::read_to_string(path).expect("a source").contains("const GROUP: Group"));
+    assert!(groups.len() > 30, "only {groups:?}");
+    let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy().into_owned();
     let tested = files_in("tests/suite", "rhai");
-    let missing: Vec<_> = groups.into_iter().filter(|group| !tested.contains(group)).collect();
+    let missing: Vec<_> =
+        groups.iter().map(|path| name(path.as_path())).filter(|group| !tested.contains(group)).collect();
     assert!(missing.is_empty(), "tests/suite lacks {missing:?}");
     let tested = files_in("tests/stdlib", "rhai");
     let missing: Vec<_> = files_in("stdlib", "rhai").into_iter().filter(|module| !tested.contains(module)).collect();

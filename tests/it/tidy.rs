@@ -281,7 +281,8 @@ fn every_group_is_listed_once() {
     for source in
         sources().iter().filter(|source| source.module == "prim" && source.text.contains("const GROUP: Group"))
     {
-        let name = source.path.file_stem().expect("a name").to_string_lossy().into_owned();
+        let below = source.path.strip_prefix(root().join("src/prim")).expect("below prim").with_extension("");
+        let name = below.display().to_string().replace('/', "::");
         if groups.matches(&format!("    {name}::GROUP,")).count() != 1 {
             wrong.push(name);
         }
