@@ -7,6 +7,7 @@
 mod error;
 pub mod fault;
 pub mod ip;
+mod iproute2;
 pub mod link;
 pub mod netlink;
 pub mod netns;
@@ -15,8 +16,6 @@ pub mod port;
 pub mod probe;
 pub mod process;
 pub mod regular;
-
-mod text;
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -27,6 +26,7 @@ pub use ip::announce::{Announcement, announce};
 pub use ip::neigh::Neigh;
 pub use ip::route::{NextHop, Route, RouteKind};
 pub use ip::rule::{Rule, RuleKind};
+pub use iproute2::{TABLES, proto_word, protocol_name, range_text, table_name};
 pub use link::bond::{Bond, BondMode, FailOverMac, LacpRate, Primary, XmitHashPolicy};
 pub use link::bridge::{BridgeOptions, PortOptions};
 pub use link::config::LinkConfig;
@@ -72,4 +72,3 @@ pub use process::foreground::Foreground;
 pub use process::fresh::OpenFiles;
 pub use process::run::{OUTPUT_BYTES_MAX, Run, Trail, as_any_command, command_in, in_foreground, run};
 pub use process::supervise::{Ended, ProcessRecord, Supervised};
-pub use text::{TABLES, proto_word, protocol_name, range_text, table_name};

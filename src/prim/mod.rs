@@ -6,6 +6,7 @@
 
 mod call;
 mod ip;
+mod iproute2;
 mod lab;
 mod link;
 mod nat;

@@ -14,7 +14,7 @@ use crate::lab::{
 use crate::net::{self, AddrOptions};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
-use crate::prim::link::veth::ip;
+use crate::prim::iproute2::ip;
 use crate::prim::link::whole;
 use crate::prim::value::handles::{self, Dev};
 use crate::prim::value::units;

@@ -13,7 +13,7 @@ use crate::lab::{
 use crate::net::{self, Change, Netns};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, ask, place_of, with_lab};
-use crate::prim::link::veth::ip;
+use crate::prim::iproute2::ip;
 use crate::prim::link::whole;
 use crate::prim::nat::ruleset::{enter, in_netns};
 use crate::prim::value::handles::{Dev, NetnsHandle};

@@ -10,7 +10,7 @@ use crate::lab::{DevRef, Error, Footprint, Kernel, OWNER_PROTOCOL, Op, Outcome, 
 use crate::net::{self, Mac};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
-use crate::prim::link::veth::ip;
+use crate::prim::iproute2::ip;
 use crate::prim::link::whole;
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::options::options;

@@ -16,7 +16,7 @@ use crate::lab::{
 use crate::net::{self, NextHop, Route, RouteKind};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
-use crate::prim::link::veth::ip;
+use crate::prim::iproute2::ip;
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, DevOrName, FromScript, Maps, Metric, Subnet, Table, Weight};

@@ -10,7 +10,7 @@ use crate::lab::{
 use crate::net::{self, Rule, RuleKind};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
-use crate::prim::link::veth::ip;
+use crate::prim::iproute2::ip;
 use crate::prim::nat::filter::FilterProto;
 use crate::prim::value::handles::{self, NetnsHandle};
 use crate::prim::value::options::options;

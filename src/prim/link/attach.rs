@@ -4,15 +4,18 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::dev::config_at_risk;
-use super::dev_change::{config_of, put_back, set_up, there};
-use super::veth::{BRIDGE_PORTS_MAX, ip, restore_mac, tool};
+use super::dev_change::{config_of, there};
 use super::whole;
 use crate::lab::{
     DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Slot, Step,
-    StepSort, Unfinished, name,
+    StepSort, Unfinished, name, put_back, set_up,
 };
 use crate::net::{self, AddrOptions, Change, LinkConfig};
+use crate::prim::iproute2::{ip, tool};
 use crate::prim::value::handles::Dev;
+
+/// The most ports that a bridge has (net/bridge/br_private.h, BR_MAX_PORTS less port 0).
+pub(super) const BRIDGE_PORTS_MAX: usize = 1023;
 
 /// What a device is plugged into.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -439,4 +442,15 @@ pub(super) fn ask_out(lab: &mut Lab, controller: &DevEntry, port: DevRef, place:
         Attach { port, bridge: None, before, kind, settings: PortSettings::default(), was: None, was_set: None },
         place,
     )
+}
+
+/// Gives somebody else's bridge the hardware address back that it had: one that was never set is that of a port, and changes
+/// as ports come and go (net/bridge/br_stp_if.c, br_stp_recalculate_bridge_id).
+pub(super) fn restore_mac(kernel: &mut Kernel, bridge: &DevRef) -> net::Result<()> {
+    let now = if bridge.made { None } else { kernel.link(bridge)? };
+    if bridge.mac.is_none() || now.is_none_or(|link| link.mac == bridge.mac) {
+        return Ok(());
+    }
+    let rtnl = kernel.rtnl(&bridge.netns)?;
+    net::link::change(&rtnl, bridge.index, &Change { mac: bridge.mac, ..Change::default() })
 }

@@ -7,18 +7,18 @@ use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
 use super::attach::{self, Attach, PortSettings};
-use super::dev_change::link_local_request;
+use super::made::{check_free, delete_made, full_name_request};
 use super::port::{self, AttachOptions};
 use super::take_over::{self, TakeOver};
-use super::veth::{check_free, delete_made, full_name_request, ip};
 use super::whole::{self, Found};
 use crate::lab::{
     DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Step, StepSort,
-    Switch, Unfinished, name,
+    Switch, Unfinished, link_local_request, name,
 };
 use crate::net::{self, Change, Mac, NewLink, VlanProtocol};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
+use crate::prim::iproute2::ip;
 use crate::prim::nat::firewalls::ask_let_through_bridge;
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::options::options;

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::veth::{add_full_name, check_free, ip};
+use super::made::{add_full_name, check_free};
 use super::whole;
 use crate::lab::{
-    DevRef, Footprint, Kernel, Model, Moved, OWNER_PROTOCOL, Op, Outcome, Result, Step, StepSort, Unfinished, name,
+    DevRef, Footprint, Kernel, Model, Moved, OWNER_PROTOCOL, Op, Outcome, Result, Step, StepSort, Unfinished,
+    link_local_request, name, put_back, set_up,
 };
-pub(in crate::prim) use crate::lab::{add_link_local, link_local_request, put_back, set_up};
 use crate::net::{self, Change, LinkConfig};
+use crate::prim::iproute2::ip;
 
 /// Gives a device another name.
 #[derive(Debug, Serialize, Deserialize)]

@@ -6,12 +6,12 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use super::veth::tool;
 use super::whole;
 use crate::lab::{DevRef, Error, Footprint, Kernel, Kind, Model, Op, Outcome, Result, Step, StepSort, name};
 use crate::net::{self, Fdb, Mac};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
+use crate::prim::iproute2::tool;
 use crate::prim::value::handles::{self, Dev};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, UdpPort, VlanId, Vni};

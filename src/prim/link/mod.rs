@@ -8,6 +8,7 @@ pub(super) mod dev_change;
 pub(super) mod dummy;
 pub(super) mod fdb;
 pub(super) mod links;
+mod made;
 pub(super) mod new_link;
 pub(super) mod port;
 pub(super) mod shape;

@@ -3,14 +3,14 @@
 use rhai::Dynamic;
 use serde::{Deserialize, Serialize};
 
-use super::dev_change::link_local_request;
-use super::veth::{check_free, delete_made, full_name_request, ip};
+use super::made::{self, check_free, delete_made};
 use super::whole;
 use crate::lab::{
     DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Step,
-    StepSort, Unfinished, name,
+    StepSort, Unfinished, link_local_request, name,
 };
-use crate::net::{self, Change, Fdb, IpvlanMode, LinkKind, Mac, NewLink, Request, Vxlan};
+use crate::net::{self, Change, Fdb, IpvlanMode, LinkKind, Mac, NewLink, Vxlan};
+use crate::prim::iproute2::ip;
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::units::{self, DevMac, FromScript, Mtu};
 
@@ -187,7 +187,7 @@ impl Step for AddLink {
             let rename = Change { name: Some(&short), ..Change::default() };
             ops.push(Op::Ask(there, net::link::change_request(self.dev.index, &rename)));
         }
-        ops.extend(Op::asks(there, finish_requests(kernel, &self.dev, self.up)));
+        ops.extend(Op::asks(there, made::finish_requests(kernel, &self.dev, self.up)));
         Ok(ops)
     }
 
@@ -260,17 +260,6 @@ fn check_twins(model: &Model, step: &AddLink) -> Result<()> {
         other.dev.shown(),
         other.kind
     )))
-}
-
-/// Marks a device that was just made, brings it up, and gives it its full name.
-pub(super) fn finish(kernel: &mut Kernel, dev: &DevRef, up: bool) -> net::Result<()> {
-    let requests = finish_requests(kernel, dev, up);
-    kernel.send(requests.map(|request| (&dev.netns, request)))
-}
-
-fn finish_requests(kernel: &Kernel, dev: &DevRef, up: bool) -> impl Iterator<Item = Request> + use<> {
-    let change = Change { up: up.then_some(true), alias: Some(kernel.mark()), ..Change::default() };
-    [net::link::change_request(dev.index, &change)].into_iter().chain(full_name_request(dev))
 }
 
 /// Reads which device a script wants made.

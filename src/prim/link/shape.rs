@@ -6,7 +6,6 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use super::veth::ip;
 use super::whole;
 use crate::lab::{
     DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, name,
@@ -15,6 +14,7 @@ use crate::net::link::tc::{self, Root};
 use crate::net::{self, Shape, nft};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
+use crate::prim::iproute2::ip;
 use crate::prim::value::handles::Dev;
 use crate::prim::value::options::options;
 use crate::prim::value::quantity::{Bytes, Percent, Rate, rate_text, time_text};

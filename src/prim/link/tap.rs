@@ -4,16 +4,17 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use super::dev_change::add_link_local;
+use super::made::{self, check_free, delete_made};
 use super::new_link;
-use super::veth::{check_free, delete_made, ip};
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, Unfinished, name,
+    DevEntry, DevRef, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, Unfinished,
+    add_link_local, name,
 };
 use crate::net::{self, Change, Tap};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
+use crate::prim::iproute2::ip;
 use crate::prim::value::handles::Dev;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevMac, Id, Mtu};
@@ -131,7 +132,7 @@ impl Step for AddTap {
             net::link::change(&rtnl, self.dev.index, &change)?;
             new.keep()?;
             add_link_local(kernel, &self.dev)?;
-            new_link::finish(kernel, &self.dev, self.up)
+            made::finish(kernel, &self.dev, self.up)
         })
     }
 

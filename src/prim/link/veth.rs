@@ -4,16 +4,18 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use super::dev_change::link_local_request;
+use super::attach::{BRIDGE_PORTS_MAX, restore_mac};
+use super::made::{check_free, delete_link, full_name_request};
 use super::port::{self, PortMap};
 use super::whole::{self, Found};
 use crate::lab::{
     DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Result, Step, StepSort,
-    Unfinished, name, shown_dev,
+    Unfinished, link_local_request, name, shown_dev,
 };
-use crate::net::{self, Change, Mac, NewLink, Request, VethEnd};
+use crate::net::{self, Change, Mac, NewLink, VethEnd};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
+use crate::prim::iproute2::ip;
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevMac, Mtu};
@@ -42,9 +44,6 @@ options! {
         port: PortMap,
     }
 }
-
-/// The most ports that a bridge has (net/bridge/br_private.h, BR_MAX_PORTS less port 0).
-pub(super) const BRIDGE_PORTS_MAX: usize = 1023;
 
 /// One end of a pair that is to be made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -246,66 +245,6 @@ impl Step for AddVeth {
         }
         kernel.make(self)
     }
-}
-
-/// Returns how `ip` is called for a namespace.
-pub(in crate::prim) fn ip(netns: &NetnsRef) -> String {
-    tool("ip", netns)
-}
-
-/// Returns how `ip` or `bridge` is called for a namespace.
-pub(super) fn tool(name: &str, netns: &NetnsRef) -> String {
-    match &netns.at {
-        crate::lab::NetnsAt::Host => name.into(),
-        crate::lab::NetnsAt::Named | crate::lab::NetnsAt::NamedAs(_) => format!("{name} -n {}", netns.name),
-        crate::lab::NetnsAt::Path(path, _) => format!("nsenter --net={} {name}", path.display()),
-        crate::lab::NetnsAt::Process(process, _) => format!("nsenter -t {} -n {name}", process.pid),
-    }
-}
-
-/// Checks that a device's name is free in its namespace, as far as the lab knows it.
-pub(in crate::prim) fn check_free(model: &Model, dev: &DevRef, doing: &str) -> Result<()> {
-    let Some(taken) = model.dev_named(dev.netns.no, &dev.name) else { return Ok(()) };
-    let error = Error::new(Kind::Exists, doing).because(format!("there is a device {} already", taken.dev.shown()));
-    Err(match taken.dev.made {
-        true => error.hint("this lab made it: take another name"),
-        false => error.hint("this lab did not make it, and leaves it alone: take another name"),
-    })
-}
-
-/// Gives a device with a long name its full name as an alternative one.
-pub(super) fn add_full_name(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
-    kernel.send(full_name_request(dev).map(|request| (&dev.netns, request)))
-}
-
-/// Returns the request that gives a device with a long name its full name as an alternative one.
-pub(super) fn full_name_request(dev: &DevRef) -> Option<Request> {
-    (name::kernel_name(&dev.name) != dev.name).then(|| net::link::altname_request(dev.index, &dev.name))
-}
-
-/// Deletes a device if it is still the one that the lab made; tells whether it was.
-fn delete_link(kernel: &mut Kernel, dev: &DevRef) -> net::Result<bool> {
-    if kernel.link(dev)?.is_none() {
-        return Ok(false);
-    }
-    let rtnl = kernel.rtnl(&dev.netns)?;
-    net::link::delete(&rtnl, dev.index).map(|()| true)
-}
-
-/// Deletes a device that the lab made, if it is there; one that others have changed is named and left.
-pub(super) fn delete_made(kernel: &mut Kernel, dev: &DevRef) -> net::Result<()> {
-    if delete_link(kernel, dev)? { Ok(()) } else { kernel.leave_changed(dev) }
-}
-
-/// Gives somebody else's bridge the hardware address back that it had: one that was never set is that of a port, and changes
-/// as ports come and go (net/bridge/br_stp_if.c, br_stp_recalculate_bridge_id).
-pub(super) fn restore_mac(kernel: &mut Kernel, bridge: &DevRef) -> net::Result<()> {
-    let now = if bridge.made { None } else { kernel.link(bridge)? };
-    if bridge.mac.is_none() || now.is_none_or(|link| link.mac == bridge.mac) {
-        return Ok(());
-    }
-    let rtnl = kernel.rtnl(&bridge.netns)?;
-    net::link::change(&rtnl, bridge.index, &Change { mac: bridge.mac, ..Change::default() })
 }
 
 /// What the script named as an end.

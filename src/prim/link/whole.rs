@@ -1,7 +1,6 @@
 //! Whether a device that a lab made is still as its steps left it, and how it is put right where it is.
 
-use super::dev_change::set_up;
-use crate::lab::{DevRef, Kernel, Outcome, Slot, name};
+use crate::lab::{DevRef, Kernel, Outcome, Slot, name, set_up};
 use crate::net::{self, Change, Mac};
 
 /// What a step made a device with.

@@ -82,7 +82,7 @@ impl Step for SetHairpin {
 
     fn like(&self) -> Vec<String> {
         let word = if self.on { "on" } else { "off" };
-        let (ip, port) = (crate::prim::link::veth::ip(&self.port.netns), name::kernel_name(&self.port.name));
+        let (ip, port) = (crate::prim::iproute2::ip(&self.port.netns), name::kernel_name(&self.port.name));
         vec![format!("{ip} link set dev {port} type bridge_slave hairpin {word}")]
     }
 
