@@ -18,8 +18,17 @@ pub(super) struct Context {
     pub words: Vec<OsString>,
     /// The user's own directories of scripts and modules.
     pub dirs: Dirs,
+    /// Where labs and networks are; the defaults unless given.
+    places: Places,
     /// The workflows, once somebody has asked for them.
     found: OnceCell<(Workflows, Vec<Error>)>,
+}
+
+/// The state directory and the store, as far as they are named: in the environment, or in a runtime's configuration.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    pub state: Option<PathBuf>,
+    pub store: Option<PathBuf>,
 }
 
 /// Workflows by their command words.
@@ -31,7 +40,13 @@ impl Context {
             variable.path().or_else(|| config_dir().map(|dir| dir.join(name))).filter(|dir| dir.is_dir())
         };
         let dirs = Dirs { stdlib: own(&environment::STDLIB, "stdlib"), scripts: own(&environment::SCRIPTS, "scripts") };
-        Context { inside, words, dirs, found: OnceCell::new() }
+        let places = Places { state: environment::STATE.path(), store: environment::STORE.path() };
+        Context { inside, words, dirs, places, found: OnceCell::new() }
+    }
+
+    /// Makes one for what is at `places`, whatever the environment says.
+    pub(super) fn at(places: Places) -> Context {
+        Context { places, ..Context::new(None, Vec::new()) }
     }
 
     /// Fails if others than root and this user could have written the user's own scripts and modules. In a sandbox, whoever started it
@@ -54,7 +69,7 @@ impl Context {
     pub(super) fn state(&self) -> Result<StateDir> {
         // Before the first file is opened that may be one too many.
         crate::net::raise_limit();
-        let root = match environment::STATE.path() {
+        let root = match self.places.state.clone() {
             Some(path) if path.is_absolute() => path,
             Some(path) => {
                 std::env::current_dir().map_err(|source| Error::file("find the state directory", &source))?.join(path)
@@ -62,7 +77,7 @@ impl Context {
             None => default_state(),
         };
         // What outlives a restart is kept apart from what does not; a directory of the user's own choice holds both.
-        let store = match (environment::STORE.path(), environment::STATE.path()) {
+        let store = match (self.places.store.clone(), &self.places.state) {
             (Some(path), _) => path,
             (None, Some(_)) => root.join("store"),
             (None, None) => default_store(),

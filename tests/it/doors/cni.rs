@@ -113,7 +113,7 @@ fn what_the_runtime_says_of_the_call() {
                 { "hostPort": 8053, "containerPort": 53, "protocol": "udp", "hostIP": "0.0.0.0" },
                 { "HostPort": 0, "ContainerPort": 90, "Protocol": "tcp" },
             ],
-            "IPs": ["10.9.0.77/24"], "mac": "02:00:00:00:00:77", "aliases": { "tbnet": ["shop"] },
+            "IPs": ["10.9.0.77/24", "10.9.0.77"], "mac": "02:00:00:00:00:77", "aliases": { "tbnet": ["shop"] },
             "dns": { "Servers": ["10.9.0.1"], "Searches": ["lan"], "Options": ["ndots:2"] },
             "bandwidth": { "IngressRate": 8_000_000, "egressRate": 4_000_000 },
         });
@@ -339,6 +339,27 @@ fn wrong_input() {
         call(w, "ADD", "c1", &conf("1.0.0")).ok();
         assert_eq!(answer(&call(w, "ADD", "c1", &conf("1.0.0")).fails(1))["code"], 100);
         call(w, "DEL", "c1", &conf("1.0.0")).ok();
+    });
+}
+
+/// The configuration says where the networks are, whatever the environment does: Podman calls DEL without the environment of ADD.
+#[test]
+fn the_configuration_says_where_the_networks_are() {
+    in_plugin_world(|w| {
+        let text = std::fs::read_to_string(w.dir().join("conf/10-tbnet.conflist")).expect("the configuration");
+        let written: Value = serde_json::from_str(&text).expect("JSON");
+        let env = json!([format!("TOPO_STATE={}", w.state().display())]);
+        assert_eq!(written["plugins"][0]["env"], env);
+        let mut with = conf("1.0.0");
+        with["env"] = env;
+        call_in(w, "ADD", "c1", "/run/netns/c1", "toposcript", &with.to_string(), "TOPO_STATE=/nowhere").ok();
+        assert_eq!(endpoints(w, "tbnet").len(), 1);
+        call_in(w, "DEL", "c1", "''", "toposcript", &with.to_string(), "TOPO_STATE=/nowhere").ok();
+        assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new());
+        for wrong in [json!("TOPO_STATE=/run"), json!(["TOPO_STATE=run"])] {
+            with["env"] = wrong;
+            assert_eq!(answer(&call(w, "ADD", "c1", &with).fails(1))["code"], 7);
+        }
     });
 }
 

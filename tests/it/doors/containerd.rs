@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::oci::bundle;
-use super::{endpoints, mount_cgroups, topo};
+use super::{FETCH, OUT, ROOTFS, endpoints, mount_cgroups, topo};
 use crate::world::{Ran, Running, World};
 
 /// An image of busybox in the layout of the OCI (opencontainers/image-spec, image-layout.md), as `rootfs` has it. As the image of a pod
@@ -99,14 +99,9 @@ fn line(ran: Ran) -> String {
 /// out -- the world, where containerd has the network `web` by a configuration of ours alone.
 fn in_containerd_world(test: impl FnOnce(&World)) {
     let w = World::new();
-    w.run(
-        "ip link set lo up; mkdir -p rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/tmp; cp /bin/busybox rootfs/bin
-        for a in sh sleep ip ping cat true httpd wget; do ln -s busybox rootfs/bin/$a; done
-        mkdir bundle; cd bundle; runc spec; cd ..
-        ip netns add out; ip link add out type veth peer name eth0 netns out
-        ip addr add 192.0.2.1/24 dev out; ip link set out up; ip -n out addr add 192.0.2.2/24 dev eth0; ip -n out link set eth0 up",
-    )
-    .ok();
+    w.run("ip link set lo up; mkdir bundle; cd bundle; runc spec").ok();
+    w.run(ROOTFS).ok();
+    w.run(OUT).ok();
     topo(&w, "cni install --bin-dir cni/bin --conf-dir cni/net.d web").ok();
     let containerd = Containerd::start(&w);
     topo(&w, "network create web --subnet 10.5.0.0/24").ok();
@@ -124,8 +119,6 @@ fn in_containerd_world(test: impl FnOnce(&World)) {
     w.assert_clean(&before);
     containerd.stop();
 }
-
-const FETCH: &str = "curl --silent --fail --retry 20 --retry-connrefused --retry-delay 0 --max-time 20";
 
 /// A pod has its network before its first container, its port answers from outside, and it gives all back, however often it is stopped.
 #[test]

@@ -6,6 +6,7 @@
 //! | `cni.rs` | the CNI plugin, called as runtimes call it |
 //! | `containerd.rs` | containerd: pods of its CRI, and `ctr run` |
 //! | `netavark.rs` | the netavark plugin, called as netavark calls it |
+//! | `podman.rs` | the CNI back end of Podman |
 //! | `page.rs` | the commands of docs/containers.md, with runc and Podman |
 
 mod cni;
@@ -13,8 +14,24 @@ mod containerd;
 mod netavark;
 mod oci;
 mod page;
+mod podman;
 
 use crate::world::{Ran, World};
+
+/// Makes a root file system for containers: `rootfs`.
+const ROOTFS: &str = "
+mkdir -p rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/tmp; cp /bin/busybox rootfs/bin
+for a in sh sleep ip ping cat true httpd wget; do ln -s busybox rootfs/bin/$a; done
+";
+
+/// Makes a netns `out` that is not of the host: the host is 192.0.2.1 to it.
+const OUT: &str = "
+ip netns add out; ip link add out type veth peer name eth0 netns out
+ip addr add 192.0.2.1/24 dev out; ip link set out up; ip -n out addr add 192.0.2.2/24 dev eth0; ip -n out link set eth0 up
+";
+
+/// Fetches a page of a server that may be starting.
+const FETCH: &str = "curl --silent --fail --retry 20 --retry-connrefused --retry-delay 0 --max-time 20";
 
 /// Mounts the machine's control groups, which runtimes need, and which a world does not see. Without the mixed hierarchy, which crun
 /// refuses.

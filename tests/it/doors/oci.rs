@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{endpoints, mount_cgroups, topo};
+use super::{FETCH, ROOTFS, endpoints, mount_cgroups, topo};
 use crate::tier::spread;
 use crate::world::{Ran, World};
 
@@ -13,11 +13,8 @@ const RUNTIMES: [&str; 2] = ["runc", "crun"];
 fn in_runtime_world(test: impl FnOnce(&World)) {
     let w = World::new();
     mount_cgroups(&w);
-    w.run(
-        "ip netns add pod; ip netns del pod; ip link set lo up; mkdir -p rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/tmp bundle; cp /bin/busybox rootfs/bin
-        for a in sh sleep ip ping cat true httpd; do ln -s busybox rootfs/bin/$a; done; cd bundle && runc spec",
-    )
-    .ok();
+    w.run("ip netns add pod; ip netns del pod; ip link set lo up; mkdir bundle; cd bundle; runc spec").ok();
+    w.run(ROOTFS).ok();
     topo(&w, "network create web --subnet 10.5.0.0/24").ok();
     // A container leaves more than the network has: the locks of all networks and ports, and the runtime's own directories.
     for runtime in RUNTIMES {
@@ -100,7 +97,7 @@ fn a_published_port_until_the_container_is_killed() {
                 (&known[0]["target"], &known[0]["aliases"], &known[0]["state"]),
                 (&json!("c1"), &json!(["shop", "front"]), &json!("up"))
             );
-            w.run("curl --silent --fail --retry 20 --retry-connrefused --retry-delay 0 --max-time 20 http://127.0.0.1:8080/").ok().says("hello");
+            w.run(&format!("{FETCH} http://127.0.0.1:8080/")).ok().says("hello");
             w.run(&format!(
                 "{root} kill c1 KILL; until {root} state c1 | grep -q stopped; do :; done; {root} delete c1"
             ))

@@ -1,12 +1,15 @@
 //! The configuration of a network as a runtime hands it over. Runtimes spell keys differently (containerd has Go's names of fields in
 //! `runtimeConfig`), so that keys are found whatever their case, and those that are not known are passed over.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 
 use super::{NEWEST, Problem, VERSIONS, code};
+use crate::cmd::context::Places;
 use crate::cmd::doors::port_text;
 use crate::lab::name;
-use crate::terminal::environment;
+use crate::terminal::environment::{self, EnvVariable};
 
 /// Returns the value of a key, whatever its case.
 pub(super) fn find<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {
@@ -66,6 +69,24 @@ impl Conf {
             Some(Value::String(text)) => Ok(Some(text.clone()).filter(|text| !text.is_empty())),
             Some(_) => Err(self.wrong(key, "is no text")),
         }
+    }
+
+    /// Returns where the networks are, if `env` says so, which has the form that it has in an OCI hook. Variables that the plugin does not
+    /// know are passed over.
+    pub(super) fn places(&self) -> Result<Option<Places>, Problem> {
+        let Some(env) = find(&self.value, "env").filter(|env| !env.is_null()) else { return Ok(None) };
+        let entries: Option<Vec<_>> =
+            env.as_array().map(|list| list.iter().filter_map(|entry| entry.as_str()?.split_once('=')).collect());
+        let entries = entries.ok_or_else(|| self.wrong("env", "is no list of `VARIABLE=VALUE`"))?;
+        let path = |variable: &EnvVariable| {
+            let named = entries.iter().find(|(name, value)| *name == variable.name() && !value.is_empty());
+            match named.map(|(_, path)| PathBuf::from(path)) {
+                Some(path) if !path.is_absolute() => Err(self.wrong("env", "has a path that is not absolute")),
+                path => Ok(path),
+            }
+        };
+        let places = Places { state: path(&environment::STATE)?, store: path(&environment::STORE)? };
+        Ok((places.state.is_some() || places.store.is_some()).then_some(places))
     }
 
     /// Returns the name of the network: the one that is meant, or that of the configuration.
@@ -230,12 +251,15 @@ impl Conf {
             None => Some(words_of_args().into_iter().filter(|(key, _)| key == "IP").map(|(_, ip)| ip).collect()),
         };
         let list = list.ok_or_else(|| self.wrong("ips", "is no list of addresses"))?;
-        Ok(list
-            .iter()
-            .flat_map(|ip| ip.split(','))
-            .map(|ip| ip.split('/').next().unwrap_or(ip).trim().to_string())
-            .filter(|ip| !ip.is_empty())
-            .collect())
+        let mut addresses: Vec<String> = Vec::new();
+        for ip in list.iter().flat_map(|ip| ip.split(',')) {
+            let ip = ip.split('/').next().unwrap_or(ip).trim();
+            // `podman network reload` asks twice for the address that a container has.
+            if !ip.is_empty() && !addresses.iter().any(|known| known == ip) {
+                addresses.push(ip.to_string());
+            }
+        }
+        Ok(addresses)
     }
 
     fn aliases(&self, network: &str) -> Vec<String> {
@@ -306,7 +330,7 @@ mod tests {
     fn any_text_is_read_or_refused() {
         let good = json!({
             "cniVersion": "1.1.0", "name": "tbnet", "type": "toposcript", "subnet": "10.9.0.0/24", "gateway": "10.9.0.1", "mtu": 1400,
-            "internal": false, "ipam": { "type": "host-local" }, "args": { "cni": { "ips": ["10.9.0.5/24"] } },
+            "env": ["TOPO_STATE=/run/s"], "internal": false, "ipam": { "type": "host-local" }, "args": { "cni": { "ips": ["10.9.0.5/24"] } },
             "dns": { "nameservers": ["10.9.0.1"], "domain": "lan" }, "cni.dev/valid-attachments": [{ "containerID": "a", "ifname": "eth0" }],
             "runtimeConfig": {
                 "portMappings": [{ "hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "::1" }], "ips": ["10.9.0.5"],
@@ -322,7 +346,7 @@ mod tests {
                 continue;
             };
             read += 1;
-            let _ = (conf.wanted(), conf.valid(), conf.dns());
+            let _ = (conf.wanted(), conf.valid(), conf.dns(), conf.places());
             if let Some(previous) = conf.previous() {
                 let _ = super::super::answer::told(previous, "/run/netns/a");
             }

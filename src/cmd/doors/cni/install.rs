@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{LOOPBACK, PLUGIN};
 use crate::cmd::context::this_program;
-use crate::cmd::doors::hook::write_whole;
+use crate::cmd::doors::hook::{environment, write_whole};
 use crate::cmd::output::Trouble;
 use crate::lab::{Error, Kind, name};
 use crate::terminal::{data, exit};
@@ -39,12 +39,18 @@ pub(super) fn install(args: &Args) -> Result<u8, Trouble> {
     let capabilities = json!({
         "portMappings": true, "ips": true, "mac": true, "ipRanges": true, "dns": true, "aliases": true, "bandwidth": true,
     });
+    let mut plugin = json!({ "type": PLUGIN, "network": args.network, "capabilities": capabilities });
+    // Podman calls DEL without the environment of ADD.
+    let env = environment()?;
+    if !env.is_empty() {
+        plugin["env"] = json!(env);
+    }
     let value = json!({
         // The newest that containerd 1.6 and 1.7 know; `cniVersions` has those above.
         "cniVersion": "1.0.0",
         "cniVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"],
         "name": args.network,
-        "plugins": [{ "type": PLUGIN, "network": args.network, "capabilities": capabilities }],
+        "plugins": [plugin],
     });
     let path = args.conf_dir.join(format!("10-{}.conflist", args.network));
     write_whole(&path, &format!("{value:#}\n"))?;

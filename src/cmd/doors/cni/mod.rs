@@ -204,6 +204,8 @@ fn run(context: &Context) -> Result<Option<Value>, Problem> {
     }
     let conf = read_conf()?;
     let version = conf.version.clone();
+    let named = conf.places()?.map(Context::at);
+    let context = named.as_ref().unwrap_or(context);
     let done = match command.as_str() {
         "ADD" => add(&conf, context).map(Some),
         "DEL" => del(&conf, context).map(|()| None),
