@@ -28,6 +28,7 @@ pub use cmd::main;
 pub mod for_tests {
     pub use crate::lab::ipam::{Ipam, NoPool, PoolSpec};
     pub use crate::lab::{LocalStore, Store};
+    pub use crate::net::link_modules;
     pub use crate::prim::steps;
     pub use crate::repl::complete::{Known, complete, hint};
     pub use crate::script::catalog::{Entry, library, primitives};

@@ -97,7 +97,7 @@ fn probe() -> Result<Vec<Finding>> {
     kernel.keep(&at, netns);
     let mut findings = vec![Finding::new("network namespaces", "can be made")];
     let rtnl = kernel.rtnl(&at).map_err(failed)?;
-    for feature in net::LINK_FEATURES {
+    for feature in net::link_features() {
         let ok = net::has_link_kind(&rtnl, feature.kind).map_err(failed)?;
         let fix = match ok {
             true => String::new(),

@@ -8,8 +8,9 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::net::link::kind::VlanProtocol;
 use crate::net::netlink::rtnl::NEW;
-use crate::net::{Netlink, NewLink, Request, Result, VlanProtocol};
+use crate::net::{Netlink, NewLink, Request, Result};
 
 /// The options of a bridge; what is `None` is left as the kernel has it. Times are rounded up to 10 ms, and
 /// may be read back as less where the kernel's own clock is coarser.

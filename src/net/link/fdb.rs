@@ -165,8 +165,9 @@ fn ip_of(address: NeighbourAddress) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::link::kind::Vxlan;
     use crate::net::testing::{block_on, judge, netns_and_rtnl, pair};
-    use crate::net::{BridgeOptions, Change, LinkKind, NewLink, Vxlan, link};
+    use crate::net::{BridgeOptions, Change, LinkKind, NewLink, link};
 
     const VXLAN: Vxlan =
         Vxlan { vni: 42, local: None, remote: None, port: None, learning: None, ttl: None, ageing_s: None };

@@ -1,7 +1,7 @@
-//! The kinds of links that this program makes, and what each needs of the kernel. Errors and `topo doctor` have it from here.
+//! What kinds of links need of the kernel: errors and `topo doctor` say it.
 
 /// A kind of links, and what the kernel needs for it.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkFeature {
     /// The kernel's word for the kind.
     pub kind: &'static str,
@@ -13,37 +13,15 @@ pub struct LinkFeature {
     pub about: &'static str,
 }
 
-/// Declares the kinds of links, and the list of them.
-macro_rules! link_features {
-    ($($name:ident = $kind:literal, $option:literal, $module:literal, $about:literal;)+) => {
-        $(#[doc = $about] pub(crate) const $name: LinkFeature =
-            LinkFeature { kind: $kind, option: $option, module: $module, about: $about };)+
+const VETH: LinkFeature = LinkFeature { kind: "veth", option: "CONFIG_VETH", module: "veth", about: "cables" };
+const BRIDGE: LinkFeature =
+    LinkFeature { kind: "bridge", option: "CONFIG_BRIDGE", module: "bridge", about: "switches" };
+/// What a link needs whose other end is a program.
+pub(crate) const TUN: LinkFeature =
+    LinkFeature { kind: "tun", option: "CONFIG_TUN", module: "tun", about: "links whose other end is a program" };
 
-        /// All kinds that this program makes.
-        pub const LINK_FEATURES: &[LinkFeature] = &[$($name),+];
-    };
-}
-
-link_features! {
-    VETH = "veth", "CONFIG_VETH", "veth", "cables";
-    BRIDGE = "bridge", "CONFIG_BRIDGE", "bridge", "switches";
-    VLAN = "vlan", "CONFIG_VLAN_8021Q", "8021q", "tagged links";
-    VXLAN = "vxlan", "CONFIG_VXLAN", "vxlan", "tunnels between hosts";
-    MACVLAN = "macvlan", "CONFIG_MACVLAN", "macvlan", "several addresses on one link";
-    IPVLAN = "ipvlan", "CONFIG_IPVLAN", "ipvlan", "several hosts on one link";
-    DUMMY = "dummy", "CONFIG_DUMMY", "dummy", "links to nowhere";
-    VRF = "vrf", "CONFIG_NET_VRF", "vrf", "several routing domains in one host";
-    BOND = "bond", "CONFIG_BONDING", "bonding", "several links as one";
-    IFB = "ifb", "CONFIG_IFB", "ifb", "shaping of incoming traffic";
-    TUN = "tun", "CONFIG_TUN", "tun", "links whose other end is a program";
-    GRE = "gre", "CONFIG_NET_IPGRE", "ip_gre", "GRE tunnels over IPv4";
-    GRETAP = "gretap", "CONFIG_NET_IPGRE", "ip_gre", "Ethernet in GRE tunnels over IPv4";
-    IP6GRE = "ip6gre", "CONFIG_IPV6_GRE", "ip6_gre", "GRE tunnels over IPv6";
-    IP6GRETAP = "ip6gretap", "CONFIG_IPV6_GRE", "ip6_gre", "Ethernet in GRE tunnels over IPv6";
-    IPIP = "ipip", "CONFIG_NET_IPIP", "ipip", "IPv4 in IPv4 tunnels";
-    SIT = "sit", "CONFIG_IPV6_SIT", "sit", "IPv6 in IPv4 tunnels";
-    IP6TNL = "ip6tnl", "CONFIG_IPV6_TUNNEL", "ip6_tunnel", "tunnels over IPv6";
-}
+/// What links need that are not made alone.
+pub(super) const OTHERS: [LinkFeature; 3] = [VETH, BRIDGE, TUN];
 
 impl LinkFeature {
     /// Tells whether no lab can do without it.

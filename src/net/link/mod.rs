@@ -1,6 +1,5 @@
 //! Links: read, change, rename, move, delete, and wait for their end. Like `ip link`.
 
-pub mod bond;
 pub mod bridge;
 pub mod config;
 pub mod fdb;
@@ -10,12 +9,9 @@ pub mod kind;
 pub(super) mod mac;
 pub mod port_vlan;
 pub(super) mod probe;
-pub mod stacked;
 pub mod tap;
 pub mod tc;
-pub mod tunnel;
 pub mod veth;
-pub mod vxlan;
 pub(super) mod worded;
 
 use std::collections::BTreeSet;

@@ -8,7 +8,7 @@ use rhai::{Dynamic, Map};
 use super::attach;
 use super::new_link::{self, Given};
 use crate::lab::{DevEntry, Error, Lab, Result, name};
-use crate::net::{Bond, BondMode, FailOverMac, LacpRate, LinkKind, Primary, XmitHashPolicy};
+use crate::net::link::kind::{Bond, BondMode, FailOverMac, LacpRate, Primary, XmitHashPolicy};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
@@ -126,7 +126,7 @@ pub mod functions {
             if options.lacp_rate.is_some() && mode != BondMode::Lacp {
                 return Err(Error::invalid(doing).because(format!("in mode `{}` there is no LACP", mode.word())));
             }
-            let kind = LinkKind::Bond(Bond {
+            let kind = Bond {
                 mode,
                 miimon,
                 updelay,
@@ -136,7 +136,7 @@ pub mod functions {
                 lacp_rate: options.lacp_rate,
                 min_links: options.min_links.map(|count| count.0),
                 fail_over_mac: options.fail_over_mac,
-            });
+            };
             let given = Given { mtu: options.mtu, mac: options.mac, up: options.up };
             let made = new_link::ask(lab, &dev, None, kind, given, place.clone())?;
             let bond = made.existing(lab)?;

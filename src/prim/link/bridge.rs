@@ -15,7 +15,8 @@ use crate::lab::{
     DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Step, StepSort,
     Switch, Unfinished, link_local_request, name,
 };
-use crate::net::{self, Change, Mac, NewLink, VlanProtocol};
+use crate::net::link::kind::VlanProtocol;
+use crate::net::{self, Change, Mac, NewLink};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::iproute2::ip;

@@ -4,7 +4,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::new_link::{self, Given};
-use crate::net::LinkKind;
+use crate::net::link::kind::{Dummy, Ifb};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
@@ -68,7 +68,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let DummyOptions { mtu, mac, up } = DummyOptions::parse(options)?;
             let dev = new_link::wanted(lab, "dummy", end)?;
-            new_link::ask(lab, &dev, None, LinkKind::Dummy, Given { mtu, mac, up }, place)
+            new_link::ask(lab, &dev, None, Dummy {}, Given { mtu, mac, up }, place)
         })
     }
 
@@ -95,7 +95,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let IfbOptions { mtu, mac, up } = IfbOptions::parse(options)?;
             let dev = new_link::wanted(lab, "ifb", end)?;
-            new_link::ask(lab, &dev, None, LinkKind::Ifb, Given { mtu, mac, up }, place)
+            new_link::ask(lab, &dev, None, Ifb {}, Given { mtu, mac, up }, place)
         })
     }
 

@@ -5,7 +5,8 @@ use rhai::{Dynamic, Map};
 
 use super::new_link::{self, AddLink, Given};
 use crate::lab::{Error, Lab, Place, Result};
-use crate::net::{self, IpvlanMode, LinkKind, MacvlanMode};
+use crate::net::link::kind::{Ipvlan, IpvlanMode, Macvlan, MacvlanMode};
+use crate::net::{self, LinkKind};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
@@ -96,8 +97,8 @@ pub mod functions {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let MacvlanOptions { mode, mtu, mac, up } = MacvlanOptions::parse(options)?;
-            let kind = LinkKind::Macvlan { mode: mode.unwrap_or(MacvlanMode::Bridge) };
-            add(lab, end, &parent, kind, Given { mtu, mac, up }, place)
+            let kind = Macvlan { mode: mode.unwrap_or(MacvlanMode::Bridge) };
+            add(lab, end, &parent, kind.into(), Given { mtu, mac, up }, place)
         })
     }
 
@@ -135,8 +136,8 @@ pub mod functions {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let IpvlanOptions { mode, mtu, up } = IpvlanOptions::parse(options)?;
-            let kind = LinkKind::Ipvlan { mode: mode.unwrap_or(IpvlanMode::L2) };
-            add(lab, end, &parent, kind, Given { mtu, mac: None, up }, place)
+            let kind = Ipvlan { mode: mode.unwrap_or(IpvlanMode::L2) };
+            add(lab, end, &parent, kind.into(), Given { mtu, mac: None, up }, place)
         })
     }
 

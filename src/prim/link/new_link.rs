@@ -9,36 +9,11 @@ use crate::lab::{
     DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Step,
     StepSort, Unfinished, link_local_request, name,
 };
-use crate::net::{self, Change, Fdb, IpvlanMode, LinkKind, Mac, NewLink, Vxlan};
+use crate::net::link::kind::Vxlan;
+use crate::net::{self, Change, Fdb, LinkKind, Mac, NewLink, RefusedLink};
 use crate::prim::iproute2::ip;
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::units::{self, DevMac, FromScript, Mtu};
-
-/// Implements `FromScript` for sets of choices: what a script gives is one of their words.
-macro_rules! choices {
-    ($($name:ty = $what:literal;)+) => {
-        $(impl FromScript for $name {
-            const WHAT: &'static str = $what;
-
-            fn from_script(value: Dynamic) -> std::result::Result<Self, String> {
-                let word = value.into_string().map_err(|_| String::new())?;
-                Self::ALL.iter().copied().find(|choice| choice.word() == word).ok_or_else(String::new)
-            }
-        })+
-    };
-}
-
-choices! {
-    net::MacvlanMode = r#"one of "bridge", "private", "vepa" and "passthru""#;
-    net::IpvlanMode = r#"one of "l2", "l3" and "l3s""#;
-    net::VlanProtocol = r#""802.1q" or "802.1ad""#;
-    net::BondMode =
-        r#"one of "active-backup", "802.3ad", "balance-rr", "balance-xor", "broadcast", "balance-tlb" and "balance-alb""#;
-    net::XmitHashPolicy =
-        r#"one of "layer2", "layer2+3", "layer3+4", "encap2+3", "encap3+4" and "vlan+srcmac""#;
-    net::LacpRate = r#""slow" or "fast""#;
-    net::FailOverMac = r#"one of "none", "active" and "follow""#;
-}
 
 /// A new device: a reference to one that isn't there yet, or a name on the host.
 enum NewDev {
@@ -90,7 +65,7 @@ impl AddLink {
 
     /// Tells whether it ends with the device below.
     fn ends_with_parent(&self) -> bool {
-        self.kind.is_stacked() || matches!(self.kind, LinkKind::Vxlan(_))
+        self.kind.ends_with_below()
     }
 }
 
@@ -193,32 +168,16 @@ impl Step for AddLink {
 
     fn advice(&self, refusal: &net::Error) -> Option<String> {
         if refusal.is_unsupported() {
-            return Some(lacking(&self.kind));
+            return Some(self.kind.lacking());
         }
         let below = self.parent.as_ref().map_or("it".to_string(), DevRef::shown);
-        match (&self.kind, refusal.errno()) {
-            (LinkKind::Vxlan(vxlan), libc::EEXIST) => {
-                Some(format!("`{}` has a VXLAN of number {} on that port already", self.from().name, vxlan.vni))
-            }
-            (LinkKind::Vlan { id, .. }, libc::EEXIST) => Some(format!("{below} has a VLAN {id} already")),
-            (LinkKind::Tunnel(_), libc::EEXIST) => {
-                Some("there is a tunnel between these two addresses already; a `key` tells them apart".into())
-            }
-            (LinkKind::Vrf { table }, libc::EINVAL) => Some(format!("table {table} can't be that of a VRF")),
-            (kind, libc::EBUSY) if kind.is_stacked() => Some(format!(
-                "{below} is a port of a bridge, or has devices of another kind on top: put it on the bridge itself"
-            )),
-            (kind, libc::EADDRINUSE) if kind.is_stacked() => {
-                Some("another device on it has that hardware address".into())
-            }
-            (kind, libc::EINVAL) if kind.is_stacked() && self.mtu.is_some() => {
-                Some(format!("its MTU is at most that of {below}"))
-            }
-            (LinkKind::Macvlan { .. }, libc::EINVAL) => {
-                Some(format!("{below} must be of Ethernet, and a macvlan in mode `passthru` has it for itself"))
-            }
-            _ => None,
-        }
+        let refused = RefusedLink {
+            errno: refusal.errno(),
+            netns: &self.from().name,
+            below: &below,
+            has_mtu: self.mtu.is_some(),
+        };
+        self.kind.advice(&refused)
     }
 
     fn undo(&self, kernel: &mut Kernel) -> net::Result<()> {
@@ -234,27 +193,12 @@ impl Step for AddLink {
     }
 }
 
-/// Says what the kernel lacks.
-fn lacking(kind: &LinkKind) -> String {
-    let lacking = kind.feature().lacking();
-    match kind {
-        LinkKind::Ipvlan { mode: IpvlanMode::L3s } => {
-            format!("this kernel lacks CONFIG_IPVLAN_L3S, or all of ipvlan: {lacking}")
-        }
-        _ => format!("this kernel lacks {}: {lacking}", kind.kind()),
-    }
-}
-
 /// Refuses what can't stand beside what is there.
 fn check_twins(model: &Model, step: &AddLink) -> Result<()> {
-    let (kind, Some(parent)) = (step.kind.kind(), step.parent.as_ref()) else { return Ok(()) };
+    let (Some(excluded), Some(parent)) = (step.kind.excludes(), step.parent.as_ref()) else { return Ok(()) };
     let mut on_it = model.all_devs().filter(|dev| dev.parent == Some(parent.no));
-    let others: &[&str] = match kind {
-        "macvlan" => &["ipvlan"],
-        "ipvlan" => &["macvlan"],
-        _ => return Ok(()),
-    };
-    let Some(other) = on_it.find(|dev| others.contains(&&*dev.kind)) else { return Ok(()) };
+    let Some(other) = on_it.find(|dev| *dev.kind == *excluded) else { return Ok(()) };
+    let kind = step.kind.kind();
     Err(Error::invalid(step.doing()).because(format!(
         "{} is on it, and a device has {kind}s or {}s on top, not both",
         other.dev.shown(),
@@ -300,10 +244,11 @@ pub(super) fn ask(
     lab: &mut Lab,
     dev: &Dev,
     parent: Option<&DevEntry>,
-    kind: LinkKind,
+    kind: impl Into<LinkKind>,
     given: Given,
     place: Place,
 ) -> Result<Dev> {
+    let kind = kind.into();
     let below = parent.and_then(|below| below.dev.mac);
     let from = parent.map(|below| &below.dev.netns);
     let dev = number(lab, dev, from, |lab, no| match given.mac {

@@ -7,7 +7,7 @@ use rhai::{Dynamic, Map};
 
 use super::new_link::{self, Given};
 use crate::lab::{Error, Lab, Place, Result};
-use crate::net::{LinkKind, Tunnel, TunnelMode};
+use crate::net::link::kind::{Tunnel, TunnelMode};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
@@ -148,7 +148,7 @@ fn add(lab: &mut Lab, end: Dynamic, word: &str, wanted: WantedTunnel, given: Giv
         ttl: wanted.ttl.map(|ttl| ttl.0),
         pmtudisc: wanted.pmtudisc,
     };
-    new_link::ask(lab, &dev, below.as_ref(), LinkKind::Tunnel(tunnel), given, place)
+    new_link::ask(lab, &dev, below.as_ref(), tunnel, given, place)
 }
 
 /// What a script can call.

@@ -4,7 +4,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::new_link::{self, Given};
-use crate::net::{LinkKind, VlanProtocol};
+use crate::net::link::kind::{Vlan, VlanProtocol};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
@@ -73,7 +73,7 @@ pub mod functions {
             let dev = new_link::wanted(lab, "vlan", end)?;
             let VlanId(id) = units::argument(&format!("add vlan {} on {}", dev.shown(), parent.shown()), id)?;
             let below = parent.existing(lab)?;
-            let kind = LinkKind::Vlan { id, protocol: protocol.unwrap_or(VlanProtocol::Dot1q) };
+            let kind = Vlan { id, protocol: protocol.unwrap_or(VlanProtocol::Dot1q) };
             new_link::ask(lab, &dev, Some(&below), kind, Given { mtu, mac, up }, place)
         })
     }

@@ -5,7 +5,7 @@ use rhai::{Dynamic, Map};
 
 use super::new_link::{self, Given};
 use crate::lab::Error;
-use crate::net::LinkKind;
+use crate::net::link::kind::Vrf;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
@@ -72,7 +72,7 @@ pub mod functions {
                     .because(format!("table {table} is one that all others use"))
                     .hint("take a number of its own, such as 10"));
             }
-            new_link::ask(lab, &dev, None, LinkKind::Vrf { table }, Given { mtu: None, mac, up }, place)
+            new_link::ask(lab, &dev, None, Vrf { table }, Given { mtu: None, mac, up }, place)
         })
     }
 

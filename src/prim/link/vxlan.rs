@@ -8,7 +8,7 @@ use rhai::{Dynamic, Map};
 
 use super::new_link::{self, Given};
 use crate::lab::{Error, Result};
-use crate::net::{LinkKind, Vxlan};
+use crate::net::link::kind::Vxlan;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
@@ -124,7 +124,7 @@ pub mod functions {
             };
             // The kernel counts the headers in only where it knows the device.
             let mtu = mtu.or(below.is_none().then(|| Mtu(ETHERNET - vxlan.overhead())));
-            new_link::ask(lab, &dev, below.as_ref(), LinkKind::Vxlan(vxlan), Given { mtu, mac, up }, place)
+            new_link::ask(lab, &dev, below.as_ref(), vxlan, Given { mtu, mac, up }, place)
         })
     }
 

@@ -10,7 +10,7 @@ use rhai::Dynamic;
 use super::handles::{Dev, NetnsHandle};
 use super::value::{self, Ip, Net};
 use crate::lab::{Error, Result};
-use crate::net::{self, Mac};
+use crate::net::{self, Mac, Worded};
 
 /// A type that an option or an argument can have.
 pub trait FromScript: Sized {
@@ -161,6 +161,14 @@ number! {
 number! {
     /// The weight of one of several next hops.
     Weight(u8), 1..=255, "a number from 1 to 255"
+}
+
+impl<T: Worded> FromScript for T {
+    const WHAT: &'static str = <T as Worded>::WHAT;
+
+    fn from_script(value: Dynamic) -> std::result::Result<T, String> {
+        value.into_string().ok().and_then(|word| T::of_word(&word)).ok_or_else(String::new)
+    }
 }
 
 impl FromScript for bool {

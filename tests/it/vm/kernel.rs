@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
+use toposcript::for_tests::link_modules;
 
 /// The package that stands for the newest kernel of its release, and depends on it.
 const PACKAGE: &str = "linux-image-cloud-amd64";
@@ -33,9 +34,8 @@ const FOLDERS: &[&str] = &[
     "kernel/drivers/net/wireguard",
 ];
 
-/// More of them, by name.
-const MODULES: &[&str] =
-    &["bareudp", "crc32c_intel", "dummy", "geneve", "ifb", "macvlan", "macvtap", "nlmon", "tap", "tun", "veth", "vrf"];
+/// More of them, by name; those of the kinds of links that topo makes come on top.
+const MODULES: &[&str] = &["bareudp", "crc32c_intel", "geneve", "macvtap", "nlmon", "tap"];
 
 /// A kernel with its modules, as a package unpacks: `boot/vmlinuz-*`, `lib/modules/*`.
 #[derive(Debug)]
@@ -75,9 +75,11 @@ impl Kernel {
         let listed = fs::read_to_string(self.modules.join("modules.order"))
             .map_err(|err| format!("read modules.order of {}: {err}", self.modules.display()))?;
         let files: BTreeMap<String, &str> = listed.lines().map(|line| (name_of(line), line)).collect();
+        let links = link_modules();
         let wanted = |line: &&str| {
-            let folder = Path::new(line).parent().unwrap_or(Path::new(""));
-            FOLDERS.iter().any(|wanted| folder.starts_with(wanted)) || MODULES.contains(&name_of(line).as_str())
+            let (folder, name) = (Path::new(line).parent().unwrap_or(Path::new("")), name_of(line));
+            FOLDERS.iter().any(|wanted| folder.starts_with(wanted))
+                || MODULES.iter().chain(&links).any(|module| *module == name)
         };
         let mut found = BTreeMap::new();
         for line in listed.lines().filter(wanted) {

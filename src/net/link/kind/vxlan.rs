@@ -2,8 +2,11 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_route::link::InfoVxlan;
+use netlink_packet_route::link::{InfoData, InfoVxlan};
 use serde::{Deserialize, Serialize};
+
+use super::{Below, LinkSort, RefusedLink};
+use crate::net::link::feature::LinkFeature;
 
 /// The UDP port of RFC 7348; the kernel's own default is an older one.
 const PORT: u16 = 4789;
@@ -39,8 +42,17 @@ impl Vxlan {
         let v6 = [self.local, self.remote].into_iter().flatten().any(|ip| ip.is_ipv6());
         if v6 { 70 } else { 50 }
     }
+}
 
-    pub(in crate::net) fn attributes(&self, below: Option<u32>) -> Vec<InfoVxlan> {
+pub(super) const FEATURES: &[LinkFeature] =
+    &[LinkFeature { kind: "vxlan", option: "CONFIG_VXLAN", module: "vxlan", about: "tunnels between hosts" }];
+
+impl LinkSort for Vxlan {
+    fn feature(&self) -> LinkFeature {
+        FEATURES[0]
+    }
+
+    fn data(&self, below: Option<u32>) -> Option<InfoData> {
         let remote = self.remote.map(|ip| match ip {
             IpAddr::V4(ip) => InfoVxlan::Group(ip),
             IpAddr::V6(ip) => InfoVxlan::Group6(ip),
@@ -49,7 +61,7 @@ impl Vxlan {
             IpAddr::V4(ip) => InfoVxlan::Local(ip),
             IpAddr::V6(ip) => InfoVxlan::Local6(ip),
         });
-        [
+        let attributes = [
             Some(InfoVxlan::Id(self.vni)),
             remote,
             local,
@@ -58,13 +70,11 @@ impl Vxlan {
             self.learning.map(InfoVxlan::Learning),
             self.ageing_s.map(InfoVxlan::Ageing),
             Some(InfoVxlan::Port(self.port.unwrap_or(PORT))),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        ];
+        Some(InfoData::Vxlan(attributes.into_iter().flatten().collect()))
     }
 
-    pub(in crate::net) fn words(&self, below: Option<&str>) -> Vec<Option<String>> {
+    fn words(&self, below: Option<&str>) -> Vec<Option<String>> {
         let remote = |ip: IpAddr| format!("{} {ip}", if ip.is_multicast() { "group" } else { "remote" });
         vec![
             Some(format!("id {}", self.vni)),
@@ -76,5 +86,14 @@ impl Vxlan {
             self.ageing_s.map(|seconds| format!("ageing {seconds}")),
             self.learning.map(|on| if on { "learning" } else { "nolearning" }.to_string()),
         ]
+    }
+
+    fn below(&self) -> Below {
+        Below::Addresses
+    }
+
+    fn advice(&self, refused: &RefusedLink<'_>) -> Option<String> {
+        (refused.errno == libc::EEXIST)
+            .then(|| format!("`{}` has a VXLAN of number {} on that port already", refused.netns, self.vni))
     }
 }

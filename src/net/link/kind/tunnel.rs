@@ -6,7 +6,8 @@ use netlink_packet_route::IpProtocol;
 use netlink_packet_route::link::{GreIOFlags, InfoData, InfoGre, InfoGre6, InfoIpTunnel, Ip6TunnelFlags};
 use serde::{Deserialize, Serialize};
 
-use super::feature::{self, LinkFeature};
+use super::{LinkAddress, LinkSort, RefusedLink};
+use crate::net::link::feature::LinkFeature;
 use crate::net::netlink::rtnl::raw_attribute;
 
 /// What a tunnel carries, and in what.
@@ -52,30 +53,81 @@ pub struct Tunnel {
 /// The hop limit over IPv6, where 0 would not mean that of the packet inside.
 const HOP_LIMIT: u8 = 64;
 
-impl Tunnel {
-    /// Returns what such a tunnel needs of the kernel.
-    pub(in crate::net) fn feature(&self) -> LinkFeature {
+const GRE: LinkFeature =
+    LinkFeature { kind: "gre", option: "CONFIG_NET_IPGRE", module: "ip_gre", about: "GRE tunnels over IPv4" };
+const GRETAP: LinkFeature = LinkFeature {
+    kind: "gretap",
+    option: "CONFIG_NET_IPGRE",
+    module: "ip_gre",
+    about: "Ethernet in GRE tunnels over IPv4",
+};
+const IP6GRE: LinkFeature =
+    LinkFeature { kind: "ip6gre", option: "CONFIG_IPV6_GRE", module: "ip6_gre", about: "GRE tunnels over IPv6" };
+const IP6GRETAP: LinkFeature = LinkFeature {
+    kind: "ip6gretap",
+    option: "CONFIG_IPV6_GRE",
+    module: "ip6_gre",
+    about: "Ethernet in GRE tunnels over IPv6",
+};
+const IPIP: LinkFeature =
+    LinkFeature { kind: "ipip", option: "CONFIG_NET_IPIP", module: "ipip", about: "IPv4 in IPv4 tunnels" };
+const SIT: LinkFeature =
+    LinkFeature { kind: "sit", option: "CONFIG_IPV6_SIT", module: "sit", about: "IPv6 in IPv4 tunnels" };
+const IP6TNL: LinkFeature =
+    LinkFeature { kind: "ip6tnl", option: "CONFIG_IPV6_TUNNEL", module: "ip6_tunnel", about: "tunnels over IPv6" };
+
+pub(super) const FEATURES: &[LinkFeature] = &[GRE, GRETAP, IP6GRE, IP6GRETAP, IPIP, SIT, IP6TNL];
+
+impl LinkSort for Tunnel {
+    fn feature(&self) -> LinkFeature {
         match (self.mode, self.remote) {
-            (TunnelMode::Gre, IpAddr::V4(_)) => feature::GRE,
-            (TunnelMode::Gre, IpAddr::V6(_)) => feature::IP6GRE,
-            (TunnelMode::Gretap, IpAddr::V4(_)) => feature::GRETAP,
-            (TunnelMode::Gretap, IpAddr::V6(_)) => feature::IP6GRETAP,
-            (TunnelMode::Ipip, _) => feature::IPIP,
-            (TunnelMode::Sit, _) => feature::SIT,
-            (TunnelMode::Ip6tnl, _) => feature::IP6TNL,
+            (TunnelMode::Gre, IpAddr::V4(_)) => GRE,
+            (TunnelMode::Gre, IpAddr::V6(_)) => IP6GRE,
+            (TunnelMode::Gretap, IpAddr::V4(_)) => GRETAP,
+            (TunnelMode::Gretap, IpAddr::V6(_)) => IP6GRETAP,
+            (TunnelMode::Ipip, _) => IPIP,
+            (TunnelMode::Sit, _) => SIT,
+            (TunnelMode::Ip6tnl, _) => IP6TNL,
         }
     }
 
-    pub(in crate::net) fn data(&self, below: Option<u32>) -> InfoData {
-        match (self.mode, self.remote.is_ipv4()) {
+    fn data(&self, below: Option<u32>) -> Option<InfoData> {
+        Some(match (self.mode, self.remote.is_ipv4()) {
             (TunnelMode::Gre, true) => InfoData::GreTun(self.gre(below)),
             (TunnelMode::Gretap, true) => InfoData::GreTap(self.gre(below)),
             (TunnelMode::Gre, false) => InfoData::GreTun6(self.gre6(below)),
             (TunnelMode::Gretap, false) => InfoData::GreTap6(self.gre6(below)),
             _ => InfoData::IpTunnel(self.ip(below)),
-        }
+        })
     }
 
+    fn words(&self, below: Option<&str>) -> Vec<Option<String>> {
+        let over_v6 = self.remote.is_ipv6();
+        let ttl = self.ttl.or(over_v6.then_some(HOP_LIMIT));
+        vec![
+            (self.mode == TunnelMode::Ip6tnl).then(|| "mode any".to_string()),
+            self.local.map(|ip| format!("local {ip}")),
+            Some(format!("remote {}", self.remote)),
+            self.key.map(|key| format!("key {key}")),
+            self.csum.then(|| "csum".to_string()),
+            ttl.map(|ttl| format!("{} {ttl}", if over_v6 { "hoplimit" } else { "ttl" })),
+            over_v6.then(|| "encaplimit none".to_string()),
+            self.pmtudisc.map(|on| if on { "pmtudisc" } else { "nopmtudisc" }.to_string()),
+            below.map(|below| format!("dev {below}")),
+        ]
+    }
+
+    fn address(&self) -> LinkAddress {
+        if self.mode == TunnelMode::Gretap { LinkAddress::Own } else { LinkAddress::None }
+    }
+
+    fn advice(&self, refused: &RefusedLink<'_>) -> Option<String> {
+        (refused.errno == libc::EEXIST)
+            .then(|| "there is a tunnel between these two addresses already; a `key` tells them apart".into())
+    }
+}
+
+impl Tunnel {
     fn flags(&self) -> GreIOFlags {
         let mut flags = GreIOFlags::empty();
         flags.set(GreIOFlags::Key, self.key.is_some());
@@ -137,21 +189,5 @@ impl Tunnel {
         .into_iter()
         .flatten()
         .collect()
-    }
-
-    pub(in crate::net) fn words(&self, below: Option<&str>) -> Vec<Option<String>> {
-        let over_v6 = self.remote.is_ipv6();
-        let ttl = self.ttl.or(over_v6.then_some(HOP_LIMIT));
-        vec![
-            (self.mode == TunnelMode::Ip6tnl).then(|| "mode any".to_string()),
-            self.local.map(|ip| format!("local {ip}")),
-            Some(format!("remote {}", self.remote)),
-            self.key.map(|key| format!("key {key}")),
-            self.csum.then(|| "csum".to_string()),
-            ttl.map(|ttl| format!("{} {ttl}", if over_v6 { "hoplimit" } else { "ttl" })),
-            over_v6.then(|| "encaplimit none".to_string()),
-            self.pmtudisc.map(|on| if on { "pmtudisc" } else { "nopmtudisc" }.to_string()),
-            below.map(|below| format!("dev {below}")),
-        ]
     }
 }

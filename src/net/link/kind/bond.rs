@@ -1,15 +1,17 @@
 //! Bonds: several links as one. Like `ip link add type bond`.
 
 use netlink_packet_route::link::{
-    BondFailOverMac, BondLacpRate, BondMode as Mode, BondXmitHashPolicy as HashPolicy, InfoBond,
+    BondFailOverMac, BondLacpRate, BondMode as Mode, BondXmitHashPolicy as HashPolicy, InfoBond, InfoData,
 };
 use serde::{Deserialize, Serialize};
 
-use super::worded::worded;
+use super::LinkSort;
+use crate::net::link::feature::LinkFeature;
+use crate::net::link::worded::worded;
 
 worded! {
     /// Which of its links a bond sends by.
-    BondMode {
+    BondMode = r#"one of "active-backup", "802.3ad", "balance-rr", "balance-xor", "broadcast", "balance-tlb" and "balance-alb""# {
         /// Each in turn.
         BalanceRr = "balance-rr", 0;
         /// One, and another when that loses its carrier.
@@ -29,7 +31,7 @@ worded! {
 
 worded! {
     /// What the modes that spread packets go by.
-    XmitHashPolicy {
+    XmitHashPolicy = r#"one of "layer2", "layer2+3", "layer3+4", "encap2+3", "encap3+4" and "vlan+srcmac""# {
         /// Hardware addresses.
         Layer2 = "layer2", 0;
         /// IP addresses and ports.
@@ -47,7 +49,7 @@ worded! {
 
 worded! {
     /// How often the other side shall speak LACP.
-    LacpRate {
+    LacpRate = r#""slow" or "fast""# {
         /// Every 30 s.
         Slow = "slow", 0;
         /// Every second.
@@ -57,7 +59,7 @@ worded! {
 
 worded! {
     /// Whose hardware address the bond has.
-    FailOverMac {
+    FailOverMac = r#"one of "none", "active" and "follow""# {
         /// Its own, which its links get as well.
         None = "none", 0;
         /// That of the link that it sends by.
@@ -106,10 +108,17 @@ pub struct Primary {
     pub name: String,
 }
 
-impl Bond {
-    pub(in crate::net) fn attributes(&self) -> Vec<InfoBond> {
+pub(super) const FEATURES: &[LinkFeature] =
+    &[LinkFeature { kind: "bond", option: "CONFIG_BONDING", module: "bonding", about: "several links as one" }];
+
+impl LinkSort for Bond {
+    fn feature(&self) -> LinkFeature {
+        FEATURES[0]
+    }
+
+    fn data(&self, _below: Option<u32>) -> Option<InfoData> {
         let byte = |number: u32| number as u8;
-        [
+        let attributes = [
             Some(InfoBond::Mode(Mode::from(byte(self.mode.number())))),
             Some(InfoBond::MiiMon(self.miimon)),
             self.updelay.map(InfoBond::UpDelay),
@@ -119,13 +128,11 @@ impl Bond {
             self.lacp_rate.map(|one| InfoBond::AdLacpRate(BondLacpRate::from(byte(one.number())))),
             self.min_links.map(InfoBond::MinLinks),
             self.fail_over_mac.map(|one| InfoBond::FailOverMac(BondFailOverMac::from(byte(one.number())))),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        ];
+        Some(InfoData::Bond(attributes.into_iter().flatten().collect()))
     }
 
-    pub(in crate::net) fn words(&self) -> Vec<Option<String>> {
+    fn words(&self, _below: Option<&str>) -> Vec<Option<String>> {
         let number = |key: &str, value: Option<u32>| value.map(|value| format!("{key} {value}"));
         let word = |key: &str, value: Option<&str>| value.map(|value| format!("{key} {value}"));
         vec![
