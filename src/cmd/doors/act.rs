@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::cmd::context::{self, Context};
-use crate::lab::{Error, Kind, Lab, LabKind, Origin};
+use crate::lab::{self, Error, Kind, Lab, LabKind, Origin};
 use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::{Failure, FailureKind, Script, Session};
@@ -53,10 +53,29 @@ impl Refusal {
 }
 
 /// Runs `statements`, which see `args`, and returns what they hand to `result`. If they fail, all that they made is taken back.
+///
+/// What a killed call left may be in the way. A runtime tries again and knows of no `topo gc`, so it is removed first then.
 pub(super) fn act(context: &Context, statements: &str, args: &Value) -> Result<Value, Refusal> {
     context.trust_own_scripts()?;
     net::process::signal::catch().map_err(|source| Error::kernel("catch signals", &source))?;
     context::arm_fault();
+    match act_once(context, statements, args) {
+        Err(refusal) if matches!(refusal.kind, Some(Kind::Exists | Kind::Exhausted)) && collect(context)? => {
+            act_once(context, statements, args)
+        }
+        done => done,
+    }
+}
+
+/// Removes what killed calls left, and returns whether there was anything. What can't be removed is for `topo gc` to tell.
+pub(super) fn collect(context: &Context) -> Result<bool, Refusal> {
+    let (mut listener, _) = terminal::listener(Style { json: true, trace: false });
+    let mut collected = lab::gc(&context.state()?, &prim::steps(), &mut listener)?;
+    collected.errors.clear();
+    Ok(!collected.is_empty())
+}
+
+fn act_once(context: &Context, statements: &str, args: &Value) -> Result<Value, Refusal> {
     let state = context.state()?;
     let (listener, said) = terminal::listener(Style { json: true, trace: false });
     let origin = Origin {

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use serde_json::{Map, Value, json};
 
-use super::act::{Refusal, act};
+use super::act::{Refusal, act, collect};
 use super::port_text;
 use crate::cmd::context::Context;
 use crate::lab::name;
@@ -205,7 +205,12 @@ fn setup(call: &Call, context: &Context) -> Result<Value, Refusal> {
 }
 
 fn teardown(call: &Call, context: &Context) -> Result<(), Refusal> {
-    act(context, "import \"doors/netavark\" as door; door::teardown(args);", &call.args()).map(|_| ())
+    let done = act(context, "import \"doors/netavark\" as door; result(door::teardown(args));", &call.args())?;
+    // A setup that was killed may have left what is no endpoint yet.
+    if done["was_connected"] == false {
+        collect(context)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::act::{Refusal, act};
+use super::act::{Refusal, act, collect};
 use super::read_stdin;
 use crate::cmd::context::Context;
 use crate::lab::name;
@@ -76,7 +76,7 @@ impl State {
 pub(super) fn hook(args: &Args, context: &Context) -> u8 {
     let done = State::read().and_then(|state| match args.stage.as_str() {
         CREATE | "prestart" => connect(&state, &args.network, context),
-        POSTSTOP => act(context, LEAVE, &json!({ "id": state.key() })).map(|_| ()),
+        POSTSTOP => disconnect(&state, context),
         other => Err(Refusal::invalid(
             format!("run as the hook `{}`", name::shown(other)),
             "networks are made at `createRuntime` and given back at `poststop`",
@@ -93,7 +93,16 @@ pub(super) fn hook(args: &Args, context: &Context) -> u8 {
 }
 
 const JOIN: &str = "import \"container\" as container; container::join(args.container, args.networks);";
-const LEAVE: &str = "import \"container\" as container; container::leave(args.id);";
+const LEAVE: &str = "import \"container\" as container; result(container::leave(args.id));";
+
+fn disconnect(state: &State, context: &Context) -> Result<(), Refusal> {
+    let left = act(context, LEAVE, &json!({ "id": state.key() }))?;
+    // A hook that was killed may have left what is no endpoint yet.
+    if left.as_array().is_some_and(Vec::is_empty) {
+        collect(context)?;
+    }
+    Ok(())
+}
 
 fn connect(state: &State, networks: &[String], context: &Context) -> Result<(), Refusal> {
     let doing = || format!("connect container `{}`", name::shown(state.shown()));

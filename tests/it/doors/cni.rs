@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{endpoints, topo};
-use crate::tier::spread;
+use crate::tier::points;
 use crate::world::{Ran, World};
 
 /// A configuration that makes its network itself.
@@ -382,25 +382,96 @@ fn many_at_once() {
     });
 }
 
-/// An ADD that is killed at its work: DEL and GC leave nothing, no lease either.
+/// A configuration whose ADD and DEL do all that there is to do.
+fn conf_of_all() -> Value {
+    let mut asked = conf("1.1.0");
+    asked["runtimeConfig"] = json!({
+        "portMappings": [{ "hostPort": 8080, "containerPort": 80 }],
+        "bandwidth": { "ingressRate": 8_000_000, "egressRate": 4_000_000 },
+    });
+    asked
+}
+
+/// Kind of fault: an ADD that is killed at its work stands in its own way when the runtime tries again, or leaves a lease, a port or a
+/// device that DEL does not give back.
 #[test]
 fn an_add_that_is_killed() {
     in_plugin_world(|w| {
-        let mut gc = conf("1.1.0");
-        gc["cni.dev/valid-attachments"] = json!([]);
-        let mut points = 0;
-        for point in spread((1..=72).collect::<Vec<u32>>(), 9) {
-            let text = conf("1.0.0").to_string();
-            let ran =
-                call_in(w, "ADD", "c1", "/run/netns/c1", "toposcript", &text, &format!("TOPO_FAULT=kill:{point}"));
-            points += u32::from(ran.code != 0);
-            call(w, "DEL", "c1", &conf("1.0.0")).ok();
-            call(w, "GC", "x", &gc).ok();
+        let (asked, netns) = (conf_of_all(), "/run/netns/c1");
+        let killed = |point: u32| {
+            let fault = format!("TOPO_FAULT=kill:{point}");
+            call_in(w, "ADD", "c1", netns, "toposcript", &asked.to_string(), &fault).code != 0
+        };
+        for (met, point) in points("an ADD").enumerate() {
+            if !killed(point) {
+                call(w, "DEL", "c1", &asked).ok();
+                assert!(met > 4, "only {met} points were met");
+                break;
+            }
+            let again = call(w, "ADD", "c1", &asked);
+            if again.code != 0 {
+                // It was killed behind its last change.
+                again.says("it has it already");
+                call(w, "DEL", "c1", &asked).ok();
+                call(w, "ADD", "c1", &asked).ok();
+            }
+            w.run("ip netns exec c1 ping -c 1 -W 2 10.9.0.1").ok();
+            call(w, "DEL", "c1", &asked).ok();
+            // A runtime that gives up.
+            killed(point);
+            call(w, "DEL", "c1", &asked).ok();
+            assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new(), "killed at {point}");
+            let left =
+                w.run("ip -n c1 link show eth0 || ls -d state/store/leases/*/10.* || nft list ruleset | grep 8080");
+            assert!(left.code != 0, "killed at {point}: {left:?}");
+            topo(w, "gc").ok();
+        }
+    });
+}
+
+/// A DEL that is killed at its work: the next one gives the rest back.
+#[test]
+fn a_del_that_is_killed() {
+    in_plugin_world(|w| {
+        let (asked, netns) = (conf_of_all(), "/run/netns/c1");
+        for (met, point) in points("a DEL").enumerate() {
+            call(w, "ADD", "c1", &asked).ok();
+            let fault = format!("TOPO_FAULT=kill:{point}");
+            if call_in(w, "DEL", "c1", netns, "toposcript", &asked.to_string(), &fault).code == 0 {
+                assert!(met > 2, "only {met} points were met");
+                break;
+            }
+            call(w, "DEL", "c1", &asked).ok();
             assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new(), "killed at {point}");
             w.run("ip -n c1 link show eth0").fails(1);
-            call(w, "ADD", "c1", &conf("1.0.0")).ok();
-            call(w, "DEL", "c1", &conf("1.0.0")).ok();
+            topo(w, "gc").ok();
         }
-        assert!(points > 3, "only {points} points were met");
+    });
+}
+
+/// What Nomad and go-cni do: the plugins of a list at once, an ADD that fails tried again with the same ids, CHECK when the agent is
+/// started anew, and DEL to be sure, with what was answered, without it, and without a netns.
+#[test]
+fn as_nomad_calls() {
+    in_plugin_world(|w| {
+        let id = "0e7c7a8e-1f0d-6c0a-8a5f-2f9bfe0d2f3b";
+        let args = "CNI_ARGS='IgnoreUnknown=true;NOMAD_REGION=global;NOMAD_ALLOC_ID=0e7c7a8e;NOMAD_GROUP_NAME=web'";
+        let mut asked = conf_of_all();
+        call(w, "ADD", "c2", &asked).ok();
+        let netns = "/run/netns/c1";
+        for _ in 0..2 {
+            let refused = call_in(w, "ADD", id, netns, "toposcript", &asked.to_string(), args).fails(1);
+            assert_eq!(answer(&refused)["code"], 100, "the port is taken");
+        }
+        call(w, "DEL", "c2", &asked).ok();
+        let told = answer(&call_in(w, "ADD", id, netns, "toposcript", &asked.to_string(), args).ok());
+        assert_eq!(endpoints(w, "tbnet").len(), 1);
+        let without = asked.to_string();
+        asked["prevResult"] = told;
+        call_in(w, "CHECK", id, netns, "toposcript", &asked.to_string(), args).ok();
+        for (netns, conf) in [(netns, &asked.to_string()), ("''", &without), ("''", &without)] {
+            assert_eq!(call_in(w, "DEL", id, netns, "toposcript", conf, args).ok().out(), "");
+        }
+        assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new());
     });
 }

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 
 use serde_json::{Value, json};
 
-use super::act::{Refusal, act};
+use super::act::{Refusal, act, collect};
 use crate::cmd::context::Context;
 use crate::cmd::output::Trouble;
 use crate::lab::{Kind, name};
@@ -247,7 +247,11 @@ fn add(conf: &Conf, context: &Context) -> Result<Value, Problem> {
 fn del(conf: &Conf, context: &Context) -> Result<(), Problem> {
     let attachment = Attachment::read()?;
     let network = conf.network()?;
-    does(context, "del", &json!({ "network": network, "id": attachment.key(&network) }))?;
+    let done = does(context, "del", &json!({ "network": network, "id": attachment.key(&network) }))?;
+    // An ADD that was killed may have left what is no endpoint yet. A runtime that calls DEL once more, to be sure, gives no netns.
+    if done["was_connected"] == false && environment::CNI_NETNS.text().is_some() {
+        collect(context).map_err(Problem::of)?;
+    }
     // What another plugin gave is given back to it, whatever is left of the container.
     if let Some(delegate) = ipam::Delegate::of(conf)? {
         delegate.call("DEL")?;
@@ -284,11 +288,9 @@ fn gc(conf: &Conf, context: &Context) -> Result<(), Problem> {
     // A map, in which each of many is found at once.
     let valid: serde_json::Map<String, Value> = conf.valid()?.into_iter().map(|one| (key(one), json!(true))).collect();
     // What a killed ADD left is no endpoint yet.
-    let state = context.state().map_err(|error| Problem::of(error.into()))?;
-    let (mut listener, _) = crate::terminal::listener(crate::terminal::Style { json: true, trace: false });
-    let collected = crate::lab::gc(&state, &crate::prim::steps(), &mut listener);
+    let collected = collect(context);
     does(context, "gc", &json!({ "network": network, "prefix": prefix(&network), "valid": valid }))?;
-    collected.map_err(|error| Problem::of(error.into()))?;
+    collected.map_err(Problem::of)?;
     if let Some(delegate) = ipam::Delegate::of(conf)? {
         delegate.call("GC")?;
     }
