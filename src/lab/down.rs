@@ -75,7 +75,7 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
     damages.extend(left);
     if failed.is_empty() {
         let name = dir.name().to_string();
-        dir.remove_after(state, || undo::retire_dir(&kernel, state))?;
+        dir.remove_after(state, Some(&record), || undo::retire_dir(&kernel, state))?;
         damages.extend(release_dead(state, |lab| lab == name).err());
     }
     damages.extend(failed);
@@ -199,13 +199,25 @@ fn undo_journal(
     let begun = Instant::now();
     let mut tell = |percent: usize| listener.waiting(begun, || format!("reading the lab's journal: {percent} %"));
     let list = journal::read_telling(&dir, record, steps, &mut tell)?;
+    undo_list(state, dir, record, list, steps, listener)
+}
+
+/// Takes back what the journal of a lab has.
+pub(super) fn undo_list(
+    state: &StateDir,
+    dir: LabDir,
+    record: &Record,
+    list: journal::Steplist,
+    steps: &Steps,
+    listener: &mut Listener,
+) -> Result<Vec<Error>, Error> {
     let host = host_for_down(state, record)?;
     let mut kernel = open_for_down(state, record, &host)?;
     let survey = undo::Survey::of(&mut kernel, &list.asked);
     survey.check_ways_back(&mut kernel, &list.asked, || format!("take down lab `{}`", record.name))?;
     check_children(state, dir.name(), steps)?;
     // Noted before its parts go: a lab that is cut short here has lost some of them, and is not up any more.
-    let unnoted = dir.note_undoing()?;
+    let unnoted = dir.note_undoing(record)?;
     let mut errors = down_children(state, dir.name(), steps, listener);
     listener.expect(&list.asked, true);
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
@@ -221,7 +233,7 @@ fn undo_journal(
     listener.warn(kernel.take_given_back());
     listener.note_ended(kernel.note::<Vec<EndedProcess>>().drain(..));
     match errors.is_empty() {
-        true => dir.remove_after(state, || undo::retire_dir(&kernel, state))?,
+        true => dir.remove_after(state, Some(record), || undo::retire_dir(&kernel, state))?,
         false => errors.extend(unnoted),
     }
     Ok(errors)
@@ -229,9 +241,8 @@ fn undo_journal(
 
 /// Checks that what the parts of the lab `name` hold of others can be given back. What else is wrong with a part is told when it goes.
 fn check_children(state: &StateDir, name: &str, steps: &Steps) -> Result<(), Error> {
-    for child in state.children(name)? {
-        let Ok(dir) = state.find(&child) else { continue };
-        let Ok(record) = dir.record() else { continue };
+    for (child, record) in state.parts(name)? {
+        let (Ok(dir), Some(record)) = (state.find(&child), record) else { continue };
         let (Ok(list), Ok(host)) = (journal::read(&dir, &record, steps), host_for_down(state, &record)) else {
             continue;
         };

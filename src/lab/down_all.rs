@@ -1,13 +1,15 @@
 //! Taking down many labs: their cables are deleted together, since the kernel waits as long for one (some 20 ms) as for hundreds.
 
-use super::down::down;
+use std::collections::BTreeMap;
+
+use super::down;
 use super::error::{Error, Kind, Result};
 use super::event::Listener;
 use super::journal;
 use super::kernel::Kernel;
 use super::model::NetnsRef;
 use super::name;
-use super::state::{LabDir, StateDir};
+use super::state::{LabDir, Record, StateDir, Status};
 use super::step::Steps;
 use crate::net;
 
@@ -20,30 +22,47 @@ pub fn down_all(state: &StateDir, names: &[String], steps: &Steps, listener: &mu
     let names: Vec<String> = names.iter().filter(there).cloned().collect();
     let mut errors = Vec::new();
     for names in names.chunks(AT_ONCE) {
+        let mut held = BTreeMap::new();
         // One alone needs no look at all that the host has.
         if names.len() > 1 {
-            errors.extend(delete_cables(state, names, steps).err());
+            errors.extend(delete_cables(state, names, steps, &mut held).err());
         }
-        let failed = names.iter().flat_map(|name| down(state, name, steps, listener));
-        errors.extend(failed.filter(|error| error.kind() != Kind::Missing));
+        for name in names {
+            let failed = match held.remove(name) {
+                Some(Held { dir, record, list }) => {
+                    down::undo_list(state, dir, &record, list, steps, listener).unwrap_or_else(|error| vec![error])
+                }
+                None => down::down(state, name, steps, listener),
+            };
+            errors.extend(failed.into_iter().filter(|error| error.kind() != Kind::Missing));
+        }
     }
     (!names.is_empty(), errors)
 }
 
-/// Deletes the cables that labs have on the host, before the labs go: an end finds them gone, as after a kill.
-fn delete_cables(state: &StateDir, names: &[String], steps: &Steps) -> Result<()> {
+/// A lab whose cables are gone; its lock is held until the rest of it is.
+struct Held {
+    dir: LabDir,
+    record: Record,
+    list: journal::Steplist,
+}
+
+/// Deletes the cables that labs have on the host, before the labs go: an end finds them gone, as after a kill. Puts those labs into
+/// `held`.
+fn delete_cables(state: &StateDir, names: &[String], steps: &Steps, held: &mut BTreeMap<String, Held>) -> Result<()> {
     let failed = |source: net::Error| Error::kernel("look at the host", &source);
     let host = NetnsRef::host();
     let mut kernel = Kernel::open().map_err(failed)?;
     let rtnl = kernel.rtnl(&host).map_err(failed)?;
     let links = net::link::list(&rtnl).map_err(failed)?;
-    // Held until the cables are gone: nobody repairs a lab meanwhile.
-    let (mut held, mut going): (Vec<LabDir>, Vec<u32>) = (Vec::new(), Vec::new());
+    let mut going = Vec::new();
     for name in names {
         // What is wrong with a lab is met again by its own end, and said there.
-        let Ok((dir, cables)) = cables_of(state, name, steps, &links) else { continue };
-        if !cables.is_empty() && dir.note_undoing()?.is_none() {
-            held.push(dir);
+        let Ok(Some((mut lab, cables))) = open_with_cables(state, name, steps, &links) else { continue };
+        // Noted first: nobody repairs it any more.
+        if lab.dir.note_undoing(&lab.record)?.is_none() {
+            lab.record.status = Status::Undoing;
+            held.insert(name.clone(), lab);
             going.extend(cables);
         }
     }
@@ -54,18 +73,23 @@ fn delete_cables(state: &StateDir, names: &[String], steps: &Steps) -> Result<()
     deleted.map_err(|source| Error::kernel("delete the cables of the labs", &source))
 }
 
-/// Returns the devices of the host that are ends of a lab's cables, by its journal, their kind and its mark. None for a lab with namespaces
-/// of its own, whose end looks at what others have in them before anything goes.
-fn cables_of(state: &StateDir, name: &str, steps: &Steps, links: &[net::Link]) -> Result<(LabDir, Vec<u32>)> {
+/// Opens a lab, with the devices of the host that are ends of its cables, by its journal, their kind and its mark. None for a lab without,
+/// and for one with namespaces of its own, whose end looks at what others have in them before anything goes.
+fn open_with_cables(
+    state: &StateDir,
+    name: &str,
+    steps: &Steps,
+    links: &[net::Link],
+) -> Result<Option<(Held, Vec<u32>)>> {
     let mut dir = state.find(name)?;
     dir.lock(state)?;
     let record = dir.record()?;
     if record.holder.is_some() || record.is_of_earlier_boot()? || !state.is_host_here(&record)? {
-        return Ok((dir, Vec::new()));
+        return Ok(None);
     }
     let list = journal::read(&dir, &record, steps)?;
     if list.asked.iter().any(|asked| asked.step.footprint().makes_netns.is_some()) {
-        return Ok((dir, Vec::new()));
+        return Ok(None);
     }
     let host = NetnsRef::host();
     let made =
@@ -75,6 +99,6 @@ fn cables_of(state: &StateDir, name: &str, steps: &Steps, links: &[net::Link]) -
             links[at].kind.as_deref() == Some("veth") && links[at].alias.as_ref() == Some(&record.marks.mark)
         })
     };
-    let cables = made.map(|dev| dev.index).filter(is_cable).collect();
-    Ok((dir, cables))
+    let cables: Vec<u32> = made.map(|dev| dev.index).filter(is_cable).collect();
+    Ok((!cables.is_empty()).then_some((Held { dir, record, list }, cables)))
 }

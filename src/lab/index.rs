@@ -73,16 +73,22 @@ impl StateDir {
 
     /// Returns the names of the labs that are parts of the lab `name`, sorted; one whose record is damaged is among them.
     pub fn children(&self, name: &str) -> Result<Vec<String>> {
+        Ok(self.parts(name)?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Returns the same with their records; without where that is damaged.
+    pub(super) fn parts(&self, name: &str) -> Result<Vec<(String, Option<Record>)>> {
         let dir = self.parts_of(name);
-        let mut names =
-            entries(&dir).map_err(|source| Error::file(format!("list the parts of lab `{name}`"), &source))?;
-        names.retain(|part| match self.lab_dir(part).record() {
-            Ok(record) => record.parent.as_deref() == Some(name),
+        let names = entries(&dir).map_err(|source| Error::file(format!("list the parts of lab `{name}`"), &source))?;
+        let part = |part: String| match self.lab_dir(&part).record() {
+            Ok(record) if record.parent.as_deref() == Some(name) => Some((part, Some(record))),
+            Ok(_) => None,
             // One that is not there any more, or not yet, is missing.
-            Err(error) => error.kind() == Kind::State,
-        });
-        names.sort();
-        Ok(names)
+            Err(error) => (error.kind() == Kind::State).then_some((part, None)),
+        };
+        let mut parts: Vec<_> = names.into_iter().filter_map(part).collect();
+        parts.sort_by(|one, other| one.0.cmp(&other.0));
+        Ok(parts)
     }
 }
 

@@ -520,10 +520,13 @@ impl LabDir {
         Error::file(format!("write the record `{}`", self.path.join("lab.json").display()), source)
     }
 
-    /// Notes in the lab's record that it is being taken down. Returns why that was not possible where the disk is full or can't be
+    /// Notes in the lab's `record` that it is being taken down. Returns why that was not possible where the disk is full or can't be
     /// written to: what the lab has in the kernel can be removed all the same.
-    pub(super) fn note_undoing(&self) -> Result<Option<Error>> {
-        let record = Record { status: Status::Undoing, ..self.record()? };
+    pub(super) fn note_undoing(&self, record: &Record) -> Result<Option<Error>> {
+        if record.status == Status::Undoing {
+            return Ok(None);
+        }
+        let record = Record { status: Status::Undoing, ..record.clone() };
         match self.replace_record(&record) {
             Err(source) if files::is_refused(&source) => Ok(Some(self.unwritten(&source))),
             Err(source) => Err(self.unwritten(&source)),
@@ -540,18 +543,24 @@ impl LabDir {
 
     /// Removes the lab's directory: the lab is no more.
     pub fn remove(self, state: &StateDir) -> Result<()> {
-        self.remove_after(state, || Ok(()))
+        let record = self.record().ok();
+        self.remove_after(state, record.as_ref(), || Ok(()))
     }
 
-    /// Removes the lab's directory, after `last` if it is the only lab: none begins or ends meanwhile.
-    pub(super) fn remove_after(self, state: &StateDir, last: impl FnOnce() -> Result<()>) -> Result<()> {
+    /// Removes the lab's directory, after `last` if it is the only lab: none begins or ends meanwhile. `record` is the lab's, if it can
+    /// be read.
+    pub(super) fn remove_after(
+        self,
+        state: &StateDir,
+        record: Option<&Record>,
+        last: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
         let failed = |source: std::io::Error| Error::file(format!("remove `{}`", self.path.display()), &source);
         let _all = state.lock_all()?;
         if !state.has_other(&self.name)? {
             last()?;
         }
         // Renamed first: a process killed in the middle leaves no lab that is half there.
-        let record = self.record().ok();
         let away = self.path.with_file_name(format!("{REMOVED}{}-{}", self.name, std::process::id()));
         let renamed = files::point().and_then(|()| std::fs::rename(&self.path, &away));
         let gone = match renamed {
@@ -564,7 +573,7 @@ impl LabDir {
                 return Err(failed(error).hint(hint));
             }
         };
-        state.forget_entries(&self.name, record.as_ref())?;
+        state.forget_entries(&self.name, record)?;
         std::fs::remove_dir_all(&gone).map_err(failed)
     }
 }

@@ -22,7 +22,9 @@ impl Lab {
         }
         let Some((dir, journal)) = self.claimed.take() else { return Ok(false) };
         if self.applied.is_empty() && self.state.children(&self.origin.name)?.is_empty() {
-            return dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).map(|()| false);
+            let record = dir.record().ok();
+            let last = || undo::retire_dir(&self.kernel, &self.state);
+            return dir.remove_after(&self.state, record.as_ref(), last).map(|()| false);
         }
         let noted = dir.set_status(Status::Up);
         // Where that can't be noted, it can still be taken down.
@@ -56,15 +58,21 @@ impl Lab {
             let left = if self.acts > 0 { self.end_left(None) } else { Ok(()) };
             return left.err().into_iter().collect();
         };
-        let (unnoted, mut errors) = match dir.note_undoing() {
-            Ok(unnoted) => (unnoted, Vec::new()),
-            Err(error) => (None, vec![error]),
+        let (record, unnoted, mut errors) = match dir.record() {
+            Ok(record) => match dir.note_undoing(&record) {
+                Ok(unnoted) => (Some(record), unnoted, Vec::new()),
+                Err(error) => (Some(record), None, vec![error]),
+            },
+            Err(error) => (None, None, vec![error]),
         };
         let listener = &mut self.listener;
         errors.extend(down::down_children(&self.state, &self.origin.name, steps, listener));
         errors.extend(self.undo_applied(Some(&dir)));
         match errors.is_empty() {
-            true => errors.extend(dir.remove_after(&self.state, || undo::retire_dir(&self.kernel, &self.state)).err()),
+            true => {
+                let last = || undo::retire_dir(&self.kernel, &self.state);
+                errors.extend(dir.remove_after(&self.state, record.as_ref(), last).err());
+            }
             false => errors.extend(unnoted),
         }
         errors
