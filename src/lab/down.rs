@@ -3,6 +3,7 @@
 use std::iter;
 use std::time::{Duration, Instant};
 
+use super::down_all::down_parts;
 use super::error::{Error, Kind};
 use super::event::{EndedProcess, Listener};
 use super::gc;
@@ -75,7 +76,7 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
     damages.extend(left);
     if failed.is_empty() {
         let name = dir.name().to_string();
-        dir.remove_after(state, Some(&record), || undo::retire_dir(&kernel, state))?;
+        dir.remove_after(state, Some(&record), |is_only| undo::retire_dir(&kernel, state, is_only))?;
         damages.extend(release_dead(state, |lab| lab == name).err());
     }
     damages.extend(failed);
@@ -129,7 +130,7 @@ pub(super) fn down_locked(
         (_, Err(error)) => Err(error),
         (_, Ok(boot_id)) if boot_id != record.boot_id => forget_boot(state, dir, steps, listener),
         (Some(holder), _) => {
-            let errors = down_children(state, dir.name(), steps, listener);
+            let errors = down_parts(state, dir.name(), None, steps, listener);
             end_sandbox(holder)
                 .and_then(|()| state.drop_store_of(holder))
                 .and_then(|()| dir.remove(state))
@@ -181,7 +182,7 @@ pub fn forget(state: &StateDir, name: &str) -> Vec<Error> {
 /// that it held are.
 fn forget_boot(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) -> Result<Vec<Error>, Error> {
     let name = dir.name().to_string();
-    let mut errors = down_children(state, &name, steps, listener);
+    let mut errors = down_parts(state, &name, None, steps, listener);
     dir.remove(state)?;
     // Killed before this, `gc` sees to it.
     errors.extend(release_dead(state, |lab| lab == name).err());
@@ -218,7 +219,7 @@ pub(super) fn undo_list(
     check_children(state, dir.name(), steps)?;
     // Noted before its parts go: a lab that is cut short here has lost some of them, and is not up any more.
     let unnoted = dir.note_undoing(record)?;
-    let mut errors = down_children(state, dir.name(), steps, listener);
+    let mut errors = down_parts(state, dir.name(), Some(&record.marks.mark), steps, listener);
     listener.expect(&list.asked, true);
     let mut each = |asked: &journal::Asked| listener.tell_step(asked, true);
     errors.extend(undo::end_left(state, Some(&dir), &record.name, &record.marks, record.creator, kernel.note()).err());
@@ -233,7 +234,7 @@ pub(super) fn undo_list(
     listener.warn(kernel.take_given_back());
     listener.note_ended(kernel.note::<Vec<EndedProcess>>().drain(..));
     match errors.is_empty() {
-        true => dir.remove_after(state, Some(record), || undo::retire_dir(&kernel, state))?,
+        true => dir.remove_after(state, Some(record), |is_only| undo::retire_dir(&kernel, state, is_only))?,
         false => errors.extend(unnoted),
     }
     Ok(errors)
@@ -254,16 +255,6 @@ fn check_children(state: &StateDir, name: &str, steps: &Steps) -> Result<(), Err
         check_children(state, &child, steps)?;
     }
     Ok(())
-}
-
-/// Takes down the labs that are parts of the lab `name`; one that is not there any more is down.
-pub(super) fn down_children(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Vec<Error> {
-    let children = match state.children(name) {
-        Ok(children) => children,
-        Err(error) => return vec![error],
-    };
-    let downs = children.iter().flat_map(|child| down(state, child, steps, listener));
-    downs.filter(|error| error.kind() != Kind::Missing).collect()
 }
 
 /// Ends a sandbox with all that is in it: the kernel ends every process of a pid namespace whose pid 1 ends.

@@ -11,7 +11,8 @@ use super::model::NetnsRef;
 use super::name;
 use super::state::{LabDir, Record, StateDir, Status};
 use super::step::Steps;
-use crate::net;
+use super::undo::LARGE_BRIDGE;
+use crate::net::{self, Change};
 
 /// How many labs are held at once: each takes an open file.
 const AT_ONCE: usize = 128;
@@ -20,12 +21,37 @@ const AT_ONCE: usize = 128;
 pub fn down_all(state: &StateDir, names: &[String], steps: &Steps, listener: &mut Listener) -> (bool, Vec<Error>) {
     let there = |name: &&String| name::check("lab", name).is_err() || state.lab_dir(name).path().is_dir();
     let names: Vec<String> = names.iter().filter(there).cloned().collect();
+    (!names.is_empty(), down_each(state, &names, None, steps, listener))
+}
+
+/// Takes down the labs that are parts of the lab `name`, whose own devices have the mark `whole` and go next. One that is not there any
+/// more is down.
+pub(super) fn down_parts(
+    state: &StateDir,
+    name: &str,
+    whole: Option<&str>,
+    steps: &Steps,
+    listener: &mut Listener,
+) -> Vec<Error> {
+    match state.children(name) {
+        Ok(parts) => down_each(state, &parts, whole, steps, listener),
+        Err(error) => vec![error],
+    }
+}
+
+fn down_each(
+    state: &StateDir,
+    names: &[String],
+    whole: Option<&str>,
+    steps: &Steps,
+    listener: &mut Listener,
+) -> Vec<Error> {
     let mut errors = Vec::new();
     for names in names.chunks(AT_ONCE) {
         let mut held = BTreeMap::new();
         // One alone needs no look at all that the host has.
         if names.len() > 1 {
-            errors.extend(delete_cables(state, names, steps, &mut held).err());
+            errors.extend(delete_cables(state, names, whole, steps, &mut held).err());
         }
         for name in names {
             let failed = match held.remove(name) {
@@ -37,7 +63,7 @@ pub fn down_all(state: &StateDir, names: &[String], steps: &Steps, listener: &mu
             errors.extend(failed.into_iter().filter(|error| error.kind() != Kind::Missing));
         }
     }
-    (!names.is_empty(), errors)
+    errors
 }
 
 /// A lab whose cables are gone; its lock is held until the rest of it is.
@@ -48,8 +74,15 @@ struct Held {
 }
 
 /// Deletes the cables that labs have on the host, before the labs go: an end finds them gone, as after a kill. Puts those labs into
-/// `held`.
-fn delete_cables(state: &StateDir, names: &[String], steps: &Steps, held: &mut BTreeMap<String, Held>) -> Result<()> {
+/// `held`. A bridge with the mark `whole` goes too, and is set down where it has many ports: each port that leaves one that is up makes
+/// the kernel look at all the others.
+fn delete_cables(
+    state: &StateDir,
+    names: &[String],
+    whole: Option<&str>,
+    steps: &Steps,
+    held: &mut BTreeMap<String, Held>,
+) -> Result<()> {
     let failed = |source: net::Error| Error::kernel("look at the host", &source);
     let host = NetnsRef::host();
     let mut kernel = Kernel::open().map_err(failed)?;
@@ -68,6 +101,15 @@ fn delete_cables(state: &StateDir, names: &[String], steps: &Steps, held: &mut B
     }
     if going.len() < 2 {
         return Ok(());
+    }
+    let ports = |bridge: &net::Link| links.iter().filter(|link| link.controller == Some(bridge.index)).count();
+    let is_going =
+        |link: &&net::Link| link.kind.as_deref() == Some("bridge") && whole.is_some() && link.alias.as_deref() == whole;
+    let large = links.iter().filter(is_going).filter(|bridge| ports(bridge) > LARGE_BRIDGE);
+    let down = Change { up: Some(false), ..Change::default() };
+    for bridge in large {
+        let message = net::link::change_request(bridge.index, &down);
+        kernel.send([(&host, message)]).map_err(|source| Error::kernel("set the bridge down", &source))?;
     }
     let deleted = net::link::group::delete_together(&rtnl, &links, &going);
     deleted.map_err(|source| Error::kernel("delete the cables of the labs", &source))

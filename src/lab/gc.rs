@@ -274,7 +274,7 @@ fn collect_marked(state: &StateDir, collected: &mut Collected, only: Option<&str
     let host = kernel.netns(&host).map_err(failed)?;
     (collected.tables, collected.rules) = rules.remove(&host, orphan)?;
     let _all = state.lock_all()?;
-    if state.names()?.is_empty() { undo::retire_dir(&kernel, state) } else { Ok(()) }
+    undo::retire_dir(&kernel, state, &|| Ok(state.names()?.is_empty()))
 }
 
 /// Gives the devices back that no lab made, of a namespace of a lab that is not known any more.

@@ -544,22 +544,20 @@ impl LabDir {
     /// Removes the lab's directory: the lab is no more.
     pub fn remove(self, state: &StateDir) -> Result<()> {
         let record = self.record().ok();
-        self.remove_after(state, record.as_ref(), || Ok(()))
+        self.remove_after(state, record.as_ref(), |_| Ok(()))
     }
 
-    /// Removes the lab's directory, after `last` if it is the only lab: none begins or ends meanwhile. `record` is the lab's, if it can
-    /// be read.
+    /// Removes the lab's directory, after `first`, which may ask whether it is the only lab: none begins or ends meanwhile. `record` is the
+    /// lab's, if it can be read.
     pub(super) fn remove_after(
         self,
         state: &StateDir,
         record: Option<&Record>,
-        last: impl FnOnce() -> Result<()>,
+        first: impl FnOnce(&dyn Fn() -> Result<bool>) -> Result<()>,
     ) -> Result<()> {
         let failed = |source: std::io::Error| Error::file(format!("remove `{}`", self.path.display()), &source);
         let _all = state.lock_all()?;
-        if !state.has_other(&self.name)? {
-            last()?;
-        }
+        first(&|| Ok(!state.has_other(&self.name)?))?;
         // Renamed first: a process killed in the middle leaves no lab that is half there.
         let away = self.path.with_file_name(format!("{REMOVED}{}-{}", self.name, std::process::id()));
         let renamed = files::point().and_then(|()| std::fs::rename(&self.path, &away));

@@ -22,7 +22,7 @@ pub(super) const ALL_DONE: u64 = u64::MAX;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// A bridge of more ports is set down before they go.
-const LARGE_BRIDGE: usize = 16;
+pub(super) const LARGE_BRIDGE: usize = 16;
 
 /// What a lab's namespaces hold that are about to go, looked at before anything is changed.
 #[derive(Default)]
@@ -327,11 +327,11 @@ fn failed_dir(source: &net::Error) -> Error {
     Error::kernel("make the directory of named netns", source)
 }
 
-/// Removes the directory of named namespaces if a lab of ours made it and nothing is in it any more; for whoever holds the
-/// lock of the state directory and knows that no other lab is about to use it.
-pub(super) fn retire_dir(kernel: &Kernel, state: &StateDir) -> Result<()> {
+/// Removes the directory of named namespaces if a lab of ours made it and nothing is in it any more, and no other lab is about to use it;
+/// for whoever holds the lock of the state directory.
+pub(super) fn retire_dir(kernel: &Kernel, state: &StateDir, is_only: &dyn Fn() -> Result<bool>) -> Result<()> {
     let note = state.root().join(DIR_NOTE);
-    if state.inside().is_some() || !note.exists() {
+    if state.inside().is_some() || !note.exists() || !is_only()? {
         return Ok(());
     }
     let failed = |source: &net::Error| Error::kernel("remove the empty directory of named netns", source);

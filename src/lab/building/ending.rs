@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Lab;
-use crate::lab::down;
+use crate::lab::down_all::down_parts;
 use crate::lab::error::{Error, Result};
 use crate::lab::journal::Asked;
 use crate::lab::model::{DevRef, NetnsRef};
@@ -23,7 +23,7 @@ impl Lab {
         let Some((dir, journal)) = self.claimed.take() else { return Ok(false) };
         if self.applied.is_empty() && self.state.children(&self.origin.name)?.is_empty() {
             let record = dir.record().ok();
-            let last = || undo::retire_dir(&self.kernel, &self.state);
+            let last = |is_only: &dyn Fn() -> Result<bool>| undo::retire_dir(&self.kernel, &self.state, is_only);
             return dir.remove_after(&self.state, record.as_ref(), last).map(|()| false);
         }
         let noted = dir.set_status(Status::Up);
@@ -66,11 +66,11 @@ impl Lab {
             Err(error) => (None, None, vec![error]),
         };
         let listener = &mut self.listener;
-        errors.extend(down::down_children(&self.state, &self.origin.name, steps, listener));
+        errors.extend(down_parts(&self.state, &self.origin.name, Some(self.kernel.mark()), steps, listener));
         errors.extend(self.undo_applied(Some(&dir)));
         match errors.is_empty() {
             true => {
-                let last = || undo::retire_dir(&self.kernel, &self.state);
+                let last = |is_only: &dyn Fn() -> Result<bool>| undo::retire_dir(&self.kernel, &self.state, is_only);
                 errors.extend(dir.remove_after(&self.state, record.as_ref(), last).err());
             }
             false => errors.extend(unnoted),

@@ -199,7 +199,7 @@ impl Lab {
         self.kernel.worker.stop();
         let mut errors = self.undo_applied(None);
         let last = self.state.lock_all().and_then(|_all| match self.state.names()?.is_empty() {
-            true => undo::retire_dir(&self.kernel, &self.state),
+            true => undo::retire_dir(&self.kernel, &self.state, &|| Ok(true)),
             false => Ok(()),
         });
         errors.extend(last.err());

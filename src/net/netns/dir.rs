@@ -3,6 +3,7 @@
 //! A file of ours contains its owner's mark and the number of the namespace, from the moment that it appears. Only a user who may
 //! write to the directory can write such a file. What is inside the namespace can be changed from inside, so it proves nothing.
 
+use std::cell::OnceCell;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -64,7 +65,7 @@ impl NetnsDir {
 
     /// Opens the files below the mounts, which tell the owners of the namespaces that are mounted on them.
     pub fn owners(&self) -> Owners {
-        Owners(files_below(&self.dir).ok())
+        Owners { dir: self.dir.clone(), files: OnceCell::new() }
     }
 
     /// Lists the names in order; none if there is no directory.
@@ -305,14 +306,20 @@ fn content(file: File) -> io::Result<String> {
 
 /// The files of a directory of named namespaces, as they are below the mounts.
 #[derive(Debug)]
-pub struct Owners(Option<OwnedFd>);
+pub struct Owners {
+    dir: PathBuf,
+    /// Opened for the first one who asks: mostly nobody does.
+    files: OnceCell<Option<OwnedFd>>,
+}
 
 impl Owners {
     /// Returns the mark in the file `name`, if it was written for this namespace.
     ///
     /// Where the kernel can't show files below mounts (before Linux 5.2), it is the alias of the namespace's `lo`.
     pub fn mark_of(&self, name: &str, netns: &Netns) -> Result<Option<String>> {
-        let Some(dir) = &self.0 else { return crate::net::mark_of(netns) };
+        let Some(dir) = self.files.get_or_init(|| files_below(&self.dir).ok()) else {
+            return crate::net::mark_of(netns);
+        };
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let file = match openat(dir, name, flags, Mode::empty()) {
             // It has gone meanwhile, or is no file that anybody could have written a mark into.
