@@ -208,7 +208,8 @@ fn gc_frees_what_is_not_listed() {
     });
 }
 
-/// STATUS says when ADD would fail: no such network, none of it in the kernel, no address left.
+/// STATUS says when ADD would fail: no such network, no address left. Of a network that others damaged it says that its containers are
+/// limited, and what is missing.
 #[test]
 fn status_says_when_add_would_fail() {
     in_plugin_world(|w| {
@@ -227,6 +228,26 @@ fn status_says_when_add_would_fail() {
         call(w, "DEL", "c1", &named("tiny")).ok();
         assert_eq!(call(w, "STATUS", "x", &named("tiny")).ok().out(), "");
         topo(w, "network rm tiny").ok();
+        call(w, "ADD", "c1", &conf("1.1.0")).ok();
+        for (damage, missing) in [
+            ("ip link set br-tbnet down", "set `br-tbnet` up"),
+            ("ip link del br-tbnet", "add bridge `br-tbnet`"),
+            ("ip addr flush dev br-tbnet", "add address `10.9.0.1/24` to `br-tbnet`"),
+            ("nft flush ruleset", "masquerade `10.9.0.0/24`"),
+            ("echo 0 >/proc/sys/net/ipv4/ip_forward", "set `net.ipv4.ip_forward` to `1`"),
+        ] {
+            w.run(damage).ok();
+            let told = answer(&call(w, "STATUS", "x", &conf("1.1.0")).fails(1));
+            assert_eq!(
+                (&told["code"], told["msg"].as_str().map(|text| text.contains(missing))),
+                (&json!(51), Some(true)),
+                "{told}"
+            );
+            assert_eq!(told["details"], "`topo network repair tbnet` puts it back");
+            topo(w, "network repair tbnet").ok();
+            assert_eq!(call(w, "STATUS", "x", &conf("1.1.0")).ok().out(), "");
+        }
+        call(w, "DEL", "c1", &conf("1.1.0")).ok();
     });
 }
 
@@ -363,23 +384,52 @@ fn the_configuration_says_where_the_networks_are() {
     });
 }
 
-/// Ten ADDs at once have addresses of their own.
+/// A hundred ADDs at once all succeed, with addresses of their own, and as many DELs give all back.
 #[test]
 fn many_at_once() {
     in_plugin_world(|w| {
-        let text = conf("1.0.0").to_string();
-        w.write("conf.json", &text);
+        w.write("conf.json", &conf("1.0.0").to_string());
         let dir = w.dir().display();
-        w.run(&format!(
-            "for n in $(seq 10); do ip netns add m$n; done
-            for n in $(seq 10); do env CNI_COMMAND=ADD CNI_CONTAINERID=m$n CNI_NETNS=/run/netns/m$n CNI_IFNAME=eth0 CNI_PATH={dir}/bin bin/toposcript <conf.json >m$n.out & done; wait
-            cat m*.out | grep -o '\"address\":\"[^\"]*' | sort -u | wc -l | grep -x 10
-            for n in $(seq 10); do env CNI_COMMAND=DEL CNI_CONTAINERID=m$n CNI_NETNS= CNI_IFNAME=eth0 CNI_PATH={dir}/bin bin/toposcript <conf.json & done; wait
-            for n in $(seq 10); do ip netns del m$n; done; rm m*.out conf.json"
-        ))
-        .ok();
+        let all = |command: &str, netns: &str| {
+            let ran = w.run(&format!(
+                "for n in $(seq 100); do
+                    env CNI_COMMAND={command} CNI_CONTAINERID=m$n CNI_NETNS={netns} CNI_IFNAME=eth0 CNI_PATH={dir}/bin bin/toposcript <conf.json >m$n.out 2>&1 &
+                done; wait; cat m*.out; rm m*.out"
+            ));
+            ran.ok().stdout
+        };
+        w.run("for n in $(seq 100); do ip netns add m$n; done").ok();
+        let told = all("ADD", "/run/netns/m$n");
+        let addresses = told.split("\"address\":\"").skip(1).map(|rest| rest.split('"').next().expect("a text"));
+        assert_eq!(addresses.collect::<std::collections::BTreeSet<_>>().len(), 100, "{told}");
+        w.run("for n in $(seq 100); do ip -n m$n -o addr show eth0 | grep -q 'inet 10.9.0'; done").ok();
+        assert_eq!(all("DEL", ""), "");
         assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new());
+        w.run("for n in $(seq 100); do ip netns del m$n; done; rm conf.json").ok();
     });
+}
+
+/// After a restart of the machine the first ADD builds the network again; before it, STATUS says that ADD will do.
+#[test]
+fn after_a_restart_of_the_machine() {
+    let store = tempfile::Builder::new().prefix("topo-store-").tempdir().expect("a store");
+    let env = format!("TOPO_STORE={}/store", store.path().display());
+    for boot in 1..=2 {
+        let w = World::new();
+        let id = w.write("boot_id", &format!("00000000-0000-4000-8000-{boot:012}\n"));
+        w.run(&format!("mount --bind {} /proc/sys/kernel/random/boot_id; ip netns add c1", id.display())).ok();
+        topo(&w, "cni install --bin-dir bin --conf-dir conf tbnet").ok();
+        let call = |command: &str, netns: &str| {
+            call_in(&w, command, "c1", netns, "toposcript", &conf("1.1.0").to_string(), &env)
+        };
+        call("STATUS", "''").ok();
+        // The kubelet stops the pods of before first.
+        call("DEL", "''").ok();
+        let told = answer(&call("ADD", "/run/netns/c1").ok());
+        assert!(told["ips"][0]["address"].as_str().is_some_and(|ip| ip.starts_with("10.9.0.")), "{told}");
+        w.run("ip netns exec c1 ping -c 1 -W 2 10.9.0.1").ok();
+        call("STATUS", "''").ok();
+    }
 }
 
 /// A configuration whose ADD and DEL do all that there is to do.

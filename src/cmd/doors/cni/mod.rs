@@ -76,6 +76,8 @@ mod code {
     pub(super) const CONFIG: u32 = 7;
     pub(super) const TRY_LATER: u32 = 11;
     pub(super) const NOT_AVAILABLE: u32 = 50;
+    /// The same, and what containers have already is limited.
+    pub(super) const LIMITED: u32 = 51;
     pub(super) const EXISTS: u32 = 100;
     pub(super) const MISSING: u32 = 101;
     pub(super) const CHANGED: u32 = 102;
@@ -300,7 +302,10 @@ fn gc(conf: &Conf, context: &Context) -> Result<(), Problem> {
 fn status(conf: &Conf, context: &Context) -> Result<(), Problem> {
     let wanted = conf.wanted()?;
     let done = does(context, "status", &json!({ "network": wanted.network, "create": wanted.create }));
-    done.map_err(|problem| Problem { code: code::NOT_AVAILABLE, ..problem })?;
+    done.map_err(|problem| {
+        let code = if problem.code == code::CHANGED { code::LIMITED } else { code::NOT_AVAILABLE };
+        Problem { code, ..problem }
+    })?;
     if let Some(delegate) = ipam::Delegate::of(conf)? {
         delegate.call("STATUS")?;
     }
