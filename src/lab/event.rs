@@ -120,6 +120,11 @@ impl Listener {
         }
     }
 
+    /// Tells whether anybody is shown the progress.
+    pub(super) fn shows_progress(&self) -> bool {
+        self.progress.is_some()
+    }
+
     /// Says what is waited for since a time, if that is long ago.
     pub(super) fn waiting(&mut self, since: Instant, text: impl FnOnce() -> String) {
         if self.progress.as_mut().is_some_and(|progress| progress.is_long(since)) {

@@ -78,12 +78,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Waits a moment, or until a signal is caught.
 pub(in crate::prim) fn wait_a_moment(ctx: &NativeCallContext, moment: Duration) -> RhaiResultOf<()> {
     with_lab(ctx, |lab| {
-        let (kernel, _) = lab.foreign();
         let pause = async {
             tokio::time::sleep(moment).await;
             Ok(())
         };
-        kernel.run_unless_caught("wait", pause).map_err(|source: net::Error| Error::kernel("wait", &source))
+        lab.wait_for("wait", pause).map_err(|source: net::Error| Error::kernel("wait", &source))
     })
 }
 

@@ -129,7 +129,7 @@ fn ping_all(lab: &mut Lab, list: Array, options: Map) -> Result<Map> {
         deadline: options.deadline.unwrap_or(Duration::from_secs(1)),
     };
     let began = std::time::Instant::now();
-    let report = kernel.run_unless_caught(doing, net::ping_all(opened, &ask)).map_err(failed)?;
+    let report = lab.wait_for(doing, net::ping_all(opened, &ask)).map_err(failed)?;
     let lost = report.lost.len();
     let row = |lost: &net::probe::ping_all::Lost| {
         let row =
@@ -174,7 +174,7 @@ fn ping(lab: &mut Lab, netns: &NetnsHandle, to: Dynamic, options: Map) -> Result
     let (kernel, _) = lab.settled()?;
     let failed = |source: net::Error| Error::kernel(doing.clone(), &source);
     let netns = kernel.netns(&at).map_err(failed)?;
-    let report = kernel.run_unless_caught(&doing, net::ping(&netns, &ping)).map_err(failed)?;
+    let report = lab.wait_for(&doing, net::ping(&netns, &ping)).map_err(failed)?;
     Ok(as_map(&report))
 }
 

@@ -69,7 +69,7 @@ fn sees(lab: &mut Lab, server: &NetnsHandle, client: &NetnsHandle, options: Map)
         _ => Error::kernel(doing.clone(), &source),
     };
     let (there, here) = (kernel.netns(&there).map_err(failed)?, kernel.netns(&here).map_err(failed)?);
-    let report = kernel.run_unless_caught(&doing, net::sees(&there, &here, &sees)).map_err(failed)?;
+    let report = lab.wait_for(&doing, net::sees(&there, &here, &sees)).map_err(failed)?;
     Ok(Results::default()
         .with("ok", report.client.is_some())
         .with("outcome", report.outcome.word())

@@ -250,7 +250,7 @@ pub fn probe<T>(
     let (kernel, _) = lab.settled()?;
     let failed = |source: net::Error| Error::kernel(doing, &source);
     let netns = kernel.netns(at).map_err(failed)?;
-    kernel.run_unless_caught(doing, work(&netns)).map_err(failed)
+    lab.wait_for(doing, work(&netns)).map_err(failed)
 }
 
 /// A probe's result, key by key.

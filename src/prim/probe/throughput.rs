@@ -92,7 +92,7 @@ fn throughput(lab: &mut Lab, client: &NetnsHandle, server: &NetnsHandle, options
         _ => Error::kernel(doing.clone(), &source),
     };
     let (here, there) = (kernel.netns(&here).map_err(failed)?, kernel.netns(&there).map_err(failed)?);
-    let report = kernel.run_unless_caught(&doing, net::throughput(&here, &there, &ask)).map_err(failed)?;
+    let report = lab.wait_for(&doing, net::throughput(&here, &there, &ask)).map_err(failed)?;
     let results = Results::default()
         .with("ok", report.why.is_none())
         .with("mbit_per_s", report.bits_per_second() / 1e6)

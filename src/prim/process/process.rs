@@ -122,7 +122,8 @@ fn exec(lab: &mut Lab, netns: &NetnsHandle, command: Dynamic, options: Map) -> R
         trail: trail.as_deref(),
     };
     let before = kernel.devs_before(&at).map_err(|source| Error::kernel(doing.clone(), &source))?;
-    let output = kernel.run(net::run(&run)).map_err(failed);
+    let output = lab.wait_out(&doing, net::run(&run)).map_err(failed);
+    let (kernel, _) = lab.foreign();
     // What it made there is the lab's, however it ended.
     kernel.mark_since(&at, &before).map_err(|source| Error::kernel(doing.clone(), &source))?;
     let output = output?;

@@ -224,9 +224,8 @@ pub(in crate::prim) fn wait(
         State::Running(record) => record,
     };
     let doing = format!("wait for process {}", process.shown());
-    let (kernel, _) = lab.foreign();
-    let over = kernel
-        .run_unless_caught(&doing, process::over_within(record.supervisor, within))
+    let over = lab
+        .wait_for(&doing, process::over_within(record.supervisor, within))
         .map_err(|source| Error::kernel(&doing, &source))?;
     match (over, state(lab, process)?) {
         (_, State::Ended(ended)) => Ok(Some(ended)),

@@ -48,6 +48,38 @@ fn a_check_that_waits_says_so() {
     });
 }
 
+/// A command, a ping and a process that take long say so; what is around them goes on with its own line.
+#[test]
+fn what_takes_long_says_so() {
+    as_root(|w| {
+        let script = r#"
+            let h = netns("h"); h.lo_up();
+            h.exec("sleep 1.6");
+            h.ping("127.0.0.1", #{ count: 3, interval: "800ms" });
+            h.start(["sleep", "1.6"]).wait();
+            sleep("1600ms");
+            print("done");
+        "#;
+        w.write("long.rhai", script);
+        let mut screen = Screen::at_shell(w, &format!("{} run long.rhai; echo ended", env!("CARGO_BIN_EXE_topo")));
+        screen.shows("\nended\n");
+        let written = screen.written();
+        for said in [
+            "run `sleep 1.6` in netns `h`: 1 s",
+            "ping `127.0.0.1` from netns `h`: 1 s",
+            "wait for process `sleep`",
+            "wait: 1 s",
+        ] {
+            assert!(written.contains(said), "no {said}: {written}");
+        }
+        let text = screen.text();
+        assert!(text.contains("done\nlab `long` is up after "), "{text}");
+        assert!(!text.contains(": 1 s"), "{text}");
+        screen.ends();
+        w.topo(&["down", "long"]).ok();
+    });
+}
+
 /// A script that takes long before anything is built says what it has asked for, and while a check waits it says nothing.
 #[test]
 fn a_script_that_runs_for_long_says_so() {
