@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::firewalls::ask_let_through;
 use super::inbound::{self, HoldInbound};
 use super::mappings::{AddMappings, MAPS, Mapping, base, check_apart, or_host};
+use super::published;
 use super::ruleset::{self, FAMILY, LabTable};
 use super::ways::Ways;
 use crate::lab::{
@@ -24,7 +25,7 @@ use crate::prim::link::whole;
 use crate::prim::value::handles::{Dev, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::ports::{Host, PortMapping, Ports, Proto, Target};
-use crate::prim::value::units::DevOrName;
+use crate::prim::value::units::{self, DevOrName};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {
@@ -350,8 +351,36 @@ pub mod functions {
         Ok(port)
     }
 
-    /// Reads a mapping as commands take it, `[HOSTIP:]PORT:PORT[/PROTO]`. Returns `#{ host_ip, port, to_port, proto, text }`; `text` is its
-    /// one form.
+    /// Returns the first port of a range, such as `"8000-8010"`, that is neither published by a lab nor in use at any address.
+    ///
+    /// Like `docker run --publish 80`, which takes a free one too.
+    ///
+    /// Fails with `exhausted` where none is free, and with `invalid` for what is no range or no protocol.
+    ///
+    /// ```rhai
+    /// let r1 = netns("r1");
+    /// r1.serve("http", 8000);
+    /// assert(r1.free_port("8000-8010", "tcp") == 8001);
+    /// ```
+    #[rhai_fn(return_raw)]
+    pub fn free_port(ctx: NativeCallContext, netns: NetnsHandle, ports: Dynamic, proto: Dynamic) -> RhaiResultOf<i64> {
+        with_lab(&ctx, |lab| {
+            let at = netns.living(lab)?;
+            let doing = format!("find a free port of {}", or_host(&at));
+            let (ports, proto): (Ports, Proto) = (units::argument(&doing, ports)?, units::argument(&doing, proto)?);
+            let (kernel, _) = lab.settled()?;
+            let failed = |source: net::Error| Error::kernel(doing.clone(), &source);
+            published::free_port(kernel, &at, ports.0, proto.0).map_err(failed)?.map(i64::from).ok_or_else(|| {
+                Error::new(Kind::Exhausted, doing.clone())
+                    .because(format!("all of {}/{} are taken", ports.0, proto.0))
+                    .hint("give a larger range, or end what has one of them")
+            })
+        })
+    }
+
+    /// Reads a mapping as commands take it, `[HOSTIP:][PORT:]PORT[/PROTO]`. Returns `#{ host_ip, port, to_port, proto, text, choice }`;
+    /// `text` is its one form. `choice` says that one port of the range `port` is to be chosen: `"80"` and `"0:80"` leave that of the
+    /// host open.
     ///
     /// Like the `--publish` of `docker run`.
     ///
@@ -371,6 +400,7 @@ pub mod functions {
             ("port".into(), mapping.ports.to_string().into()),
             ("to_port".into(), mapping.to_ports.to_string().into()),
             ("proto".into(), mapping.proto.to_string().into()),
+            ("choice".into(), mapping.is_choice().into()),
         ]))
     }
 }

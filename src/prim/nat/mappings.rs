@@ -146,11 +146,7 @@ impl AddMappings {
             port::check_addresses(netns, &at).map_err(|refusal| first.refused(refusal))?;
         }
         let wanted = |mapping: &Mapping| port::Wanted {
-            proto: match mapping.proto {
-                L4Proto::Udp => port::Proto::Udp,
-                L4Proto::Sctp => port::Proto::Sctp,
-                _ => port::Proto::Tcp,
-            },
+            proto: socket_proto(mapping.proto),
             at: mapping.host_ip.or(Some(any_of(mapping.to))),
             ports: mapping.ports.from..=mapping.ports.to,
         };
@@ -195,6 +191,15 @@ impl AddMappings {
             Err(error) if !error.is_unsupported() => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// Returns the protocol as sockets have it.
+pub(super) fn socket_proto(proto: L4Proto) -> port::Proto {
+    match proto {
+        L4Proto::Udp => port::Proto::Udp,
+        L4Proto::Sctp => port::Proto::Sctp,
+        _ => port::Proto::Tcp,
     }
 }
 

@@ -9,11 +9,11 @@ use std::any::Any;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use super::mappings::{AddMappings, Mapping};
+use super::mappings::{AddMappings, Mapping, socket_proto};
 use super::ruleset::{self, FAMILY};
-use crate::lab::{Joint, Kernel, Step as _, lab_of_mark};
-use crate::net::nft::{self, Batch, Element, Generation, Value};
-use crate::net::{self, Netns};
+use crate::lab::{Joint, Kernel, NetnsRef, Step as _, lab_of_mark};
+use crate::net::nft::{self, Batch, Element, Generation, L4Proto, PortRange, Value};
+use crate::net::{self, Netns, PortRefusal, Wanted};
 
 /// The published ports of a namespace, as they were in one generation of its ruleset.
 #[derive(Default)]
@@ -91,6 +91,29 @@ impl Published {
         }
         Ok(())
     }
+}
+
+/// Returns the first of some ports that no lab has published and nothing is bound to.
+pub(super) fn free_port(
+    kernel: &mut Kernel,
+    at: &NetnsRef,
+    ports: PortRange,
+    proto: L4Proto,
+) -> net::Result<Option<u16>> {
+    let netns = kernel.netns(at)?;
+    let published = Published::of(kernel, &netns)?;
+    for port in ports.from..=ports.to {
+        if [true, false].iter().any(|v4| published.ports.contains_key(&(proto.number(), *v4, port))) {
+            continue;
+        }
+        let wanted = Wanted { proto: socket_proto(proto), at: None, ports: port..=port };
+        match net::port::check_free(&netns, &[wanted]) {
+            Ok(()) => return Ok(Some(port)),
+            Err(PortRefusal::Kernel(error)) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(None)
 }
 
 impl Joint for AddMappings {

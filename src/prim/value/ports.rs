@@ -158,12 +158,15 @@ fn address(text: &str) -> std::result::Result<IpAddr, String> {
     }
 }
 
-/// A mapping as commands take it: `[HOSTIP:]PORT:PORT[/PROTO]`.
+/// Of these ports a free one is taken where none is named: the last that IANA assigns to nobody (RFC 6335, 6), as Docker does.
+const FREE: PortRange = PortRange { from: 49_153, to: 65_535 };
+
+/// A mapping as commands take it: `[HOSTIP:][PORT:]PORT[/PROTO]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortMapping {
     /// The address at which it is published; all unless given.
     pub host_ip: Option<IpAddr>,
-    /// The published ports.
+    /// The published ports; of more than there are in `to_ports` a free one is to be chosen.
     pub ports: PortRange,
     /// The ports that they lead to.
     pub to_ports: PortRange,
@@ -176,7 +179,7 @@ impl PortMapping {
     pub fn parse(text: &str) -> Result<PortMapping> {
         let wrong = |because: String| {
             Error::invalid(format!("publish `{}`", name::shown(text))).because(because).hint(
-                "a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`",
+                "a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`",
             )
         };
         let (rest, proto) = match text.split_once('/') {
@@ -189,18 +192,30 @@ impl PortMapping {
             }
             None => (text, L4Proto::Tcp),
         };
-        let (rest, to_ports) = rest
-            .rsplit_once(':')
-            .ok_or_else(|| wrong("it has one port, and needs that of the host and that of the container".into()))?;
+        // A port alone is the container's; that of the host is chosen then, as it is for 0.
+        let (rest, to_ports) = rest.rsplit_once(':').unwrap_or(("0", rest));
         let (host, ports) = match rest.rsplit_once(':') {
             Some((host, ports)) => (Some(address(host).map_err(wrong)?), ports),
             None => (None, rest),
         };
-        let (ports, to_ports) = (Ports::parse(ports).map_err(wrong)?, Ports::parse(to_ports).map_err(wrong)?);
-        if ports.to - ports.from != to_ports.to - to_ports.from {
+        let to_ports = Ports::parse(to_ports).map_err(wrong)?;
+        let is_one = to_ports.from == to_ports.to;
+        let ports = match ports {
+            "0" if is_one => FREE,
+            "" if is_one && host.is_some() => FREE,
+            ports => Ports::parse(ports).map_err(wrong)?,
+        };
+        if ports.to - ports.from != to_ports.to - to_ports.from && !is_one {
             return Err(wrong(format!("the ranges {ports} and {to_ports} are of different lengths")));
         }
         Ok(PortMapping { host_ip: host, ports, to_ports, proto })
+    }
+}
+
+impl PortMapping {
+    /// Tells whether one of its ports of the host is to be chosen.
+    pub fn is_choice(&self) -> bool {
+        self.ports.to - self.ports.from != self.to_ports.to - self.to_ports.from
     }
 }
 
@@ -227,6 +242,10 @@ mod tests {
             ("127.0.0.1:53:5353/sctp", "127.0.0.1:53:5353/sctp"),
             ("[fd00::1]:1-3:11-13/tcp", "[fd00::1]:1-3:11-13/tcp"),
             ("1:65535", "1:65535/tcp"),
+            ("80", "49153-65535:80/tcp"),
+            ("0:53/udp", "49153-65535:53/udp"),
+            ("127.0.0.1::80", "127.0.0.1:49153-65535:80/tcp"),
+            ("8000-8010:80", "8000-8010:80/tcp"),
         ] {
             assert_eq!(PortMapping::parse(text).expect(text).to_string(), form);
         }
@@ -235,9 +254,10 @@ mod tests {
     #[test]
     fn d6_a_malformed_mapping_says_what_is_wrong() {
         for (text, because) in [
-            ("", "needs that of the host"),
-            ("80", "needs that of the host"),
-            ("0:80", "`0` is no port"),
+            ("", "`` is no port"),
+            ("80:0", "`0` is no port"),
+            ("0:80-81", "`0` is no port"),
+            (":80", "`` is no port"),
             ("8080:70000", "`70000` is no port"),
             ("8080:", "`` is no port"),
             ("+80:80", "`+80` is no port"),

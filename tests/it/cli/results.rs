@@ -213,7 +213,7 @@ let port = port_mapping("80:80").prot;
             9 | let port = port_mapping("80:80").prot;
               |                                  ^^^^
               |
-              = hint: did you mean `port`? it has `host_ip`, `port`, `to_port`, `proto`, `text`
+              = hint: did you mean `port`? it has `host_ip`, `port`, `to_port`, `proto`, `text`, `choice`
             5 mistakes found
             --- exit code 1
         "#]]);

@@ -166,7 +166,7 @@ fn a_container_that_cant_be_connected_does_not_start() {
         let taken = json!({ "dev.toposcript.ip": "10.5.0.1" });
         for (asked, because) in [
             (json!({ "dev.toposcript.network": "nosuch" }), "find network `nosuch`: there is no network of this name"),
-            (json!({ "dev.toposcript.publish": "80" }), "publish `80`: it has one port"),
+            (json!({ "dev.toposcript.publish": "80:0" }), "publish `80:0`: `0` is no port"),
             (json!({ "dev.toposcript.mac": "a,b" }), "it asks for several hardware addresses"),
             (json!({ "dev.toposcript.ip": "10.9.0.1" }), "`10.9.0.1` is in none of its subnets"),
             (taken, "10.5.0.1"),

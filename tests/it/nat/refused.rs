@@ -13,8 +13,7 @@ fn d6_a_malformed_mapping_is_an_error_and_nothing_is_half_done() {
         site.network("create web --subnet 10.5.0.0/24");
         let up = site.w.snapshot();
         for (mapping, why) in [
-            ("80", "it has one port, and needs that of the host and that of the container"),
-            ("0:80", "`0` is no port, which is a number from 1 to 65535"),
+            ("80:0", "`0` is no port, which is a number from 1 to 65535"),
             ("8080:65536", "`65536` is no port"),
             ("8080:", "`` is no port"),
             ("http:80", "`http` is no port"),
@@ -27,7 +26,7 @@ fn d6_a_malformed_mapping_is_an_error_and_nothing_is_half_done() {
             let ran = site.try_network(&format!("connect web c1 --publish 7070:70 --publish {mapping}")).fails(1);
             ran.says(&format!("error: publish `{mapping}`"))
                 .says(why)
-                .says("hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO]");
+                .says("hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO]");
             site.w.assert_clean(&up);
         }
         site.network("rm web");

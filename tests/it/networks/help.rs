@@ -217,8 +217,8 @@ fn the_help_of_each_command() {
                       the hardware address of its device
 
                   --publish <PORTS>
-                      [HOSTIP:]PORT:PORT[/PROTO], of the host and of the container, or ranges:
-                      8000-8010:9000-9010/udp
+                      [HOSTIP:][PORT:]PORT[/PROTO], of the host and of the container, or ranges:
+                      8000-8010:9000-9010/udp; a free port of the host unless given
 
                   --alias <ALIAS>
                       another name for it, for `topo network disconnect`

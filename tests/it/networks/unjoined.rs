@@ -189,55 +189,55 @@ fn ports_that_cant_be() {
         nothing_happens(
             w,
             expect![[r#"
-                $ topo network connect web c2 --ip 10.5.0.9 --publish 0:80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish 0:80-81
                 --- stderr
-                error: publish `0:80`: `0` is no port, which is a number from 1 to 65535
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                error: publish `0:80-81`: `0` is no port, which is a number from 1 to 65535
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish 80:0
                 --- stderr
                 error: publish `80:0`: `0` is no port, which is a number from 1 to 65535
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish 70000:80
                 --- stderr
                 error: publish `70000:80`: `70000` is no port, which is a number from 1 to 65535
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
-                $ topo network connect web c2 --ip 10.5.0.9 --publish 80
+                $ topo network connect web c2 --ip 10.5.0.9 --publish http
                 --- stderr
-                error: publish `80`: it has one port, and needs that of the host and that of the container
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                error: publish `http`: `http` is no port, which is a number from 1 to 65535
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish ''
                 --- stderr
-                error: publish ``: it has one port, and needs that of the host and that of the container
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                error: publish ``: `` is no port, which is a number from 1 to 65535
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish 1000-1009:2000-2008
                 --- stderr
                 error: publish `1000-1009:2000-2008`: the ranges 1000-1009 and 2000-2008 are of different lengths
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish 1009-1000:2009-2000
                 --- stderr
-                error: publish `1009-1000:2009-2000`: the range `1009-1000` ends before it begins
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                error: publish `1009-1000:2009-2000`: the range `2009-2000` ends before it begins
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish 80:80/icmp
                 --- stderr
                 error: publish `80:80/icmp`: `icmp` is no protocol with ports: tcp, udp and sctp are
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish 80:80/TCP
                 --- stderr
                 error: publish `80:80/TCP`: `TCP` is no protocol with ports: tcp, udp and sctp are
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish example.org:80:80
                 --- stderr
                 error: publish `example.org:80:80`: it is not an IP address
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish 10.99.0.1:80:80
                 --- stderr
@@ -247,7 +247,7 @@ fn ports_that_cant_be() {
                 $ topo network connect web c2 --ip 10.5.0.9 --publish ::1:80:80
                 --- stderr
                 error: publish `::1:80:80`: an IPv6 address before a port stands in brackets: `[::1]`
-                hint: a mapping is [HOSTIP:]PORT:PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
+                hint: a mapping is [HOSTIP:][PORT:]PORT[/PROTO], such as `8080:80` or `127.0.0.1:8000-8010:9000-9010/udp`
                 --- exit code 1
                 $ topo network connect web c2 --ip 10.5.0.9 --publish [::1]:80:80
                 --- stderr
