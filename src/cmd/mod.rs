@@ -29,7 +29,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use context::Context;
-use doors::{cdi, cni, hook};
+use doors::{cdi, cni, docker, hook};
 use output::Trouble;
 
 use crate::net;
@@ -145,6 +145,8 @@ commands! {
     Cdi: cdi,
     /// Is the CNI plugin, for containerd, CRI-O, Podman and Nomad
     Cni: cni,
+    /// Is the network driver of Docker
+    Docker: docker,
     /// Prints a completion script for a shell
     Completions: completions,
 }
@@ -201,6 +203,9 @@ fn run_words(words: Vec<OsString>) -> u8 {
 
 fn dispatch(matches: &ArgMatches, chosen: Option<(&Workflow, &ArgMatches)>, context: &Context) -> Result<u8, Trouble> {
     if let Some((workflow, matches)) = chosen {
+        if context.inside.is_none() && workflow.words.first().is_some_and(|word| word == "network") {
+            docker::wait_for_names(context);
+        }
         let code = run::workflow(workflow, matches, context)?;
         // A sandbox's networks are no engine's, and what failed has changed none.
         if code == terminal::exit::DONE
@@ -234,6 +239,7 @@ fn dispatch(matches: &ArgMatches, chosen: Option<(&Workflow, &ArgMatches)>, cont
         Command::Hook(args) => hook::hook(&args, context),
         Command::Cdi(args) => cdi::cdi(&args, context),
         Command::Cni(args) => cni::cni(&args, context),
+        Command::Docker(args) => docker::docker(&args, context),
         Command::Completions(args) => completions::completions(&args, context),
     }
 }

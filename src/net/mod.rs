@@ -16,6 +16,7 @@ pub mod port;
 pub mod probe;
 pub mod process;
 pub mod regular;
+pub mod service;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -98,6 +98,15 @@ variables! {
     CNI_PATH = "CNI_PATH";
 }
 
+variables! {
+    /// Those by which systemd hands a socket over (sd_listen_fds(3)).
+    OF_SYSTEMD:
+    /// The process that the sockets of systemd are for, with `topo docker serve`.
+    LISTEN_PID = "LISTEN_PID";
+    /// How many sockets systemd hands over.
+    LISTEN_FDS = "LISTEN_FDS";
+}
+
 /// Writes the list for `--help`: what is the user's to set.
 pub fn help() -> String {
     let line = |variable: &EnvVariable| format!("  {:<14}{}\n", variable.name, first_part(variable.about));
@@ -113,7 +122,7 @@ fn first_part(about: &str) -> &str {
 /// Writes the list for the reference.
 pub fn markdown() -> String {
     let row = |variable: &EnvVariable| format!("| `{}` | {} |\n", variable.name, variable.about.trim());
-    let rows: String = OWN.iter().chain(OTHERS).chain(OF_RUNTIMES).map(row).collect();
+    let rows: String = OWN.iter().chain(OTHERS).chain(OF_RUNTIMES).chain(OF_SYSTEMD).map(row).collect();
     format!(
         "\n## Environment\n\nWhat `topo` reads of the environment. Commands that it runs get all of it.\n\n\
          | variable | what it is for |\n| --- | --- |\n{rows}"

@@ -4,6 +4,7 @@
 pub(super) mod act;
 pub(super) mod cdi;
 pub(super) mod cni;
+pub(super) mod docker;
 pub(super) mod hook;
 mod netavark;
 mod oci;
@@ -13,6 +14,9 @@ use std::path::Path;
 
 /// Does what the program is asked for under a name that is a runtime's; `None` where that is `topo`.
 pub(super) fn begin(words: &[OsString]) -> Option<u8> {
+    if words.get(1).is_some_and(|word| word == docker::CALL) {
+        return Some(docker::answer(words));
+    }
     let name = words.first().map(Path::new).and_then(Path::file_name).and_then(OsStr::to_str)?;
     match name {
         cni::PLUGIN if netavark::is_call(words) => Some(netavark::plugin(words)),
@@ -97,6 +101,13 @@ pub(super) fn looked_at() -> Vec<Door> {
         cni,
         "`topo cni install` has linked it",
         "`topo cni install NETWORK`",
+    );
+    tell(
+        "Docker driver",
+        &["dockerd"],
+        any(&[docker::SOCKET]),
+        "`docker network create --driver toposcript --ipam-driver toposcript NETWORK`",
+        "`topo docker serve`, or the units in `packaging/systemd`",
     );
     doors
 }

@@ -1,6 +1,6 @@
 //! One request over HTTP/1.1 (RFC 9112), and its answer. Redirects are not followed: where one leads is in its `location`.
 
-mod read;
+pub(in crate::net) mod read;
 
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use super::socket::{self, Outcome, Way};
 use super::tcp::{Connected, connect};
 use crate::net::{Netns, Result};
 
-pub use read::HttpAnswer;
+pub use read::{HttpAnswer, HttpRequest};
 
 /// A request.
 #[derive(Debug, Clone)]

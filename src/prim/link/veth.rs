@@ -42,6 +42,9 @@ options! {
         peer_mac: DevMac,
         /// What an end in a bridge is set to as its port: a map of options, as `port` takes them.
         port: PortMap,
+        /// That the first end is given to another program, which moves and renames it: it stays down, and the lab knows the second one
+        /// alone.
+        given: bool,
     }
 }
 
@@ -59,9 +62,21 @@ struct AddVeth {
     ends: [End; 2],
     mtu: Option<u32>,
     up: bool,
+    /// Whether the first end is another program's as soon as it is made.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    given: bool,
 }
 
 impl AddVeth {
+    /// Returns the ends that the lab keeps.
+    fn kept(&self) -> &[End] {
+        if self.given { &self.ends[1..] } else { &self.ends }
+    }
+
+    fn is_kept(&self, end: &End) -> bool {
+        !self.given || std::ptr::eq(end, &self.ends[1])
+    }
+
     /// Returns the end that is born with its bridge and up, and the one that is seen to afterwards.
     fn main_and_peer(&self) -> (&End, &End) {
         let [a, b] = &self.ends;
@@ -108,8 +123,9 @@ impl Step for AddVeth {
                 .bridge
                 .as_ref()
                 .map_or(String::new(), |bridge| format!(" master {}", name::kernel_name(&bridge.name)));
-            let up = if self.up { " up" } else { "" };
-            if !bridge.is_empty() || self.up {
+            let is_up = self.up && self.is_kept(end);
+            let up = if is_up { " up" } else { "" };
+            if !bridge.is_empty() || is_up {
                 like.push(format!(
                     "{} link set dev {}{bridge}{up}",
                     ip(&end.dev.netns),
@@ -123,7 +139,7 @@ impl Step for AddVeth {
     fn footprint(&self) -> Footprint<'_> {
         let foreign = self.ends.iter().filter_map(|end| end.bridge.as_ref()).any(|bridge| !bridge.made);
         Footprint {
-            makes_devs: self.ends.iter().map(|end| &end.dev).collect(),
+            makes_devs: self.kept().iter().map(|end| &end.dev).collect(),
             // Somebody else's bridge has its address seen to when the port goes, which can't be left to the kernel.
             lives_in: if foreign { Vec::new() } else { self.ends.iter().map(|end| &end.dev.netns).collect() },
             // Its ends are seen to along with the rest.
@@ -149,7 +165,7 @@ impl Step for AddVeth {
             }
         }
         let [a, b] = &self.ends;
-        for (end, other) in [(a, b), (b, a)] {
+        for (end, other) in [(a, b), (b, a)].into_iter().filter(|(end, _)| self.is_kept(end)) {
             model.add_dev(DevEntry {
                 peer: Some(other.dev.no),
                 up: Some(self.up),
@@ -191,8 +207,8 @@ impl Step for AddVeth {
             let change = Change { controller: bridge.map(|bridge| Some(bridge.index)), ..mark };
             ops.push(Op::Ask(at, net::link::change_request(end.dev.index, &change)));
             ops.extend(Op::asks(at, full_name_request(&end.dev)));
-            ops.extend(Op::asks(at, local(end)));
-            if self.up {
+            ops.extend(Op::asks(at, local(end).filter(|_| self.is_kept(end))));
+            if self.up && self.is_kept(end) {
                 let up = Change { up: Some(true), ..Change::default() };
                 ops.push(Op::Ask(at, net::link::change_request(end.dev.index, &up)));
             }
@@ -211,13 +227,13 @@ impl Step for AddVeth {
             deleted = deleted || delete_link(kernel, &end.dev)?;
         }
         if !deleted {
-            self.ends.iter().try_for_each(|end| kernel.leave_changed(&end.dev))?;
+            self.kept().iter().try_for_each(|end| kernel.leave_changed(&end.dev))?;
         }
         self.ends.iter().filter_map(|end| end.bridge.as_ref()).try_for_each(|bridge| restore_mac(kernel, bridge))
     }
 
     fn is_held(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<bool> {
-        for end in &self.ends {
+        for end in self.kept() {
             let made_with = self.made_with(kernel, end)?;
             if !whole::find(kernel, lab, &end.dev, made_with)?.is_whole() {
                 return Ok(false);
@@ -229,15 +245,19 @@ impl Step for AddVeth {
     /// A cable of which both ends are there is plugged in again, and not made again: who uses it goes on.
     fn mend(&self, kernel: &mut Kernel, lab: Outcome<'_>) -> net::Result<()> {
         let mut there = Vec::new();
-        for end in &self.ends {
+        for end in self.kept() {
             let made_with = self.made_with(kernel, end)?;
             match whole::find(kernel, lab, &end.dev, made_with)? {
                 Found::There(dev, difference) => there.push((dev, difference)),
                 _ => continue,
             }
         }
-        if there.len() == self.ends.len() {
+        if there.len() == self.kept().len() {
             return there.iter().try_for_each(|(dev, difference)| whole::put_right(kernel, dev, difference));
+        }
+        if self.given {
+            // Where its new owner put the other end is not known here.
+            return Err(net::Error::new(self.doing(), libc::ENODEV));
         }
         // An end that somebody moved elsewhere goes with the one that is left.
         for (dev, _) in &there {
@@ -359,7 +379,8 @@ fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::l
     let mtu = options.mtu.map(|mtu| mtu.0);
     let ports =
         port::of_new(lab, ends.iter().filter_map(|end| Some((&end.dev, end.bridge.as_deref()?))), &options.port)?;
-    lab.ask(AddVeth { ends, mtu, up: options.up.unwrap_or(true) }, place.clone())?;
+    let given = options.given.unwrap_or_default();
+    lab.ask(AddVeth { ends, mtu, up: options.up.unwrap_or(true), given }, place.clone())?;
     ports.into_iter().try_for_each(|step| lab.ask(step, place.clone()))?;
     Ok(devs)
 }
@@ -391,8 +412,14 @@ pub mod functions {
         let place = place_of(&ctx);
         with_lab(&ctx, |lab| {
             let options = VethOptions::parse(options)?;
-            let devs = add(lab, [end, other], &options, place)?;
-            Ok(devs.iter().map(|dev| Dynamic::from(Dev::known(dev))).collect())
+            let given = options.given.unwrap_or_default();
+            let [first, second] = add(lab, [end, other], &options, place)?;
+            // One that is given away is looked for under its name, as any device of others.
+            let first = match given {
+                true => Dev::named(NetnsHandle::new(first.netns.clone()), &first.name),
+                false => Dev::known(&first),
+            };
+            Ok([first, Dev::known(&second)].into_iter().map(Dynamic::from).collect())
         })
     }
 

@@ -35,6 +35,7 @@ fn the_commands() {
           hook          Connects containers as a hook of runc, crun and other OCI runtimes
           cdi           Makes networks known to Podman, Docker and others as devices (CDI)
           cni           Is the CNI plugin, for containerd, CRI-O, Podman and Nomad
+          docker        Is the network driver of Docker
           completions   Prints a completion script for a shell
           bridge        A netns plugged into a bridge of the host, reached from the host by a route over the
                         bridge

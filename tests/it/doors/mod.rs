@@ -5,12 +5,14 @@
 //! | `oci.rs` | the hook of OCI runtimes: runc and crun; devices of CDI and hooks of Podman |
 //! | `cni.rs` | the CNI plugin, called as runtimes call it |
 //! | `containerd.rs` | containerd: pods of its CRI, and `ctr run` |
+//! | `docker.rs` | the network driver of Docker, with dockerd |
 //! | `netavark.rs` | the netavark plugin, called as netavark calls it |
 //! | `podman.rs` | the CNI back end of Podman |
 //! | `page.rs` | the commands of docs/containers.md, with runc and Podman |
 
 mod cni;
 mod containerd;
+mod docker;
 mod netavark;
 mod oci;
 mod page;

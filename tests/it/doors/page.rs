@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::docker::{start_daemon, start_driver};
 use super::{mount_cgroups, topo};
 use crate::page::{Block, blocks, compare, read, typed_in_shell};
 use crate::world::World;
@@ -12,7 +13,7 @@ const PAGE: &str = "docs/containers.md";
 const READY: &str = r#"
 ip link set lo up
 mkdir -p rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/tmp shop wrong
-cp /bin/busybox rootfs/bin; for a in sh sleep ip; do ln -s busybox rootfs/bin/$a; done
+cp /bin/busybox rootfs/bin; for a in sh sleep ip ping; do ln -s busybox rootfs/bin/$a; done
 (cd shop && runc spec); (cd wrong && runc spec)
 cat >containers.conf <<'END'
 [containers]
@@ -30,6 +31,7 @@ fn prelude(w: &World) -> String {
     format!(
         "topo() {{ {program} \"$@\"; }}
         runc() {{ command runc --root {dir}/run-runc \"$@\" </dev/null; }}
+        docker() {{ command /usr/bin/docker \"$@\"; }}
         export CONTAINERS_CONF={dir}/containers.conf
         podman() {{ command podman --root {dir}/podman --runroot {dir}/podman-run --storage-driver vfs \"$@\"; }}\n"
     )
@@ -53,6 +55,9 @@ fn every_block_of_the_page_is_true() {
     mount_cgroups(&w);
     w.run(READY).ok();
     w.run(&format!("{}tar -C rootfs -c . | podman import --quiet - busybox", prelude(&w))).ok();
+    let daemon = start_daemon(&w);
+    let driver = start_driver(&w, "");
+    w.run("tar -C rootfs -c . | /usr/bin/docker import - busybox").ok();
     let mut seen: Vec<(Block, String)> = Vec::new();
     let mut exported = String::new();
     for block in blocks(&read(PAGE)) {
@@ -92,4 +97,8 @@ fn every_block_of_the_page_is_true() {
     compare(PAGE, &seen);
     assert_eq!(super::endpoints(&w, "web"), Vec::<Value>::new());
     topo(&w, "network rm web").ok();
+    for running in [driver, daemon] {
+        running.signal(nix::sys::signal::Signal::SIGTERM);
+        running.wait();
+    }
 }

@@ -1,4 +1,4 @@
-//! Reading an answer: status line and header by httparse, and a body by its length, in chunks, or up to the end (RFC 9112, 6.3).
+//! Reading an answer or a request: first line and header by httparse, and a body by its length, in chunks, or up to the end (RFC 9112, 6.3).
 //!
 //! The body is read here: a client such as hyper brings tasks and a pool of connections, and a probe has one connection and one answer.
 
@@ -28,12 +28,23 @@ pub struct HttpAnswer {
     pub body: Vec<u8>,
 }
 
-/// Why there is no answer.
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpRequest {
+    /// `GET` and its like.
+    pub method: String,
+    /// The path with the query.
+    pub path: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer, or no request.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(in crate::net) enum Fault {
     /// The connection broke.
     Socket(io::Error),
-    /// What came is no answer, and why.
+    /// What came is none, and why.
     NotHttp(String),
 }
 
@@ -49,7 +60,7 @@ fn not_http<T>(text: impl Into<String>) -> Result<T, Fault> {
 
 /// Reads one answer; that to a `HEAD` has no body.
 pub(super) async fn answer(from: &mut (impl AsyncRead + Unpin), to_head: bool) -> Result<HttpAnswer, Fault> {
-    let mut input = AnswerInput { from, bytes: Vec::new(), ended: false };
+    let mut input = HttpInput { from, bytes: Vec::new(), ended: false };
     loop {
         let mut answer = input.head().await?;
         // Of those that come before the answer proper, such as 100 (Continue).
@@ -63,14 +74,25 @@ pub(super) async fn answer(from: &mut (impl AsyncRead + Unpin), to_head: bool) -
     }
 }
 
-struct AnswerInput<'a, R> {
+/// Reads one request with its body.
+pub(in crate::net) async fn request(from: &mut (impl AsyncRead + Unpin)) -> Result<HttpRequest, Fault> {
+    let mut input = HttpInput { from, bytes: Vec::new(), ended: false };
+    let (mut request, headers) = input.parsed(|_| "the request's header", request_head).await?;
+    // Without a length a request has no body (RFC 9112, 6.3), where an answer has all up to the end.
+    if ["transfer-encoding", "content-length"].iter().any(|name| headers.contains_key(*name)) {
+        request.body = input.body(&headers).await?;
+    }
+    Ok(request)
+}
+
+struct HttpInput<'a, R> {
     from: &'a mut R,
     /// What was read and not used yet.
     bytes: Vec<u8>,
     ended: bool,
 }
 
-impl<R: AsyncRead + Unpin> AnswerInput<'_, R> {
+impl<R: AsyncRead + Unpin> HttpInput<'_, R> {
     async fn more(&mut self) -> Result<(), Fault> {
         let mut buffer = [0; 1 << 14];
         let length = self.from.read(&mut buffer).await?;
@@ -183,14 +205,38 @@ fn head(bytes: &[u8]) -> Result<Option<(usize, HttpAnswer)>, Fault> {
             return not_http(format!("what answered doesn't speak HTTP/1: {line:?}"));
         }
     };
+    let headers = named(response.headers);
+    let (status, reason) = (response.code.unwrap_or_default(), response.reason.unwrap_or_default().trim().to_string());
+    Ok(Some((length, HttpAnswer { status, reason, headers, body: Vec::new() })))
+}
+
+/// A request without its body, and the fields of its header.
+type RequestHead = (HttpRequest, BTreeMap<String, String>);
+
+/// Reads a request line and a header.
+fn request_head(bytes: &[u8]) -> Result<Option<(usize, RequestHead)>, Fault> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(bytes) {
+        Ok(Status::Complete(length)) => {
+            let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+            let asked = HttpRequest { method: method.into(), path: path.into(), body: Vec::new() };
+            Ok(Some((length, (asked, named(request.headers)))))
+        }
+        Ok(Status::Partial) => Ok(None),
+        Err(error) => not_http(wrong("request's header", &error)),
+    }
+}
+
+/// Returns the fields of a header by their names in lower case.
+fn named(fields: &[httparse::Header<'_>]) -> BTreeMap<String, String> {
     let mut headers: BTreeMap<String, String> = BTreeMap::new();
-    for field in response.headers.iter() {
+    for field in fields {
         let value = String::from_utf8_lossy(field.value);
         let had = headers.entry(field.name.to_ascii_lowercase());
         had.and_modify(|had| *had = format!("{had}, {value}")).or_insert_with(|| value.to_string());
     }
-    let (status, reason) = (response.code.unwrap_or_default(), response.reason.unwrap_or_default().trim().to_string());
-    Ok(Some((length, HttpAnswer { status, reason, headers, body: Vec::new() })))
+    headers
 }
 
 /// Reads the line before a chunk. Behind the size there may be an extension, which means nothing to us.
@@ -261,6 +307,21 @@ mod tests {
             read(b"HTTP/1.1 301 Moved For Good\nLocation: /x\nA: 1\na:2\ncontent-length: 0\n\n").expect("read");
         assert_eq!((answer.status, answer.reason.as_str()), (301, "Moved For Good"));
         assert_eq!((answer.headers["location"].as_str(), answer.headers["a"].as_str()), ("/x", "1, 2"));
+    }
+
+    #[test]
+    fn requests_with_bodies() {
+        let asked = |text: &str| {
+            let read = block_on(async { request(&mut text.as_bytes()).await });
+            read.ok().map(|request| (request.path, String::from_utf8(request.body).expect("text")))
+        };
+        let is = |path: &str, body: &str| Some((path.to_string(), body.to_string()));
+        assert_eq!(asked("POST /Plugin.Activate HTTP/1.1\r\nHost: x\r\n\r\n"), is("/Plugin.Activate", ""));
+        assert_eq!(asked("POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcd"), is("/a", "abc"));
+        assert_eq!(asked("POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"), is("/a", "ab"));
+        for none in ["", "POST", "hello\r\n\r\n", "POST /a HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"] {
+            assert_eq!(asked(none), None, "{none:?}");
+        }
     }
 
     #[test]
