@@ -1,25 +1,29 @@
 //! `topo logs`: what the processes of a lab have written.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::context::Context;
+use super::doors::refused;
 use super::output::Trouble;
 use crate::lab::{self, Kind, LogView};
 use crate::prim;
-use crate::terminal::{self, exit, foreign, talk};
+use crate::terminal::{self, data, exit, foreign, talk};
 
-/// Shows what the processes that a lab has started have written: of all, or of one.
+/// Shows what the processes that a lab has started have written, of all or of one; or, without a lab, what container runtimes were refused.
 ///
 /// Of more than 1 MiB the beginning and the end are kept. Of the processes that have ended, the last 32 are kept, and of those of one name in
 /// a netns the last one. Where there are several processes, each line begins with its
 /// process: `NETNS/NAME`.
+///
+/// Of refusals some hundreds are kept, until the machine is restarted. Some runtimes, such as crun, do not show why a hook failed.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Go on with what is written from now on, until the processes have ended
-    #[arg(short, long)]
+    #[arg(short, long, requires = "lab")]
     follow: bool,
     /// Show only the last lines of each
     #[arg(short = 'n', long, value_name = "N")]
@@ -29,7 +33,7 @@ pub(super) struct Args {
     json: bool,
     /// The lab
     #[arg(value_name = "LAB")]
-    lab: String,
+    lab: Option<String>,
     /// The process; the netns may be left out where only one has a process of that name
     #[arg(value_name = "[NETNS/]NAME")]
     name: Option<String>,
@@ -41,7 +45,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Runs `topo logs`.
 pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
     let state = context.state()?;
-    let look = || lab::logs_of(&state, &args.lab, args.name.as_deref(), &prim::steps());
+    let Some(lab) = &args.lab else { return Ok(refusals(args, state.root())) };
+    let look = || lab::logs_of(&state, lab, args.name.as_deref(), &prim::steps());
     let logs = look()?;
     if args.json {
         let all: Result<Value, lab::Error> = logs.iter().map(|log| as_json(log, args.lines)).collect();
@@ -49,7 +54,7 @@ pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
         return Ok(exit::DONE);
     }
     if logs.is_empty() {
-        talk(&format!("lab `{}` has started no process\n", args.lab));
+        talk(&format!("lab `{}` has started no process\n", lab));
     }
     let mut shown = ShownLogs { several: logs.len() > 1, next: BTreeMap::new() };
     for log in &logs {
@@ -58,7 +63,7 @@ pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if !args.follow {
         return Ok(exit::DONE);
     }
-    let Some(changes) = lab::watch_logs(&state, &args.lab)? else { return Ok(exit::DONE) };
+    let Some(changes) = lab::watch_logs(&state, lab)? else { return Ok(exit::DONE) };
     loop {
         // Of a lab that is being built more may come.
         let logs = match look() {
@@ -77,6 +82,31 @@ pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
         }
         changes.wait(LOOK_AGAIN);
     }
+}
+
+/// Shows what container runtimes were refused.
+fn refusals(args: &Args, root: &Path) -> u8 {
+    let mut all = refused::all(root);
+    if let Some(lines) = args.lines {
+        all.drain(..all.len().saturating_sub(lines));
+    }
+    if args.json {
+        terminal::json(&all.into());
+        return exit::DONE;
+    }
+    if all.is_empty() {
+        talk("nothing was refused to a container runtime\n");
+        return exit::DONE;
+    }
+    let titles = ["age", "door", "container", "error"].map(String::from);
+    let row = |one: &Value| {
+        let text = |key: &str| one[key].as_str().unwrap_or_default().to_string();
+        let age = terminal::age(one["at"].as_u64().unwrap_or_default(), lab::now());
+        let hint = Some(text("hint")).filter(|hint| !hint.is_empty()).map_or(String::new(), |hint| format!("; {hint}"));
+        vec![age, text("door"), text("container"), format!("{}{hint}", text("error"))]
+    };
+    data(&terminal::table(&titles, &all.iter().map(row).collect::<Vec<_>>()));
+    exit::DONE
 }
 
 fn as_json(log: &LogView, lines: Option<usize>) -> Result<Value, lab::Error> {

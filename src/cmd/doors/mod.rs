@@ -8,6 +8,7 @@ pub(super) mod docker;
 pub(super) mod hook;
 mod netavark;
 mod oci;
+pub(super) mod refused;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

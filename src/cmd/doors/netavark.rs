@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use serde_json::{Map, Value, json};
 
 use super::act::{Refusal, act, collect};
-use super::port_text;
+use super::{port_text, refused};
 use crate::cmd::context::Context;
 use crate::lab::name;
 use crate::terminal::{exit, raw};
@@ -39,6 +39,7 @@ pub(super) fn plugin(words: &[OsString]) -> u8 {
             exit::DONE
         }
         Err(refusal) => {
+            refused::note(&context, &format!("netavark {}", word(1)), "", &refusal);
             let hint = refusal.hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
             raw(&format!("{}\n", json!({ "error": format!("{}{hint}", refusal.message) })));
             refusal.code()

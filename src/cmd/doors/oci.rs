@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::act::{Refusal, act, collect};
-use super::read_stdin;
+use super::{read_stdin, refused};
 use crate::cmd::context::Context;
 use crate::lab::name;
 use crate::terminal::{exit, talk};
@@ -72,9 +72,11 @@ impl State {
     }
 }
 
-/// Runs `topo hook oci`: says what is wrong on standard error, which the runtime shows.
+/// Runs `topo hook oci`: says what is wrong on standard error, which not every runtime shows.
 pub(super) fn hook(args: &Args, context: &Context) -> u8 {
-    let done = State::read().and_then(|state| match args.stage.as_str() {
+    let read = State::read();
+    let shown = read.as_ref().map_or(String::new(), |state| state.shown().to_string());
+    let done = read.and_then(|state| match args.stage.as_str() {
         CREATE | "prestart" => connect(&state, &args.network, context),
         POSTSTOP => disconnect(&state, context),
         other => Err(Refusal::invalid(
@@ -86,6 +88,7 @@ pub(super) fn hook(args: &Args, context: &Context) -> u8 {
     match done {
         Ok(()) => exit::DONE,
         Err(refusal) => {
+            refused::note(context, &format!("oci {}", args.stage), &shown, &refusal);
             talk(&refusal.lines());
             refusal.code()
         }

@@ -65,9 +65,8 @@ pub(super) struct Containerd {
 }
 
 impl Containerd {
-    /// Starts it, in a world that has a directory `rootfs`.
+    /// Starts it, in a world that has control groups and a directory `rootfs`.
     pub(super) fn start(w: &World) -> Containerd {
-        mount_cgroups(w);
         // Here it keeps what it was told by plugins, whatever its configuration says.
         w.run("mount -t tmpfs var /var/lib").ok();
         w.write("config.toml", &CONFIG.replace("DIR", &w.dir().display().to_string()));
@@ -80,7 +79,7 @@ impl Containerd {
     }
 
     /// Ends it, as `systemctl stop` does.
-    fn stop(self) {
+    pub(super) fn stop(self) {
         self.running.signal(Signal::SIGTERM);
         self.running.wait();
     }
@@ -103,6 +102,7 @@ fn in_containerd_world(test: impl FnOnce(&World)) {
     w.run(ROOTFS).ok();
     w.run(OUT).ok();
     topo(&w, "cni install --bin-dir cni/bin --conf-dir cni/net.d web").ok();
+    mount_cgroups(&w);
     let containerd = Containerd::start(&w);
     topo(&w, "network create web --subnet 10.5.0.0/24").ok();
     // The first container, and the first pod, leave more than the network has: directories of containerd's, and the lock of all ports.

@@ -182,6 +182,30 @@ fn a_container_that_cant_be_connected_does_not_start() {
     });
 }
 
+/// Kind of fault: crun shows its user only that a hook failed, and nobody learns why.
+#[test]
+fn why_a_hook_failed_is_kept_for_whom_the_runtime_does_not_tell() {
+    in_runtime_world(|w| {
+        topo(w, "logs").ok().says("nothing was refused to a container runtime");
+        for (runtime, code) in [("runc", 1), ("crun", 255)] {
+            run(w, runtime, &["true"], &json!({ "dev.toposcript.network": "nosuch" }), &json!({})).fails(code);
+        }
+        let kept = topo(w, "logs").ok();
+        let line = "oci createRuntime  c1         find network `nosuch`: there is no network of this name";
+        assert_eq!(kept.out().matches(line).count(), 2, "{kept:?}");
+        let last = super::json(&topo(w, "logs --json -n 1").ok());
+        assert_eq!((&last[0]["door"], &last[0]["container"]), (&json!("oci createRuntime"), &json!("c1")));
+        assert_eq!(last.as_array().map(Vec::len), Some(1));
+        // However many are refused, the files stay small.
+        let state = w.state();
+        std::fs::write(state.join("refused"), "x\n".repeat(40_000)).expect("write");
+        w.topo_stdin("nonsense", &["hook", "oci", "poststop"]).fails(1);
+        topo(w, "logs").ok().says("oci poststop").says("read the container's state");
+        assert!(state.join("refused").metadata().expect("the file").len() < 1000);
+        std::fs::remove_file(state.join("refused.1")).expect("remove");
+    });
+}
+
 /// The hook alone, with what no runtime should hand over: an error in two lines, and nothing done.
 #[test]
 fn wrong_input() {

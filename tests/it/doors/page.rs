@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::containerd::Containerd;
 use super::docker::{start_daemon, start_driver};
 use super::{mount_cgroups, topo};
 use crate::page::{Block, blocks, compare, read, typed_in_shell};
@@ -33,6 +34,7 @@ fn prelude(w: &World) -> String {
         runc() {{ command runc --root {dir}/run-runc \"$@\" </dev/null; }}
         docker() {{ command /usr/bin/docker \"$@\"; }}
         export CONTAINERS_CONF={dir}/containers.conf
+        crun() {{ command crun --root {dir}/run-crun \"$@\" </dev/null; }}
         podman() {{ command podman --root {dir}/podman --runroot {dir}/podman-run --storage-driver vfs \"$@\"; }}\n"
     )
 }
@@ -57,6 +59,8 @@ fn every_block_of_the_page_is_true() {
     w.run(&format!("{}tar -C rootfs -c . | podman import --quiet - busybox", prelude(&w))).ok();
     let daemon = start_daemon(&w);
     let driver = start_driver(&w, "");
+    // After Docker, which would use this one rather than its own.
+    let containerd = Containerd::start(&w);
     w.run("tar -C rootfs -c . | /usr/bin/docker import - busybox").ok();
     let mut seen: Vec<(Block, String)> = Vec::new();
     let mut exported = String::new();
@@ -91,6 +95,20 @@ fn every_block_of_the_page_is_true() {
                 }
                 seen.push((block, now));
             }
+            // More of the configuration of Podman.
+            "toml" => {
+                let path = w.dir().join("containers.conf");
+                let text = std::fs::read_to_string(&path).expect("the configuration");
+                let dir = w.dir().display().to_string();
+                let more = block.text.replace("/etc/", &format!("{dir}/")).replace("/opt/", &format!("{dir}/"));
+                let text = [text, more].concat();
+                std::fs::write(path, text).expect("write the configuration");
+            }
+            // Nomad is not among Debian's packages: that the name is a configuration's is all that can be seen.
+            "hcl" => {
+                assert!(block.text.contains("mode = \"cni/web\""), "{}", block.text);
+                w.run("grep '\"name\": \"web\"' cni/net.d/10-web.conflist").ok();
+            }
             other => panic!("a block of kind `{other}` that no test runs"),
         }
     }
@@ -101,4 +119,5 @@ fn every_block_of_the_page_is_true() {
         running.signal(nix::sys::signal::Signal::SIGTERM);
         running.wait();
     }
+    containerd.stop();
 }

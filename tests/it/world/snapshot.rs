@@ -109,6 +109,8 @@ impl Snapshot {
         }
         // It repeats what the journal says. `ls` writes it, and it goes with the lab.
         files.retain(|path, _| !(path.contains("/labs/") && path.ends_with("/names")));
+        // What runtimes were refused is kept for who asks why.
+        files.retain(|path, _| !path.ends_with("/state/refused"));
         sections.extend([("network namespaces", namespaces), ("mounts", facts::mounts(&mountinfo))]);
         sections.extend([("processes", processes), ("files", files)]);
         Snapshot { sections }

@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use serde_json::{Value, json};
 
 use super::act::{Refusal, act, collect};
+use super::refused;
 use crate::cmd::context::Context;
 use crate::cmd::output::Trouble;
 use crate::lab::{Kind, name};
@@ -215,6 +216,14 @@ fn run(context: &Context) -> Result<Option<Value>, Problem> {
         "GC" => gc(&conf, context).map(|()| None),
         _ => status(&conf, context).map(|()| None),
     };
+    // STATUS is asked every few seconds.
+    if let Err(Problem { message, details, .. }) = &done
+        && command != "STATUS"
+    {
+        let refusal = Refusal { kind: None, message: message.clone(), hint: Some(details.clone()) };
+        let container = environment::CNI_CONTAINERID.text().unwrap_or_default();
+        refused::note(context, &format!("cni {command}"), &container, &refusal);
+    }
     done.map_err(|problem| problem.at(&version))
 }
 
