@@ -62,9 +62,23 @@ pub(super) fn add_command(command: Command, (words, workflow): (&Vec<String>, &W
     // A wrong header is told when the workflow is run, not whenever topo starts.
     let header = Header::parse(&workflow.script.text).unwrap_or_default();
     let leaf = RunOptions::augment_args(header.command(last));
+    let leaf = if parents.first().is_some_and(|word| word == NETWORK) { hide_options_of_labs(leaf) } else { leaf };
     // As in the list of topo's own commands.
     let leaf = leaf.about(header.about.trim_end_matches('.').to_string());
     add_below(command, parents, leaf)
+}
+
+/// The workflows of networks, which are no part of a lab that the command builds.
+const NETWORK: &str = "network";
+
+/// Leaves out of the help what is about the lab that a script builds. It is still taken.
+fn hide_options_of_labs(leaf: Command) -> Command {
+    const OF_LABS: [&str; 5] = ["rm", "keep", "sandbox", "no-exec", "name"];
+    leaf.mut_args(|arg| {
+        let is_of_run = arg.get_help_heading() == Some("Run options");
+        let hidden = is_of_run && arg.get_long().is_some_and(|long| OF_LABS.contains(&long));
+        if hidden { arg.hide(true) } else { arg }
+    })
 }
 
 fn add_below(command: Command, parents: &[String], leaf: Command) -> Command {

@@ -223,13 +223,16 @@ fn several_networks() {
 #[ignore = "full tier"]
 fn a_network_that_is_there() {
     in_docker(|machine| {
-        topo(&machine.w, "network create web --subnet 10.5.0.0/24").ok();
+        topo(&machine.w, "network create web --subnet 10.5.0.0/24 --route 10.9.0.0/16=10.5.0.7 --no-default-route")
+            .ok();
         machine.w.run("ip netns add c1").ok();
         topo(&machine.w, "network connect web c1").ok();
         machine.docker(&format!("network create {DRIVER} --subnet 10.5.0.0/24 --opt network=web other")).ok();
         machine.docker("run --detach --name shop --net other bb sleep 1000").ok();
         machine.w.run("ip netns exec c1 ping -c 1 -W 2 10.5.0.3").ok();
         assert_eq!(endpoints(&machine.w, "web").len(), 2);
+        let routes = machine.docker("exec shop ip route").ok().stdout;
+        assert!(routes.contains("10.9.0.0/16 via 10.5.0.7") && !routes.contains("default"), "{routes}");
         machine
             .docker(&format!("network create {DRIVER} --subnet 10.6.0.0/24 --opt network=web wrong"))
             .fails(1)

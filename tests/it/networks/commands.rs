@@ -221,3 +221,32 @@ fn several_networks_at_once() {
         "#]]);
     });
 }
+
+/// Networks are listed and removed by what they are labelled with; what a container is connected to stays.
+#[test]
+fn networks_are_selected_and_pruned() {
+    in_network_world(CONTAINERS, |w, _| {
+        let run = |words: &str| network(w, words).ok().stdout;
+        run(
+            "create web --subnet 10.5.0.0/24 --label tier=front --reserve 10.5.0.2 --route 10.9.0.0/16=10.5.0.7 --no-default-route",
+        );
+        run("create db --subnet 10.6.0.0/24 --label tier=back");
+        run("create old --subnet 10.7.0.0/24 --label tier=back");
+        assert_eq!(run("ls --quiet --filter label=tier=back"), "db\nold\n");
+        network(w, "ls --filter colour=red").fails(1).says("it is none of label=KEY");
+        assert_eq!(
+            run("connect web c1 --sysctl net.ipv4.conf.IFNAME.log_martians=1"),
+            "c1 is connected to web: eth0 has 10.5.0.3/24\n"
+        );
+        let seen = w.run("ip -n c1 route; ip netns exec c1 cat /proc/sys/net/ipv4/conf/eth0/log_martians").ok().stdout;
+        assert!(
+            seen.contains("10.9.0.0/16 via 10.5.0.7 dev eth0") && !seen.contains("default") && seen.ends_with("1\n"),
+            "{seen}"
+        );
+        assert_eq!(run("prune --filter name=o"), "network old is removed\n");
+        assert_eq!(run("prune"), "network db is removed\n");
+        assert_eq!(run("ls --quiet"), "web\n");
+        run("disconnect web c1");
+        assert_eq!(run("prune"), "network web is removed\n");
+    });
+}

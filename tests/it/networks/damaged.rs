@@ -163,7 +163,7 @@ fn i4_damaged_addresses() {
             --- stderr
             error: undo: lease `10.5.0.2` of the pool `10.5.0.0/24`: read `DIR/state/store/leases/10.5.0.0-24.d/0.json`: byte 0: expected value at line 1 column 1 (the file is damaged; nothing was changed. Put back a copy of it, or take down the lab that it is about (`topo down --force LAB`) and delete it)
              |
-             = at: stdlib/network/addresses.rhai:121:23, called from stdlib/network/joining.rhai:121:58, called from stdlib/network/joining.rhai:96:47, called from stdlib/network/joining.rhai:34:43, called from stdlib/network/joining.rhai:29:5, called from scripts/network/connect.rhai:19:75
+             = at: stdlib/network/addresses.rhai:135:23, called from stdlib/network/joining.rhai:136:58, called from stdlib/network/joining.rhai:96:47, called from stdlib/network/joining.rhai:34:43, called from stdlib/network/joining.rhai:29:5, called from scripts/network/connect.rhai:20:86
             --- exit code 1
             $ topo network ls
             NAME  SUBNET       DRIVER  GATEWAY   STATE  ENDPOINTS  LABELS

@@ -21,6 +21,7 @@ fn the_help_of_each_command() {
               disconnect  Disconnects a container from a network
               inspect     Shows all about a container network, or about one container in it, as JSON
               ls          Lists the container networks
+              prune       Removes the container networks that nothing is connected to
               repair      Puts back what of container networks others deleted or changed
               restore     Builds container networks again after a restart of the machine
               rm          Removes container networks
@@ -41,6 +42,7 @@ fn the_help_of_each_command() {
               disconnect  Disconnects a container from a network
               inspect     Shows all about a container network, or about one container in it, as JSON
               ls          Lists the container networks
+              prune       Removes the container networks that nothing is connected to
               repair      Puts back what of container networks others deleted or changed
               restore     Builds container networks again after a restart of the machine
               rm          Removes container networks
@@ -76,6 +78,12 @@ fn the_help_of_each_command() {
                   --reserve <RANGE>
                       an address or a range of them that no container gets
 
+                  --route <ROUTE>
+                      a route of the containers, through an address of a subnet: 10.9.0.0/16=10.5.0.7
+
+                  --no-default-route
+                      the containers get no default route
+
                   --driver <DRIVER>
                       bridge, routed, isolated, macvlan, ipvlan, or your own
 
@@ -100,59 +108,39 @@ fn the_help_of_each_command() {
                       Print help (see a summary with '-h')
 
             Run options:
-                  --rm
-                      Take the lab down at the end
-
-                  --keep
-                      Keep what was built even if the script fails
-
-                  --sandbox
-                      Build the lab in a private machine of its own (always so without root)
-
-                  --no-exec
-                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
-
                   --trace
                       Print each step with the commands that do the same
 
                   --json
                       Print the result as JSON
-
-                  --name <NAME>
-                      Name the lab
             $ topo network ls --help
             Lists the container networks.
 
             The state is up, damaged or down. It is what the host tells: its devices, addresses and nftables
             tables, and whether containers have ended. `topo network inspect` looks at everything.
 
+            With --json it prints a list of objects: `name`, `driver`, `state`, `internal`, `subnet` and
+            `gateway` (lists), `endpoints` (how many), `created` (in seconds since 1970) and `labels` (an
+            object).
+
             Usage: topo network ls [OPTIONS]
 
             Options:
+                  --quiet
+                      print the names alone
+
+                  --filter <FILTER>
+                      those that fit: label=KEY, label=KEY=VALUE, name=PART, driver=DRIVER or state=STATE
+
               -h, --help
                       Print help (see a summary with '-h')
 
             Run options:
-                  --rm
-                      Take the lab down at the end
-
-                  --keep
-                      Keep what was built even if the script fails
-
-                  --sandbox
-                      Build the lab in a private machine of its own (always so without root)
-
-                  --no-exec
-                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
-
                   --trace
                       Print each step with the commands that do the same
 
                   --json
                       Print the result as JSON
-
-                  --name <NAME>
-                      Name the lab
             $ topo network inspect --help
             Shows all about a container network, or about one container in it, as JSON.
 
@@ -173,26 +161,11 @@ fn the_help_of_each_command() {
                       Print help (see a summary with '-h')
 
             Run options:
-                  --rm
-                      Take the lab down at the end
-
-                  --keep
-                      Keep what was built even if the script fails
-
-                  --sandbox
-                      Build the lab in a private machine of its own (always so without root)
-
-                  --no-exec
-                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
-
                   --trace
                       Print each step with the commands that do the same
 
                   --json
                       Print the result as JSON
-
-                  --name <NAME>
-                      Name the lab
             $ topo network connect --help
             Connects a container to a network.
 
@@ -220,6 +193,10 @@ fn the_help_of_each_command() {
                       [HOSTIP:][PORT:]PORT[/PROTO], of the host and of the container, or ranges:
                       8000-8010:9000-9010/udp; a free port of the host unless given
 
+                  --sysctl <K=V>
+                      a setting of the container, such as net.ipv4.conf.IFNAME.log_martians=1; IFNAME is its
+                      device
+
                   --alias <ALIAS>
                       another name for it, for `topo network disconnect`
 
@@ -231,26 +208,11 @@ fn the_help_of_each_command() {
                       Print help (see a summary with '-h')
 
             Run options:
-                  --rm
-                      Take the lab down at the end
-
-                  --keep
-                      Keep what was built even if the script fails
-
-                  --sandbox
-                      Build the lab in a private machine of its own (always so without root)
-
-                  --no-exec
-                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
-
                   --trace
                       Print each step with the commands that do the same
 
                   --json
                       Print the result as JSON
-
-                  --name <NAME>
-                      Name the lab
             $ topo network disconnect --help
             Disconnects a container from a network.
 
@@ -270,26 +232,11 @@ fn the_help_of_each_command() {
                       Print help (see a summary with '-h')
 
             Run options:
-                  --rm
-                      Take the lab down at the end
-
-                  --keep
-                      Keep what was built even if the script fails
-
-                  --sandbox
-                      Build the lab in a private machine of its own (always so without root)
-
-                  --no-exec
-                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
-
                   --trace
                       Print each step with the commands that do the same
 
                   --json
                       Print the result as JSON
-
-                  --name <NAME>
-                      Name the lab
             $ topo network rm --help
             Removes container networks.
 
@@ -309,26 +256,11 @@ fn the_help_of_each_command() {
                       Print help (see a summary with '-h')
 
             Run options:
-                  --rm
-                      Take the lab down at the end
-
-                  --keep
-                      Keep what was built even if the script fails
-
-                  --sandbox
-                      Build the lab in a private machine of its own (always so without root)
-
-                  --no-exec
-                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
-
                   --trace
                       Print each step with the commands that do the same
 
                   --json
                       Print the result as JSON
-
-                  --name <NAME>
-                      Name the lab
             $ topo network repair --help
             Puts back what of container networks others deleted or changed.
 
@@ -347,26 +279,11 @@ fn the_help_of_each_command() {
                       Print help (see a summary with '-h')
 
             Run options:
-                  --rm
-                      Take the lab down at the end
-
-                  --keep
-                      Keep what was built even if the script fails
-
-                  --sandbox
-                      Build the lab in a private machine of its own (always so without root)
-
-                  --no-exec
-                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
-
                   --trace
                       Print each step with the commands that do the same
 
                   --json
                       Print the result as JSON
-
-                  --name <NAME>
-                      Name the lab
             $ topo network restore --help
             Builds container networks again after a restart of the machine.
 
@@ -385,26 +302,11 @@ fn the_help_of_each_command() {
                       Print help (see a summary with '-h')
 
             Run options:
-                  --rm
-                      Take the lab down at the end
-
-                  --keep
-                      Keep what was built even if the script fails
-
-                  --sandbox
-                      Build the lab in a private machine of its own (always so without root)
-
-                  --no-exec
-                      Refuse the script all commands (`exec`, `start`) and files: for scripts of strangers
-
                   --trace
                       Print each step with the commands that do the same
 
                   --json
                       Print the result as JSON
-
-                  --name <NAME>
-                      Name the lab
         "#]]);
     });
 }

@@ -107,6 +107,11 @@ fn nothing(_: &Value, _: &Value) -> Value {
     json!({})
 }
 
+/// Returns a route as Docker's Join has it; 0 is one by an address (libnetwork, types.NEXTHOP).
+fn static_route(route: &Value) -> Value {
+    json!({ "Destination": route["dst"], "RouteType": 0, "NextHop": route["via"] })
+}
+
 /// Reads a request.
 fn asked(method: &str, body: &Value, pools: &Value) -> Result<DockerRequest, Refusal> {
     if !body.is_object() && !body.is_null() {
@@ -146,6 +151,7 @@ fn asked(method: &str, body: &Value, pools: &Value) -> Result<DockerRequest, Ref
         "NetworkDriver.Join" => call("join", one(body)?, |told, _| {
             json!({
                 "InterfaceName": { "SrcName": told["dev"], "DstPrefix": "eth" },
+                "StaticRoutes": told["routes"].as_array().into_iter().flatten().map(static_route).collect::<Vec<_>>(),
                 "Gateway": told["gateway"].as_str().unwrap_or_default(),
                 "GatewayIPv6": told["gateway6"].as_str().unwrap_or_default(),
                 // Else Docker looks for a way out in a network of its own.
