@@ -1,7 +1,8 @@
 //! Container networks as they grow: what it takes to connect a container, to disconnect it, with a published port and without, in a network
-//! of 1, 100 and 300 others; beside the CNI plugins (bridge, host-local, portmap) and netavark where these are installed.
+//! of 1, 100 and 300 others; by the command, and by our CNI plugin; beside the CNI plugins (bridge, host-local, portmap) and netavark where these are
+//! installed.
 //!
-//! `cargo bench --bench networks -- [SIZE…] [rounds=R] [records=N] [topo] [cni] [netavark]`; the sizes are 1, 100 and 300 and R is 7 unless said.
+//! `cargo bench --bench networks -- [SIZE…] [rounds=R] [records=N] [topo] [plugin] [cni] [netavark]`; the sizes are 1, 100 and 300 and R is 7 unless said.
 //! A bridge takes 1023; with `records` N more endpoints are there by their records alone. Needs util-linux, iproute2 and procps; each way has a user, network, mount and pid namespace of its own. All state is in
 //! memory.
 
@@ -11,6 +12,7 @@
 mod installed;
 
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,7 +20,7 @@ use std::time::{Duration, Instant};
 use nix::mount::{MsFlags, mount};
 use serde_json::{Value, json};
 
-const WAYS: [&str; 3] = ["topo", "cni", "netavark"];
+const WAYS: [&str; 4] = ["topo", "plugin", "cni", "netavark"];
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
@@ -111,14 +113,34 @@ const TOPO: Way = Way {
     disconnect: |n, _| drop(topo(&["network", "disconnect", "web", &format!("c{n}")])),
 };
 
-/// Calls a plugin as a runtime does.
+/// Calls a plugin of the reference as a runtime does.
 fn plugin(name: &str, verb: &str, n: usize, conf: &Value) -> String {
     let dir = plugins().expect("the plugins");
-    let mut command = Command::new(dir.join(name));
+    call_plugin(Command::new(dir.join(name)), &dir, verb, n, conf)
+}
+
+fn call_plugin(mut command: Command, dir: &Path, verb: &str, n: usize, conf: &Value) -> String {
     command.env("CNI_COMMAND", verb).env("CNI_CONTAINERID", format!("c{n}")).env("CNI_IFNAME", "eth0");
-    command.env("CNI_NETNS", format!("/run/netns/c{n}")).env("CNI_PATH", &dir);
+    command.env("CNI_NETNS", format!("/run/netns/c{n}")).env("CNI_PATH", dir);
     run(command, &conf.to_string())
 }
+
+/// Calls our plugin: one does what three of the reference do.
+fn call_ours(verb: &str, n: usize, published: bool) {
+    let mut conf = json!({ "cniVersion": "1.0.0", "name": "web", "type": "toposcript", "network": "web" });
+    if published {
+        conf["runtimeConfig"] =
+            json!({ "portMappings": [{ "hostPort": 10_000 + n, "containerPort": 80, "protocol": "tcp" }] });
+    }
+    let mut command = Command::new(installed::TOPO);
+    command.arg0("toposcript").env("TOPO_STATE", "/run/topo");
+    call_plugin(command, Path::new("/run"), verb, n, &conf);
+}
+
+const PLUGIN: Way = Way {
+    connect: |n, published| call_ours("ADD", n, published),
+    disconnect: |n, published| call_ours("DEL", n, published),
+};
 
 fn bridge_conf() -> Value {
     let ipam = json!({ "type": "host-local", "dataDir": "/run/cni", "ranges": [[{ "subnet": "10.6.0.0/16" }]], "routes": [{ "dst": "0.0.0.0/0" }] });
@@ -188,7 +210,7 @@ fn measure(name: &str, sizes: &[usize], rounds: usize, records: usize) {
         "netavark" => NETAVARK,
         _ => {
             topo(&["network", "create", "web", "--subnet", "10.5.0.0/16"]);
-            TOPO
+            if name == "plugin" { PLUGIN } else { TOPO }
         }
     };
     let mut connected = 0;
