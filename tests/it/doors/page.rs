@@ -101,7 +101,11 @@ fn every_block_of_the_page_is_true() {
                 let text = std::fs::read_to_string(&path).expect("the configuration");
                 let dir = w.dir().display().to_string();
                 let more = block.text.replace("/etc/", &format!("{dir}/")).replace("/opt/", &format!("{dir}/"));
-                let text = [text, more].concat();
+                // A section stands in it once.
+                let (engine, network) = more.split_once("[network]\n").expect("two sections");
+                let engine = engine.strip_prefix("[engine]\n").expect("the first one");
+                let text = text.replace("[engine]\n", &format!("[engine]\n{engine}"));
+                let text = [&text, "[network]\n", network].concat();
                 std::fs::write(path, text).expect("write the configuration");
             }
             // Nomad is not among Debian's packages: that the name is a configuration's is all that can be seen.

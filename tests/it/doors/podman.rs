@@ -80,8 +80,9 @@ fn what_a_command_line_asks_for() {
         let options = "--network web --network-alias front --publish 8080:80 --publish 8053:53/udp";
         podman(w, &format!("run --detach --name shop {options} busybox sleep 1000")).ok();
         let known = &endpoints(w, "web")[0];
-        assert_eq!(known["ports"], json!(["8080:80/tcp", "8053:53/udp"]));
-        assert_eq!(known["aliases"][0], "front");
+        // Podman hands lists over in any order.
+        let has = |key: &str, text: &str| known[key].as_array().is_some_and(|list| list.contains(&json!(text)));
+        assert!(has("ports", "8080:80/tcp") && has("ports", "8053:53/udp") && has("aliases", "front"), "{known}");
         let before = w.snapshot();
         let refused = podman(w, "run --rm --network web --publish 8081:80 --publish 8080:80 busybox true").fails(126);
         refused.says("port 8080/tcp is published already, to `10.5.0.2:80`").says("publish another port");
@@ -104,13 +105,16 @@ fn a_container_that_comes_and_goes() {
             assert_eq!((known.len(), &known[0]["state"]), (1, &json!("up")), "{there}");
         }
         podman(w, "rm --force --time 0 shop").ok();
-        podman(w, "run --detach --name shop --network web busybox sleep 1000").ok();
+        // Else its monitor has the port, which stands in its own way.
+        w.run("sed -i '/^.engine/a enable_port_reservation = false' containers.conf").ok();
+        podman(w, "run --detach --name shop --network web --publish 8080:80 busybox sleep 1000").ok();
         podman(w, "network disconnect web shop").ok();
         assert_eq!(endpoints(w, "web"), Vec::<Value>::new());
         podman(w, "network connect --ip 10.5.0.99 web shop").ok();
         podman(w, "exec shop ip addr show eth0").ok().says("10.5.0.99/24");
         podman(w, "network reload shop").ok();
         podman(w, "exec shop ping -c 1 -W 2 10.5.0.1").ok();
+        assert_eq!(endpoints(w, "web")[0]["ports"], json!(["8080:80/tcp"]));
         podman(w, "rm --force --time 0 shop").ok();
     });
 }
