@@ -5,6 +5,7 @@ use super::output::Trouble;
 use crate::lab::{Error, Kind, name};
 use crate::prim::GROUPS;
 use crate::script::catalog::{self, Entry};
+use crate::script::elsewhere;
 use crate::script::reference;
 use crate::terminal::{data, environment, exit};
 
@@ -81,12 +82,45 @@ fn one(wanted: &str, library: &[Entry], context: &Context) -> Result<u8, Trouble
         data(&format!("{help}\n"));
         return Ok(exit::DONE);
     }
+    let of_module: Vec<&Entry> = library.iter().filter(|entry| entry.is_of_module(wanted)).collect();
+    if !of_module.is_empty() {
+        data(&format!(
+            "The library module `{wanted}`: `import \"{wanted}\" as {};`\n\n",
+            wanted.rsplit('/').next().unwrap_or(wanted)
+        ));
+        of_module.into_iter().for_each(line);
+        return Ok(exit::DONE);
+    }
+    if let Some(here) = elsewhere::here(wanted) {
+        let found = catalog::find(&entries, here);
+        data(&format!("`{wanted}` is `{here}` here.\n\n"));
+        found.iter().for_each(|entry| data(&reference::plain(entry)));
+        return Ok(exit::DONE);
+    }
+    let mut about: Vec<&Entry> = entries.iter().filter(|entry| speaks_of(entry, wanted)).collect();
+    about.sort_by_key(|entry| !entry.full_name().contains(wanted));
     let names: Vec<String> =
         entries.iter().map(Entry::full_name).chain(context.workflows().keys().map(|words| words.join(" "))).collect();
     let error = Error::new(Kind::Missing, format!("find the documentation of `{}`", name::shown(wanted)));
     Err(match name::nearest(wanted, names.iter().map(String::as_str)) {
+        _ if !about.is_empty() => {
+            data(&format!("Nothing is called `{}`. These speak of it:\n\n", name::shown(wanted)));
+            about.into_iter().for_each(line);
+            return Ok(exit::DONE);
+        }
         Some(near) => error.because("nothing has this name").hint(format!("did you mean `{near}`?")),
         None => error.because("nothing has this name").hint("`topo doc` lists what there is"),
     }
     .into())
+}
+
+/// Tells whether the documentation of an entry has a word, or one that begins with it.
+fn speaks_of(entry: &Entry, word: &str) -> bool {
+    let word = word.to_lowercase();
+    if word.len() > 2 && entry.full_name().to_lowercase().contains(&word) {
+        return true;
+    }
+    let has =
+        |text: &String| text.to_lowercase().split(|c: char| !c.is_alphanumeric()).any(|known| known.starts_with(&word));
+    word.len() > 2 && std::iter::once(&entry.doc.about).chain(&entry.doc.more).any(has)
 }

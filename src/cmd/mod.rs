@@ -26,6 +26,7 @@ mod test;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use context::Context;
@@ -33,7 +34,7 @@ use doors::{cdi, cni, docker, hook};
 use output::Trouble;
 
 use crate::net;
-use crate::script::{Workflow, has_workflows_below};
+use crate::script::{Workflow, elsewhere, has_workflows_below};
 use crate::terminal;
 
 /// Builds, checks and takes down real Linux networks from a script.
@@ -191,7 +192,7 @@ fn run_words(words: Vec<OsString>) -> u8 {
     }
     let matches = match command.try_get_matches_from(words) {
         Ok(matches) => matches,
-        Err(error) => return output::usage(&error),
+        Err(error) => return output::usage(&with_command_of_ours(error)),
     };
     let chosen = if own { None } else { scripts::chosen(&matches, &context) };
     let done = match dispatch(&matches, chosen, &context) {
@@ -199,6 +200,20 @@ fn run_words(words: Vec<OsString>) -> u8 {
         Err(trouble) => trouble,
     };
     done.report()
+}
+
+/// Names the command that does what one of another tool does: `topo destroy`.
+fn with_command_of_ours(mut error: clap::Error) -> clap::Error {
+    let typed = match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
+        (ErrorKind::InvalidSubcommand, Some(ContextValue::String(typed))) => typed,
+        _ => return error,
+    };
+    if let Some(command) = elsewhere::command(typed) {
+        error.remove(ContextKind::SuggestedSubcommand);
+        let tip = format!("`topo {command}` does that here");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 fn dispatch(matches: &ArgMatches, chosen: Option<(&Workflow, &ArgMatches)>, context: &Context) -> Result<u8, Trouble> {

@@ -108,9 +108,15 @@ pub(super) fn fnv1a_on(hash: u64, bytes: &[u8]) -> u64 {
 
 /// Returns the candidate nearest to `word`, if one is near enough to be meant.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Written as in another language: `isAlive` for `is_alive`.
+    let plain = |name: &str| name.replace('_', "").to_lowercase();
+    let wanted = plain(word);
     candidates
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
+        .map(|candidate| {
+            let is_same = candidate != word && plain(candidate) == wanted;
+            (if is_same { 0 } else { strsim::damerau_levenshtein(word, candidate) }, candidate)
+        })
         .filter(|(distance, candidate)| {
             let shorter = candidate.len().min(word.len());
             // Of a name with one letter none would be left.

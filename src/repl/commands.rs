@@ -99,6 +99,13 @@ pub(super) const COMMANDS: &[SessionCommand] = &[
         run: |session, argument| well(session.reset(argument)),
     },
     SessionCommand {
+        name: ":clear",
+        usage: "",
+        takes: Takes::Nothing,
+        about: "Clears the screen.",
+        run: |session, _| well(session.clear()),
+    },
+    SessionCommand {
         name: ":quit",
         usage: "",
         takes: Takes::Nothing,
@@ -106,6 +113,17 @@ pub(super) const COMMANDS: &[SessionCommand] = &[
         run: |session, _| well(session.quit()),
     },
 ];
+
+/// Returns the command that a word means which other prompts know without a colon.
+pub(super) fn meant(line: &str) -> Option<&'static str> {
+    match line.trim_end_matches(';') {
+        "exit" | "exit()" | "quit" | "quit()" | "logout" => Some(":quit"),
+        "help" | "?" => Some(":help"),
+        "ls" => Some(":ls"),
+        "clear" => Some(":clear"),
+        _ => None,
+    }
+}
 
 fn well(done: Result<()>) -> Result<Went> {
     done.map(|()| Went::Well)

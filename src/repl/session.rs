@@ -119,8 +119,10 @@ impl LabSession {
         if trimmed.is_empty() {
             return Went::Well;
         }
-        if trimmed.starts_with(':') {
-            return match commands::run(self, trimmed) {
+        let meant =
+            commands::meant(trimmed).filter(|_| !self.script.variables().iter().any(|known| known.name == trimmed));
+        if let Some(command) = meant.or_else(|| trimmed.starts_with(':').then_some(trimmed)) {
+            return match commands::run(self, command) {
                 Ok(went) => went,
                 Err(error) => self.failed(&Failure::from(&error)),
             };
@@ -236,6 +238,14 @@ impl LabSession {
 
     pub(super) fn quit(&mut self) -> Result<()> {
         self.quits = true;
+        Ok(())
+    }
+
+    /// Clears the terminal: erases all of it, and goes to its first line (ECMA-48, ED and CUP).
+    pub(super) fn clear(&self) -> Result<()> {
+        if self.is_interactive() {
+            terminal::data("\x1b[H\x1b[2J");
+        }
         Ok(())
     }
 

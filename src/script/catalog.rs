@@ -33,6 +33,11 @@ impl Entry {
     pub fn full_name(&self) -> String {
         if self.imported { format!("{}::{}", self.group, self.name) } else { self.name.clone() }
     }
+
+    /// Tells whether it is of a library module of this name.
+    pub fn is_of_module(&self, module: &str) -> bool {
+        self.imported && self.group == module
+    }
 }
 
 /// The documentation of a function, in its parts.
@@ -246,6 +251,8 @@ pub fn signatures(engine: &Engine, name: &str) -> Vec<String> {
     forms.extend(super::engine::bare().collect_fn_metadata(None, form, true));
     forms.sort_by_key(|form| (form.len(), form.clone()));
     forms.dedup();
+    // Ranges are written `0..5`; what rhai calls them is no help.
+    forms.retain(|form| !form.contains('<'));
     forms
 }
 

@@ -5,6 +5,7 @@ use rhai::{Dynamic, Engine, EvalAltResult, LexError, ParseErrorType, Position, S
 use serde_json::json;
 
 use super::catalog;
+use super::elsewhere;
 use super::failure_kind::FailureKind;
 use super::held::HeldVariable;
 use super::hints;
@@ -243,6 +244,14 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
                 hint: match (called, near) {
                     _ if given.is_some() => given,
                     _ if is_key => Some("a map begins with `#{`".into()),
+                    _ if is_text_with_values(name, rest) => {
+                        Some("a text with values in it stands between backticks: `` `h${n}` ``".into())
+                    }
+                    _ if is_import(text, failure.place.spot()) => {
+                        let modules = sources::module_names(&Dirs::default());
+                        Some(format!("`import \"NAME\" as NAME;` reads a module: {}", modules.join(", ")))
+                    }
+                    (true, _) if name == "exit" => elsewhere::hint("exit").map(Into::into),
                     (true, _) => Some(format!("`{name}` is a function: call it, `{name}(…)`")),
                     _ if around == Some("const") => {
                         Some(format!("a function sees the file's constants as `global::{name}`"))
@@ -251,10 +260,19 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
                         "a function sees its parameters, not the variables around it: pass `{name}` to it"
                     )),
                     (false, Some(near)) => Some(format!("did you mean `{near}`?")),
-                    _ => None,
+                    _ => elsewhere::hint(name).map(Into::into),
                 },
                 ..failure
             }
+        }
+        ParseErrorType::MissingToken(token, _) if token == ";" => {
+            let spot = failure.place.spot();
+            let hint = spot.and_then(|spot| {
+                let rest = rest_of(text, spot)?;
+                let before = text.lines().nth(spot.line - 1)?.strip_suffix(rest)?;
+                elsewhere::as_at_a_shell(before, rest)
+            });
+            Failure { hint, ..failure }
         }
         ParseErrorType::Reserved(word) => {
             let rest = failure
@@ -275,6 +293,19 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
         }
         _ => failure,
     }
+}
+
+/// Tells whether a name is the letter before a text of Python's, `f"h{n}"`.
+fn is_text_with_values(name: &str, rest: Option<&str>) -> bool {
+    name == "f" && rest.is_some_and(|rest| rest[1..].starts_with(['"', '\'']))
+}
+
+/// Tells whether a place is that of a module's name behind `import`.
+fn is_import(text: &str, spot: Option<&Spot>) -> bool {
+    let Some(spot) = spot else { return false };
+    let line = text.lines().nth(spot.line.saturating_sub(1)).unwrap_or("");
+    let before: String = line.chars().take(spot.column.saturating_sub(1)).collect();
+    before.trim_end().ends_with("import")
 }
 
 /// Returns the names of the variables that a script declares somewhere, each behind the word that declares it.
@@ -351,16 +382,23 @@ fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
             let message = format!("`{name}` does not work on {}", types.join(" and "));
             return Failure { hint, ..Failure::plain(Kind::Invalid.into(), message, place) };
         }
+        let wants_network = signatures.iter().all(|form| form.starts_with("`net."));
+        let hint = match (name, types.first()) {
+            ("range", Some(&"int")) if types.len() == 1 => elsewhere::hint("range").unwrap_or_default().into(),
+            (_, Some(&"string")) if wants_network => "`net(\"10.0.0.0/24\")` makes a network of a text".into(),
+            _ => format!("it is called as {}", signatures.join(" or ")),
+        };
         let given = if arguments.is_empty() { "no arguments".into() } else { format!("({})", types.join(", ")) };
         return Failure {
-            hint: Some(format!("it is called as {}", signatures.join(" or "))),
+            hint: Some(hint),
             ..Failure::plain(Kind::Invalid.into(), format!("call `{name}` with {given}: no such form of it"), place)
         };
     }
     let names = catalog::names(engine);
-    let hint = match crate::lab::name::nearest(name, names.iter().map(String::as_str)) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "`topo doc` lists the functions".into(),
+    let hint = match (elsewhere::hint(name), crate::lab::name::nearest(name, names.iter().map(String::as_str))) {
+        (Some(hint), _) => hint.into(),
+        (None, Some(near)) => format!("did you mean `{near}`?"),
+        (None, None) => "`topo doc` lists the functions".into(),
     };
     Failure {
         hint: Some(hint),

@@ -4,6 +4,7 @@
 mod bounded;
 pub mod catalog;
 mod check;
+pub mod elsewhere;
 mod engine;
 mod failure;
 mod failure_kind;

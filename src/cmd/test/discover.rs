@@ -48,6 +48,11 @@ pub(super) fn discover(paths: &[PathBuf]) -> Result<Vec<File>> {
             found.into_iter().for_each(|file| add(&mut files, file));
             continue;
         }
+        if !path.exists() && !shown.contains("::") {
+            return Err(Error::new(Kind::Missing, doing())
+                .because("there is no such file or directory here")
+                .hint("`topo test FILE` runs the functions of a script whose names begin with `test_`; without one, those below `tests`"));
+        }
         let (path, wanted) = match shown.rsplit_once("::") {
             Some((file, test)) if !path.exists() => (PathBuf::from(file), Some(test)),
             _ => (path.clone(), None),

@@ -261,11 +261,30 @@ pub fn netns_properties() -> Vec<&'static str> {
     found
 }
 
+/// Returns the names of the functions that a namespace has and that take nothing more.
+fn netns_methods() -> Vec<String> {
+    let mut found = Vec::new();
+    for functions in crate::prim::GROUPS.iter().map(|group| group.functions) {
+        functions.for_each_fn(false, &mut |function| {
+            let mut is_of_netns = false;
+            function.with_param_types(&mut |types| is_of_netns = types == [std::any::TypeId::of::<NetnsHandle>()]);
+            found.extend(Some(function.name()).filter(|name| is_of_netns && !name.contains('$')).map(String::from));
+        });
+    }
+    found
+}
+
 /// Returns the error of a property that a namespace doesn't have: rhai would take it for the name of a device.
 pub fn no_netns_property(name: &str) -> Error {
     let shown = name::shown(name);
     let device = format!("a device is named in brackets: `[\"{shown}\"]`");
     let error = Error::invalid(format!("unknown property `{shown}` of a netns"));
+    let methods = netns_methods();
+    if let Some(method) = name::nearest(name, methods.iter().map(String::as_str))
+        .filter(|method| method.replace('_', "") == name.replace('_', ""))
+    {
+        return error.hint(format!("a function is called with brackets: `{method}()`"));
+    }
     match name::nearest(name, netns_properties()) {
         Some(near) => error.hint(format!("did you mean `{near}`? {device}")),
         None => error.hint(device),

@@ -6,6 +6,7 @@
 //! | `help.rs` | help, documentation, workflows, completion |
 //! | `run.rs` | `topo run`: what a script prints, its arguments, its lab at the end |
 //! | `errors.rs` | what is said of a script that fails |
+//! | `elsewhere.rs` | words of other tools and languages, in scripts, at the prompt and as commands |
 //! | `refused.rs` | what is said before a script runs: of files, rights, headers, and by `topo check` |
 //! | `labs.rs` | the labs that are up: `ls`, `show`, `exec`, `down`, `gc`; and `doctor` |
 //! | `inputs.rs` | what is read from files: circular imports, FIFOs, devices |
@@ -15,6 +16,7 @@
 //! | `strangers.rs` | scripts of others: `--no-exec`, and whose files are used |
 
 mod closures;
+mod elsewhere;
 mod errors;
 mod help;
 mod inputs;

@@ -301,21 +301,22 @@ fn help_is_that_of_the_reference() {
     piped(
         ":help\n",
         expect![[r#"
-        $ topo repl
-        :help [NAME]         Shows the commands, or what NAME does.
-        :ls                  Shows what the lab holds, as a tree.
-        :undo [N]            Takes the last statement back, or the last N: its steps and its variables.
-        :history             Lists the statements that hold.
-        :save FILE           Writes the statements that hold as a script that builds the lab again.
-        :load FILE           Runs a script here, as one statement.
-        :trace [on|off]      Shows each step with the commands that do the same.
-        :time [on|off]       Shows how long each statement takes.
-        :sh NETNS [COMMAND]  Runs a shell in a netns, or one command line.
-        :reset               Takes all back that this session made, and forgets its variables.
-        :quit                Ends the session.
+            $ topo repl
+            :help [NAME]         Shows the commands, or what NAME does.
+            :ls                  Shows what the lab holds, as a tree.
+            :undo [N]            Takes the last statement back, or the last N: its steps and its variables.
+            :history             Lists the statements that hold.
+            :save FILE           Writes the statements that hold as a script that builds the lab again.
+            :load FILE           Runs a script here, as one statement.
+            :trace [on|off]      Shows each step with the commands that do the same.
+            :time [on|off]       Shows how long each statement takes.
+            :sh NETNS [COMMAND]  Runs a shell in a netns, or one command line.
+            :reset               Takes all back that this session made, and forgets its variables.
+            :clear               Clears the screen.
+            :quit                Ends the session.
 
-        Anything else is Rhai: `let h = netns("h1")` makes a namespace, `h` shows it, `topo doc` lists what there is.
-    "#]],
+            Anything else is Rhai: `let h = netns("h1")` makes a namespace, `h` shows it, `topo doc` lists what there is.
+        "#]],
     );
 }
 

@@ -104,8 +104,8 @@ fn tab_lists_what_can_stand_at_the_cursor() {
             container  dns        lan        network    segment    wan
 
             commands: :
+            :clear    :history  :ls       :reset    :sh       :trace
             :help     :load     :quit     :save     :time     :undo
-            :history  :ls       :reset    :sh       :trace
 
         "#]]
         .assert_eq(&seen);
