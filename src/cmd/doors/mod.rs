@@ -8,6 +8,7 @@ pub(super) mod docker;
 pub(super) mod hook;
 mod netavark;
 mod oci;
+mod own_script;
 pub(super) mod refused;
 
 use std::ffi::{OsStr, OsString};

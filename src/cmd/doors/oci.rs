@@ -2,12 +2,13 @@
 //! namespaces are made, before its first process starts, and disconnected when it is gone.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::act::{Refusal, act, collect};
-use super::{read_stdin, refused};
+use super::{own_script, read_stdin, refused};
 use crate::cmd::context::Context;
 use crate::lab::name;
 use crate::terminal::{exit, talk};
@@ -27,6 +28,9 @@ pub(super) struct Args {
     /// A network to connect it to, beside those of its annotation
     #[arg(long, value_name = "NETWORK")]
     network: Vec<String>,
+    /// A script that connects it as it likes, beside networks or instead of them; it sees the container as `container`
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
 }
 
 /// The state of a container. Runtimes differ in what more they tell, and in what the pid is after the end: absent, 0 or 1.
@@ -66,6 +70,11 @@ impl State {
         if is_long { &self.id[..12] } else { &self.id }
     }
 
+    /// Returns the name of the lab that a script makes for the container.
+    fn lab(&self) -> String {
+        format!("container-{:016x}", name::fnv1a(self.key().as_bytes()))
+    }
+
     /// Returns what the container is known by: two runtimes may have one of the same id.
     fn key(&self) -> String {
         format!("oci {} {}", self.id, self.bundle.as_deref().unwrap_or_default())
@@ -77,7 +86,7 @@ pub(super) fn hook(args: &Args, context: &Context) -> u8 {
     let read = State::read();
     let shown = read.as_ref().map_or(String::new(), |state| state.shown().to_string());
     let done = read.and_then(|state| match args.stage.as_str() {
-        CREATE | "prestart" => connect(&state, &args.network, context),
+        CREATE | "prestart" => connect(&state, args, context),
         POSTSTOP => disconnect(&state, context),
         other => Err(Refusal::invalid(
             format!("run as the hook `{}`", name::shown(other)),
@@ -96,10 +105,14 @@ pub(super) fn hook(args: &Args, context: &Context) -> u8 {
 }
 
 const JOIN: &str = "import \"container\" as container; container::join(args.container, args.networks);";
-const LEAVE: &str = "import \"container\" as container; result(container::leave(args.id));";
+/// What a script made goes first; the networks are left whatever becomes of that.
+const LEAVE: &str = "import \"container\" as container;
+    let failed = failure_of(|| lab_down([args.lab]));
+    result(container::leave(args.id));
+    if failed != () { throw failed; }";
 
 fn disconnect(state: &State, context: &Context) -> Result<(), Refusal> {
-    let left = act(context, LEAVE, &json!({ "id": state.key() }))?;
+    let left = act(context, LEAVE, &json!({ "id": state.key(), "lab": state.lab() }))?;
     // A hook that was killed may have left what is no endpoint yet.
     if left.as_array().is_some_and(Vec::is_empty) {
         collect(context)?;
@@ -107,7 +120,7 @@ fn disconnect(state: &State, context: &Context) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn connect(state: &State, networks: &[String], context: &Context) -> Result<(), Refusal> {
+fn connect(state: &State, args: &Args, context: &Context) -> Result<(), Refusal> {
     let doing = || format!("connect container `{}`", name::shown(state.shown()));
     let Some(pid) = state.pid.filter(|pid| *pid > 1) else {
         return Err(Refusal::invalid(
@@ -116,17 +129,17 @@ fn connect(state: &State, networks: &[String], context: &Context) -> Result<(), 
             "the hook belongs under `createRuntime`, where the runtime gives the process",
         ));
     };
-    let mut names: Vec<&str> = networks.iter().map(String::as_str).collect();
+    let mut names: Vec<&str> = args.network.iter().map(String::as_str).collect();
     for name in state.annotation(NETWORK) {
         if !names.contains(&name) {
             names.push(name);
         }
     }
-    if names.is_empty() {
+    if names.is_empty() && args.script.is_none() {
         return Err(Refusal::invalid(
             doing(),
             "no network is named",
-            "give the hook `--network NETWORK`, or the container an annotation `dev.toposcript.network`",
+            "give the hook `--network NETWORK` or `--script FILE`, or the container an annotation `dev.toposcript.network`",
         ));
     }
     let (ip, publish) = (state.annotation("dev.toposcript.ip"), state.annotation("dev.toposcript.publish"));
@@ -148,8 +161,16 @@ fn connect(state: &State, networks: &[String], context: &Context) -> Result<(), 
         wanted
     };
     let networks: Vec<Value> = names.iter().enumerate().map(wanted).collect();
-    let container = json!({ "id": state.key(), "netns": format!("/proc/{pid}/ns/net"), "name": state.shown() });
-    act(context, JOIN, &json!({ "container": container, "networks": networks })).map(|_| ())
+    let netns = format!("/proc/{pid}/ns/net");
+    let container = json!({ "id": state.key(), "netns": netns, "name": state.shown() });
+    act(context, JOIN, &json!({ "container": container, "networks": networks }))?;
+    let Some(script) = &args.script else { return Ok(()) };
+    let annotations = json!(state.annotations.clone().unwrap_or_default());
+    let told = json!({ "id": state.id, "name": state.shown(), "annotations": annotations, "ports": publish });
+    own_script::run(context, &state.lab(), script, Path::new(&netns), &told).inspect_err(|_| {
+        // The script's failure is told; what can't be given back now is given back at `poststop`.
+        let _ = disconnect(state, context);
+    })
 }
 
 #[cfg(test)]

@@ -206,6 +206,62 @@ fn why_a_hook_failed_is_kept_for_whom_the_runtime_does_not_tell() {
     });
 }
 
+/// Gives the bundle's hooks a script, instead of a network.
+fn bundle_with_script(w: &World, process: &[&str], annotations: &Value, script: &str) {
+    let file = w.write("legs.rhai", script);
+    bundle(w, process, annotations, &json!({}));
+    let path = w.dir().join("bundle/config.json");
+    let text = std::fs::read_to_string(&path).expect("the configuration");
+    let mut config: Value = serde_json::from_str(&text).expect("JSON");
+    config["hooks"]["createRuntime"][0]["args"] = json!(["topo", "hook", "oci", "createRuntime", "--script", file]);
+    std::fs::write(path, config.to_string()).expect("write the configuration");
+}
+
+/// A script connects the container as it likes; what it made is a lab that goes with the container, and nothing if it fails.
+#[test]
+fn a_script_behind_the_hook() {
+    in_runtime_world(|w| {
+        let legs = r#"
+            let left = bridge("left");
+            let right = bridge("right");
+            left.addr("10.71.0.1/24");
+            veth(container.netns["eth0"], left);
+            veth(container.netns["eth1"], right);
+            container.netns["eth0"].addr(container.annotations["own.address"]);
+            container.netns["eth1"].shape(#{ rate: "10mbit" });
+            check("the container is named", container.name == "c1" && container.ports == ["8080:80"]);
+        "#;
+        let asked = json!({ "own.address": "10.71.0.9/24", "dev.toposcript.publish": "8080:80" });
+        let look = ["sh", "-c", "ip -o addr; ip link show eth1; ping -c 1 -W 2 10.71.0.1"];
+        for runtime in RUNTIMES {
+            bundle_with_script(w, &look, &asked, legs);
+            let ran = w.run(&format!("{runtime} --root $PWD/run-{runtime} run --bundle bundle c1 </dev/null")).ok();
+            ran.says("inet 10.71.0.9/24").says("qdisc tbf").says(" 0% packet loss");
+            assert!(!w.ip("-o link").contains("left") && !topo(w, "ls").ok().out().contains("container-"), "{runtime}");
+        }
+        // It is tied to the container: where nobody calls `poststop`, `gc` finds it.
+        bundle_with_script(w, &["sleep", "1000"], &asked, legs);
+        let root = "runc --root $PWD/run-runc";
+        w.run(&format!("{root} run --detach --bundle bundle c1 </dev/null >/dev/null")).ok();
+        topo(w, "ls").ok().says("container-");
+        let pid = super::json(&w.run(&format!("{root} state c1")).ok())["pid"].clone();
+        w.run(&format!("kill -9 {pid}; while [ -e /proc/{pid}/ns/net ]; do :; done")).ok();
+        topo(w, "gc").ok();
+        assert!(!w.ip("-o link").contains("left"));
+        w.run(&format!("{root} delete c1")).ok();
+        for (wrong, because) in [
+            (r#"bridge("left"); check("it is so", false);"#, "a check has failed: it is so"),
+            (r#"bridge("left"); container.netns["eth7"].up();"#, "find device `eth7`"),
+            ("let x = ;", "legs.rhai`: unexpected ';'"),
+        ] {
+            bundle_with_script(w, &["sleep", "1000"], &asked, wrong);
+            let ran = w.run(&format!("{root} run --bundle bundle c1 </dev/null")).fails(1);
+            assert!(ran.err().contains(because), "{because}: {ran:?}");
+            assert!(!w.ip("-o link").contains("left"), "{because}");
+        }
+    });
+}
+
 /// The hook alone, with what no runtime should hand over: an error in two lines, and nothing done.
 #[test]
 fn wrong_input() {

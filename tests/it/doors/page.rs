@@ -13,9 +13,9 @@ const PAGE: &str = "docs/containers.md";
 /// What a reader has before the page begins: runtimes that keep their files in the world, a root file system, and an image of it.
 const READY: &str = r#"
 ip link set lo up
-mkdir -p rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/tmp shop wrong
+mkdir -p rootfs/bin rootfs/etc rootfs/proc rootfs/sys rootfs/dev rootfs/tmp shop wrong legs
 cp /bin/busybox rootfs/bin; for a in sh sleep ip ping; do ln -s busybox rootfs/bin/$a; done
-(cd shop && runc spec); (cd wrong && runc spec)
+(cd shop && runc spec); (cd wrong && runc spec); (cd legs && runc spec)
 cat >containers.conf <<'END'
 [containers]
 default_ulimits=["nofile=1024:1024","nproc=1000:1000"]
@@ -81,6 +81,16 @@ fn every_block_of_the_page_is_true() {
                 }
                 bundle(&w, "shop", &hooks, &["ip", "route"], json!({}));
                 bundle(&w, "wrong", &hooks, &["ip", "route"], json!({ "dev.toposcript.network": "nosuch" }));
+            }
+            "rhai" => {
+                let script = w.write("legs.rhai", &block.text);
+                let state = format!("TOPO_STATE={}", w.state().display());
+                let hook = |args: Value| json!([{ "path": w.program(), "args": args, "env": [state] }]);
+                let hooks = json!({
+                    "createRuntime": hook(json!(["topo", "hook", "oci", "createRuntime", "--script", script])),
+                    "poststop": hook(json!(["topo", "hook", "oci", "poststop"])),
+                });
+                bundle(&w, "legs", &hooks, &["ip", "addr"], json!({ "com.example.address": "10.71.0.2/24" }));
             }
             "console" => {
                 let mut now = String::new();
