@@ -3,6 +3,7 @@
 mod ending;
 mod finished;
 mod join;
+mod look;
 mod moment;
 mod rewind;
 mod shown;
@@ -17,9 +18,10 @@ use super::event::{CheckResult, Event, Listener};
 use super::journal::{Asked, Journal};
 use super::kernel::Kernel;
 use super::loops::{self, Cable};
-use super::model::{Model, NetnsRef};
+use super::model::Model;
 use super::name;
 use super::place::Place;
+use super::refs::NetnsRef;
 use super::schedule;
 use super::state::{self, LabDir, LabKind, Record, StateDir, Status};
 use super::step::{Step, Steps};
@@ -345,7 +347,7 @@ impl Lab {
             host: Some(self.state.host()?.clone()),
             tied_to: self.origin.tied_to.clone(),
         };
-        self.state.claim(&record)
+        self.state.claim(&record, |dir| Journal::create(dir, &record))
     }
 
     fn prepare(&mut self, count: usize) -> std::result::Result<(), (usize, Error)> {

@@ -19,12 +19,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use super::PROCESS_MARK;
+use super::ended;
+use super::ended::EndedProcess;
 use super::error::{Error, Result};
-use super::event::EndedProcess;
 use super::files;
 use super::marks::{Marks, lab_of_mark};
 use super::state::{LabDir, StateDir};
-use super::undo;
 use crate::net::{self, Cgroup, ProcessId, ProcessRecord, Trail, process};
 
 /// How the name of the group of a run's commands begins, behind the mark.
@@ -295,7 +295,7 @@ impl StateDir {
                     process::led_by(&read_list(path)?, &marked, files::me())
                 }
             };
-            undo::end_all(&left, ended)?;
+            ended::end_all(&left, ended)?;
             self.end_trail(&found)?;
         }
         Ok(())

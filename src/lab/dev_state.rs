@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::{IpNetwork, Ipv6Network};
 
 use super::kernel::Kernel;
-use super::model::DevRef;
+use super::refs::DevRef;
 use crate::net::{self, Change, LinkConfig, Mac, Request};
 
 /// Gives a device back what it had.

@@ -4,14 +4,15 @@ use std::iter;
 use std::time::{Duration, Instant};
 
 use super::down_all::down_parts;
+use super::ended::EndedProcess;
 use super::error::{Error, Kind};
-use super::event::{EndedProcess, Listener};
-use super::gc;
+use super::event::Listener;
 use super::host::Seen;
 use super::journal;
 use super::kernel::Kernel;
 use super::leases::release_dead;
 use super::left;
+use super::marked;
 use super::state::{self, LabDir, LabKind, Record, StateDir, Status};
 use super::step::Steps;
 use super::undo;
@@ -53,7 +54,7 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
     let here = state.inside().map(|inside| inside.holder);
     if let Some(holder) = record.holder.filter(|holder| Some(*holder) != here && holder.is_alive()) {
         end_sandbox(holder)?;
-        state.drop_store_of(holder)?;
+        state.drop_sandbox(holder)?;
     }
     let mut errors = Vec::new();
     for child in state.children(dir.name())? {
@@ -70,7 +71,7 @@ fn force(state: &StateDir, dir: LabDir, steps: &Steps, listener: &mut Listener) 
     listener.arrived();
     listener.warn(kernel.take_given_back());
     if !damages.is_empty() && host == Seen::Here {
-        errors.extend(gc::remove_marked(state, &record.marks.mark).err());
+        errors.extend(marked::remove_marked(state, &record.marks.mark).err());
     }
     let (left, failed): (Vec<Error>, Vec<Error>) = errors.into_iter().partition(left::is_left);
     damages.extend(left);
@@ -132,7 +133,7 @@ pub(super) fn down_locked(
         (Some(holder), _) => {
             let errors = down_parts(state, dir.name(), None, steps, listener);
             end_sandbox(holder)
-                .and_then(|()| state.drop_store_of(holder))
+                .and_then(|()| state.drop_sandbox(holder))
                 .and_then(|()| dir.remove(state))
                 .map(|()| errors)
         }
@@ -266,4 +267,47 @@ pub(super) fn end_sandbox(holder: net::ProcessId) -> Result<(), Error> {
     }
     let doing = format!("end the lab's sandbox, process {}", holder.pid);
     Err(Error::new(Kind::Timeout, doing).because("it is still running after SIGKILL"))
+}
+
+/// Ends a sandbox whose run died before it had a lab, or after; for the process that started it.
+pub(super) fn end_unclaimed(state: &StateDir, holder: net::ProcessId) -> Result<bool, Error> {
+    for name in state.names()? {
+        let Ok(mut dir) = state.find(&name) else { continue };
+        match dir.record() {
+            Ok(record) if record.holder == Some(holder) => {
+                if record.status == Status::Up {
+                    return Ok(true);
+                }
+                end_sandbox(holder)?;
+                state.drop_sandbox(holder)?;
+                dir.lock(state)?;
+                dir.remove(state)?;
+                return Ok(false);
+            }
+            _ => {}
+        }
+    }
+    end_sandbox(holder)?;
+    state.drop_sandbox(holder)?;
+    // The run may have been killed before its lab had a record.
+    for name in state.names()? {
+        let Ok(mut dir) = state.find(&name) else { continue };
+        if is_empty(&dir) && is_free(&mut dir, state)? && is_empty(&dir) {
+            dir.remove(state)?;
+        }
+    }
+    Ok(false)
+}
+
+/// Locks a lab's directory; tells whether that was possible: not if somebody is at work on it, or has removed it.
+pub(super) fn is_free(dir: &mut LabDir, state: &StateDir) -> Result<bool, Error> {
+    match dir.lock(state) {
+        Err(error) if matches!(error.kind(), Kind::Busy | Kind::Missing) => Ok(false),
+        locked => locked.map(|()| true),
+    }
+}
+
+/// Tells whether a lab has neither a record nor a step.
+pub(super) fn is_empty(dir: &LabDir) -> bool {
+    !dir.has_record() && !journal::has_steps(&dir.journal())
 }

@@ -12,7 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{Error, Result};
-use super::model::{Model, NetnsAt, NetnsRef};
+use super::model::Model;
+use super::refs::{NetnsAt, NetnsRef};
 use crate::net::{EtcFile, regular};
 
 /// Where the files of `ip netns exec` are.

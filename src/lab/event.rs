@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-
+use super::ended::EndedProcess;
 use super::journal::Asked;
+use super::netns_view::NetnsView;
 use super::place::Place;
 use super::progress::Progress;
-use super::view::NetnsView;
 
 /// One thing to say.
 #[derive(Debug, Clone)]
@@ -56,15 +55,6 @@ pub struct CheckResult {
     pub measured: Option<String>,
     /// Where it was checked.
     pub place: Place,
-}
-
-/// A process that was ended.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct EndedProcess {
-    /// Its number.
-    pub pid: u32,
-    /// Its command line.
-    pub command: String,
 }
 
 /// Takes what a lab has to say.

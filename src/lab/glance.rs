@@ -10,11 +10,11 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Result};
-use super::gc;
 use super::kernel::Kernel;
-use super::model::{Model, NetnsAt, NetnsRef};
+use super::model::Model;
 use super::name;
 use super::names::Names;
+use super::refs::{NetnsAt, NetnsRef};
 use super::state::{LabDir, Record, StateDir};
 use super::step::Steps;
 use crate::net::{self, Entry, Mac, NetnsDir, Owners};
@@ -97,7 +97,7 @@ impl Glance {
                 return Ok(true);
             }
         }
-        record.tied_to.as_ref().map_or(Ok(false), gc::has_ended)
+        record.tied_to.as_ref().map_or(Ok(false), NetnsRef::has_ended)
     }
 
     /// Tells whether there is a namespace under a name whose owner has this mark.

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind, Result};
-use super::model::Identity;
+use super::refs::Identity;
 use super::state::{Record, StateDir, boot_id};
 use crate::net::{self, Entry, Netns, NetnsDir};
 

@@ -157,9 +157,9 @@ mod tests {
     #[test]
     fn parts_are_found_and_forgotten() {
         let (_dir, state) = empty();
-        let (whole, _) = state.claim(&record("net", None)).expect("a lab");
-        let parts = ["b", "a"].map(|name| state.claim(&record(name, Some("net"))).expect("a part"));
-        state.claim(&record("else", None)).expect("another lab");
+        let (whole, _) = state.claim(&record("net", None), |_| Ok(())).expect("a lab");
+        let parts = ["b", "a"].map(|name| state.claim(&record(name, Some("net")), |_| Ok(())).expect("a part"));
+        state.claim(&record("else", None), |_| Ok(())).expect("another lab");
         assert_eq!(state.children("net").expect("a list"), ["a", "b"]);
         // An entry alone says nothing: of a lab that is not there, or is no part.
         state.note_part("c", "net").expect("noted");
@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(state.children("net").expect("a list"), ["a"]);
         whole.remove(&state).expect("removed");
         assert!(state.children("net").expect("a list").is_empty());
-        let error = state.claim(&record("d", Some("net"))).expect_err("no such lab");
+        let error = state.claim(&record("d", Some("net")), |_| Ok(())).expect_err("no such lab");
         assert_eq!(error.to_string(), "make lab `d`, a part of lab `net`: lab `net` is gone");
         assert_eq!(state.names().expect("a list"), ["a", "else"]);
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::{Error, Kind, Result};
-use super::moved::Moved;
+use super::footprint::Moved;
 use super::place::Place;
 use super::state::{LabDir, Record};
 use super::step::{Step, Steps};

@@ -15,11 +15,12 @@ use super::error::{Error, Kind};
 use super::etc;
 use super::lists::Lists;
 use super::marks::Marks;
-use super::model::{DevRef, Identity, NetnsAt, NetnsRef, ProcessRef, Resolver};
+use super::model::Resolver;
 use super::notes::Notes;
-use super::schedule::Worker;
+use super::refs::{DevRef, Identity, NetnsAt, NetnsRef, ProcessRef};
 use super::state::StateDir;
 use super::store::Store;
+use super::worker::Worker;
 use crate::net::{self, Entry, LinkConfig, Netlink, Netns, NetnsDir, NetnsId, New, Owners, Trail};
 
 /// How many descriptors are left for all else.

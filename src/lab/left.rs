@@ -4,8 +4,8 @@
 use super::error::{Error, Kind};
 use super::journal::Asked;
 use super::kernel::Kernel;
-use super::model::DevRef;
 use super::name;
+use super::refs::DevRef;
 use crate::net;
 
 /// How the marks of all labs begin, those of other state directories too.

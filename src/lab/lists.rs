@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::kernel::Kernel;
-use super::model::{DevRef, NetnsRef};
 use super::name;
+use super::refs::{DevRef, NetnsRef};
 use crate::net::{self, Address, FdbEntry, Link, Neigh, Owners, Route, Rule, nft};
 
 /// A thing that is read: the number of its namespace, its type, and what tells things of one type apart.

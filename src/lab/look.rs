@@ -1,7 +1,7 @@
 //! A look at labs: what others took from them in the kernel, found step by step. All that says what is damaged asks here.
 
 use super::error::{Error, Kind, Result};
-use super::gc;
+use super::fold;
 use super::host::{Host, Seen};
 use super::journal::Asked;
 use super::kernel::Kernel;
@@ -9,7 +9,6 @@ use super::outcome::Folded;
 use super::sandbox::can_build_here;
 use super::state::{LabDir, Record, StateDir, Status};
 use super::step::Steps;
-use super::view;
 
 /// How often a lab is looked at that goes on to change.
 const LOOKS_MAX: usize = 5;
@@ -56,7 +55,7 @@ fn agree(before: &Result<Vec<String>>, now: &Result<Vec<String>>) -> bool {
 /// Says that the namespace that a lab is for has ended, if it has.
 pub(super) fn ended(record: &Record) -> Result<Option<String>> {
     let Some(tie) = &record.tied_to else { return Ok(None) };
-    Ok(gc::has_ended(tie)?.then(|| format!("netns `{}` has ended", tie.name)))
+    Ok(tie.has_ended()?.then(|| format!("netns `{}` has ended", tie.name)))
 }
 
 /// A look at labs of one host.
@@ -140,7 +139,7 @@ pub(super) struct Opened {
 impl Opened {
     pub(super) fn open(state: &StateDir, dir: &LabDir, record: Record, steps: &Steps) -> Result<Opened> {
         state.check_host(&record, || format!("look at lab `{}`", record.name))?;
-        let (model, asked) = view::fold(dir, &record, steps)?;
+        let (model, asked) = fold::fold(dir, &record, steps)?;
         Ok(Opened { folded: Folded::new(model, &asked), asked, record })
     }
 

@@ -58,7 +58,8 @@ fn lead(leader: &mut BTreeMap<u32, u32>, no: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{DevRef, NetnsRef, Switch};
+    use super::super::model::Switch;
+    use super::super::refs::{DevRef, NetnsRef};
     use super::*;
 
     /// A model with the bridges 1 to 4, of which the last speaks the spanning tree protocol, and cables between them.

@@ -10,33 +10,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use serde::{Deserialize, Serialize};
-
 use super::dev_state::{put_back, set_up};
 use super::error::{Error, Kind};
+use super::footprint::Moved;
 use super::journal;
 use super::kernel::Kernel;
 use super::marks::lab_of_mark;
-use super::model::{DevRef, NetnsAt, NetnsRef};
 use super::name;
-use crate::net::{self, Change, Link, LinkConfig};
-
-/// A device that was moved to another namespace, and what gives it back as it was.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Moved {
-    /// The device where it was.
-    pub from: DevRef,
-    /// The device where it is.
-    pub to: DevRef,
-    /// Whether it is up, before and after.
-    pub up: bool,
-    /// Its settings, which the kernel makes anew wherever it comes, without what labs hold of the host's.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub settings: Vec<(String, String)>,
-    /// What a device of the lab's own has, which a move makes it lose.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config: Option<LinkConfig>,
-}
+use super::refs::{DevRef, NetnsAt, NetnsRef};
+use crate::net::{self, Change, Link};
 
 /// The kinds that never leave a namespace.
 const STAY: [&str; 8] = ["bridge", "bond", "team", "vrf", "hsr", "batadv", "openvswitch", "dsa"];

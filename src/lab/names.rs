@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Result;
 use super::etc;
+use super::fold::fold;
 use super::glance::HostDev;
-use super::model::{Model, NetnsRef};
+use super::model::Model;
+use super::refs::NetnsRef;
 use super::state::LabDir;
 use super::step::Steps;
 use super::sum;
-use super::view::fold;
 use crate::net::EtcFile;
 use crate::net::regular::{self, STATE_BYTES_MAX};
 

@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::footprint::Slot;
 use super::journal::Asked;
-use super::model::{DevRef, Model, NetnsRef};
-
-/// A thing that several steps may set: the number of its device or namespace, and a word for it.
-pub type Slot = (u32, Cow<'static, str>);
+use super::model::Model;
+use super::refs::{DevRef, NetnsRef};
 
 /// The steps of a lab, folded.
 #[derive(Debug)]

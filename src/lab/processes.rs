@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::{Error, Kind, Result};
-use super::model::ProcessRef;
+use super::fold;
 use super::name;
+use super::refs::ProcessRef;
 use super::state::{LabDir, StateDir};
 use super::step::Steps;
-use super::view;
 use crate::net::process::bounded_log;
 use crate::net::process::supervise;
 use crate::net::{self, ProcessRecord};
@@ -151,7 +151,7 @@ pub struct LogView {
 /// `NAME`, of which the latest is meant.
 pub fn logs_of(state: &StateDir, lab: &str, wanted: Option<&str>, steps: &Steps) -> Result<Vec<LogView>> {
     let dir: LabDir = state.find(lab)?;
-    let (model, _) = view::fold(&dir, &dir.record()?, steps)?;
+    let (model, _) = fold::fold(&dir, &dir.record()?, steps)?;
     let all: Vec<&ProcessRef> = model.all_processes().collect();
     let view = |process: &&ProcessRef| LogView {
         process: view_process(&dir.processes(), process),

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use super::down::end_sandbox;
+use super::down::{end_sandbox, end_unclaimed};
 use super::error::{Error, Kind, Result};
-use super::gc::end_unclaimed;
 use super::state::StateDir;
 use crate::net::{self, ProcessId};
 
@@ -42,33 +41,6 @@ impl Private {
     /// Lets the sandbox outlive this process.
     pub fn keep(self) -> Result<()> {
         self.sandbox.keep().map_err(|source| Error::kernel("keep the sandbox", &source))
-    }
-}
-
-/// The sandbox that a process was started in: who holds it, and who started it, by their pids outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Inside {
-    /// The process that holds the sandbox.
-    pub holder: ProcessId,
-    /// The process on whose behalf this one runs.
-    pub creator: ProcessId,
-}
-
-impl Inside {
-    /// Writes it as one word, for a command line.
-    pub fn to_word(self) -> String {
-        let Inside { holder, creator } = self;
-        format!("{}:{}:{}:{}", holder.pid, holder.start, creator.pid, creator.start)
-    }
-
-    /// Reads it back.
-    pub fn from_word(word: &str) -> Option<Inside> {
-        let numbers: Option<Vec<u64>> = word.split(':').map(|number| number.parse().ok()).collect();
-        let [pid, start, creator, creator_start] = *numbers?.as_slice() else { return None };
-        Some(Inside {
-            holder: ProcessId { pid: pid.try_into().ok()?, start },
-            creator: ProcessId { pid: creator.try_into().ok()?, start: creator_start },
-        })
     }
 }
 

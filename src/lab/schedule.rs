@@ -1,7 +1,6 @@
 //! The scheduler: it has the operations of steps done, in order where that counts and together where that costs less, and tells
 //! which step was refused.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,56 +9,15 @@ use super::error::Error;
 use super::event::Listener;
 use super::journal::Asked;
 use super::kernel::Kernel;
-use super::model::{DevEntry, DevRef, Model, NetnsRef};
+use super::model::{DevEntry, Model};
+use super::op::{Joint, Op};
+use super::refs::{DevRef, NetnsRef};
 use super::step::Step;
-use crate::net::{self, Beside, Netns, New, Request, Work};
+use super::worker::Blamed;
+use crate::net::{self, Request};
 
 /// How many requests wait at most.
 const WAITING_MAX: usize = 64;
-
-/// Work on the kernel that this thread does.
-pub type HereAndNow<'a> = Box<dyn FnOnce(&mut Kernel) -> net::Result<()> + 'a>;
-
-/// One operation of a step.
-pub enum Op<'a> {
-    /// A request over the socket of a namespace. It is sent along with those beside it.
-    Ask(&'a NetnsRef, Request),
-    /// A request that waits for the end of the settling, or for a step that notices (`Footprint::waits_for`): a bridge comes up as
-    /// late as that, since each port makes the kernel look at all the others in one that is up.
-    AtEnd(&'a NetnsRef, Request),
-    /// Work that another thread does at any time until the settling ends: no other step can tell.
-    Aside(Work),
-    /// Work that costs less in one go with that of the steps after it.
-    Together(&'a dyn Joint),
-    /// Anything else. What comes before it is made by then, or refused first.
-    Now(HereAndNow<'a>),
-}
-
-impl<'a> Op<'a> {
-    /// Returns work as the only operation of a step.
-    pub fn alone(work: impl FnOnce(&mut Kernel) -> net::Result<()> + 'a) -> net::Result<Vec<Op<'a>>> {
-        Ok(vec![Op::Now(Box::new(work))])
-    }
-
-    /// Returns requests over the socket of one namespace.
-    pub fn asks(at: &'a NetnsRef, requests: impl IntoIterator<Item = Request>) -> impl Iterator<Item = Op<'a>> {
-        requests.into_iter().map(move |request| Op::Ask(at, request))
-    }
-}
-
-/// Work that several steps do in one go.
-pub trait Joint: Any {
-    /// Tells whether it can go with `first`.
-    fn goes_with(&self, first: &dyn Joint) -> bool;
-    /// Does the work of `all`, of which this is the first, or nothing of it.
-    fn do_all(&self, kernel: &mut Kernel, all: &[&dyn Joint]) -> net::Result<()>;
-    /// Tells whether a refusal may be about one of several. What is in the kernel of `all` is then taken out, and each goes alone, so
-    /// that the refusal is that one's.
-    fn splits(&self, kernel: &mut Kernel, all: &[&dyn Joint], refusal: &net::Error) -> net::Result<bool>;
-}
-
-/// The step that was refused, by its place among those that are settled together, and why.
-type Blamed = (usize, net::Error);
 
 /// Requests that go over one socket, and have not gone yet.
 #[derive(Default)]
@@ -101,79 +59,6 @@ impl Queue {
         let first = waiting.steps.first().copied().unwrap_or(0);
         let rtnl = kernel.rtnl(&waiting.netns).map_err(|error| (first, error))?;
         rtnl.send_all(&waiting.requests).map_err(|(at, error)| (waiting.steps.get(at).copied().unwrap_or(first), error))
-    }
-}
-
-/// The thread beside this one: it makes namespaces ahead of their use, and does what is put aside.
-#[derive(Default)]
-pub(super) struct Worker {
-    beside: Option<Beside>,
-    /// How many namespaces were begun that nobody has asked for.
-    expected: usize,
-    /// The failure of the lowest step of those that were put aside.
-    failed: Option<Blamed>,
-}
-
-impl Worker {
-    /// Begins to make one more namespace with the mark, unless one was begun that nobody had asked for.
-    pub(super) fn order_netns(&mut self, mark: &str) {
-        match self.expected.checked_sub(1) {
-            Some(left) => self.expected = left,
-            None => self.begin_netns(mark),
-        }
-    }
-
-    /// Begins to make a namespace that is likely to be asked for.
-    pub(super) fn expect_netns(&mut self, mark: &str) {
-        self.expected += 1;
-        self.begin_netns(mark);
-    }
-
-    fn begin_netns(&mut self, mark: &str) {
-        self.beside.get_or_insert_with(|| Beside::start(mark)).order();
-    }
-
-    /// Returns a new namespace: the next one of those begun, or one made now.
-    pub(super) fn new_netns(&mut self, mark: &str) -> net::Result<New> {
-        match &mut self.beside {
-            Some(beside) => beside.next(),
-            None => Ok(New { netns: Netns::create(mark)?, up: true }),
-        }
-    }
-
-    /// Has work of the step numbered `step` done; where no thread is at it, it is done now. A failure is told by `finish`.
-    fn put(&mut self, step: usize, work: Work) {
-        // A crash test must meet its points in one order.
-        let done = match self.beside.as_mut().filter(|_| !net::fault::is_armed()) {
-            Some(beside) => beside.put(step, work),
-            None => work(),
-        };
-        self.note(done.map_err(|error| (step, error)));
-    }
-
-    /// Waits until all is done that was put aside; returns the failure of the lowest step.
-    fn finish(&mut self) -> std::result::Result<(), Blamed> {
-        self.wait();
-        self.failed.take().map_or(Ok(()), Err)
-    }
-
-    /// Waits until all is done that was put aside.
-    pub(super) fn wait(&mut self) {
-        let done = self.beside.as_mut().map_or(Ok(()), Beside::wait);
-        self.note(done);
-    }
-
-    fn note(&mut self, done: std::result::Result<(), Blamed>) {
-        if let Err((step, error)) = done
-            && self.failed.as_ref().is_none_or(|(lowest, _)| step < *lowest)
-        {
-            self.failed = Some((step, error));
-        }
-    }
-
-    /// Ends the thread; namespaces that nobody took are freed.
-    pub(super) fn stop(&mut self) {
-        *self = Worker::default();
     }
 }
 

@@ -25,8 +25,8 @@ use super::files;
 use super::guard::{self, Apart};
 use super::inbound;
 use super::kernel::Kernel;
-use super::model::NetnsRef;
 use super::name;
+use super::refs::NetnsRef;
 use super::state::{StateDir, Status, boot_id};
 use crate::net::{self, Netns, ProcessId};
 use held::{Along, Held, Holder, Pending, Setting, canonical, is_along, is_temp, leads, read_file, same, write_file};
@@ -109,8 +109,14 @@ impl StateDir {
         Ok(found)
     }
 
+    /// Removes what a sandbox that has ended left here: its store, and the settings that its labs held.
+    pub(super) fn drop_sandbox(&self, holder: ProcessId) -> Result<()> {
+        self.drop_settings_of(holder)?;
+        self.drop_store_of(holder)
+    }
+
     /// Removes what is noted of the settings in a sandbox, which has ended.
-    pub(super) fn drop_settings_of(&self, holder: ProcessId) -> Result<()> {
+    fn drop_settings_of(&self, holder: ProcessId) -> Result<()> {
         let failed = |source: std::io::Error| Error::file("forget the settings of a sandbox", &source);
         for path in self.settings_files(&self.settings_prefix(Some(holder))).map_err(failed)? {
             files::remove(&path).map_err(failed)?;

@@ -25,11 +25,10 @@ use serde::{Deserialize, Serialize};
 use super::error::{Error, Kind, Result};
 use super::files::{self, open_lock};
 use super::host::Host;
-use super::journal::Journal;
+use super::inside::Inside;
 use super::marks::{Marks, Secret};
-use super::model::NetnsRef;
 use super::name;
-use super::sandbox::Inside;
+use super::refs::NetnsRef;
 use super::store::{LocalStore, Store};
 use super::sum;
 use crate::net::ProcessId;
@@ -178,7 +177,6 @@ impl StateDir {
 
     /// Removes the store of a sandbox that has ended.
     pub(super) fn drop_store_of(&self, holder: ProcessId) -> Result<()> {
-        self.drop_settings_of(holder)?;
         let store = sandbox_store(&self.root, holder);
         match std::fs::remove_dir_all(&store) {
             Err(source) if source.kind() != ErrorKind::NotFound => {
@@ -262,9 +260,9 @@ impl StateDir {
         LabDir { name: name.to_string(), path: self.root.join("labs").join(name), lock: None }
     }
 
-    /// Takes the name `record.name` for a new lab: makes its directory, locks it, and writes its journal, without a step yet, and
-    /// its record.
-    pub(super) fn claim(&self, record: &Record) -> Result<(LabDir, Journal)> {
+    /// Takes the name `record.name` for a new lab: makes its directory, locks it, has `begin` write its journal, without a step yet,
+    /// and writes its record.
+    pub(super) fn claim<J>(&self, record: &Record, begin: impl FnOnce(&LabDir) -> Result<J>) -> Result<(LabDir, J)> {
         let doing = || format!("make lab `{}`", record.name);
         let _all = self.lock_all()?;
         if let Some(whole) = &record.parent
@@ -281,7 +279,7 @@ impl StateDir {
         let part = record.parent.as_ref().map_or(Ok(()), |whole| self.note_part(&record.name, whole));
         let done = part.and_then(|()| dir.take_lock()).and_then(|()| {
             // The record comes last: a lab that has one has a journal too.
-            let journal = Journal::create(&dir, record)?;
+            let journal = begin(&dir)?;
             dir.write_record(record).map(|()| journal)
         });
         match done {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::error::{Error, Result};
 use super::ipam::Ipam;
 use super::kernel::Kernel;
-use super::model::NetnsRef;
+use super::refs::NetnsRef;
 use super::state::StateDir;
 use super::store::{Key, RECORDS};
 use crate::net::{self, nft};

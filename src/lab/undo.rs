@@ -1,25 +1,21 @@
 //! Undo: steps backwards, tolerant of what is gone, to the end in spite of failures.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use super::error::{Error, Kind, Result};
-use super::event::EndedProcess;
+use super::ended::{EndedProcess, end_all, end_processes};
+use super::error::{Error, Result};
+use super::footprint::Moved;
 use super::journal::Asked;
 use super::kernel::Kernel;
 use super::left;
 use super::marks::Marks;
-use super::model::{DevRef, NetnsRef, TableRef};
-use super::moved::{Moved, WAY_ON};
-use super::name;
+use super::moved::WAY_ON;
+use super::refs::{DevRef, NetnsRef, TableRef};
 use super::state::{LabDir, StateDir};
 use crate::net::{self, Change, Link, NetnsId};
 
 /// For `undo`: all steps are applied.
 pub(super) const ALL_DONE: u64 = u64::MAX;
-
-/// How long processes in a lab's namespaces have between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// A bridge of more ports is set down before they go.
 pub(super) const LARGE_BRIDGE: usize = 16;
@@ -248,32 +244,6 @@ fn is_occupied(kernel: &Kernel, at: &NetnsRef) -> bool {
     }
 }
 
-/// Ends the processes in namespaces `ids` that a lab made: SIGTERM, then SIGKILL. Those of another pid namespace stay, which is an
-/// error: a container has joined the namespace, and its engine ends it.
-pub(super) fn end_processes(ids: &BTreeSet<NetnsId>, ended: &mut Vec<EndedProcess>) -> Result<()> {
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let doing = "end the lab's processes";
-    let found = net::process::in_netns(ids).map_err(|source| Error::kernel(doing, &source))?;
-    let (ours, others) = net::process::by_pid_namespace(found);
-    end_all(&ours, ended)?;
-    let others: Vec<String> = others
-        .iter()
-        .filter(|process| process.is_alive())
-        .map(|process| format!("process {} (`{}`)", process.pid, name::shown(&net::process::words(process.pid))))
-        .collect();
-    if others.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Busy, doing)
-        .because(format!(
-            "in a netns of the lab are processes of another pid namespace, such as a container's: {}",
-            others.join(", ")
-        ))
-        .hint("topo ends no container: stop it, and run the command again"))
-}
-
 /// Ends the processes of a lab that are proven to be its own by something else than a namespace.
 pub(super) fn end_left(
     state: &StateDir,
@@ -287,20 +257,6 @@ pub(super) fn end_left(
     end_all(&processes, ended)?;
     // They are listed anew: what was ended may have left others.
     if has_trails || !processes.is_empty() { state.end_trails(lab, marks, creator) } else { Ok(()) }
-}
-
-/// Ends processes, SIGTERM, then SIGKILL, and adds them to `ended`.
-pub(super) fn end_all(processes: &[net::ProcessId], ended: &mut Vec<EndedProcess>) -> Result<()> {
-    let doing = "end the lab's processes";
-    ended.extend(
-        processes.iter().map(|process| EndedProcess { pid: process.pid, command: net::process::words(process.pid) }),
-    );
-    let left = net::process::end(processes, GRACE).map_err(|source| Error::kernel(doing, &source))?;
-    if left.is_empty() {
-        return Ok(());
-    }
-    let pids: Vec<String> = left.iter().map(|process| process.pid.to_string()).collect();
-    Err(Error::new(Kind::Timeout, doing).because(format!("still running: {}", pids.join(", "))))
 }
 
 /// Makes the directory of named namespaces, as `ip netns add` does; notes it if it is ours to remove again.

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use super::Lab;
 use crate::lab::error::{Error, Result};
-use crate::lab::model::ProcessRef;
 use crate::lab::processes::{FINISHED_KEPT, ProcessFiles};
+use crate::lab::refs::ProcessRef;
 
 /// How many processes more there are before those that have ended are looked for again. The look costs a few reads for each.
 const LOOK_EVERY: usize = 16;

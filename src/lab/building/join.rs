@@ -5,11 +5,11 @@ use std::hash::{BuildHasher, RandomState};
 use super::{Lab, Origin, finished};
 use crate::lab::error::{Error, Kind, Result};
 use crate::lab::event::Listener;
+use crate::lab::fold;
 use crate::lab::journal::Journal;
 use crate::lab::kernel::Kernel;
 use crate::lab::state::StateDir;
 use crate::lab::step::Steps;
-use crate::lab::view;
 
 impl Lab {
     /// Goes on with the lab `name`, which must be up, and locks it. It stays noted as up: if this process dies, the lab
@@ -25,7 +25,7 @@ impl Lab {
                 .hint(format!("`topo down {name}` or `topo gc` removes what is left of it")));
         }
         state.check_host(&record, doing)?;
-        let (mut model, applied) = view::fold(&dir, &record, steps)?;
+        let (mut model, applied) = fold::fold(&dir, &record, steps)?;
         model.spread(RandomState::new().hash_one(&record.marks.mark));
         let journal = Journal::open(&dir, &record)?;
         let kernel = Kernel::open_for(&state, name, &record.marks)

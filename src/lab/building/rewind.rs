@@ -3,15 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::Lab;
-use crate::lab::commands;
-use crate::lab::down;
 use crate::lab::error::{Error, Result};
 use crate::lab::event::CheckResult;
 use crate::lab::journal::Asked;
-use crate::lab::model::{NetnsRef, TableRef};
 use crate::lab::processes::{ProcessFiles, Watched};
+use crate::lab::refs::{NetnsRef, TableRef};
 use crate::lab::step::Steps;
-use crate::lab::undo;
+use crate::lab::{commands, down, ended, undo};
 use crate::net::{self, ProcessId};
 
 /// A point in the building of a lab, with nothing left to settle.
@@ -61,7 +59,7 @@ impl Lab {
     fn end_since(&self, point: &Checkpoint) -> Result<()> {
         let mut processes = self.processes()?;
         processes.retain(|process| !point.processes.contains(process) && !process.comes_from(&point.processes));
-        undo::end_all(&processes, &mut Vec::new())
+        ended::end_all(&processes, &mut Vec::new())
     }
 
     /// Returns the names of all labs that are parts of this one, and of those parts.

@@ -26,7 +26,7 @@ fn record(name: &str) -> Record {
 fn lab() -> (tempfile::TempDir, LabDir, Journal) {
     let dir = tempfile::tempdir().expect("a directory");
     let state = StateDir::open(&dir.path().join("state"), &dir.path().join("store"), None).expect("a state directory");
-    let (lab, mut journal) = state.claim(&record("a")).expect("a lab");
+    let (lab, mut journal) = state.claim(&record("a"), |dir| Journal::create(dir, &record("a"))).expect("a lab");
     for no in 1..=3 {
         journal.write([Ok(step(no))]).expect("written");
         journal.done(no).expect("noted");
@@ -122,7 +122,8 @@ fn lines_that_are_lost_doubled_swapped_or_of_another_lab_are_seen() {
         load_of(&lab).err().unwrap_or_else(|| panic!("{what} lines are not seen"));
     }
     let state = StateDir::open(lab.path().ancestors().nth(2).expect("the root"), lab.path(), None).expect("the state");
-    let (_other, mut journal) = state.claim(&record("another")).expect("a lab");
+    let (_other, mut journal) =
+        state.claim(&record("another"), |dir| Journal::create(dir, &record("another"))).expect("a lab");
     journal.write([Ok(step(1))]).expect("written");
     fs::copy(&journal.path, &path).expect("the other's journal");
     let error = load_of(&lab).err().expect("another lab's");

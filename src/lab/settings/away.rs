@@ -6,7 +6,7 @@
 use super::held::{Along, Held, Setting, leader_of, leads, same};
 use super::{Book, key_leads_to_router, read};
 use crate::lab::kernel::Kernel;
-use crate::lab::model::{NetnsAt, NetnsRef};
+use crate::lab::refs::{NetnsAt, NetnsRef};
 use crate::net::{self, Netns};
 
 impl Kernel {
