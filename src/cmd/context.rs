@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::lab::{Error, Inside, Result, StateDir};
 use crate::net::fault::{self, Counted, FaultKind};
 use crate::script::{Dirs, Workflow, workflows};
+use crate::state::{Error, Inside, Result, StateDir};
 use crate::terminal::environment::{self, EnvVariable};
 
 /// What a command is run with.

@@ -2,11 +2,11 @@
 
 use super::context::Context;
 use super::output::Trouble;
-use crate::lab::{Error, Kind, name};
 use crate::prim::GROUPS;
 use crate::script::catalog::{self, Entry};
 use crate::script::elsewhere;
 use crate::script::reference;
+use crate::state::{Error, Kind, name};
 use crate::terminal::{data, environment, exit};
 
 /// Shows the documentation of a primitive, a library function or a workflow; without a name, lists them all.

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::inside;
 use super::output::Trouble;
-use crate::lab::{Error, Kernel, NetnsAt, NetnsRef, Result, can_build_here};
+use crate::lab::{Kernel, can_build_here};
 use crate::net::{self, Netns, nft};
 use crate::prim;
+use crate::state::{Error, NetnsAt, NetnsRef, Result};
 use crate::terminal::{self, data, exit};
 
 /// Tells what this machine can do, asked of the kernel itself, and how to get what is missing. Changes nothing.

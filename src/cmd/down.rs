@@ -5,8 +5,9 @@ use std::time::Instant;
 use super::context::Context;
 use super::inside;
 use super::output::{self, Trouble};
-use crate::lab::{self, Error, LabKind, Record, StateDir};
+use crate::lab;
 use crate::prim;
+use crate::state::{Error, LabKind, Record, StateDir};
 use crate::terminal::{self, Style, exit, talk};
 
 /// Takes labs down: ends their processes and removes all that they made. Needs neither the script nor its directory.

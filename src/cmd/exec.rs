@@ -7,9 +7,11 @@ use std::process::Command;
 use super::context::Context;
 use super::inside;
 use super::output::Trouble;
-use crate::lab::{self, Error, Kernel, Kind, LabDir, Names, NetnsRef, Result, StateDir, name};
+use crate::lab::{self, Kernel};
 use crate::net;
 use crate::prim;
+use crate::state::{Error, Kind, LabDir, NetnsRef, Result, StateDir, name};
+use crate::survey::Names;
 use crate::terminal::{environment, exit};
 
 /// Runs a command in a namespace of a lab, with this terminal. `host` is the namespace in which the lab's script ran.

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::context::Context;
 use super::output::Trouble;
-use crate::lab::{self, Collected, name};
+use crate::lab::Collected;
 use crate::prim;
+use crate::state::name;
 use crate::terminal::{self, Style, data, exit, talk};
 
 /// Removes what dead runs left behind, and says what it removed and ended. These are labs whose run was killed; namespaces, devices,
@@ -26,7 +27,7 @@ pub(super) fn gc(args: &Args, context: &Context) -> Result<u8, Trouble> {
     super::context::arm_fault();
     let state = context.state()?;
     let (mut listener, _) = terminal::listener(Style { json: args.json, trace: args.trace });
-    let collected = lab::gc(&state, &prim::steps(), &mut listener)?;
+    let collected = crate::survey::gc(&state, &prim::steps(), &mut listener)?;
     if args.json {
         print_json(&collected)
     } else {

@@ -11,9 +11,10 @@ use std::process::{Command, Stdio};
 
 use super::context::{Context, this_program};
 use super::output::Trouble;
-use crate::lab::{self, Error, Inside, Kind, Private, Result};
+use crate::lab::{self, Private};
 use crate::net::{self, Foreground, ProcessId};
 use crate::prim;
+use crate::state::{Error, Inside, Kind, Result};
 use crate::terminal::{environment, exit};
 
 /// The word of the process that holds a sandbox.

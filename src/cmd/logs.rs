@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::doors::refused;
 use super::output::Trouble;
-use crate::lab::{self, Kind, LogView};
 use crate::prim;
+use crate::state::Kind;
+use crate::survey::LogView;
 use crate::terminal::{self, data, exit, foreign, talk};
 
 /// Shows what the processes that a lab has started have written, of all or of one; or, without a lab, what container runtimes were refused.
@@ -46,10 +47,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
     let state = context.state()?;
     let Some(lab) = &args.lab else { return Ok(refusals(args, state.root())) };
-    let look = || lab::logs_of(&state, lab, args.name.as_deref(), &prim::steps());
+    let look = || crate::survey::logs_of(&state, lab, args.name.as_deref(), &prim::steps());
     let logs = look()?;
     if args.json {
-        let all: Result<Value, lab::Error> = logs.iter().map(|log| as_json(log, args.lines)).collect();
+        let all: Result<Value, crate::state::Error> = logs.iter().map(|log| as_json(log, args.lines)).collect();
         terminal::json(&all?);
         return Ok(exit::DONE);
     }
@@ -63,7 +64,7 @@ pub(super) fn logs(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if !args.follow {
         return Ok(exit::DONE);
     }
-    let Some(changes) = lab::watch_logs(&state, lab)? else { return Ok(exit::DONE) };
+    let Some(changes) = crate::survey::watch_logs(&state, lab)? else { return Ok(exit::DONE) };
     loop {
         // Of a lab that is being built more may come.
         let logs = match look() {
@@ -101,7 +102,7 @@ fn refusals(args: &Args, root: &Path) -> u8 {
     let titles = ["age", "door", "container", "error"].map(String::from);
     let row = |one: &Value| {
         let text = |key: &str| one[key].as_str().unwrap_or_default().to_string();
-        let age = terminal::age(one["at"].as_u64().unwrap_or_default(), lab::now());
+        let age = terminal::age(one["at"].as_u64().unwrap_or_default(), crate::state::now());
         let hint = Some(text("hint")).filter(|hint| !hint.is_empty()).map_or(String::new(), |hint| format!("; {hint}"));
         vec![age, text("door"), text("container"), format!("{}{hint}", text("error"))]
     };
@@ -109,7 +110,7 @@ fn refusals(args: &Args, root: &Path) -> u8 {
     exit::DONE
 }
 
-fn as_json(log: &LogView, lines: Option<usize>) -> Result<Value, lab::Error> {
+fn as_json(log: &LogView, lines: Option<usize>) -> Result<Value, crate::state::Error> {
     let mut value = json!(log.process);
     value["log"] = last(&log.files.text()?, lines).into();
     Ok(value)
@@ -137,7 +138,7 @@ struct ShownLogs {
 
 impl ShownLogs {
     /// Shows what is there of a log.
-    fn first(&mut self, log: &LogView, lines: Option<usize>) -> Result<(), lab::Error> {
+    fn first(&mut self, log: &LogView, lines: Option<usize>) -> Result<(), crate::state::Error> {
         let (text, next) = log.files.text_and_end()?;
         self.next.insert(log.no, next);
         self.say(log, last(&text, lines));
@@ -145,7 +146,7 @@ impl ShownLogs {
     }
 
     /// Shows what has come since.
-    fn more(&mut self, log: &LogView) -> Result<(), lab::Error> {
+    fn more(&mut self, log: &LogView) -> Result<(), crate::state::Error> {
         loop {
             let next = self.next.entry(log.no).or_insert(0);
             let piece = log.files.text_from(*next)?;

@@ -5,8 +5,9 @@ use serde_json::Value;
 use super::context::Context;
 use super::output::Trouble;
 use super::sandboxes::look_into_sandboxes;
-use crate::lab::{self, LabKind, Summary};
 use crate::prim;
+use crate::state::LabKind;
+use crate::survey::Summary;
 use crate::terminal::{self, age, data, exit, talk};
 
 /// Lists the labs and networks: how they are, what they hold, who made them.
@@ -26,7 +27,7 @@ pub(super) struct Args {
 /// Runs `topo ls`.
 pub(super) fn ls(args: &Args, context: &Context) -> Result<u8, Trouble> {
     let state = context.state()?;
-    let (mut summaries, mut errors) = lab::summaries(&state, &prim::steps(), None)?;
+    let (mut summaries, mut errors) = crate::survey::summaries(&state, &prim::steps(), None)?;
     if context.inside.is_none() {
         errors.extend(look_into_sandboxes(&mut summaries, &state)?);
     }
@@ -60,7 +61,7 @@ fn row(summary: &Summary) -> Vec<String> {
         state,
         summary.netns.to_string(),
         summary.devs.to_string(),
-        age(summary.created, lab::now()),
+        age(summary.created, crate::state::now()),
         summary.script.clone(),
     ]
 }

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::lab::{CheckResult, Error};
+use crate::lab::CheckResult;
 use crate::script::{Failure, Texts};
+use crate::state::Error;
 use crate::terminal::{self, Said, exit, report};
 
 /// Reports wrong usage, or prints help, and returns the exit code.

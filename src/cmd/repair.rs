@@ -32,7 +32,7 @@ pub(super) fn repair(args: &Args, context: &Context) -> Result<u8, Trouble> {
         return Err(inside::not_allowed(&format!("repair lab `{}`", args.lab)).into());
     }
     let (mut listener, _) = terminal::listener(Style { json: false, trace: args.trace });
-    let repaired = lab::repair(&state, &args.lab, &prim::steps(), &mut listener)?;
+    let repaired = crate::survey::repair(&state, &args.lab, &prim::steps(), &mut listener)?;
     repaired.made.iter().for_each(|what| data(&format!("put back: {what}\n")));
     if !repaired.errors.is_empty() {
         return Err(repaired.errors.into());

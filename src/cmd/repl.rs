@@ -3,10 +3,11 @@
 use super::context::{self, Context};
 use super::inside;
 use super::output::Trouble;
-use crate::lab::{Error, Kind, Lab, LabKind, Origin, name};
+use crate::lab::{Lab, Origin};
 use crate::net;
 use crate::prim;
 use crate::repl::{self, Setup};
+use crate::state::{Error, Kind, LabKind, name};
 
 /// Builds a lab by hand: statements are run as they are typed, and can be undone.
 ///

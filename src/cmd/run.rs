@@ -14,11 +14,12 @@ use super::args::RunOptions;
 use super::context::{self, Context};
 use super::inside;
 use super::output::{self, Trouble};
-use crate::lab::{CheckResult, Lab, LabKind, Origin, StateDir, name};
+use crate::lab::{CheckResult, Lab, Origin};
 use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::header::{Header, HeaderError, RESERVED_OPTIONS, ValueType};
 use crate::script::{Failure, FailureKind, Script, Session, Texts, Workflow};
+use crate::state::{LabKind, StateDir, name};
 use crate::terminal::{self, Said, Style, counted, exit, report, talk};
 
 /// Runs a script: builds its lab, and leaves it up.
@@ -123,12 +124,12 @@ fn bad_header(script: &Script, error: &HeaderError) -> u8 {
 
 /// Returns a mistake in a script's header as a failure at its line.
 pub(super) fn header_failure(script: &Script, error: &HeaderError) -> Failure {
-    let spot = crate::lab::Spot { source: script.name.as_str().into(), line: error.line, column: 1 };
+    let spot = crate::state::Spot { source: script.name.as_str().into(), line: error.line, column: 1 };
     Failure {
         kind: FailureKind::Syntax,
         message: format!("read the script's header: {}", error.message),
         hint: error.hint.clone(),
-        place: crate::lab::Place(vec![spot]),
+        place: crate::state::Place(vec![spot]),
         also: Vec::new(),
     }
 }
@@ -156,7 +157,7 @@ fn execute(
         let stdin = (script.name == "-").then_some(script.text.as_str());
         return Ok(inside::run_in_new(context, stdin)?);
     }
-    net::process::signal::catch().map_err(|source| crate::lab::Error::kernel("catch signals", &source))?;
+    net::process::signal::catch().map_err(|source| crate::state::Error::kernel("catch signals", &source))?;
     context::arm_fault();
     let state = context.state()?;
     let begun = Instant::now();
@@ -197,7 +198,7 @@ fn execute(
     }
 }
 
-fn lab_name(script: &Script, state: &StateDir) -> crate::lab::Result<String> {
+fn lab_name(script: &Script, state: &StateDir) -> crate::state::Result<String> {
     if is_nameless(script) { state.free_name("lab") } else { Ok(context::lab_name_of(Path::new(&script.name))) }
 }
 

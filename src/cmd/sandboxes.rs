@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::context::{Context, this_program};
 use super::inside;
 use super::output::Trouble;
-use crate::lab::{self, Error, Kind, Result, StateDir, Summary};
 use crate::net::ProcessId;
 use crate::prim;
+use crate::state::{Error, Kind, Result, StateDir};
+use crate::survey::Summary;
 use crate::terminal::{self, environment, exit};
 
 /// How many sandboxes are looked into at a time.
@@ -70,7 +71,7 @@ fn begin(program: &Path, holder: ProcessId, labs: &[String], state: &StateDir) -
 /// Looks at labs of the sandbox that this process is in; says how they are, and returns the exit code.
 pub(super) fn look(context: &Context) -> u8 {
     let names: Vec<String> = context.words.iter().skip(2).map(|word| word.to_string_lossy().into_owned()).collect();
-    let looked = context.state().and_then(|state| lab::summaries(&state, &prim::steps(), Some(&names)));
+    let looked = context.state().and_then(|state| crate::survey::summaries(&state, &prim::steps(), Some(&names)));
     let (summaries, errors) = match looked {
         Ok(looked) => looked,
         Err(error) => return Trouble::from(error).report(),
@@ -114,7 +115,8 @@ fn enter(summaries: &mut Vec<Summary>, seen: Vec<SandboxedLab>, holder: ProcessI
         if summary.holder != Some(holder) || summary.state != "up" {
             return true;
         }
-        let found = seen.remove(&summary.name).and_then(|seen| Some((lab::state_word(&seen.state)?, seen.unseen)));
+        let found =
+            seen.remove(&summary.name).and_then(|seen| Some((crate::survey::state_word(&seen.state)?, seen.unseen)));
         match found {
             Some(found) => (summary.state, summary.unseen) = found,
             // It was taken down meanwhile.

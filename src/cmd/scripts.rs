@@ -27,9 +27,9 @@ pub(super) fn scripts(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if let Some(name) = &args.source {
         let words: Vec<String> = name.split_whitespace().map(String::from).collect();
         let workflow = context.workflows().get(&words).ok_or_else(|| {
-            let error = crate::lab::Error::new(crate::lab::Kind::Missing, format!("find workflow `{name}`"));
+            let error = crate::state::Error::new(crate::state::Kind::Missing, format!("find workflow `{name}`"));
             let names: Vec<String> = context.workflows().keys().map(|words| words.join(" ")).collect();
-            match crate::lab::name::nearest(name, names.iter().map(String::as_str)) {
+            match crate::state::name::nearest(name, names.iter().map(String::as_str)) {
                 Some(near) => error.because("there is none of this name").hint(format!("did you mean `{near}`?")),
                 None => error.because("there is none of this name").hint("`topo scripts` lists them"),
             }

@@ -35,7 +35,7 @@ pub(super) fn show(args: &Args, context: &Context) -> Result<u8, Trouble> {
     if record.holder.is_none() && !lab::can_build_here() {
         return Err(inside::not_allowed(&format!("look into lab `{}`", args.lab)).into());
     }
-    let view = lab::view(&state, &args.lab, &prim::steps())?;
+    let view = crate::survey::view(&state, &args.lab, &prim::steps())?;
     if args.json {
         terminal::json(&serde_json::to_value(&view).unwrap_or(Value::Null));
     } else if args.steps {

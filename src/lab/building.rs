@@ -12,22 +12,18 @@ use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use super::error::{Error, Kind, Result};
 use super::etc;
 use super::event::{CheckResult, Event, Listener};
 use super::journal::{Asked, Journal};
 use super::kernel::Kernel;
 use super::loops::{self, Cable};
 use super::model::Model;
-use super::name;
-use super::place::Place;
-use super::refs::NetnsRef;
 use super::schedule;
-use super::state::{self, LabDir, LabKind, Record, StateDir, Status};
 use super::step::{Step, Steps};
-use super::store::Store;
 use super::undo;
 use crate::net::{self, ProcessId};
+use crate::state;
+use crate::state::{Error, Kind, LabDir, LabKind, NetnsRef, Place, Record, Result, StateDir, Status, Store, name};
 
 pub use moment::Moment;
 pub use rewind::Checkpoint;

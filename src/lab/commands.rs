@@ -21,11 +21,8 @@ use std::path::PathBuf;
 use super::PROCESS_MARK;
 use super::ended;
 use super::ended::EndedProcess;
-use super::error::{Error, Result};
-use super::files;
-use super::marks::{Marks, lab_of_mark};
-use super::state::{LabDir, StateDir};
 use crate::net::{self, Cgroup, ProcessId, ProcessRecord, Trail, process};
+use crate::state::{Error, LabDir, Marks, Result, StateDir, files, lab_of_mark};
 
 /// How the name of the group of a run's commands begins, behind the mark.
 const RUN: &str = "run-";
@@ -256,7 +253,7 @@ impl StateDir {
     /// their names.
     ///
     /// They stay where a run was killed whose state directory is gone too, such as that of a test.
-    pub(super) fn remove_abandoned_groups(&self) -> Result<Vec<String>> {
+    pub(crate) fn remove_abandoned_groups(&self) -> Result<Vec<String>> {
         let mut removed = Vec::new();
         if self.inside().is_some() {
             return Ok(removed);

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnetwork::{IpNetwork, Ipv6Network};
 
 use super::kernel::Kernel;
-use super::refs::DevRef;
 use crate::net::{self, Change, LinkConfig, Mac, Request};
+use crate::state::DevRef;
 
 /// Gives a device back what it had.
 pub fn put_back(kernel: &mut Kernel, dev: &DevRef, config: &LinkConfig) -> net::Result<()> {

@@ -5,18 +5,17 @@ use std::time::{Duration, Instant};
 
 use super::down_all::down_parts;
 use super::ended::EndedProcess;
-use super::error::{Error, Kind};
 use super::event::Listener;
-use super::host::Seen;
 use super::journal;
 use super::kernel::Kernel;
 use super::leases::release_dead;
 use super::left;
 use super::marked;
-use super::state::{self, LabDir, LabKind, Record, StateDir, Status};
 use super::step::Steps;
 use super::undo;
 use crate::net;
+use crate::state;
+use crate::state::{Error, Kind, LabDir, LabKind, Record, Seen, StateDir, Status};
 
 /// Takes down the lab `name` and returns every failure; after a failure the lab stays listed, so that it can be tried again.
 pub fn down(state: &StateDir, name: &str, steps: &Steps, listener: &mut Listener) -> Vec<Error> {
@@ -118,7 +117,7 @@ fn likely_record(state: &StateDir, dir: &LabDir) -> Result<(Record, Option<Error
     Ok((record, unmarked))
 }
 
-pub(super) fn down_locked(
+pub(crate) fn down_locked(
     state: &StateDir,
     dir: LabDir,
     record: &Record,
@@ -259,7 +258,7 @@ fn check_children(state: &StateDir, name: &str, steps: &Steps) -> Result<(), Err
 }
 
 /// Ends a sandbox with all that is in it: the kernel ends every process of a pid namespace whose pid 1 ends.
-pub(super) fn end_sandbox(holder: net::ProcessId) -> Result<(), Error> {
+pub(crate) fn end_sandbox(holder: net::ProcessId) -> Result<(), Error> {
     let failed = |source: net::Error| Error::kernel("end the lab's sandbox", &source);
     let left = net::process::end(&[holder], Duration::ZERO).map_err(failed)?;
     if left.is_empty() {
@@ -300,7 +299,7 @@ pub(super) fn end_unclaimed(state: &StateDir, holder: net::ProcessId) -> Result<
 }
 
 /// Locks a lab's directory; tells whether that was possible: not if somebody is at work on it, or has removed it.
-pub(super) fn is_free(dir: &mut LabDir, state: &StateDir) -> Result<bool, Error> {
+pub(crate) fn is_free(dir: &mut LabDir, state: &StateDir) -> Result<bool, Error> {
     match dir.lock(state) {
         Err(error) if matches!(error.kind(), Kind::Busy | Kind::Missing) => Ok(false),
         locked => locked.map(|()| true),
@@ -308,6 +307,6 @@ pub(super) fn is_free(dir: &mut LabDir, state: &StateDir) -> Result<bool, Error>
 }
 
 /// Tells whether a lab has neither a record nor a step.
-pub(super) fn is_empty(dir: &LabDir) -> bool {
+pub(crate) fn is_empty(dir: &LabDir) -> bool {
     !dir.has_record() && !journal::has_steps(&dir.journal())
 }

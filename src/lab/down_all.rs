@@ -3,16 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::down;
-use super::error::{Error, Kind, Result};
 use super::event::Listener;
 use super::journal;
 use super::kernel::Kernel;
-use super::name;
-use super::refs::NetnsRef;
-use super::state::{LabDir, Record, StateDir, Status};
 use super::step::Steps;
 use super::undo::LARGE_BRIDGE;
 use crate::net::{self, Change};
+use crate::state::{Error, Kind, LabDir, NetnsRef, Record, Result, StateDir, Status, name};
 
 /// How many labs are held at once: each takes an open file.
 const AT_ONCE: usize = 128;

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::error::{Error, Kind, Result};
-use super::name;
 use crate::net::{self, NetnsId};
+use crate::state::{Error, Kind, Result, name};
 
 /// How long processes in a lab's namespaces have between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);

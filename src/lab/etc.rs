@@ -11,10 +11,9 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::error::{Error, Result};
 use super::model::Model;
-use super::refs::{NetnsAt, NetnsRef};
 use crate::net::{EtcFile, regular};
+use crate::state::{Error, NetnsAt, NetnsRef, Result};
 
 /// Where the files of `ip netns exec` are.
 const OF_NETNS: &str = "/etc/netns";
@@ -26,7 +25,7 @@ pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// Returns what a command in a namespace sees otherwise, for a lab whose directory is `dir`; the file of names is brought up to
 /// date with the lines about the lab's nodes. `has_resolver` tells whether the namespace has name servers of its own.
-pub(super) fn files_for(
+pub(crate) fn files_for(
     nodes: impl FnOnce() -> String,
     has_resolver: bool,
     dir: &Path,
@@ -67,7 +66,7 @@ fn of_netns(name: &str) -> Vec<EtcFile> {
 }
 
 /// Returns a line for each address that the lab gave to a namespace: the address and the namespace's name.
-pub(super) fn nodes(model: &Model) -> String {
+pub(crate) fn nodes(model: &Model) -> String {
     let mut seen: BTreeSet<(u32, IpAddr)> = BTreeSet::new();
     let mut text = String::new();
     for dev in model.all_devs().filter(|dev| dev.dev.netns.no != 0 && dev.dev.netns.name != "localhost") {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::ended::EndedProcess;
 use super::journal::Asked;
 use super::netns_view::NetnsView;
-use super::place::Place;
 use super::progress::Progress;
+use crate::state::Place;
 
 /// One thing to say.
 #[derive(Debug, Clone)]
@@ -96,7 +96,7 @@ impl Listener {
     }
 
     /// Notes that a step is asked for.
-    pub(super) fn asked(&mut self, word: &str) {
+    pub(crate) fn asked(&mut self, word: &str) {
         if let Some(progress) = &mut self.progress {
             progress.ask(word);
         }
@@ -135,7 +135,7 @@ impl Listener {
     }
 
     /// Returns the processes that were ended since the last call.
-    pub(super) fn take_ended(&mut self) -> Vec<EndedProcess> {
+    pub(crate) fn take_ended(&mut self) -> Vec<EndedProcess> {
         std::mem::take(&mut self.ended)
     }
 
@@ -150,7 +150,7 @@ impl Listener {
     }
 
     /// Says that a step is applied, or taken back.
-    pub(super) fn tell_step(&mut self, asked: &Asked, undo: bool) {
+    pub(crate) fn tell_step(&mut self, asked: &Asked, undo: bool) {
         if self.steps {
             let (doing, like) = (asked.step.doing(), asked.step.like());
             self.tell(&Event::Step { undo, doing, like, place: asked.place.clone() });

@@ -1,13 +1,12 @@
 //! What a journal comes to: its steps, folded into a model.
 
-use super::error::{Kind, Result};
 use super::journal;
 use super::model::{DevEntry, Model};
-use super::state::{LabDir, Record};
 use super::step::{Step, Steps};
+use crate::state::{Kind, LabDir, Record, Result};
 
 /// Reads the steps of a lab, and what it holds by them.
-pub(super) fn fold(dir: &LabDir, record: &Record, steps: &Steps) -> Result<(Model, Vec<journal::Asked>)> {
+pub(crate) fn fold(dir: &LabDir, record: &Record, steps: &Steps) -> Result<(Model, Vec<journal::Asked>)> {
     let asked = journal::read(dir, record, steps)?.asked;
     let mut model = Model::new(0);
     for asked in &asked {

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::Result;
 use super::model::Model;
-use super::refs::{DevRef, NetnsRef, ProcessRef, TableRef};
 use crate::net::LinkConfig;
+use crate::state::{DevRef, NetnsRef, ProcessRef, Result, TableRef};
 
 /// A thing that several steps may set: the number of its device or namespace, and a word for it.
 pub type Slot = (u32, Cow<'static, str>);

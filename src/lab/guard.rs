@@ -5,25 +5,24 @@
 
 use std::collections::BTreeSet;
 
-use super::name;
-use super::state::StateDir;
 use crate::net::nft::{
     self, Action, Base, Batch, Chain, ChainKind, Element, Family, Field, Hook, IpVersion, Match, Policy, Rule, Set,
     Value,
 };
 use crate::net::{Netns, Result};
+use crate::state::{StateDir, name};
 
 /// Devices that are kept apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Apart {
     /// What comes in by one of these
-    pub(super) from: Vec<String>,
+    pub(crate) from: Vec<String>,
     /// does not go out by one of these.
-    pub(super) to: Vec<String>,
+    pub(crate) to: Vec<String>,
 }
 
 impl Apart {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.from.is_empty() || self.to.is_empty()
     }
 }
@@ -74,7 +73,7 @@ pub(super) fn is_table_in<T: AsRef<Vec<nft::Table>>>(tables: Result<T>, name: &s
 }
 
 /// Makes the table, in place of the one that is there.
-pub(super) fn put(netns: &Netns, state: &StateDir, apart: &[Apart; 2]) -> Result<()> {
+pub(crate) fn put(netns: &Netns, state: &StateDir, apart: &[Apart; 2]) -> Result<()> {
     let (table, comment) = state.guard_table();
     let mut batch = Batch::new();
     if is_there(netns, state)? {
@@ -114,7 +113,7 @@ pub(super) fn put(netns: &Netns, state: &StateDir, apart: &[Apart; 2]) -> Result
 }
 
 /// Removes the table.
-pub(super) fn remove(netns: &Netns, state: &StateDir) -> Result<()> {
+pub(crate) fn remove(netns: &Netns, state: &StateDir) -> Result<()> {
     if !is_there(netns, state)? {
         return Ok(());
     }

@@ -8,9 +8,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnetwork::IpNetwork;
 
 use super::guard;
-use super::state::StateDir;
 use crate::net::nft::{self, Action, Base, Batch, Chain, ChainKind, CtState, Family, Hook, Match, Policy, Rule};
 use crate::net::{Netns, Result};
+use crate::state::StateDir;
 
 const FAMILY: Family = Family::Inet;
 
@@ -53,7 +53,7 @@ fn table(state: &StateDir) -> (String, String) {
 }
 
 /// Tells in the words of a setting how the rules are.
-pub(super) fn read(netns: &Netns, state: &StateDir) -> Result<&'static str> {
+pub(crate) fn read(netns: &Netns, state: &StateDir) -> Result<&'static str> {
     let (table, comment) = table(state);
     if !guard::is_table_in(nft::list_tables(netns), &table, &comment)? {
         return Ok(GONE);
@@ -67,7 +67,7 @@ pub(super) fn read(netns: &Netns, state: &StateDir) -> Result<&'static str> {
 }
 
 /// Makes the rules be there, or removes them.
-pub(super) fn write(netns: &Netns, state: &StateDir, value: &str) -> Result<()> {
+pub(crate) fn write(netns: &Netns, state: &StateDir, value: &str) -> Result<()> {
     let (table, comment) = table(state);
     let mut batch = Batch::new();
     if read(netns, state)? != GONE {

@@ -14,14 +14,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::error::{Error, Kind, Result};
 use super::footprint::Moved;
-use super::place::Place;
-use super::state::{LabDir, Record};
 use super::step::{Step, Steps};
-use super::sum::{CHANGED, Sum};
 use crate::net;
 use crate::net::regular::{self, STATE_BYTES_MAX};
+use crate::state::sum::{CHANGED, Sum};
+use crate::state::{Error, Kind, LabDir, Place, Record, Result};
 
 /// How much is written at a time, in bytes.
 const WRITE: usize = 64 << 10;
@@ -131,7 +129,7 @@ impl Journal {
     }
 
     /// Opens the journal of a lab to go on with it.
-    pub(super) fn open(dir: &LabDir, record: &Record) -> Result<Journal> {
+    pub(crate) fn open(dir: &LabDir, record: &Record) -> Result<Journal> {
         let path = dir.journal();
         let (_, JournalContent { head, lines }) = load(dir, record)?;
         let doing = || format!("open the journal `{}`", path.display());
@@ -155,7 +153,7 @@ impl Journal {
     }
 
     /// Writes down that all steps up to `upto` are applied.
-    pub(super) fn done(&mut self, upto: u64) -> Result<()> {
+    pub(crate) fn done(&mut self, upto: u64) -> Result<()> {
         self.note(JournalHead { done: upto, ..self.head })
     }
 
@@ -379,18 +377,18 @@ fn readable(text: &[u8], id: Sum) -> (Vec<JournalLine>, Vec<usize>) {
 
 /// The steps of a journal.
 #[derive(Debug)]
-pub(super) struct Steplist {
+pub(crate) struct Steplist {
     /// Those that were not taken back, in their order.
-    pub(super) asked: Vec<Asked>,
+    pub(crate) asked: Vec<Asked>,
     /// All of them up to this number are applied; of the others nobody knows.
-    pub(super) done: u64,
+    pub(crate) done: u64,
 }
 
 /// Reads the steps of a journal that were not taken back, in their order.
 ///
 /// One that lost, gained or changed a byte is an error, and is left as it is. What a killed process was writing was not applied
 /// yet, and is not among them.
-pub(super) fn read(dir: &LabDir, record: &Record, steps: &Steps) -> Result<Steplist> {
+pub(crate) fn read(dir: &LabDir, record: &Record, steps: &Steps) -> Result<Steplist> {
     read_telling(dir, record, steps, &mut |_| {})
 }
 
@@ -429,7 +427,7 @@ pub(super) fn moves(dir: &LabDir, record: &Record) -> Result<Vec<Moved>> {
 }
 
 /// Tells what is wrong with the journal of a lab, if anything is.
-pub(super) fn verify(dir: &LabDir, record: &Record) -> Result<()> {
+pub(crate) fn verify(dir: &LabDir, record: &Record) -> Result<()> {
     load(dir, record).map(|_| ())
 }
 

@@ -11,17 +11,13 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 
 use super::commands;
-use super::error::{Error, Kind};
 use super::etc;
 use super::lists::Lists;
-use super::marks::Marks;
 use super::model::Resolver;
 use super::notes::Notes;
-use super::refs::{DevRef, Identity, NetnsAt, NetnsRef, ProcessRef};
-use super::state::StateDir;
-use super::store::Store;
 use super::worker::Worker;
 use crate::net::{self, Entry, LinkConfig, Netlink, Netns, NetnsDir, NetnsId, New, Owners, Trail};
+use crate::state::{DevRef, Error, Identity, Kind, Marks, NetnsAt, NetnsRef, ProcessRef, StateDir, Store};
 
 /// How many descriptors are left for all else.
 const DESCRIPTORS_ELSE: u64 = 300;
@@ -130,14 +126,14 @@ impl Kernel {
     }
 
     /// Turns to another lab in a look at several, whose host is the same: what is open there stays open, and what was read there is kept.
-    pub(super) fn turn_to(&mut self, lab: &str, marks: &Marks) {
+    pub(crate) fn turn_to(&mut self, lab: &str, marks: &Marks) {
         (self.lab, self.marks) = (lab.to_string(), marks.clone());
         self.open.retain(|no, _| *no == HOST);
         self.lists.keep(HOST);
     }
 
     /// Takes the host for ended: nothing of the lab is on the one of this process.
-    pub(super) fn lose_host(&mut self) {
+    pub(crate) fn lose_host(&mut self) {
         self.host = None;
     }
 
@@ -153,12 +149,12 @@ impl Kernel {
     }
 
     /// Returns the state directory; for the kernel of a lab.
-    pub(super) fn state(&self) -> Option<&StateDir> {
+    pub(crate) fn state(&self) -> Option<&StateDir> {
         self.state.as_ref()
     }
 
     /// Opens the store; for the kernel of a lab.
-    pub fn store(&self) -> super::error::Result<Arc<dyn Store>> {
+    pub fn store(&self) -> crate::state::Result<Arc<dyn Store>> {
         match &self.state {
             Some(state) => state.store(),
             None => Err(Error::new(Kind::State, "open the store").because("no lab is at work")),
@@ -176,7 +172,7 @@ impl Kernel {
     }
 
     /// Changes the lab's name, before anything is made.
-    pub(super) fn set_lab(&mut self, lab: &str, marks: Marks) -> super::error::Result<()> {
+    pub(super) fn set_lab(&mut self, lab: &str, marks: Marks) -> crate::state::Result<()> {
         // What was begun has the old mark.
         self.worker.stop();
         if let (Some(state), Some(trail)) = (&self.state, self.trail.take()) {
@@ -193,7 +189,7 @@ impl Kernel {
     }
 
     /// Returns the lab's directory; for the kernel of a lab.
-    pub(super) fn lab_dir(&self) -> net::Result<PathBuf> {
+    pub(crate) fn lab_dir(&self) -> net::Result<PathBuf> {
         let state = self.state.as_ref().filter(|_| !self.lab.is_empty());
         let dir = state.map(|state| state.lab_dir(&self.lab).path().to_path_buf());
         dir.ok_or_else(|| net::Error::new("find the lab's directory", libc::ENOENT))

@@ -8,22 +8,20 @@ use std::collections::BTreeSet;
 
 use ipnetwork::IpNetwork;
 
-use super::error::{Error, Kind, Result};
-use super::ipam::{Held, Ipam};
-use super::state::StateDir;
-use super::store::{Key, RECORDS, Store};
+use crate::ipam::{Held, Ipam};
+use crate::state::{Error, Key, Kind, RECORDS, Result, StateDir, Store};
 
 /// What was given back.
 #[derive(Debug, Default)]
-pub(super) struct Freed {
-    pub(super) leases: Vec<Held>,
-    pub(super) pools: Vec<IpNetwork>,
+pub(crate) struct Freed {
+    pub(crate) leases: Vec<Held>,
+    pub(crate) pools: Vec<IpNetwork>,
 }
 
 /// Gives back what labs hold that are no more, of those that `concerned` holds for.
 ///
 /// Fails with `state` where the store has a damaged file; what that might keep alive stays.
-pub(super) fn release_dead(state: &StateDir, concerned: impl Fn(&str) -> bool) -> Result<Freed> {
+pub(crate) fn release_dead(state: &StateDir, concerned: impl Fn(&str) -> bool) -> Result<Freed> {
     if !state.has_store() {
         return Ok(Freed::default());
     }

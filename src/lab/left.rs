@@ -1,12 +1,10 @@
 //! What an undo leaves in the kernel: an object of the lab that others have changed so that it does not have the lab's mark any
 //! more. It is named, while what is gone counts as done.
 
-use super::error::{Error, Kind};
 use super::journal::Asked;
 use super::kernel::Kernel;
-use super::name;
-use super::refs::DevRef;
 use crate::net;
+use crate::state::{DevRef, Error, Kind, name};
 
 /// How the marks of all labs begin, those of other state directories too.
 const MARK: &str = "topo:";

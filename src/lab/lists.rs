@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::kernel::Kernel;
-use super::name;
-use super::refs::{DevRef, NetnsRef};
 use crate::net::{self, Address, FdbEntry, Link, Neigh, Owners, Route, Rule, nft};
+use crate::state::{DevRef, NetnsRef, name};
 
 /// A thing that is read: the number of its namespace, its type, and what tells things of one type apart.
 type ListedKey = (u32, TypeId, String);
@@ -18,7 +17,7 @@ pub(super) struct Lists(Option<HashMap<ListedKey, Rc<dyn Any>>>);
 
 impl Lists {
     /// Drops what was read elsewhere than in the namespace numbered `no`.
-    pub(super) fn keep(&mut self, no: u32) {
+    pub(crate) fn keep(&mut self, no: u32) {
         if let Some(lists) = &mut self.0 {
             lists.retain(|(netns, ..), _| *netns == no);
         }
@@ -27,7 +26,7 @@ impl Lists {
 
 impl Kernel {
     /// Begins a look: what is read from now on is kept, and nothing may be changed through this kernel any more.
-    pub(super) fn begin_look(&mut self) {
+    pub(crate) fn begin_look(&mut self) {
         self.lists = Lists(Some(HashMap::new()));
     }
 
@@ -193,7 +192,7 @@ impl Kernel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::Marks;
+    use crate::state::Marks;
 
     /// In a look a list is read once; that of the host is kept for the next lab, and all of them until the next look.
     #[test]

@@ -10,7 +10,7 @@ pub(super) type Cable = (u32, u32);
 
 /// Finds the cables that close a loop of bridges, with what to say of each. A cable whose ports were put into VLANs is taken for
 /// one that is there for those alone.
-pub(super) fn find(model: &Model) -> Vec<(Cable, String)> {
+pub(crate) fn find(model: &Model) -> Vec<(Cable, String)> {
     let mut leader: BTreeMap<u32, u32> = BTreeMap::new();
     let mut loops = Vec::new();
     let bridge_of = |port: &DevEntry| {
@@ -59,8 +59,8 @@ fn lead(leader: &mut BTreeMap<u32, u32>, no: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::super::model::Switch;
-    use super::super::refs::{DevRef, NetnsRef};
     use super::*;
+    use crate::state::{DevRef, NetnsRef};
 
     /// A model with the bridges 1 to 4, of which the last speaks the spanning tree protocol, and cables between them.
     fn joined(cables: &[(u32, u32)], in_vlans: bool) -> Vec<Cable> {

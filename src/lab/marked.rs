@@ -6,15 +6,11 @@ use std::collections::BTreeSet;
 use ipnetwork::IpNetwork;
 
 use super::ended::{EndedProcess, end_processes};
-use super::error::{Error, Result};
-use super::ipam::Held;
 use super::kernel::Kernel;
-use super::marks::lab_of_mark;
-use super::name;
-use super::refs::{NetnsAt, NetnsRef};
-use super::state::StateDir;
 use super::undo;
+use crate::ipam::Held;
 use crate::net::{self, Entry, Netns, nft};
+use crate::state::{Error, NetnsAt, NetnsRef, Result, StateDir, lab_of_mark, name};
 
 /// What was removed, and what could not be.
 #[derive(Debug, Default)]
@@ -62,7 +58,7 @@ pub(super) fn remove_marked(state: &StateDir, mark: &str) -> Result<()> {
 ///
 /// A namespace is told by its file, which only root can write; what others could write proves nothing: the alias of a device in
 /// a namespace, the environment of a process. On the host, only root can give a device an alias, or make a table.
-pub(super) fn collect_marked(state: &StateDir, collected: &mut Collected, only: Option<&str>) -> Result<()> {
+pub(crate) fn collect_marked(state: &StateDir, collected: &mut Collected, only: Option<&str>) -> Result<()> {
     let failed = |source: net::Error| Error::kernel("look for what lost labs left", &source);
     let mut kernel = Kernel::open().map_err(failed)?;
     let host = NetnsRef::host();

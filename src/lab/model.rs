@@ -9,9 +9,8 @@ use std::rc::Rc;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::error::{Error, Kind, Result};
-use super::refs::{DevRef, NetnsRef, ProcessRef, TableRef};
 use crate::net::{Fdb, Shape};
+use crate::state::{DevRef, Error, Kind, NetnsRef, ProcessRef, Result, TableRef};
 
 /// The name servers of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -366,7 +365,7 @@ impl Model {
     }
 
     /// Returns the tables that the lab has made.
-    pub(super) fn tables(&self) -> &BTreeSet<TableRef> {
+    pub(crate) fn tables(&self) -> &BTreeSet<TableRef> {
         &self.tables
     }
 

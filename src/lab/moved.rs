@@ -11,14 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::dev_state::{put_back, set_up};
-use super::error::{Error, Kind};
 use super::footprint::Moved;
 use super::journal;
 use super::kernel::Kernel;
-use super::marks::lab_of_mark;
-use super::name;
-use super::refs::{DevRef, NetnsAt, NetnsRef};
 use crate::net::{self, Change, Link};
+use crate::state::{DevRef, Error, Kind, NetnsAt, NetnsRef, lab_of_mark, name};
 
 /// The kinds that never leave a namespace.
 const STAY: [&str; 8] = ["bridge", "bond", "team", "vrf", "hsr", "batadv", "openvswitch", "dsa"];
@@ -347,7 +344,7 @@ impl Taken {
     }
 
     /// Returns the error for a command that was about to do something, and has changed nothing.
-    pub(super) fn error(&self, doing: String) -> Error {
+    pub(crate) fn error(&self, doing: String) -> Error {
         Error::new(Kind::Exists, doing).because(&self.because).hint(WAY_ON)
     }
 }

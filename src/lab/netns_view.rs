@@ -5,8 +5,8 @@ use serde::Serialize;
 
 use super::kernel::Kernel;
 use super::model::{DevEntry, Model};
-use super::refs::NetnsRef;
 use crate::net;
+use crate::state::NetnsRef;
 
 /// A namespace with the devices and routes in it.
 #[derive(Debug, Clone, Serialize)]
@@ -61,13 +61,13 @@ pub struct DevView {
 }
 
 /// Returns the namespaces that the lab made, and those in which it made a device.
-pub(super) fn namespaces_of(model: &Model) -> Vec<NetnsRef> {
+pub(crate) fn namespaces_of(model: &Model) -> Vec<NetnsRef> {
     let has_ours = |at: &NetnsRef| model.all_devs().any(|dev| dev.dev.made && dev.dev.netns.no == at.no);
     model.all_netns().map(|entry| &entry.at).filter(|at| at.made || has_ours(at)).cloned().collect()
 }
 
 /// Returns what is in a namespace, as the kernel has it now.
-pub(super) fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: Option<&str>) -> NetnsView {
+pub(crate) fn view_netns(kernel: &mut Kernel, model: &Model, at: &NetnsRef, ended: Option<&str>) -> NetnsView {
     let mut view = NetnsView { name: at.name.clone(), made: at.made, devs: Vec::new(), routes: Vec::new(), gone: None };
     if let Some(why) = ended {
         // A namespace of this name on the host would be another one.

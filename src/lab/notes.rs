@@ -9,7 +9,7 @@ pub(super) struct Notes(HashMap<TypeId, Box<dyn Any>>);
 
 impl Notes {
     /// Returns the note of a type; an empty one where there was none.
-    pub(super) fn of<T: Default + 'static>(&mut self) -> &mut T {
+    pub(crate) fn of<T: Default + 'static>(&mut self) -> &mut T {
         let note = self.0.entry(TypeId::of::<T>()).or_insert_with(|| Box::new(T::default()));
         match note.downcast_mut() {
             Some(note) => note,

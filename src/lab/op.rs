@@ -3,8 +3,8 @@
 use std::any::Any;
 
 use super::kernel::Kernel;
-use super::refs::NetnsRef;
 use crate::net::{self, Request, Work};
+use crate::state::NetnsRef;
 
 /// Work on the kernel that this thread does.
 pub type HereAndNow<'a> = Box<dyn FnOnce(&mut Kernel) -> net::Result<()> + 'a>;

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use super::footprint::Slot;
 use super::journal::Asked;
 use super::model::Model;
-use super::refs::{DevRef, NetnsRef};
+use crate::state::{DevRef, NetnsRef};
 
 /// The steps of a lab, folded.
 #[derive(Debug)]
-pub(super) struct Folded {
+pub(crate) struct Folded {
     model: Model,
     /// The number of the last step that sets a thing.
     last: HashMap<Slot, u64>,
@@ -18,7 +18,7 @@ pub(super) struct Folded {
 
 impl Folded {
     /// Folds `asked`, whose model is `model`.
-    pub(super) fn new(model: Model, asked: &[Asked]) -> Folded {
+    pub(crate) fn new(model: Model, asked: &[Asked]) -> Folded {
         let mut last = HashMap::new();
         for one in asked {
             last.extend(one.step.footprint().sets.into_iter().map(|slot| (slot, one.no)));
@@ -27,12 +27,12 @@ impl Folded {
     }
 
     /// Returns the model.
-    pub(super) fn model(&self) -> &Model {
+    pub(crate) fn model(&self) -> &Model {
         &self.model
     }
 
     /// Returns the lab's outcome as the step numbered `no` sees it.
-    pub(super) fn seen_by(&self, no: u64) -> Outcome<'_> {
+    pub(crate) fn seen_by(&self, no: u64) -> Outcome<'_> {
         Outcome { folded: self, no }
     }
 }

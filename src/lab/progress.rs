@@ -59,7 +59,7 @@ impl Progress {
     }
 
     /// Says what was asked for so far, if it is time for that.
-    pub(super) fn running(&mut self) -> Option<String> {
+    pub(crate) fn running(&mut self) -> Option<String> {
         let now = Instant::now();
         if self.waits || now - self.running < PATIENCE || !self.is_time(now) {
             return None;
@@ -84,7 +84,7 @@ impl Progress {
     }
 
     /// Counts a step, and returns what is to be shown, if it is time for that.
-    pub(super) fn count(&mut self, word: &str) -> Option<String> {
+    pub(crate) fn count(&mut self, word: &str) -> Option<String> {
         let word = plural(word);
         if let Some((_, done, all)) = self.piece.sorts.iter_mut().find(|(known, ..)| *known == word) {
             *done = (*done + 1).min(*all);

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use super::down::{end_sandbox, end_unclaimed};
-use super::error::{Error, Kind, Result};
-use super::state::StateDir;
 use crate::net::{self, ProcessId};
+use crate::state::{Error, Kind, Result, StateDir};
 
 /// A sandbox that this process started, for one run.
 #[derive(Debug)]

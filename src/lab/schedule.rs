@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::error::Error;
 use super::event::Listener;
 use super::journal::Asked;
 use super::kernel::Kernel;
 use super::model::{DevEntry, Model};
 use super::op::{Joint, Op};
-use super::refs::{DevRef, NetnsRef};
 use super::step::Step;
 use super::worker::Blamed;
 use crate::net::{self, Request};
+use crate::state::{DevRef, Error, NetnsRef};
 
 /// How many requests wait at most.
 const WAITING_MAX: usize = 64;
@@ -160,7 +159,7 @@ impl<'a> Outstanding<'a> {
 
 /// Does the operations of `steps`, and waits until their devices and addresses work. Of a refusal it says which step was refused:
 /// those before it are done.
-pub(super) fn run(
+pub(crate) fn run(
     steps: &[Asked],
     kernel: &mut Kernel,
     model: &Model,
@@ -231,7 +230,7 @@ pub(super) fn refused(asked: &Asked, source: &net::Error) -> Error {
 /// Waits for the carriers that came and went: without that the kernel does its part some moments later, and a first packet is lost.
 /// First for those of plain devices, then for those of bridges, which follow from their ports', then for those of what is on top.
 /// Then it waits for the addresses that another of the kernel's workers makes work.
-pub(super) fn wait_working<'a>(
+pub(crate) fn wait_working<'a>(
     steps: impl IntoIterator<Item = &'a Asked>,
     kernel: &mut Kernel,
     model: &Model,

@@ -20,15 +20,11 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::error::{Error, Result};
-use super::files;
 use super::guard::{self, Apart};
 use super::inbound;
 use super::kernel::Kernel;
-use super::name;
-use super::refs::NetnsRef;
-use super::state::{StateDir, Status, boot_id};
 use crate::net::{self, Netns, ProcessId};
+use crate::state::{Error, NetnsRef, Result, StateDir, Status, boot_id, files, name};
 use held::{Along, Held, Holder, Pending, Setting, canonical, is_along, is_temp, leads, read_file, same, write_file};
 
 /// A setting of the host that a lab wants to have a value.
@@ -125,7 +121,7 @@ impl StateDir {
     }
 
     /// Takes over what is noted of the settings in a sandbox from another state directory, with the labs' new names.
-    pub(super) fn adopt_settings(
+    pub(crate) fn adopt_settings(
         &self,
         from: &StateDir,
         holder: ProcessId,
@@ -145,7 +141,7 @@ impl StateDir {
     }
 
     /// Gives back what labs held that are no more, and removes what is noted of hosts that are no more.
-    pub(super) fn sweep_settings(&self) -> Result<()> {
+    pub(crate) fn sweep_settings(&self) -> Result<()> {
         let failed = |source: net::Error| Error::kernel("look at the settings that labs hold", &source);
         let host = Netns::current().map_err(failed)?;
         let book = Book::open(self, &host).map_err(failed)?;

@@ -6,13 +6,13 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::error::{Error, Kind, Result};
 use super::footprint::Footprint;
 use super::kernel::Kernel;
 use super::model::Model;
 use super::op::Op;
 use super::outcome::Outcome;
 use crate::net;
+use crate::state::{Error, Kind, Result};
 
 /// A sort of steps, with its word in the journal.
 pub trait StepSort: Serialize {
@@ -103,7 +103,7 @@ impl Steps {
 
     /// Reads a step back.
     pub fn read(&self, word: &str, data: &RawValue) -> Result<Box<dyn Step>> {
-        let doing = || format!("read a step of sort `{}`", super::name::shown(word));
+        let doing = || format!("read a step of sort `{}`", crate::state::name::shown(word));
         let read = self.0.get(word).ok_or_else(|| {
             Error::new(Kind::State, doing())
                 .because("this release knows no such step")

@@ -3,16 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ended::{EndedProcess, end_all, end_processes};
-use super::error::{Error, Result};
 use super::footprint::Moved;
 use super::journal::Asked;
 use super::kernel::Kernel;
 use super::left;
-use super::marks::Marks;
 use super::moved::WAY_ON;
-use super::refs::{DevRef, NetnsRef, TableRef};
-use super::state::{LabDir, StateDir};
 use crate::net::{self, Change, Link, NetnsId};
+use crate::state::{DevRef, Error, LabDir, Marks, NetnsRef, Result, StateDir, TableRef};
 
 /// For `undo`: all steps are applied.
 pub(super) const ALL_DONE: u64 = u64::MAX;
@@ -33,7 +30,7 @@ pub(super) struct Survey {
 
 impl Survey {
     /// Looks at the namespaces that `steps` have made.
-    pub(super) fn of(kernel: &mut Kernel, steps: &[Asked]) -> Survey {
+    pub(crate) fn of(kernel: &mut Kernel, steps: &[Asked]) -> Survey {
         let mut survey = Survey::default();
         let makers: Vec<(&Asked, &NetnsRef)> =
             steps.iter().filter_map(|asked| Some((asked, asked.step.footprint().makes_netns?))).collect();

@@ -43,7 +43,7 @@ impl Worker {
     }
 
     /// Has work of the step numbered `step` done; where no thread is at it, it is done now. A failure is told by `finish`.
-    pub(super) fn put(&mut self, step: usize, work: Work) {
+    pub(crate) fn put(&mut self, step: usize, work: Work) {
         // A crash test must meet its points in one order.
         let done = match self.beside.as_mut().filter(|_| !net::fault::is_armed()) {
             Some(beside) => beside.put(step, work),
@@ -59,7 +59,7 @@ impl Worker {
     }
 
     /// Waits until all is done that was put aside.
-    pub(super) fn wait(&mut self) {
+    pub(crate) fn wait(&mut self) {
         let done = self.beside.as_mut().map_or(Ok(()), Beside::wait);
         self.note(done);
     }

@@ -1,6 +1,6 @@
 //! How iproute2 is called for a namespace: for the commands that a step is like.
 
-use crate::lab::{NetnsAt, NetnsRef};
+use crate::state::{NetnsAt, NetnsRef};
 
 /// Returns how `ip` is called for a namespace.
 pub(super) fn ip(netns: &NetnsRef) -> String {

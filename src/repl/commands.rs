@@ -1,7 +1,7 @@
 //! The commands of a session: what begins with a colon.
 
 use super::session::{LabSession, Went};
-use crate::lab::{Error, Kind, Result, name};
+use crate::state::{Error, Kind, Result, name};
 
 /// What a command's argument is, for completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

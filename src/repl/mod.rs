@@ -170,7 +170,7 @@ fn conclude(session: LabSession, reader: &InputReader, end: &SessionEnd, keep: b
     };
     let Some(mut lab) = session.into_lab() else { return code };
     let name = lab.name().to_string();
-    let failed = |error: &crate::lab::Error| report(&Failure::from(error), &Texts::default());
+    let failed = |error: &crate::state::Error| report(&Failure::from(error), &Texts::default());
     if !lab.is_known() {
         talk(&format!("lab `{name}` was taken down by something else\n"));
         // What of it is left, such as devices of the host, is still known here.

@@ -12,11 +12,12 @@ use rhai::Dynamic;
 use super::commands::{self, COMMANDS};
 use super::complete::Known;
 use super::show;
-use crate::lab::{Checkpoint, Error, Kind, Lab, NetnsRef, Result, Watched, name};
+use crate::lab::{Checkpoint, Lab, Watched};
 use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::lexer::{self, TokenKind};
 use crate::script::{self, Dirs, Failure, Script, StatementPoint, catalog};
+use crate::state::{Error, Kind, NetnsRef, Result, name};
 use crate::terminal::{self, data, environment, report, talk};
 
 /// How many statements keep the values that the variables had before them.

@@ -3,8 +3,9 @@
 use rhai::{Array, Dynamic, Map};
 use serde_json::Value;
 
-use crate::lab::{DevView, Lab, NetnsView, Result};
+use crate::lab::{DevView, Lab, NetnsView};
 use crate::prim::{Dev, NetnsHandle, as_json};
+use crate::state::Result;
 use crate::terminal::{cell, counted, dev_row, table};
 
 /// Returns a value as lines of text; nothing for `()`.

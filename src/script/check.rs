@@ -17,8 +17,8 @@ use super::results;
 use super::sources::{self, Dirs, Script, Texts};
 use super::typos;
 use super::words::Words;
-use crate::lab::{Kind, NetnsRef, Place, Spot, name};
 use crate::prim::{self, Args, GROUPS, NetnsHandle, OptionSet};
+use crate::state::{Kind, NetnsRef, Place, Spot, name};
 
 /// Checks a script and returns all that is wrong with it, in the order of its lines.
 pub fn check(script: &Script, dirs: &Dirs, texts: &Texts) -> Vec<Failure> {

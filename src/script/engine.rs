@@ -20,9 +20,10 @@ use super::results;
 use super::sources::{Dirs, Script, Texts};
 use super::stack;
 use super::words::Words;
-use crate::lab::{Event, NetnsRef, Place, Spot};
+use crate::lab::Event;
 use crate::net;
 use crate::prim::{self, Args, Dev, GROUPS, LabHandle, NetnsHandle, ScriptError};
+use crate::state::{NetnsRef, Place, Spot};
 
 /// Limits that a script meets before the machine does; that of memory has a file of its own. None on the number of operations:
 /// Ctrl-C ends a loop.

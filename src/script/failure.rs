@@ -11,9 +11,9 @@ use super::held::HeldVariable;
 use super::hints;
 use super::lexer;
 use super::sources::{self, Dirs, Script, Texts};
-use crate::lab::name::{printable, shown};
-use crate::lab::{Error, Kind, Place, Spot};
 use crate::prim::{Failed, LabHandle, ScriptError};
+use crate::state::name::{printable, shown};
+use crate::state::{Error, Kind, Place, Spot};
 
 /// What ended a script.
 #[derive(Debug, Clone)]
@@ -230,7 +230,7 @@ fn syntax(error: &ParseErrorType, place: Place, engine: &Engine, text: &str) -> 
             let called = known.iter().any(|known| known == name);
             let declared = declared(text);
             let names = declared.iter().map(|(_, name)| *name).chain(["host", "args"]);
-            let near = crate::lab::name::nearest(name, names);
+            let near = crate::state::name::nearest(name, names);
             let around = declared.iter().find(|(_, declared)| declared == name).map(|(word, _)| *word);
             let is_new = !called && around.is_none();
             let rest = failure.place.spot().and_then(|spot| rest_of(text, spot));
@@ -348,7 +348,7 @@ fn unknown_property(text: &str, place: Place, engine: &Engine) -> Failure {
             place,
         );
     }
-    let near = crate::lab::name::nearest(name, getters.iter().map(String::as_str));
+    let near = crate::state::name::nearest(name, getters.iter().map(String::as_str));
     let hint = match near {
         Some(near) if near != name => Some(format!("did you mean `{near}`?")),
         // rhai calls the closure so (its documentation of `Array::for_each`).
@@ -395,7 +395,7 @@ fn unknown_function(signature: &str, place: Place, engine: &Engine) -> Failure {
         };
     }
     let names = catalog::names(engine);
-    let hint = match (elsewhere::hint(name), crate::lab::name::nearest(name, names.iter().map(String::as_str))) {
+    let hint = match (elsewhere::hint(name), crate::state::name::nearest(name, names.iter().map(String::as_str))) {
         (Some(hint), _) => hint.into(),
         (None, Some(near)) => format!("did you mean `{near}`?"),
         (None, None) => "`topo doc` lists the functions".into(),

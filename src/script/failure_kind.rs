@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::lab::Kind;
+use crate::state::Kind;
 
-/// Declares the sorts that are no `lab::Kind`, each with its word and what it says.
+/// Declares the sorts that are no `crate::state::Kind`, each with its word and what it says.
 macro_rules! failure_kinds {
     ($(#[doc = $about:literal] $name:ident = $word:literal;)+) => {
         /// The sort of a failure: what `--json` and the marks of tests name it by.
@@ -15,7 +15,7 @@ macro_rules! failure_kinds {
             $(#[doc = $about] $name,)+
         }
 
-        /// Those that are no `lab::Kind`.
+        /// Those that are no `crate::state::Kind`.
         const OTHERS: &[FailureKind] = &[$(FailureKind::$name),+];
 
         impl FailureKind {

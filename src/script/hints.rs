@@ -41,7 +41,7 @@ pub(super) fn module(name: &str, known: &[String]) -> String {
     if known.iter().any(|module| module == name) {
         return import(name);
     }
-    match crate::lab::name::nearest(name, known.iter().map(String::as_str)) {
+    match crate::state::name::nearest(name, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean `{near}`? {}", import(near)),
         None => format!("`import \"…\" as {name};` names a module; the program has {}", known.join(", ")),
     }

@@ -12,8 +12,8 @@ use cap::Cap;
 use rhai::plugin::*;
 use rhai::{Array, Blob, Dynamic, EvalAltResult, ImmutableString};
 
-use crate::lab::{Error, Kind};
 use crate::prim::rhai_error;
+use crate::state::{Error, Kind};
 
 #[global_allocator]
 static HEAP: Cap<System> = Cap::new(System, usize::MAX);

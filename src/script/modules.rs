@@ -16,8 +16,8 @@ use super::needed::{self, ModuleCalls, Needed};
 use super::prepare;
 use super::sources::{self, Dirs, Script, ScriptIdentity, Texts};
 use super::words::Words;
-use crate::lab::{Error, Place, Result, Spot, name};
 use crate::prim::{Beyond, LabHandle, rhai_error};
+use crate::state::{Error, Place, Result, Spot, name};
 
 /// How many modules may be read one within the other. Each takes some of the stack, and ends the process where there is no more.
 pub(super) const IMPORTS_MAX: usize = 32;

@@ -15,8 +15,8 @@ use super::lexer;
 use super::sources::Script;
 use super::typos;
 use super::words::Words;
-use crate::lab::Error;
 use crate::prim::{At, Callee, Function, Insert, LabHandle, ScriptError, Source};
+use crate::state::Error;
 
 /// A script's text as it is compiled.
 pub(super) struct Prepared {

@@ -7,7 +7,7 @@ use super::lexer;
 use super::sources::{self, Dirs};
 use super::typos::{self, Typo};
 use super::words::Words;
-use crate::lab::{Error, Spot, name};
+use crate::state::{Error, Spot, name};
 
 /// The functions that return a map with known keys, as a script calls them: `ping`, `lan::star`.
 pub(super) type ResultFunctions = BTreeMap<String, Vec<String>>;

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use include_dir::{Dir, include_dir};
 
-use crate::lab::{Error, Kind, Result, name};
 use crate::net::regular;
+use crate::state::{Error, Kind, Result, name};
 
 /// The largest script that is read: more is no text that a person wrote.
 const SCRIPT_BYTES_MAX: u64 = 16 << 20;

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use crate::lab::{Error, Kind};
+use crate::state::{Error, Kind};
 
 thread_local! {
     /// Where the stack stood when the run began, and how much of it may be used from there, in bytes.

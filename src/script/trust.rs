@@ -11,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::sources::{Dirs, own_scripts};
-use crate::lab::{Error, Kind, Result, name};
+use crate::state::{Error, Kind, Result, name};
 
 /// How many symbolic links may be on a way, as for the kernel (path_resolution(7)).
 const LINKS_MAX: usize = 40;

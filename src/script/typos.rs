@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use super::lexer::TokenKind;
 use super::words::Words;
-use crate::lab::{Error, name};
 use crate::prim;
+use crate::state::{Error, name};
 
 /// A mistake, and the byte where it stands.
 #[derive(Clone)]

@@ -1,8 +1,8 @@
 //! The exit codes: each stands here once, with what it says. `--help` and the reference are made from this list.
 
-use crate::lab::Kind;
 use crate::net::process::signal;
 use crate::script::FailureKind;
+use crate::state::Kind;
 
 /// Declares the exit codes, each with what it says in a few words.
 macro_rules! exit_codes {

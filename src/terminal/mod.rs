@@ -12,8 +12,9 @@ use std::rc::Rc;
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use crate::lab::{CheckResult, Event, Lab, Listener, name};
+use crate::lab::{CheckResult, Event, Lab, Listener};
 use crate::script::{Failure, Texts};
+use crate::state::name;
 
 pub use output::{data, failed, foreign, json, note, raw, talk};
 pub use view::{dev_row, lab_text, netns_text};

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::wants_colour;
-use crate::lab::{Error, name};
+use crate::state::{Error, name};
 
 /// Why standard output could not be written, the first time.
 static FAILED: Mutex<Option<String>> = Mutex::new(None);
@@ -82,7 +82,7 @@ pub fn note(written: io::Result<()>) {
 /// Returns the error of an output that could not be written.
 pub fn failed() -> Option<Error> {
     let failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
-    failed.as_ref().map(|text| Error::new(crate::lab::Kind::Failed, "write to standard output").because(text))
+    failed.as_ref().map(|text| Error::new(crate::state::Kind::Failed, "write to standard output").because(text))
 }
 
 /// Escapes control characters, but for the colours of a stream that takes them.

@@ -1,7 +1,8 @@
 //! A lab as a person reads it: namespaces, devices, addresses, routes.
 
 use super::{age, counted};
-use crate::lab::{self, DevView, LabView, NetnsView, ProcessView};
+use crate::lab::{DevView, NetnsView};
+use crate::survey::{LabView, ProcessView};
 
 /// Returns a lab with all that it holds, as text.
 pub fn lab_text(view: &LabView) -> String {
@@ -14,7 +15,7 @@ pub fn lab_text(view: &LabView) -> String {
         summary.netns,
         counted(summary.devs, "device", "devices"),
         summary.script,
-        age(summary.created, lab::now())
+        age(summary.created, crate::state::now())
     );
     for what in &view.damage {
         text.push_str(&format!("lost: {what}\n"));

@@ -1,11 +1,11 @@
 //! The house is in order: what may use what, where `unsafe` may stand, how long a file may be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules, each of which may use those behind it.
-const HOUSE: [&str; 7] = ["cmd", "repl", "terminal", "script", "prim", "lab", "net"];
+const HOUSE: [&str; 10] = ["cmd", "repl", "terminal", "script", "prim", "survey", "lab", "ipam", "state", "net"];
 const LINES_MAX: usize = 600;
 
 struct Source {
@@ -87,6 +87,64 @@ fn modules_use_only_what_is_to_their_right() {
     none("arrows backwards", &wrong);
 }
 
+/// Returns which files of a room lead to which, each by its name without its folder and ending; a folder counts as one.
+fn uses_in(room: &str, sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
+    let folder = root().join("src").join(room);
+    let file = |source: &Source| {
+        let below = source.path.strip_prefix(&folder).ok()?;
+        Some((below.iter().next()?.to_string_lossy().trim_end_matches(".rs").to_string(), below.iter().count()))
+    };
+    let of_room: Vec<(&Source, String, usize)> =
+        sources.iter().filter_map(|source| file(source).map(|(name, depth)| (source, name, depth))).collect();
+    let known: BTreeSet<&str> = of_room.iter().map(|(_, name, _)| name.as_str()).collect();
+    let lent = of_room.iter().filter(|(_, name, _)| name == "mod").flat_map(|(source, ..)| lent(&source.text));
+    let lent: BTreeMap<String, String> =
+        lent.flat_map(|(module, names)| names.into_iter().map(move |name| (name, module.clone()))).collect();
+    let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (source, name, depth) in of_room.iter().filter(|(_, name, _)| name != "mod") {
+        let code: String = source.code().map(|(_, line)| line.trim()).collect::<Vec<_>>().join("\n");
+        let from_room = format!("crate::{room}::");
+        let to_room = "super::".repeat(*depth);
+        for rest in code.split(&from_room).skip(1).chain(code.split(&to_room).skip(1)) {
+            let list = rest.strip_prefix('{').and_then(|list| list.split('}').next()).unwrap_or(rest);
+            let words = list.split(',').take(if rest.starts_with('{') { usize::MAX } else { 1 });
+            for word in words.filter_map(|word| word.trim().split(|c: char| !c.is_alphanumeric() && c != '_').next()) {
+                let module = lent.get(word).map_or(word, String::as_str);
+                if known.contains(module) && module != name {
+                    uses.entry(name.clone()).or_default().insert(module.to_string());
+                }
+            }
+        }
+    }
+    uses
+}
+
+/// Kind of fault: files that can't be read one after the other, since each leads to all the others.
+#[test]
+fn no_circle_has_more_than_three_files() {
+    const FILES_MAX: usize = 3;
+    let (sources, mut wrong, mut count) = (sources(), BTreeSet::new(), 0);
+    for room in ["survey", "lab", "ipam", "state"] {
+        let uses = uses_in(room, &sources);
+        let reached = |from: &String| {
+            let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+            while let Some(file) = next.pop() {
+                next.extend(uses.get(file).into_iter().flatten().filter(|file| seen.insert((*file).clone())));
+            }
+            seen
+        };
+        for file in uses.keys() {
+            let circle: Vec<String> = reached(file).into_iter().filter(|other| reached(other).contains(file)).collect();
+            if circle.len() > FILES_MAX {
+                wrong.insert(format!("{room}: {}", circle.join(" ")));
+            }
+        }
+        count += uses.values().map(BTreeSet::len).sum::<usize>();
+    }
+    none("circles", &wrong.into_iter().collect::<Vec<_>>());
+    assert!(count > 100, "only {count} arrows are found");
+}
+
 #[test]
 fn every_module_of_the_house_is_known() {
     let mut unknown: Vec<String> = sources().iter().map(|source| source.module.clone()).collect();
@@ -96,15 +154,15 @@ fn every_module_of_the_house_is_known() {
 
 #[test]
 fn each_layer_keeps_to_its_own_world() {
-    none("rhai below `prim`", &lines(&["lab", "net"], |line| line.contains("rhai::")));
+    none("rhai below `prim`", &lines(&HOUSE[5..], |line| line.contains("rhai::")));
     let netlink = |line: &str| {
         ["rtnetlink::", "netlink_packet", "netlink_proto", "netlink_sys"].iter().any(|name| line.contains(name))
     };
-    none("netlink above `net`", &lines(&["lab", "prim", "script", "cmd", "repl"], netlink));
+    none("netlink above `net`", &lines(&HOUSE[..9], netlink));
     none("our names in `net`", &lines(&["net"], |line| line.contains("toposcript") || line.contains("TOPO_")));
     let prints =
         |line: &str| ["println!", "print!", "eprintln!", "stdout()", "stderr()"].iter().any(|word| line.contains(word));
-    none("output below `cmd`", &lines(&["lab", "prim", "script"], prints));
+    none("output below `cmd`", &lines(&HOUSE[3..9], prints));
 }
 
 /// What reads the environment somewhere else is in no documentation.
@@ -117,7 +175,7 @@ fn the_environment_is_read_in_one_place() {
     wrong.retain(|at| !at.contains("src/terminal/environment.rs:"));
     // A message below `terminal` may name a variable that there is; `TOPO_MARK` is set for processes, and never read.
     let declared = fs::read_to_string(root().join("src/terminal/environment.rs")).expect("read the list");
-    wrong.extend(lines(&["script", "prim", "lab", "net"], |line| {
+    wrong.extend(lines(&HOUSE[3..], |line| {
         let names = line.split('"').filter(|word| word.starts_with("TOPO_") && *word != "TOPO_MARK");
         names.into_iter().any(|name| !declared.contains(&format!("= \"{name}\";")))
     }));
@@ -146,12 +204,14 @@ fn no_header_lists_the_files_beside_it() {
 }
 
 /// A module that its users see, with its name there.
-const ROOMS: [(&str, &str); 8] = [
+const ROOMS: [(&str, &str); 10] = [
     ("net/mod.rs", "net"),
     ("net/nft/mod.rs", "nft"),
     ("lab/mod.rs", "lab"),
-    ("lab/ipam/mod.rs", "ipam"),
-    ("lab/store/mod.rs", "store"),
+    ("survey/mod.rs", "survey"),
+    ("ipam/mod.rs", "ipam"),
+    ("state/mod.rs", "state"),
+    ("state/store/mod.rs", "store"),
     ("prim/mod.rs", "prim"),
     ("script/mod.rs", "script"),
     ("terminal/mod.rs", "terminal"),
@@ -230,7 +290,10 @@ fn what_is_public_is_said() {
     const ITEMS: [&str; 9] =
         ["fn ", "async fn ", "const ", "struct ", "enum ", "trait ", "type ", "static ", "unsafe fn "];
     let mut wrong = Vec::new();
-    for source in sources().iter().filter(|source| ["net", "lab", "script", "terminal"].contains(&&*source.module)) {
+    for source in sources()
+        .iter()
+        .filter(|source| ["net", "state", "ipam", "lab", "survey", "script", "terminal"].contains(&&*source.module))
+    {
         let lines: Vec<(usize, &str)> = (1..).zip(source.text.lines()).collect();
         for (at, (number, line)) in lines.iter().enumerate() {
             let Some(item) = line.trim_start().strip_prefix("pub ") else { continue };
@@ -251,14 +314,14 @@ fn what_is_public_is_said() {
 
 #[test]
 fn unsafe_stands_in_net_alone() {
-    none("unsafe", &lines(&["cmd", "repl", "script", "prim", "lab", "lib", "main"], |line| line.contains("unsafe ")));
+    none("unsafe", &lines(&[&HOUSE[..9], &["lib", "main"]].concat(), |line| line.contains("unsafe ")));
 }
 
 #[test]
 fn nothing_sleeps() {
     none(
         "sleeps",
-        &lines(&["cmd", "repl", "script", "lab", "net"], |line| {
+        &lines(&["cmd", "repl", "script", "survey", "lab", "ipam", "state", "net"], |line| {
             line.contains("thread::sleep") || line.contains("time::sleep(")
         }),
     );

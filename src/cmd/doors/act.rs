@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use crate::cmd::context::{self, Context};
-use crate::lab::{self, Error, Kind, Lab, LabKind, Origin};
+use crate::lab::{Lab, Origin};
 use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::{Failure, FailureKind, Script, Session};
+use crate::state::{Error, Kind, LabKind};
 use crate::terminal::{self, Style, exit};
 
 /// Why a door refuses: the text, and what to do about it.
@@ -70,7 +71,7 @@ pub(super) fn act(context: &Context, statements: &str, args: &Value) -> Result<V
 /// Removes what killed calls left, and returns whether there was anything. What can't be removed is for `topo gc` to tell.
 pub(super) fn collect(context: &Context) -> Result<bool, Refusal> {
     let (mut listener, _) = terminal::listener(Style { json: true, trace: false });
-    let mut collected = lab::gc(&context.state()?, &prim::steps(), &mut listener)?;
+    let mut collected = crate::survey::gc(&context.state()?, &prim::steps(), &mut listener)?;
     collected.errors.clear();
     Ok(!collected.is_empty())
 }

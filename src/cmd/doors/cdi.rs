@@ -10,7 +10,7 @@ use super::act::act;
 use super::{hook, oci};
 use crate::cmd::context::{Context, this_program};
 use crate::cmd::output::Trouble;
-use crate::lab::{Error, Kind};
+use crate::state::{Error, Kind};
 use crate::terminal::{data, exit, talk};
 
 /// Makes networks known to container engines as devices: `--device toposcript.dev/net=NETWORK`

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::oci;
 use crate::cmd::context::{Context, this_program};
 use crate::cmd::output::Trouble;
-use crate::lab::{Error, Kind};
+use crate::state::{Error, Kind};
 use crate::terminal::{data, environment, exit};
 
 /// Connects containers as a hook of an OCI runtime, or installs that hook for Podman and CRI-O

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::act::{Refusal, act, collect};
 use super::{port_text, refused};
 use crate::cmd::context::Context;
-use crate::lab::name;
+use crate::state::name;
 use crate::terminal::{exit, raw};
 
 /// The words by which netavark calls a plugin.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::act::{Refusal, act, collect};
 use super::{own_script, read_stdin, refused};
 use crate::cmd::context::Context;
-use crate::lab::name;
+use crate::state::name;
 use crate::terminal::{exit, talk};
 
 /// The stage at which a container is connected.

@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::act::Refusal;
 use crate::cmd::context::Context;
-use crate::lab::{Error, Identity, Kind, Lab, LabKind, NetnsAt, NetnsRef, Origin};
+use crate::lab::{Lab, Origin};
 use crate::net::{self, Netns};
 use crate::prim::{self, LabHandle};
 use crate::script::{Failure, Script, Session};
+use crate::state::{Error, Identity, Kind, LabKind, NetnsAt, NetnsRef};
 use crate::terminal::{self, Style};
 
 /// Runs a script for a container, which it sees as `container`: the values given, with `netns` as a netns instead of its path. What it makes

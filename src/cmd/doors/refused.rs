@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 
 use super::act::Refusal;
 use crate::cmd::context::Context;
-use crate::lab;
 
 const FILE: &str = "refused";
 /// How large the file becomes before it is put aside, in the place of the one before it.
@@ -27,7 +26,7 @@ pub(super) fn note(context: &Context, door: &str, container: &str, refusal: &Ref
         let _ = std::fs::rename(&path, put_aside(&path));
     }
     let line = json!({
-        "at": lab::now(), "door": door, "container": container, "error": refusal.message, "hint": refusal.hint,
+        "at": crate::state::now(), "door": door, "container": container, "error": refusal.message, "hint": refusal.hint,
     });
     // A line that is written at once is whole, whoever else writes.
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);

@@ -9,10 +9,12 @@ use std::rc::Rc;
 use super::discover::without_marks;
 use super::protocol::{ExpectedError, TestMessage, TestPhase, TestRequest, TestTrouble, Verdict};
 use crate::cmd::context::{self, Context};
-use crate::lab::{CheckResult, Error, Event, Kind, Lab, LabKind, NetnsView, Origin, Result, StateDir, Traces};
+use crate::lab::{CheckResult, Event, Lab, NetnsView, Origin};
 use crate::net;
 use crate::prim::{self, LabHandle};
 use crate::script::{Caller, Failure, FailureKind, Script, Session, Texts};
+use crate::state::{Error, Kind, LabKind, Result, StateDir};
+use crate::survey::Traces;
 use crate::terminal::{self, exit};
 
 /// The word by which the program calls itself for this.
@@ -230,13 +232,13 @@ impl Round<'_> {
     fn disagrees(&self, mark: &ExpectedError, failed: Option<&Failure>, texts: &Texts) -> Option<TestTrouble> {
         let file = &self.request.file;
         let place =
-            crate::lab::Place(vec![crate::lab::Spot { source: file.as_str().into(), line: mark.line, column: 1 }]);
+            crate::state::Place(vec![crate::state::Spot { source: file.as_str().into(), line: mark.line, column: 1 }]);
         let wanted = format!("it should fail with `{}: {}`", mark.kind, mark.text);
         let message = match failed {
             None => "the line doesn't fail".to_string(),
             Some(failure) => {
                 let hint = failure.hint.as_deref().unwrap_or_default();
-                let here = |spot: &crate::lab::Spot| *spot.source == **file && spot.line == mark.line;
+                let here = |spot: &crate::state::Spot| *spot.source == **file && spot.line == mark.line;
                 let but = if failure.kind.word() != mark.kind {
                     format!("the line fails with an error of kind `{}`", failure.kind)
                 } else if !failure.message.contains(&mark.text) && !hint.contains(&mark.text) {
@@ -272,8 +274,8 @@ fn look(handle: &LabHandle, seen: &Rc<RefCell<LearnedInRun>>) {
 /// Returns the ends of the logs of a lab's processes, each with its process and how that is.
 fn logs(lab: &Lab, state: &StateDir) -> Vec<(String, String)> {
     const LINES: usize = 20;
-    let views = crate::lab::logs_of(state, lab.name(), None, &prim::steps()).unwrap_or_default();
-    let log = |view: crate::lab::LogView| {
+    let views = crate::survey::logs_of(state, lab.name(), None, &prim::steps()).unwrap_or_default();
+    let log = |view: crate::survey::LogView| {
         let text = view.files.text().ok()?;
         let lines: Vec<&str> = text.lines().collect();
         let end: String = lines[lines.len().saturating_sub(LINES)..].iter().map(|line| format!("{line}\n")).collect();

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::protocol::ExpectedError;
-use crate::lab::{Error, Kind, Result};
 use crate::script::lexer::{TokenKind, tokens};
 use crate::script::{Failure, FailureKind, Script, bare_compile};
+use crate::state::{Error, Kind, Result};
 
 /// A file with tests, or one that should have some and can't be read as a script.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub(super) fn discover(paths: &[PathBuf]) -> Result<Vec<File>> {
             let names: Vec<String> = file.tests.iter().map(|test| test.name.clone()).collect();
             file.tests.retain(|test| test.name == wanted);
             if file.tests.is_empty() {
-                let near = crate::lab::name::nearest(wanted, names.iter().map(String::as_str));
+                let near = crate::state::name::nearest(wanted, names.iter().map(String::as_str));
                 let error = Error::new(Kind::Missing, doing()).because("the file has no test of this name");
                 return Err(match near {
                     Some(near) => error.hint(format!("did you mean `{near}`?")),
@@ -146,8 +146,8 @@ fn read(path: &Path) -> Result<Option<File>> {
 }
 
 fn wrong(script: &Script, line: usize, message: String, hint: &str) -> Failure {
-    let spot = crate::lab::Spot { source: script.name.as_str().into(), line, column: 1 };
-    let place = crate::lab::Place(vec![spot]);
+    let spot = crate::state::Spot { source: script.name.as_str().into(), line, column: 1 };
+    let place = crate::state::Place(vec![spot]);
     Failure { kind: FailureKind::Syntax, message, hint: Some(hint.into()), place, also: Vec::new() }
 }
 

@@ -23,10 +23,10 @@ use self::protocol::{TestPhase, TestRequest, TestTrouble};
 use self::report::{Counts, Tested};
 use super::context::Context;
 use super::output::Trouble as Stop;
-use crate::lab::{Error, Kind};
 use crate::net;
 use crate::prim::parse_time;
 use crate::script::Texts;
+use crate::state::{Error, Kind};
 use crate::terminal::{self, data, exit, talk, wants_colour};
 
 pub(super) use child::{WORD as CHILD, run as child};

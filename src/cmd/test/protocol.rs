@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{CheckResult, Spot};
+use crate::lab::CheckResult;
 use crate::script::FailureKind;
+use crate::state::Spot;
 
 /// One test to run.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -18,9 +18,10 @@ use super::outcome::{TestOutcome, TestOutput, TestStatus};
 use super::protocol::{TestMessage, TestPhase, TestRequest, TestTrouble, Verdict};
 use crate::cmd::context::this_program;
 use crate::cmd::inside;
-use crate::lab::{Error, Kind, Private, Result, StateDir};
+use crate::lab::Private;
 use crate::net;
 use crate::script::FailureKind;
+use crate::state::{Error, Kind, Result, StateDir};
 use crate::terminal::environment;
 
 /// How long a test that was told to stop may take to say where it was, and to tidy up.

@@ -4,14 +4,12 @@ use std::collections::BTreeSet;
 
 use super::Lab;
 use crate::lab::down_all::down_parts;
-use crate::lab::error::{Error, Result};
 use crate::lab::footprint::Moved;
 use crate::lab::journal::Asked;
-use crate::lab::refs::{DevRef, NetnsRef};
-use crate::lab::state::{LabDir, Status};
 use crate::lab::step::Steps;
 use crate::lab::undo;
 use crate::net;
+use crate::state::{DevRef, Error, LabDir, NetnsRef, Result, Status};
 
 impl Lab {
     /// Ends the run and leaves the lab up; tells whether there is one (a script that made nothing leaves none).

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::Lab;
-use crate::lab::error::{Error, Result};
-use crate::lab::processes::{FINISHED_KEPT, ProcessFiles};
-use crate::lab::refs::ProcessRef;
+use crate::lab::ProcessFiles;
+use crate::lab::process_files::FINISHED_KEPT;
+use crate::state::{Error, ProcessRef, Result};
 
 /// How many processes more there are before those that have ended are looked for again. The look costs a few reads for each.
 const LOOK_EVERY: usize = 16;

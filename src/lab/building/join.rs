@@ -3,13 +3,12 @@
 use std::hash::{BuildHasher, RandomState};
 
 use super::{Lab, Origin, finished};
-use crate::lab::error::{Error, Kind, Result};
 use crate::lab::event::Listener;
 use crate::lab::fold;
 use crate::lab::journal::Journal;
 use crate::lab::kernel::Kernel;
-use crate::lab::state::StateDir;
 use crate::lab::step::Steps;
+use crate::state::{Error, Kind, Result, StateDir};
 
 impl Lab {
     /// Goes on with the lab `name`, which must be up, and locks it. It stays noted as up: if this process dies, the lab

@@ -1,9 +1,8 @@
 //! What a lab looks like while its script runs.
 
 use super::Lab;
-use crate::lab::error::Result;
 use crate::lab::netns_view::{NetnsView, namespaces_of, view_netns};
-use crate::lab::refs::NetnsRef;
+use crate::state::{NetnsRef, Result};
 
 impl Lab {
     /// Returns what is in a namespace, as the kernel has it now.

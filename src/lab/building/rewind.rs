@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::Lab;
-use crate::lab::error::{Error, Result};
 use crate::lab::event::CheckResult;
 use crate::lab::journal::Asked;
-use crate::lab::processes::{ProcessFiles, Watched};
-use crate::lab::refs::{NetnsRef, TableRef};
+use crate::state::{Error, NetnsRef, Result, TableRef};
+
 use crate::lab::step::Steps;
-use crate::lab::{commands, down, ended, undo};
+use crate::lab::{ProcessFiles, Watched, commands, down, ended, undo};
 use crate::net::{self, ProcessId};
 
 /// A point in the building of a lab, with nothing left to settle.
@@ -108,7 +107,7 @@ impl Lab {
             Ok(parts) => {
                 for part in parts.difference(&point.parts) {
                     let done = down::down(&self.state, part, steps, &mut self.listener);
-                    errors.extend(done.into_iter().filter(|error| error.kind() != crate::lab::Kind::Missing));
+                    errors.extend(done.into_iter().filter(|error| error.kind() != crate::state::Kind::Missing));
                 }
             }
             Err(error) => errors.push(error),

@@ -1,9 +1,8 @@
 use std::fs;
 
 use super::*;
-use crate::lab::state::Status;
-use crate::lab::{LabKind, StateDir};
 use crate::net::ProcessId;
+use crate::state::{LabKind, StateDir, Status};
 
 fn record(name: &str) -> Record {
     Record {
@@ -13,7 +12,7 @@ fn record(name: &str) -> Record {
         creator: ProcessId { pid: 7, start: name.len() as u64 },
         script: "-e".into(),
         created: 1,
-        marks: crate::lab::Marks::default(),
+        marks: crate::state::Marks::default(),
         holder: None,
         kind: LabKind::Lab,
         parent: None,

@@ -6,8 +6,8 @@
 use super::held::{Along, Held, Setting, leader_of, leads, same};
 use super::{Book, key_leads_to_router, read};
 use crate::lab::kernel::Kernel;
-use crate::lab::refs::{NetnsAt, NetnsRef};
 use crate::net::{self, Netns};
+use crate::state::{NetnsAt, NetnsRef};
 
 impl Kernel {
     /// Returns settings of a device of `at`, which have the values given, as they are once no lab holds them.

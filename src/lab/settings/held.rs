@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::FORWARDING;
 use crate::lab::guard::Apart;
-use crate::lab::{files, inbound, name};
+use crate::lab::inbound;
 use crate::net::{self, ProcessId};
+use crate::state::{files, name};
 
 /// A lab that holds a setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

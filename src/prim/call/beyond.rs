@@ -4,7 +4,7 @@
 use rhai::NativeCallContext;
 
 use super::context::{LabHandle, RhaiResultOf, lab_of, raise};
-use crate::lab::{Error, Kind, Result};
+use crate::state::{Error, Kind, Result};
 
 /// What lies beyond the lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

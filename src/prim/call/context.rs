@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rhai::{Dynamic, EvalAltResult, FnPtr, NativeCallContext, Position};
 
 use super::calls::{At, Calls, Source};
-use crate::lab::{Error, Kind, Lab, Origin, Place, Result, Spot, Step};
+use crate::lab::{Lab, Origin, Step};
+use crate::state::{Error, Kind, Place, Result, Spot};
 
 /// What the engine's functions return. The name matters: the metadata of rhai knows it.
 pub type RhaiResultOf<T> = std::result::Result<T, Box<EvalAltResult>>;

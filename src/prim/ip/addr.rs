@@ -7,10 +7,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{
-    DevRef, Error, Footprint, Kernel, Kind, Model, OWNER_PROTOCOL, Op, Outcome, Result, Step, StepSort, Unfinished,
-    name,
-};
+use crate::lab::{Footprint, Kernel, Model, OWNER_PROTOCOL, Op, Outcome, Step, StepSort, Unfinished};
 use crate::net::{self, AddrOptions};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
@@ -19,6 +16,7 @@ use crate::prim::link::whole;
 use crate::prim::value::handles::{self, Dev};
 use crate::prim::value::units;
 use crate::prim::value::value::Ip;
+use crate::state::{DevRef, Error, Kind, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

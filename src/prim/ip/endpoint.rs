@@ -6,10 +6,7 @@ use rhai::plugin::*;
 use serde::{Deserialize, Serialize};
 
 use super::sysctl;
-use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Hold, Kernel, Model, NetnsAt, NetnsRef, Op, Outcome, Result, Slot, Step,
-    StepSort, Unfinished, name,
-};
+use crate::lab::{DevEntry, Footprint, Hold, Kernel, Model, Op, Outcome, Slot, Step, StepSort, Unfinished};
 use crate::net::{self, Change, Netns};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, ask, place_of, with_lab};
@@ -17,6 +14,7 @@ use crate::prim::iproute2::ip;
 use crate::prim::link::whole;
 use crate::prim::nat::ruleset::{enter, in_netns};
 use crate::prim::value::handles::{Dev, NetnsHandle};
+use crate::state::{DevRef, Error, NetnsAt, NetnsRef, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -6,7 +6,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{DevRef, Error, Footprint, Kernel, OWNER_PROTOCOL, Op, Outcome, Step, StepSort, name};
+use crate::lab::{Footprint, Kernel, OWNER_PROTOCOL, Op, Outcome, Step, StepSort};
 use crate::net::{self, Mac};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
@@ -16,6 +16,7 @@ use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, DevOrName};
 use crate::prim::value::value::Ip;
+use crate::state::{DevRef, Error, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -9,10 +9,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, NetnsRef, OWNER_PROTOCOL, Op, Outcome, Place, Result, Step,
-    StepSort, name,
-};
+use crate::lab::{DevEntry, Footprint, Kernel, Lab, Model, OWNER_PROTOCOL, Op, Outcome, Step, StepSort};
 use crate::net::{self, NextHop, Route, RouteKind};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
@@ -21,6 +18,7 @@ use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, DevOrName, FromScript, Maps, Metric, Subnet, Table, Weight};
 use crate::prim::value::value::{Ip, Net};
+use crate::state::{DevRef, Error, NetnsRef, Place, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {
@@ -443,7 +441,7 @@ pub mod functions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::Kind;
+    use crate::state::Kind;
 
     #[test]
     fn default_takes_the_family_of_its_gateway() {

@@ -4,9 +4,7 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{
-    Error, Footprint, Kernel, Lab, NetnsRef, OWNER_PROTOCOL, Op, Outcome, Place, Result, Step, StepSort, name,
-};
+use crate::lab::{Footprint, Kernel, Lab, OWNER_PROTOCOL, Op, Outcome, Step, StepSort};
 use crate::net::{self, Rule, RuleKind};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
@@ -17,6 +15,7 @@ use crate::prim::value::options::options;
 use crate::prim::value::ports::Ports;
 use crate::prim::value::units::{DevOrName, FromScript, Mark, Metric, PrefixLength, Subnet, Table};
 use crate::prim::value::value::Net;
+use crate::state::{Error, NetnsRef, Place, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -4,9 +4,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{
-    Error, Footprint, Hold, Kernel, Lab, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Step, StepSort, name,
-};
+use crate::lab::{Footprint, Hold, Kernel, Lab, Op, Outcome, Step, StepSort};
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
@@ -14,6 +12,7 @@ use crate::prim::nat::ruleset::{enter, in_netns};
 use crate::prim::probe::ping::Version;
 use crate::prim::value::handles::{self, NetnsHandle};
 use crate::prim::value::options::options;
+use crate::state::{Error, NetnsAt, NetnsRef, Place, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

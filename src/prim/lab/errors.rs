@@ -7,9 +7,9 @@ use std::rc::Rc;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, EvalAltResult, FnPtr, ImmutableString};
 
-use crate::lab::{Error, Kind, name};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, ScriptError, call, error_of, raise, rhai_error, text_of, with_lab};
+use crate::state::{Error, Kind, name};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "errors",

@@ -8,10 +8,8 @@ use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
 use super::lease::{Lease, alloc, alloc_many};
-use crate::lab::ipam::{Ipam, PoolSpec, Range, Subnet};
-use crate::lab::{
-    Error, Footprint, Kernel, Kind, Lab, NetnsRef, Op, Outcome, Place, Result, Step, StepSort, as_refusal,
-};
+use crate::ipam::{Ipam, PoolSpec, Range, Subnet};
+use crate::lab::{Footprint, Kernel, Lab, Op, Outcome, Step, StepSort};
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
@@ -19,6 +17,7 @@ use crate::prim::value::handles::{self, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, Count, DevOrName, FromScript};
 use crate::prim::value::value::{Ip, Net, without_host_bits};
+use crate::state::{Error, Kind, NetnsRef, Place, Result, as_refusal};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {
@@ -248,7 +247,7 @@ fn add_pool(lab: &mut Lab, subnet: IpNetwork, options: PoolOptions, place: Place
 }
 
 /// Returns a lease for the script.
-fn lease_row(lease: &crate::lab::ipam::Lease) -> Map {
+fn lease_row(lease: &crate::ipam::Lease) -> Map {
     Map::from_iter([
         ("ip".into(), Dynamic::from(Ip(lease.ip))),
         ("owner".into(), lease.owner.clone().into()),
@@ -433,7 +432,7 @@ pub mod functions {
     pub fn ipam_audit(ctx: NativeCallContext) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
             lab.settle()?;
-            let row = |held: crate::lab::ipam::Held| {
+            let row = |held: crate::ipam::Held| {
                 let mut row = lease_row(&held.lease);
                 row.insert("subnet".into(), held.subnet.to_string().into());
                 Dynamic::from_map(row)

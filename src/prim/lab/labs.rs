@@ -7,11 +7,12 @@ use std::rc::Rc;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 
-use crate::lab::{Error, Event, Kind, Result, name};
+use crate::lab::Event;
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, raise, with_lab};
 use crate::prim::value::units::Table;
+use crate::state::{Error, Kind, Result, name};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "lab",

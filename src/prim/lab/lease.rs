@@ -8,9 +8,10 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::ipam::AllocOptions;
-use crate::lab::ipam::{Ipam, NoPool, Range};
-use crate::lab::{Error, Footprint, Kernel, Lab, Op, Outcome, Place, Result, Step, StepSort, as_refusal, name};
+use crate::ipam::{Ipam, NoPool, Range};
+use crate::lab::{Footprint, Kernel, Lab, Op, Outcome, Step, StepSort};
 use crate::net;
+use crate::state::{Error, Place, Result, as_refusal, name};
 
 /// Leases addresses. Its making waits for nothing but the journal: they are kept by a lock until it is written there.
 #[derive(Debug, Serialize, Deserialize)]

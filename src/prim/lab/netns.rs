@@ -10,14 +10,14 @@ use rhai::{Array, Dynamic};
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{
-    self, DevEntry, DevRef, Error, Event, Footprint, Identity, Kernel, Kind, Lab, Model, Moved, NetnsAt, NetnsRef, Op,
-    Outcome, Result, Step, StepSort, Unfinished, WAY_ON, lab_of_mark, name,
+    DevEntry, Event, Footprint, Kernel, Lab, Model, Moved, Op, Outcome, Step, StepSort, Unfinished, WAY_ON,
 };
 use crate::net::{self, Entry, Netns};
 use crate::prim::Group;
 use crate::prim::call::beyond::{Beyond, reach};
 use crate::prim::call::context::{RhaiResultOf, ask, lab_of, place_of, raise, with_lab};
 use crate::prim::value::handles::{self, Dev, NetnsHandle, no_netns_property};
+use crate::state::{DevRef, Error, Identity, Kind, NetnsAt, NetnsRef, Result, lab_of_mark, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {
@@ -469,7 +469,7 @@ pub mod functions {
         with_lab(&ctx, |lab| {
             let at = netns.living(lab)?;
             let failed = |source: net::Error| Error::kernel(format!("look at netns `{}`", at.name), &source);
-            let boot_id = lab::boot_id()?;
+            let boot_id = crate::state::boot_id()?;
             let (kernel, _) = lab.settled()?;
             let netns = kernel.netns(&at).map_err(failed)?;
             let number = netns.cookie().map_err(failed)?.unwrap_or(netns.id().ino);

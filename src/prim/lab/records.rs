@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::labs::as_json;
-use crate::lab::store::{Key, RECORDS};
-use crate::lab::{Error, Event, Footprint, Kernel, Kind, Lab, Op, Outcome, Result, Step, StepSort, as_refusal, name};
+use crate::lab::{Event, Footprint, Kernel, Lab, Op, Outcome, Step, StepSort};
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, call, lab_of, place_of, raise, with_lab};
+use crate::state::{Error, Key, Kind, RECORDS, Result, as_refusal, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {
@@ -339,7 +339,7 @@ pub mod functions {
     /// assert(now() > 1700000000);
     /// ```
     pub fn now() -> i64 {
-        i64::try_from(crate::lab::now()).unwrap_or(i64::MAX)
+        i64::try_from(crate::state::now()).unwrap_or(i64::MAX)
     }
 
     /// Refuses to go on inside a sandbox: for scripts that work on the host's own containers.

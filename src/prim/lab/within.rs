@@ -6,9 +6,7 @@ use std::rc::Rc;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, EvalAltResult, FnPtr, Map};
 
-use crate::lab::{
-    self, DevRef, Error, Event, Identity, Kind, Lab, LabKind, Listener, NetnsAt, NetnsRef, Origin, Result, name,
-};
+use crate::lab::{self, Event, Lab, Listener, Origin};
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{
@@ -17,6 +15,7 @@ use crate::prim::call::context::{
 use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::options;
 use crate::prim::value::units::FromScript;
+use crate::state::{DevRef, Error, Identity, Kind, LabKind, NetnsAt, NetnsRef, Result, name};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "within",
@@ -116,11 +115,11 @@ pub(in crate::prim) fn with_errors(
 }
 
 /// Puts back what others took from a lab; what is in it may have to be looked up again.
-fn repair(lab: &mut Lab, name: &str) -> Result<lab::Repaired> {
+fn repair(lab: &mut Lab, name: &str) -> Result<crate::survey::Repaired> {
     lab.note_act();
     lab.settle()?;
     let (mut keep, events) = keeping();
-    let repaired = lab::repair(lab.state(), name, &crate::prim::steps(), &mut keep);
+    let repaired = crate::survey::repair(lab.state(), name, &crate::prim::steps(), &mut keep);
     events.borrow().iter().for_each(|event| lab.say(event));
     forget_gone(lab, &format!("lab `{name}` was repaired"))?;
     repaired
@@ -256,7 +255,7 @@ pub mod functions {
     pub fn lab_drift(ctx: NativeCallContext, name: &str) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
             lab.settle()?;
-            let lost = lab::drift(lab.state(), name, &crate::prim::steps())?;
+            let lost = crate::survey::drift(lab.state(), name, &crate::prim::steps())?;
             Ok(lost.into_iter().map(Dynamic::from).collect())
         })
     }
@@ -276,7 +275,7 @@ pub mod functions {
     pub fn lab_states(ctx: NativeCallContext, names: Array) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
             lab.settle()?;
-            let (glance, steps) = (lab::Glance::take()?, crate::prim::steps());
+            let (glance, steps) = (crate::survey::Glance::take()?, crate::prim::steps());
             let state = |name: Dynamic| glance.state_of(lab.state(), &name.to_string(), &steps);
             names.into_iter().map(|name| state(name).map(Dynamic::from)).collect()
         })
@@ -297,7 +296,7 @@ pub mod functions {
     pub fn lab_has_ended(ctx: NativeCallContext, name: &str) -> RhaiResultOf<bool> {
         with_lab(&ctx, |lab| {
             lab.settle()?;
-            lab::has_ended(&lab.state().find(name)?)
+            crate::survey::has_ended(&lab.state().find(name)?)
         })
     }
 
@@ -336,7 +335,7 @@ pub mod functions {
     #[rhai_fn(return_raw)]
     pub fn lab_repair(ctx: NativeCallContext, name: &str) -> RhaiResultOf<Array> {
         with_lab(&ctx, |lab| {
-            let lab::Repaired { made, errors } = repair(lab, name)?;
+            let crate::survey::Repaired { made, errors } = repair(lab, name)?;
             Error::joined(errors).map_or_else(|| Ok(made.into_iter().map(Dynamic::from).collect()), Err)
         })
     }

@@ -7,12 +7,12 @@ use super::dev::config_at_risk;
 use super::dev_change::{config_of, there};
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Slot, Step,
-    StepSort, Unfinished, name, put_back, set_up,
+    DevEntry, Footprint, Kernel, Lab, Model, Op, Outcome, Slot, Step, StepSort, Unfinished, put_back, set_up,
 };
 use crate::net::{self, AddrOptions, Change, LinkConfig};
 use crate::prim::iproute2::{ip, tool};
 use crate::prim::value::handles::Dev;
+use crate::state::{DevRef, Error, Kind, NetnsRef, Place, Result, name};
 
 /// The most ports that a bridge has (net/bridge/br_private.h, BR_MAX_PORTS less port 0).
 pub(super) const BRIDGE_PORTS_MAX: usize = 1023;

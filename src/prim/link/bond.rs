@@ -7,13 +7,14 @@ use rhai::{Dynamic, Map};
 
 use super::attach;
 use super::new_link::{self, Given};
-use crate::lab::{DevEntry, Error, Lab, Result, name};
+use crate::lab::{DevEntry, Lab};
 use crate::net::link::kind::{Bond, BondMode, FailOverMac, LacpRate, Primary, XmitHashPolicy};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, Count, DevMac, Devs, Mtu};
+use crate::state::{Error, Result, name};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "bond",

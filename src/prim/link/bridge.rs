@@ -12,8 +12,7 @@ use super::port::{self, AttachOptions};
 use super::take_over::{self, TakeOver};
 use super::whole::{self, Found};
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Place, Result, Step, StepSort,
-    Switch, Unfinished, link_local_request, name,
+    DevEntry, Footprint, Kernel, Lab, Model, Op, Outcome, Step, StepSort, Switch, Unfinished, link_local_request,
 };
 use crate::net::link::kind::VlanProtocol;
 use crate::net::{self, Change, Mac, NewLink};
@@ -24,6 +23,7 @@ use crate::prim::nat::firewalls::ask_let_through_bridge;
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevMac, Mtu, Priority, VlanIdOrNone};
+use crate::state::{DevRef, Error, Kind, NetnsRef, Place, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -6,11 +6,12 @@ use ipnetwork::IpNetwork;
 use rhai::plugin::*;
 
 use super::dev_change::{MoveDev, RenameDev, SetUp};
-use crate::lab::{DevRef, Error, Kind, Lab, Moved, OWNER_PROTOCOL, Result, name};
+use crate::lab::{Lab, Moved, OWNER_PROTOCOL};
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
+use crate::state::{DevRef, Error, Kind, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::made::{add_full_name, check_free};
 use super::whole;
 use crate::lab::{
-    DevRef, Footprint, Kernel, Model, Moved, OWNER_PROTOCOL, Op, Outcome, Result, Step, StepSort, Unfinished,
-    link_local_request, name, put_back, set_up,
+    Footprint, Kernel, Model, Moved, OWNER_PROTOCOL, Op, Outcome, Step, StepSort, Unfinished, link_local_request,
+    put_back, set_up,
 };
 use crate::net::{self, Change, LinkConfig};
 use crate::prim::iproute2::ip;
+use crate::state::{DevRef, Result, name};
 
 /// Gives a device another name.
 #[derive(Debug, Serialize, Deserialize)]

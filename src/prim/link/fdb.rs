@@ -7,7 +7,7 @@ use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
 use super::whole;
-use crate::lab::{DevRef, Error, Footprint, Kernel, Kind, Model, Op, Outcome, Result, Step, StepSort, name};
+use crate::lab::{Footprint, Kernel, Model, Op, Outcome, Step, StepSort};
 use crate::net::{self, Fdb, Mac};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
@@ -16,6 +16,7 @@ use crate::prim::value::handles::{self, Dev};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, UdpPort, VlanId, Vni};
 use crate::prim::value::value::Ip;
+use crate::state::{DevRef, Error, Kind, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -4,7 +4,7 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::new_link::{self, AddLink, Given};
-use crate::lab::{Error, Lab, Place, Result};
+use crate::lab::Lab;
 use crate::net::link::kind::{Ipvlan, IpvlanMode, Macvlan, MacvlanMode};
 use crate::net::{self, LinkKind};
 use crate::prim::Group;
@@ -12,6 +12,7 @@ use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevMac, Mtu};
+use crate::state::{Error, Place, Result};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

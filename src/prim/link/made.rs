@@ -1,7 +1,8 @@
 //! What all steps have in common that make a device: its name is free, it gets its mark and its full name, it is deleted.
 
-use crate::lab::{DevRef, Error, Kernel, Kind, Model, Result, name};
+use crate::lab::{Kernel, Model};
 use crate::net::{self, Change, Request};
+use crate::state::{DevRef, Error, Kind, Result, name};
 
 /// Checks that a device's name is free in its namespace, as far as the lab knows it.
 pub(super) fn check_free(model: &Model, dev: &DevRef, doing: &str) -> Result<()> {

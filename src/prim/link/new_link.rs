@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 use super::made::{self, check_free, delete_made};
 use super::whole;
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Step,
-    StepSort, Unfinished, link_local_request, name,
+    DevEntry, Footprint, Kernel, Lab, Model, Op, Outcome, Step, StepSort, Unfinished, link_local_request,
 };
 use crate::net::link::kind::Vxlan;
 use crate::net::{self, Change, Fdb, LinkKind, Mac, NewLink, RefusedLink};
 use crate::prim::iproute2::ip;
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::units::{self, DevMac, FromScript, Mtu};
+use crate::state::{DevRef, Error, Kind, NetnsAt, NetnsRef, Place, Result, name};
 
 /// A new device: a reference to one that isn't there yet, or a name on the host.
 enum NewDev {

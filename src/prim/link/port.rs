@@ -6,15 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::PortSettings;
 use super::dev_change::there;
-use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Result, Step, StepSort, Unfinished,
-};
+use crate::lab::{DevEntry, Footprint, Kernel, Lab, Model, Op, Outcome, Step, StepSort, Unfinished};
 use crate::net::{self, PortVlans};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::{self, Dev};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{Cost, FromScript, PortPriority, VlanId, VlanIds};
+use crate::state::{DevRef, Error, Result};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

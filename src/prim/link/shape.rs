@@ -7,9 +7,7 @@ use rhai::{Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
 use super::whole;
-use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, name,
-};
+use crate::lab::{DevEntry, Footprint, Kernel, Lab, Model, Op, Outcome, Step, StepSort};
 use crate::net::link::tc::{self, Root};
 use crate::net::{self, Shape, nft};
 use crate::prim::Group;
@@ -19,6 +17,7 @@ use crate::prim::value::handles::Dev;
 use crate::prim::value::options::options;
 use crate::prim::value::quantity::{Bytes, Percent, Rate, rate_text, time_text};
 use crate::prim::value::units::Count;
+use crate::state::{DevRef, Error, Place, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -6,13 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::attach::PortSettings;
 use super::dev::config_at_risk;
 use super::whole;
-use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, OWNER_PROTOCOL, Op, Outcome, Result, Step, StepSort,
-    Unfinished, name,
-};
+use crate::lab::{DevEntry, Footprint, Kernel, Lab, Model, OWNER_PROTOCOL, Op, Outcome, Step, StepSort, Unfinished};
 use crate::net::{self, Change, LinkConfig};
 use crate::prim::iproute2::ip;
 use crate::prim::value::handles;
+use crate::state::{DevRef, Error, Kind, Result, name};
 
 /// Plugs somebody else's device into a bridge of the lab's and moves its addresses and routes there.
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,10 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::made::{self, check_free, delete_made};
 use super::new_link;
 use super::whole;
-use crate::lab::{
-    DevEntry, DevRef, Footprint, Kernel, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, Unfinished,
-    add_link_local, name,
-};
+use crate::lab::{DevEntry, Footprint, Kernel, Lab, Model, Op, Outcome, Step, StepSort, Unfinished, add_link_local};
 use crate::net::{self, Change, Tap};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
@@ -18,6 +15,7 @@ use crate::prim::iproute2::ip;
 use crate::prim::value::handles::Dev;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevMac, Id, Mtu};
+use crate::state::{DevRef, Place, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -6,13 +6,14 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::new_link::{self, Given};
-use crate::lab::{Error, Lab, Place, Result};
+use crate::lab::Lab;
 use crate::net::link::kind::{Tunnel, TunnelMode};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevMac, Mtu, Ttl, TunnelKey};
+use crate::state::{Error, Place, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "tunnel",

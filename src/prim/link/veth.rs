@@ -9,8 +9,7 @@ use super::made::{check_free, delete_link, full_name_request};
 use super::port::{self, PortMap};
 use super::whole::{self, Found};
 use crate::lab::{
-    DevEntry, DevRef, Error, Footprint, Kernel, Kind, Lab, Model, NetnsRef, Op, Outcome, Result, Step, StepSort,
-    Unfinished, link_local_request, name, shown_dev,
+    DevEntry, Footprint, Kernel, Lab, Model, Op, Outcome, Step, StepSort, Unfinished, link_local_request,
 };
 use crate::net::{self, Change, Mac, NewLink, VethEnd};
 use crate::prim::Group;
@@ -19,6 +18,7 @@ use crate::prim::iproute2::ip;
 use crate::prim::value::handles::{self, Dev, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevMac, Mtu};
+use crate::state::{DevRef, Error, Kind, NetnsRef, Result, name, shown_dev};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {
@@ -106,7 +106,7 @@ impl Step for AddVeth {
 
     fn like(&self) -> Vec<String> {
         let netns = |end: &End| match end.dev.netns.at {
-            crate::lab::NetnsAt::Host => String::new(),
+            crate::state::NetnsAt::Host => String::new(),
             _ => format!(" netns {}", end.dev.netns.name),
         };
         let (main, peer) = self.main_and_peer();
@@ -355,7 +355,7 @@ fn new_dev(lab: &mut Lab, netns: NetnsRef, name: String, mac: Option<Mac>) -> Re
     Ok(DevRef { no, netns, name, index, mac: Some(mac.unwrap_or_else(|| lab.new_mac(no))), made: true })
 }
 
-fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::lab::Place) -> Result<[DevRef; 2]> {
+fn add(lab: &mut Lab, ends: [Dynamic; 2], options: &VethOptions, place: crate::state::Place) -> Result<[DevRef; 2]> {
     let [a, b] = [named(lab, &ends[0])?, named(lab, &ends[1])?];
     if let (Named::New(netns_a, name_a), Named::New(netns_b, name_b)) = (&a, &b)
         && netns_a.no == netns_b.no

@@ -4,13 +4,13 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::new_link::{self, Given};
-use crate::lab::Error;
 use crate::net::link::kind::Vrf;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, DevMac, Table};
+use crate::state::Error;
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "vrf",

@@ -7,13 +7,13 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::new_link::{self, Given};
-use crate::lab::{Error, Result};
 use crate::net::link::kind::Vxlan;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::Dev;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, DevMac, Mtu, Ttl, UdpPort, Vni};
+use crate::state::{Error, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "vxlan",

@@ -1,7 +1,8 @@
 //! Whether a device that a lab made is still as its steps left it, and how it is put right where it is.
 
-use crate::lab::{DevRef, Kernel, Outcome, Slot, name, set_up};
+use crate::lab::{Kernel, Outcome, Slot, set_up};
 use crate::net::{self, Change, Mac};
+use crate::state::{DevRef, name};
 
 /// What a step made a device with.
 #[derive(Debug, Clone, Copy, Default)]

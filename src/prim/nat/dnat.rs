@@ -12,10 +12,7 @@ use super::mappings::{AddMappings, MAPS, Mapping, base, check_apart, or_host};
 use super::published;
 use super::ruleset::{self, FAMILY, LabTable};
 use super::ways::Ways;
-use crate::lab::{
-    DevRef, Error, Footprint, Kernel, Kind, Lab, Model, Op, Outcome, Place, Result, Step, StepSort, TableRef,
-    lab_of_mark, name,
-};
+use crate::lab::{Footprint, Kernel, Lab, Model, Op, Outcome, Step, StepSort};
 use crate::net::nft::{self, Element, L4Proto, Peer, Through, Value};
 use crate::net::{self, PortOptions};
 use crate::prim::Group;
@@ -26,6 +23,7 @@ use crate::prim::value::handles::{Dev, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::ports::{Host, PortMapping, Ports, Proto, Target};
 use crate::prim::value::units::{self, DevOrName};
+use crate::state::{DevRef, Error, Kind, Place, Result, TableRef, lab_of_mark, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

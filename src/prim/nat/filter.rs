@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::firewalls::{self, ask_let_through};
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
-use crate::lab::{
-    Error, Footprint, Kernel, Lab, NetnsRef, Op, Outcome, Place, Result, Step, StepSort, lab_of_mark, name,
-};
+use crate::lab::{Footprint, Kernel, Lab, Op, Outcome, Step, StepSort};
 use crate::net;
 use crate::net::nft::{
     self, Action, Base, Batch, Chain, ChainKind, CtState, Hook, L4Proto, Match, Peer, Policy, Rule, Through,
@@ -19,6 +17,7 @@ use crate::prim::value::handles::{Dev, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::ports::{Ports, Proto};
 use crate::prim::value::units::{DevOrName, FromScript, Mark, Subnet};
+use crate::state::{Error, NetnsRef, Place, Result, lab_of_mark, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -3,11 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::ruleset::{self, enter, in_netns};
-use crate::lab::{
-    Error, Event, Footprint, Kernel, Lab, NetnsRef, Op, Outcome, Place, Result, Step, StepSort, TableRef,
-};
+use crate::lab::{Event, Footprint, Kernel, Lab, Op, Outcome, Step, StepSort};
 use crate::net;
 use crate::net::nft::{self, Batch, Family, IpVersion, Peer, Through};
+use crate::state::{Error, NetnsRef, Place, Result, TableRef};
 
 /// Lets packets through the firewalls of others that would drop them: in the chains that these drop in.
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,11 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::ruleset::{self, AddRules, LabTable, enter, in_netns};
 use crate::lab::{
-    Footprint, Hold, INBOUND_HELD, INBOUND_KEY, Kernel, Lab, NetnsAt, NetnsRef, Op, Outcome, Place, Result, Step,
-    StepSort,
+    Footprint, Hold, INBOUND_HELD, INBOUND_KEY, Kernel, Lab, Op, Outcome, Step, StepSort, inbound_chain, inbound_rules,
 };
-use crate::lab::{inbound_chain, inbound_rules};
 use crate::net;
+use crate::state::{NetnsAt, NetnsRef, Place, Result};
 
 /// Asks for the rules: on the host for those of all labs, elsewhere for some in the lab's table.
 pub(super) fn ask(lab: &mut Lab, table: &LabTable, base: &mut AddRules, place: &Place) -> Result<()> {

@@ -9,15 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::published;
 use super::ruleset::{self, AddRules, FAMILY, LabTable, enter, in_netns};
-use crate::lab::store::{Guard, Key};
-use crate::lab::{
-    Error, Footprint, HAIRPIN_MARK, Kernel, Kind, Lab, NetnsRef, Op, Outcome, Result, Step, StepSort, as_refusal,
-};
+use crate::lab::{Footprint, HAIRPIN_MARK, Kernel, Lab, Op, Outcome, Step, StepSort};
 use crate::net::nft::conntrack::Flow;
 use crate::net::nft::{Action, Chain, ChainKind, DnatKey, Element, Field, Hook, IpVersion, Match, Rule, Set, Value};
 use crate::net::nft::{L4Proto, PortRange};
 use crate::net::{self, Netns, port};
 use crate::prim::value::ports::{Ports, Proto};
+use crate::state::store::Guard;
+use crate::state::{Error, Key, Kind, NetnsRef, Result, as_refusal};
 
 /// The chain that looks into the maps. A word of nft's own, such as `dnat`, is no name of a chain to it.
 const PUBLISHED: &str = "published";

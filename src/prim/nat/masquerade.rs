@@ -8,13 +8,14 @@ use rhai::{Dynamic, Map};
 
 use super::firewalls::ask_let_through;
 use super::ruleset::{self, AddRules, LabTable};
-use crate::lab::{Error, Lab, Place, Result};
+use crate::lab::Lab;
 use crate::net::nft::{Action, ChainKind, CtState, Hook, Match, Peer, Rule, Through};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, place_of, with_lab};
 use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, DevOrName, Subnet};
+use crate::state::{Error, Place, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "masquerade",

@@ -11,9 +11,10 @@ use std::net::IpAddr;
 
 use super::mappings::{AddMappings, Mapping, socket_proto};
 use super::ruleset::{self, FAMILY};
-use crate::lab::{Joint, Kernel, NetnsRef, Step as _, lab_of_mark};
+use crate::lab::{Joint, Kernel, Step as _};
 use crate::net::nft::{self, Batch, Element, Generation, L4Proto, PortRange, Value};
 use crate::net::{self, Netns, PortRefusal, Wanted};
+use crate::state::{NetnsRef, lab_of_mark};
 
 /// The published ports of a namespace, as they were in one generation of its ruleset.
 #[derive(Default)]

@@ -3,12 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{
-    Error, Footprint, Kernel, Kind, Lab, LabKind, Model, NetnsRef, Op, Outcome, Place, Result, Step, StepSort,
-    TableRef, lab_of_mark, name,
-};
+use crate::lab::{Footprint, Kernel, Lab, Model, Op, Outcome, Step, StepSort};
 use crate::net::nft::{self, At, Base, Batch, Chain, ChainKind, Family, Hook, Policy, Rule, Set};
 use crate::net::{self, Netns};
+use crate::state::{Error, Kind, LabKind, NetnsRef, Place, Result, TableRef, lab_of_mark, name};
 
 /// A table as steps refer to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -304,7 +302,7 @@ pub(in crate::prim) fn in_netns(netns: &NetnsRef) -> String {
 
 /// Returns what a command begins with that runs in a namespace.
 pub(in crate::prim) fn enter(netns: &NetnsRef) -> String {
-    use crate::lab::NetnsAt;
+    use crate::state::NetnsAt;
     match &netns.at {
         NetnsAt::Host => String::new(),
         NetnsAt::Named | NetnsAt::NamedAs(_) => format!("ip netns exec {} ", netns.name),

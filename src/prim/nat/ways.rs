@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::mappings::or_host;
-use crate::lab::{DevRef, Error, Kind, Lab, Moment, NetnsRef, Result, name};
+use crate::lab::{Lab, Moment};
 use crate::net;
 use crate::prim::value::handles;
+use crate::state::{DevRef, Error, Kind, NetnsRef, Result, name};
 
 /// What is known of a namespace's ways, from the first question on.
 pub(super) struct Ways {

@@ -6,11 +6,12 @@ use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, Map};
 
 use super::difference::{are_equal, difference, shown};
-use crate::lab::{CheckResult, Error, Event, Kind, Place, Result};
+use crate::lab::{CheckResult, Event};
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, call, place_of, raise, with_lab};
 use crate::prim::value::units::argument;
+use crate::state::{Error, Kind, Place, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "check",

@@ -6,13 +6,14 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::target::{Results, Source, Target, probe, split_port, way};
-use crate::lab::{Lab, Result, name};
+use crate::lab::Lab;
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, text_of, with_lab};
 use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevOrName, FromScript, argument};
+use crate::state::{Result, name};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "http",

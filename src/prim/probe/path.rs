@@ -8,13 +8,14 @@ use rhai::{Array, Dynamic, Map};
 
 use super::target::{Host, Results, address, device, probe, shown_target};
 use super::tcp::PATIENCE;
-use crate::lab::{Error, Lab, NetnsRef, Result};
+use crate::lab::Lab;
 use crate::net::{self, EchoWay};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, with_lab};
 use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevOrName, Ttl, argument};
+use crate::state::{Error, NetnsRef, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "path",

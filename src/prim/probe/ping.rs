@@ -7,13 +7,14 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 
 use super::target::{Host, Results, address, device};
-use crate::lab::{Error, Lab, NetnsRef, Result};
+use crate::lab::Lab;
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, with_lab};
 use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{self, Count, DevOrName, FromScript, Size, Ttl};
+use crate::state::{Error, NetnsRef, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "ping",

@@ -8,13 +8,14 @@ use rhai::plugin::*;
 
 use super::target::{Host, Results, Source, Whither, address};
 use super::tcp::PATIENCE;
-use crate::lab::{Error, Kind, Lab, Result};
+use crate::lab::Lab;
 use crate::net::{self, Way};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, with_lab};
 use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::options;
 use crate::prim::value::ports::{OnePort, TcpOrUdp};
+use crate::state::{Error, Kind, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "sees",

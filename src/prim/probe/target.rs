@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use rhai::{Dynamic, Map};
 
-use crate::lab::{Error, Kind, Lab, NetnsRef, Result, name};
+use crate::lab::Lab;
 use crate::net::{self, Way};
 use crate::prim::value::handles::{Dev, NetnsHandle};
 use crate::prim::value::options::shown_value;
 use crate::prim::value::units::{DevOrName, FromScript};
 use crate::prim::value::value::{self, Ip};
+use crate::state::{Error, Kind, NetnsRef, Result, name};
 
 /// A host: by an address, or by the netns that it is.
 #[derive(Debug, Clone)]

@@ -6,13 +6,14 @@ use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
 use super::target::{Results, Source, Target, apart, probe, shown_target, way};
-use crate::lab::{Lab, Result};
+use crate::lab::Lab;
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, with_lab};
 use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{DevOrName, argument};
+use crate::state::Result;
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "tcp",

@@ -7,7 +7,7 @@ use rhai::Map;
 use rhai::plugin::*;
 
 use super::target::{Host, Results, Source, Whither, address};
-use crate::lab::{Error, Kind, Lab, Result};
+use crate::lab::Lab;
 use crate::net::{self, Way};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, with_lab};
@@ -16,6 +16,7 @@ use crate::prim::value::options::options;
 use crate::prim::value::ports::{OnePort, TcpOrUdp};
 use crate::prim::value::quantity::Rate;
 use crate::prim::value::units::Streams;
+use crate::state::{Error, Kind, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "throughput",

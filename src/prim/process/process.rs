@@ -5,7 +5,7 @@ use std::time::Duration;
 use rhai::plugin::*;
 use rhai::{Dynamic, Map};
 
-use crate::lab::{Error, Kind, Lab, PROCESS_MARK, Result, name};
+use crate::lab::{Lab, PROCESS_MARK};
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::beyond::{Beyond, reach};
@@ -14,6 +14,7 @@ use crate::prim::value::handles::{self, NetnsHandle};
 use crate::prim::value::options::options;
 use crate::prim::value::quantity::Bytes;
 use crate::prim::value::units::{FromScript, argument};
+use crate::state::{Error, Kind, Result, name};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "process",

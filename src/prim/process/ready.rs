@@ -6,11 +6,12 @@ use regex_lite::Regex;
 use rhai::{Dynamic, FnPtr, Map, NativeCallContext};
 
 use super::supervised::{self, State};
-use crate::lab::{Error, Kind, ProcessFiles, ProcessRef, Result, name};
+use crate::lab::ProcessFiles;
 use crate::net::{self, port::Proto};
 use crate::prim::call::context::{RhaiResultOf, call, raise, with_lab};
 use crate::prim::probe::check::{verdict, wait_a_moment};
 use crate::prim::value::units::FromScript;
+use crate::state::{Error, Kind, ProcessRef, Result, name};
 
 /// How long between two looks for what tells that a process is ready: at first, and at most.
 const LOOK_FIRST: Duration = Duration::from_millis(2);

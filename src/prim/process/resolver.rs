@@ -6,12 +6,13 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map};
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{Error, Footprint, Kernel, Model, NetnsRef, Op, Outcome, Resolver, Result, Step, StepSort, name};
+use crate::lab::{Footprint, Kernel, Model, Op, Outcome, Resolver, Step, StepSort};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, ask, with_lab};
 use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{FromScript, argument};
+use crate::state::{Error, NetnsRef, Result, name};
 use crate::{net, step_sort};
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -8,7 +8,7 @@ use rhai::{Dynamic, Map};
 
 use super::ready::Ready;
 use super::start::{Process, Start, begin};
-use crate::lab::{Error, Kind, Lab, Result, name};
+use crate::lab::Lab;
 use crate::net::{self, PortRefusal, Proto, Server, Service, Wanted};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, with_lab};
@@ -16,6 +16,7 @@ use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::{options, shown_value};
 use crate::prim::value::ports::{OnePort, TcpOrUdp};
 use crate::prim::value::units::{StatusCode, argument};
+use crate::state::{Error, Kind, Result, name};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "serve",

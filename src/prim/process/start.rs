@@ -12,7 +12,7 @@ use rhai::{Dynamic, Map};
 use super::process::{CommandLine, SHELL_WORDS};
 use super::ready::{Ready, become_ready};
 use super::supervised::{self, StartProcess, State};
-use crate::lab::{Error, Kind, Lab, NetnsRef, ProcessRef, Result, name};
+use crate::lab::Lab;
 use crate::net;
 use crate::prim::Group;
 use crate::prim::call::beyond::{Beyond, reach};
@@ -20,6 +20,7 @@ use crate::prim::call::context::{RhaiResultOf, ask, text_of, with_lab};
 use crate::prim::value::handles::NetnsHandle;
 use crate::prim::value::options::options;
 use crate::prim::value::units::{FromScript, argument};
+use crate::state::{Error, Kind, NetnsRef, ProcessRef, Result, name};
 use crate::step_sort;
 
 pub(in crate::prim) const GROUP: Group = Group {

@@ -7,12 +7,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lab::{
-    Error, Footprint, Kernel, Kind, Lab, Marks, Model, Op, Outcome, PROCESS_MARK, ProcessFiles, ProcessRef, Result,
-    Step, StepSort, Unfinished,
-};
+use crate::lab::{Footprint, Kernel, Lab, Model, Op, Outcome, PROCESS_MARK, ProcessFiles, Step, StepSort, Unfinished};
 use crate::net::process::{self, supervise};
 use crate::net::{self, Cgroup, ProcessRecord, Supervised};
+use crate::state::{Error, Kind, Marks, ProcessRef, Result};
 
 /// The word by which the program calls itself as the supervisor of a process.
 pub const SUPERVISE: &str = "__supervise";

@@ -10,9 +10,9 @@ use rhai::{Array, Dynamic, Map};
 
 use super::options::{options, shown_value};
 use super::units::Metric;
-use crate::lab::{Error, Result};
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, raise};
+use crate::state::{Error, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "graph",

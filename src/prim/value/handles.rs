@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use crate::lab::{DevEntry, DevRef, Error, Kernel, Kind, Lab, NetnsAt, NetnsRef, Result, Switch, name, shown_dev};
+use crate::lab::{DevEntry, Kernel, Lab, Switch};
 use crate::net;
+use crate::state::{DevRef, Error, Kind, NetnsAt, NetnsRef, Result, name, shown_dev};
 
 /// A network namespace, as a script holds it.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@
 use rhai::{Dynamic, Map};
 
 use super::units::FromScript;
-use crate::lab::{Error, Result, name};
+use crate::state::{Error, Result, name};
 
 /// One option, for the reference.
 #[derive(Debug, Clone, Copy)]
@@ -131,7 +131,7 @@ macro_rules! options {
             };
 
             /// Reads the options out of a script's map.
-            pub fn parse(mut map: rhai::Map) -> $crate::lab::Result<$name> {
+            pub fn parse(mut map: rhai::Map) -> $crate::state::Result<$name> {
                 Self::SET.check_keys(&map)?;
                 Ok($name { $($field: Self::SET.take(&mut map, stringify!($field))?),+ })
             }

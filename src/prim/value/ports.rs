@@ -7,8 +7,8 @@ use rhai::Dynamic;
 
 use super::units::FromScript;
 use super::value::{self, Ip};
-use crate::lab::{Error, Result, name};
 use crate::net::nft::{L4Proto, PortRange};
+use crate::state::{Error, Result, name};
 
 /// A protocol that has ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use rhai::Dynamic;
 
 use super::handles::{Dev, NetnsHandle};
 use super::value::{self, Ip, Net};
-use crate::lab::{Error, Result};
 use crate::net::{self, Mac, Worded};
+use crate::state::{Error, Result};
 
 /// A type that an option or an argument can have.
 pub trait FromScript: Sized {
@@ -343,7 +343,7 @@ fn vlan_range(value: Dynamic) -> std::result::Result<(u16, u16), String> {
     let end = |text: &str| {
         let digits = text.len() <= 4 && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = text.parse::<u16>().ok().filter(|vid| digits && (1..=4094).contains(vid));
-        number.ok_or_else(|| wrong(&format!("{:?}", crate::lab::name::shown(text))))
+        number.ok_or_else(|| wrong(&format!("{:?}", crate::state::name::shown(text))))
     };
     let (low, high) = text.split_once('-').unwrap_or((&text, &text));
     match (end(low)?, end(high)?) {

@@ -10,11 +10,11 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic};
 
 use super::units::{self, Subnet};
-use crate::lab::ipam::bits_of as longest;
-pub use crate::lab::ipam::without_host_bits;
-use crate::lab::{Error, Result};
+use crate::ipam::bits_of as longest;
+pub use crate::ipam::without_host_bits;
 use crate::prim::Group;
 use crate::prim::call::context::{RhaiResultOf, raise};
+use crate::state::{Error, Result};
 
 pub(in crate::prim) const GROUP: Group = Group {
     name: "value",
@@ -159,7 +159,7 @@ pub mod functions {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn ip(ctx: NativeCallContext, text: &str) -> RhaiResultOf<Ip> {
-        let doing = format!("read the IP address `{}`", crate::lab::name::shown(text));
+        let doing = format!("read the IP address `{}`", crate::state::name::shown(text));
         raise(&ctx, parse_ip(text).map(Ip).map_err(|because| Error::invalid(doing).because(because)))
     }
 
@@ -179,7 +179,7 @@ pub mod functions {
     /// ```
     #[rhai_fn(return_raw)]
     pub fn net(ctx: NativeCallContext, text: &str) -> RhaiResultOf<Net> {
-        let doing = format!("read the network `{}`", crate::lab::name::shown(text));
+        let doing = format!("read the network `{}`", crate::state::name::shown(text));
         let net = parse_cidr(text).and_then(without_host_bits).map(Net);
         raise(&ctx, net.map_err(|because| Error::invalid(doing).because(because)))
     }

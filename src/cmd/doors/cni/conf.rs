@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{NEWEST, Problem, VERSIONS, code};
 use crate::cmd::context::Places;
 use crate::cmd::doors::port_text;
-use crate::lab::name;
+use crate::state::name;
 use crate::terminal::environment::{self, EnvVariable};
 
 /// Returns the value of a key, whatever its case.

@@ -8,7 +8,7 @@ use super::{LOOPBACK, PLUGIN};
 use crate::cmd::context::this_program;
 use crate::cmd::doors::hook::{environment, write_whole};
 use crate::cmd::output::Trouble;
-use crate::lab::{Error, Kind, name};
+use crate::state::{Error, Kind, name};
 use crate::terminal::{data, exit};
 
 #[derive(Debug, clap::Args)]

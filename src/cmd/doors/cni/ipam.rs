@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::conf::{Conf, find};
 use super::{PLUGIN, Problem, code, needed};
-use crate::lab::name;
+use crate::state::name;
 use crate::terminal::environment;
 
 /// A plugin for addresses.

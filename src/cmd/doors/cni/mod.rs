@@ -14,7 +14,7 @@ use super::act::{Refusal, act, collect};
 use super::refused;
 use crate::cmd::context::Context;
 use crate::cmd::output::Trouble;
-use crate::lab::{Kind, name};
+use crate::state::{Kind, name};
 use crate::terminal::environment::{self, EnvVariable};
 use crate::terminal::{exit, raw, talk};
 use conf::Conf;

@@ -9,7 +9,7 @@ use super::{error_reply, with_hint};
 use crate::cmd::context::Context;
 use crate::cmd::doors::act::{Refusal, act};
 use crate::cmd::doors::{port_text, read_stdin};
-use crate::lab::name;
+use crate::state::name;
 use crate::terminal::{exit, raw};
 
 /// The word by which this program runs itself for a request. Nobody types it.

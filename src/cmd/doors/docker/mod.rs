@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use crate::cmd::context::{Context, this_program};
 use crate::cmd::output::Trouble;
-use crate::lab::{Error, Kind, Result};
 use crate::net::probe::http::HttpRequest;
 use crate::net::process::signal;
 use crate::net::service::{Listening, ServiceAnswer};
+use crate::state::{Error, Kind, Result};
 use crate::terminal::{environment, exit, talk};
 
 pub(super) use call::{CALL, answer};
@@ -111,7 +111,7 @@ impl Serving {
     fn answer(self: Arc<Self>, request: &HttpRequest) -> ServiceAnswer {
         let method = request.path.trim_start_matches('/');
         if !call::METHODS.contains(&method) {
-            return (404, "text/plain", format!("topo has no `{}`\n", crate::lab::name::shown(method)).into_bytes());
+            return (404, "text/plain", format!("topo has no `{}`\n", crate::state::name::shown(method)).into_bytes());
         }
         let unnamed = if method == "NetworkDriver.CreateNetwork" { call::unnamed_network(&request.body) } else { None };
         let names = unnamed.and_then(|network| Some((DockerEvents::listen(&self.docker, &self.state)?, network)));
