@@ -67,6 +67,9 @@ pub(crate) fn status_of_own_process(name: &str, test: impl FnOnce()) -> Option<E
         test();
         return None;
     }
+    // Under another name no test would run there, and that ends well. With one thread for all tests it has no test's name.
+    let here = std::thread::current();
+    assert!(here.name().is_none_or(|here| here == "main" || here == name), "{name} is {:?}", here.name());
     let program = std::env::current_exe().expect("the test binary");
     let mut command = Command::new(program);
     command.args([name, "--exact", "--nocapture"]).env(CHILD, name);

@@ -504,7 +504,7 @@ mod tests {
 
     #[test]
     fn a_bind_that_fails_leaves_nothing() {
-        in_own_process("net::netns_dir::tests::a_bind_that_fails_leaves_nothing", || {
+        in_own_process("net::netns::dir::tests::a_bind_that_fails_leaves_nothing", || {
             in_own_mounts(|| {
                 let dir = NetnsDir::system();
                 let netns = netns();

@@ -69,7 +69,7 @@ mod tests {
     /// The setting is that of the namespace before, with and after an instance of its own.
     #[test]
     fn each_namespace_has_its_own_setting() {
-        in_own_process("net::private_proc::tests::each_namespace_has_its_own_setting", || {
+        in_own_process("net::netns::private_proc::tests::each_namespace_has_its_own_setting", || {
             let (a, b) = (netns(), netns());
             for n in 0..PLAIN + 2 * RENEWED_AFTER {
                 let (on, off) = if n % 2 == 0 { (&a, &b) } else { (&b, &a) };

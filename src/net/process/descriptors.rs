@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn what_is_started_has_the_limit_of_before() {
-        in_own_process("net::descriptors::tests::what_is_started_has_the_limit_of_before", || {
+        in_own_process("net::process::descriptors::tests::what_is_started_has_the_limit_of_before", || {
             let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limits");
             setrlimit(Resource::RLIMIT_NOFILE, 100, hard).expect("lowered");
             assert_eq!(raise_limit(), hard);
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_caller_with_many_files_open_leaves_room() {
-        in_own_process("net::descriptors::tests::a_caller_with_many_files_open_leaves_room", || {
+        in_own_process("net::process::descriptors::tests::a_caller_with_many_files_open_leaves_room", || {
             let open: Vec<_> = (0..30).map_while(|_| nix::unistd::dup(std::io::stdin()).ok()).collect();
             let limit = 40;
             setrlimit(Resource::RLIMIT_NOFILE, limit, limit).expect("lowered");
