@@ -93,6 +93,11 @@ pub fn short_hash(bytes: &[u8]) -> String {
     format!("{:08x}", (hash ^ (hash >> 32)) as u32)
 }
 
+/// Hashes a text to twelve hexadecimal digits, for names that scripts make of it.
+pub fn hash_of(text: &str) -> String {
+    format!("{:012x}", fnv1a(text.as_bytes()) & 0xffff_ffff_ffff)
+}
+
 /// Hashes `bytes` by FNV-1a, the same on every machine and in every release: names and marks are made with it.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     fnv1a_on(FNV_BASIS, bytes)

@@ -72,7 +72,7 @@ impl State {
 
     /// Returns the name of the lab that a script makes for the container.
     fn lab(&self) -> String {
-        format!("container-{:016x}", name::fnv1a(self.key().as_bytes()))
+        own_script::lab_of(&self.key())
     }
 
     /// Returns what the container is known by: two runtimes may have one of the same id.

@@ -10,8 +10,13 @@ use crate::lab::{Lab, Origin};
 use crate::net::{self, Netns};
 use crate::prim::{self, LabHandle};
 use crate::script::{Failure, Script, Session};
-use crate::state::{Error, Identity, Kind, LabKind, NetnsAt, NetnsRef};
+use crate::state::{Error, Identity, Kind, LabKind, NetnsAt, NetnsRef, name};
 use crate::terminal::{self, Style};
+
+/// Returns the name of the lab that a script makes for a container, by what the door knows it by. `doors/cni` of the library spells it too.
+pub(super) fn lab_of(key: &str) -> String {
+    format!("container-{}", name::hash_of(key))
+}
 
 /// Runs a script for a container, which it sees as `container`: the values given, with `netns` as a netns instead of its path. What it makes
 /// is a lab of this name, which is tied to the container's netns. If the script or a check of it fails, nothing is left of it.

@@ -281,7 +281,7 @@ pub mod functions {
     /// assert(hash_of("a").len == 12 && hash_of("a") != hash_of("b"));
     /// ```
     pub fn hash_of(text: &str) -> String {
-        format!("{:012x}", name::fnv1a(text.as_bytes()) & 0xffff_ffff_ffff)
+        name::hash_of(text)
     }
 
     /// Checks a name by the one rule for names; `what` is the word for what it names.

@@ -525,3 +525,48 @@ fn as_nomad_calls() {
         assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new());
     });
 }
+
+/// A script of the user's connects the container beside the network. What it made goes with DEL and GC, and nothing is left if it fails.
+#[test]
+fn a_script_in_the_configuration() {
+    in_plugin_world(|w| {
+        let file = w.write(
+            "leg.rhai",
+            r#"
+                let ns = container.netns;
+                let back = bridge("back0");
+                back.addr("10.71.0.1/24");
+                veth(ns["eth9"], back);
+                ns["eth9"].addr(container.annotations["com.example.address"]).shape(#{ rate: "10mbit" });
+                check("the container is named", container.name == "shop" && container.dev == "eth0");
+            "#,
+        );
+        let mut conf = conf("1.0.0");
+        conf["script"] = json!(file);
+        conf["runtimeConfig"] =
+            json!({ "io.kubernetes.cri.pod-annotations": { "com.example.address": "10.71.0.9/24" } });
+        let add = |conf: &Value| {
+            call_in(w, "ADD", "c1", "/run/netns/c1", "toposcript", &conf.to_string(), "CNI_ARGS='K8S_POD_NAME=shop'")
+        };
+        for gone in ["DEL", "GC"] {
+            add(&conf).ok();
+            w.run("ip netns exec c1 ping -c 1 -W 2 10.71.0.1; ip netns exec c1 ping -c 1 -W 2 10.9.0.1; tc -n c1 qdisc show dev eth9")
+                .ok()
+                .says("qdisc tbf");
+            conf["cni.dev/valid-attachments"] = json!([]);
+            call(w, gone, "c1", &conf).ok();
+            assert!(!w.ip("-o link").contains("back0") && endpoints(w, "tbnet").is_empty(), "{gone}");
+            w.run("ip -n c1 link show eth9").fails(1);
+        }
+        conf["runtimeConfig"] = json!({});
+        let told = answer(&add(&conf).fails(1));
+        let message = told["msg"].as_str().expect("a message");
+        assert!(message.contains("leg.rhai`: ") && message.contains("com.example.address"), "{message}");
+        assert!(!w.ip("-o link").contains("back0") && endpoints(w, "tbnet").is_empty());
+        for (wrong, because) in [(json!("leg.rhai"), "is a path that is not absolute"), (json!(7), "is no text")] {
+            conf["script"] = wrong;
+            let told = answer(&add(&conf).fails(1));
+            assert!(told["msg"].as_str().is_some_and(|message| message.contains(because)), "{told}");
+        }
+    });
+}

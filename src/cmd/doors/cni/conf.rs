@@ -105,6 +105,23 @@ impl Conf {
         find(find(&self.value, "runtimeConfig")?, key).filter(|value| !value.is_null())
     }
 
+    /// Returns the script that connects the container as it likes, beside the network.
+    pub(super) fn script(&self) -> Result<Option<PathBuf>, Problem> {
+        let script = self.text("script")?.map(PathBuf::from);
+        match script {
+            Some(path) if !path.is_absolute() => Err(self.wrong("script", "is a path that is not absolute")),
+            script => Ok(script),
+        }
+    }
+
+    /// Returns what a pod is annotated with, if the runtime hands it over.
+    pub(super) fn annotations(&self) -> Value {
+        self.of_call("io.kubernetes.cri.pod-annotations")
+            .filter(|given| given.is_object())
+            .cloned()
+            .unwrap_or_else(|| json!({}))
+    }
+
     pub(super) fn previous(&self) -> Option<&Value> {
         find(&self.value, "prevResult").filter(|value| value.is_object())
     }

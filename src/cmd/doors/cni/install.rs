@@ -38,6 +38,8 @@ pub(super) fn install(args: &Args) -> Result<u8, Trouble> {
     }
     let capabilities = json!({
         "portMappings": true, "ips": true, "mac": true, "ipRanges": true, "dns": true, "aliases": true, "bandwidth": true,
+        // For a script that connects the container: containerd hands over what the pod is annotated with.
+        "io.kubernetes.cri.pod-annotations": true,
     });
     let mut plugin = json!({ "type": PLUGIN, "network": args.network, "capabilities": capabilities });
     // Podman calls DEL without the environment of ADD.

@@ -7,11 +7,12 @@ mod install;
 mod ipam;
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::act::{Refusal, act, collect};
-use super::refused;
+use super::{own_script, refused};
 use crate::cmd::context::Context;
 use crate::cmd::output::Trouble;
 use crate::state::{Kind, name};
@@ -235,7 +236,7 @@ fn does(context: &Context, function: &str, args: &Value) -> Result<Value, Proble
 fn add(conf: &Conf, context: &Context) -> Result<Value, Problem> {
     let attachment = Attachment::read()?;
     let netns = needed(&environment::CNI_NETNS)?;
-    let mut wanted = conf.wanted()?;
+    let (mut wanted, script) = (conf.wanted()?, conf.script()?);
     let delegate = ipam::Delegate::of(conf)?;
     if let Some(delegate) = &delegate {
         wanted.take_delegated(delegate.add()?);
@@ -244,7 +245,21 @@ fn add(conf: &Conf, context: &Context) -> Result<Value, Problem> {
         "network": wanted.network, "create": wanted.create, "id": attachment.key(&wanted.network), "netns": netns,
         "dev": attachment.dev, "name": wanted.name(&attachment.container), "options": wanted.options, "shape": wanted.shape,
     });
-    match does(context, "add", &args) {
+    let joined = does(context, "add", &args).and_then(|joined| {
+        let Some(script) = &script else { return Ok(joined) };
+        let told = json!({
+            "id": attachment.container, "name": args["name"], "dev": attachment.dev, "annotations": conf.annotations(),
+            "ports": wanted.options.get("publish").cloned().unwrap_or_else(|| json!([])),
+        });
+        let key = attachment.key(&wanted.network);
+        own_script::run(context, &own_script::lab_of(&key), script, Path::new(&netns), &told).map_err(|refusal| {
+            // The script's failure is told; what can't be given back now is given back at DEL.
+            let _ = does(context, "del", &json!({ "network": wanted.network, "id": key }));
+            Problem::of(refusal)
+        })?;
+        Ok(joined)
+    });
+    match joined {
         Ok(joined) => Ok(answer::of_add(conf, &joined, &netns)),
         Err(problem) => {
             if let Some(delegate) = &delegate {

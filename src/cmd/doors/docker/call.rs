@@ -148,7 +148,7 @@ fn asked(method: &str, body: &Value, pools: &Value) -> Result<DockerRequest, Ref
         }),
         "NetworkDriver.EndpointOperInfo" => call("describe", one(body)?, |told, _| json!({ "Value": told })),
         "NetworkDriver.DeleteEndpoint" => call("delete_endpoint", one(body)?, nothing),
-        "NetworkDriver.Join" => call("join", one(body)?, |told, _| {
+        "NetworkDriver.Join" => call("join_sandbox", one(body)?, |told, _| {
             json!({
                 "InterfaceName": { "SrcName": told["dev"], "DstPrefix": "eth" },
                 "StaticRoutes": told["routes"].as_array().into_iter().flatten().map(static_route).collect::<Vec<_>>(),
