@@ -288,15 +288,11 @@ impl Book<'_> {
             guard::put(&self.netns, self.state, &apart)?;
         }
         for (key, value) in &writes {
-            let written = match key.as_str() {
-                inbound::KEY => inbound::write(&self.netns, self.state, value),
-                _ => net::netns::sysctl::write(&self.netns, key, value),
-            };
-            // It is so already, or there is no such setting any more.
-            if let Err(error) = written
-                && self.now(key)?.is_some_and(|now| !same(&now, value))
-            {
-                return Err(error);
+            match self.now(key)? {
+                Some(now) if same(&now, value) => {}
+                Some(_) if key == inbound::KEY => inbound::write(&self.netns, self.state, value)?,
+                Some(_) => net::netns::sysctl::write(&self.netns, key, value)?,
+                None => {}
             }
         }
         if guard && !keeps {

@@ -373,10 +373,13 @@ fn the_configuration_says_where_the_networks_are() {
         assert_eq!(written["plugins"][0]["env"], env);
         let mut with = conf("1.0.0");
         with["env"] = env;
-        call_in(w, "ADD", "c1", "/run/netns/c1", "toposcript", &with.to_string(), "TOPO_STATE=/nowhere").ok();
+        let elsewhere = w.dir().join("elsewhere");
+        let other = format!("TOPO_STATE={}", elsewhere.display());
+        call_in(w, "ADD", "c1", "/run/netns/c1", "toposcript", &with.to_string(), &other).ok();
         assert_eq!(endpoints(w, "tbnet").len(), 1);
-        call_in(w, "DEL", "c1", "''", "toposcript", &with.to_string(), "TOPO_STATE=/nowhere").ok();
+        call_in(w, "DEL", "c1", "''", "toposcript", &with.to_string(), &other).ok();
         assert_eq!(endpoints(w, "tbnet"), Vec::<Value>::new());
+        assert!(!elsewhere.exists());
         for wrong in [json!("TOPO_STATE=/run"), json!(["TOPO_STATE=run"])] {
             with["env"] = wrong;
             assert_eq!(answer(&call(w, "ADD", "c1", &with).fails(1))["code"], 7);

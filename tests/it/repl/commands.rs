@@ -269,6 +269,8 @@ fn help_is_that_of_the_reference() {
                           "02:00:00:00:00:01")
                 port      What an end in a bridge is set to as its port: a map of options, as `port` takes
                           them. (a map of a port's options, such as #{ pvid: 10 })
+                given     That the first end is given to another program, which moves and renames it: it
+                          stays down, and the lab knows the second one alone. (true or false)
 
               Like `ip link add A netns N1 type veth peer name B netns N2`, then `ip link set … up` for
               both.

@@ -78,11 +78,12 @@ fn tab_lists_what_can_stand_at_the_cursor() {
             h           hash_of(    host        host_only(
 
             methods of a namespace: h.
-            bridge(       filters()     let_through(  name          resolver(     rules()       sysctl(
-            devs()        forward(      lo_up()       neigh(        resolvers()   sees(         tcp(
-            dnat(         http(         mappings()    neighs()      route(        serve(        throughput(
-            exec(         identity      masquerade(   ping(         routes()      snat(         trace(
-            filter(       is_alive()    mtu(          remove()      rule(         start(        udp(
+            bridge(       forward(      lo_up()       neighs()      routes()      start(
+            devs()        free_port(    mappings()    ping(         rule(         sysctl(
+            dnat(         http(         masquerade(   remove()      rules()       tcp(
+            exec(         identity      mtu(          resolver(     sees(         throughput(
+            filter(       is_alive()    name          resolvers()   serve(        trace(
+            filters()     let_through(  neigh(        route(        snat(         udp(
 
             methods of a device: h["eth0"].
             addr(        autoconf(    hairpin(     mac          netns        rename(      vlans()
@@ -91,10 +92,10 @@ fn tab_lists_what_can_stand_at_the_cursor() {
             attach(      fdb(         kind         name         ports()      up()
 
             options: veth(h["a"], h["b"], #{
-            mac:        mtu:        peer_mac:   port:       up:
+            given:      mac:        mtu:        peer_mac:   port:       up:
 
             options that are not there yet: veth(h["a"], h["b"], #{ mtu: 1400, 
-            mac:        peer_mac:   port:       up:
+            given:      mac:        peer_mac:   port:       up:
 
             devices of the namespace: h["
             eth0  eth1  lo

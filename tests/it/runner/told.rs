@@ -453,9 +453,10 @@ fn refused() {
             &["gone"],
             2,
             expect![[r#"
-            --- stderr
-            error: read the script `gone`: No such file or directory
-        "#]],
+                --- stderr
+                error: find the tests of `gone`: there is no such file or directory here
+                hint: `topo test FILE` runs the functions of a script whose names begin with `test_`; without one, those below `tests`
+            "#]],
         );
         shows(
             w,
