@@ -106,7 +106,9 @@ fn in_containerd_world(test: impl FnOnce(&World)) {
     let containerd = Containerd::start(&w);
     topo(&w, "network create web --subnet 10.5.0.0/24").ok();
     // The first container, and the first pod, leave more than the network has: directories of containerd's, and the lock of all ports.
-    w.run("ctr run --rm --snapshotter native localhost/busybox:1 first true").ok();
+    // A control group has the container's name, and all worlds see the machine's groups.
+    let name = w.dir().file_name().expect("a name").display().to_string();
+    w.run(&format!("ctr run --rm --snapshotter native localhost/busybox:1 first-{name} true")).ok();
     let first = line(cri(&w, "run-pod first u0 1:1"));
     cri(&w, &format!("start {first} first localhost/busybox:1 true")).ok();
     cri(&w, &format!("remove {first}")).ok();
@@ -194,22 +196,24 @@ fn a_pod_that_ends_in_another_way() {
 fn ctr_run_by_the_hook() {
     in_containerd_world(|w| {
         let look = ["sh", "-c", "ip -o addr show eth0; ip route; ping -c 1 -W 2 10.5.0.1"];
+        let c1 = format!("c1-{}", w.dir().file_name().expect("a name").display());
         bundle(w, &look, &json!({ "dev.toposcript.ip": "10.5.0.77" }), &json!({}));
-        let ran = w.run("ctr run --rm --config bundle/config.json c1").ok();
+        let ran = w.run(&format!("ctr run --rm --config bundle/config.json {c1}")).ok();
         ran.says("inet 10.5.0.77/24").says("default via 10.5.0.1").says(" 0% packet loss");
         assert_eq!(endpoints(w, "web"), Vec::<Value>::new());
 
         let serve = ["sh", "-c", "echo hello >/tmp/index.html; exec httpd -f -p 80 -h /tmp"];
         bundle(w, &serve, &json!({ "dev.toposcript.publish": "8080:80" }), &json!({}));
-        w.run("ctr run --detach --config bundle/config.json c1").ok();
+        w.run(&format!("ctr run --detach --config bundle/config.json {c1}")).ok();
         w.run(&format!("ip netns exec out {FETCH} http://192.0.2.1:8080/")).ok().says("hello");
         let stopped = "until ctr tasks ls | grep -q STOPPED; do :; done";
-        w.run(&format!("ctr tasks kill --signal SIGKILL c1; {stopped}; ctr tasks rm c1; ctr containers rm c1")).ok();
+        w.run(&format!("ctr tasks kill --signal SIGKILL {c1}; {stopped}; ctr tasks rm {c1}; ctr containers rm {c1}"))
+            .ok();
         assert_eq!(endpoints(w, "web"), Vec::<Value>::new());
 
         bundle(w, &look, &json!({ "dev.toposcript.network": "nosuch" }), &json!({}));
-        let refused = w.run("ctr run --rm --config bundle/config.json c1").fails(1);
+        let refused = w.run(&format!("ctr run --rm --config bundle/config.json {c1}")).fails(1);
         refused.says("find network `nosuch`: there is no network of this name");
-        w.run("ctr containers rm c1 || true").ok();
+        w.run(&format!("ctr containers rm {c1} || true")).ok();
     });
 }
