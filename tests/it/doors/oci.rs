@@ -1,5 +1,7 @@
 //! The hook of OCI runtimes. The container judges from inside; `ip`, `nft` and the dump of the machine from outside.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use serde_json::{Value, json};
 
 use super::{FETCH, ROOTFS, endpoints, mount_cgroups, topo};
@@ -53,6 +55,10 @@ pub(super) fn bundle(w: &World, process: &[&str], annotations: &Value, more: &Va
     for (key, value) in more.as_object().expect("a map") {
         config[key] = value.clone();
     }
+    // All worlds see the machine's control groups: in one of another container's the runtime could not take its own away.
+    static GROUPS: AtomicU32 = AtomicU32::new(0);
+    let world = w.dir().file_name().expect("a name").display();
+    config["linux"]["cgroupsPath"] = json!(format!("/{world}-{}", GROUPS.fetch_add(1, Ordering::Relaxed)));
     std::fs::write(path, config.to_string()).expect("write the configuration");
 }
 
