@@ -280,8 +280,8 @@ fn failed_dir(source: &net::Error) -> Error {
     Error::kernel("make the directory of named netns", source)
 }
 
-/// Removes the directory of named namespaces if a lab of ours made it and nothing is in it any more, and no other lab is about to use it;
-/// for whoever holds the lock of the state directory.
+/// Removes the directory of named namespaces if a lab made it, it is empty, and `is_only` says that no other lab may use it. The caller
+/// holds the lock of the state directory.
 pub(super) fn retire_dir(kernel: &Kernel, state: &StateDir, is_only: &dyn Fn() -> Result<bool>) -> Result<()> {
     let note = state.root().join(DIR_NOTE);
     if state.inside().is_some() || !note.exists() || !is_only()? {

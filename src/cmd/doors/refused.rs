@@ -28,7 +28,7 @@ pub(super) fn note(context: &Context, door: &str, container: &str, refusal: &Ref
     let line = json!({
         "at": crate::state::now(), "door": door, "container": container, "error": refusal.message, "hint": refusal.hint,
     });
-    // A line that is written at once is whole, whoever else writes.
+    // One write appends a whole line, also beside other writers (write(2), O_APPEND).
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path);
     let _ = file.and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
 }

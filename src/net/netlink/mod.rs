@@ -162,8 +162,8 @@ impl Netlink {
         Ok(Netlink { fd: Netfd(socket), next: Cell::new(1) })
     }
 
-    /// Sends messages in one datagram, of which the one numbered `acked` is acknowledged, and calls `hear` with each answer and the
-    /// number of its message until that says what came of it. Refusals come unasked.
+    /// Sends messages in one datagram. Only the message `acked` asks for an acknowledgement; refusals come unasked. `hear` gets each answer
+    /// with the number of its message, until it returns a result.
     pub(super) fn exchange<T>(
         &self,
         doing: &str,

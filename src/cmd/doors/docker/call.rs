@@ -15,7 +15,7 @@ use crate::terminal::{exit, raw};
 /// The word by which this program runs itself for a request. Nobody types it.
 pub(in crate::cmd::doors) const CALL: &str = "__docker";
 
-/// What Docker may ask for. To what else it asks it is answered that there is no such thing, which it bears.
+/// The requests that are answered. Any other gets a 404, which Docker accepts.
 pub(super) const METHODS: [&str; 24] = [
     "Plugin.Activate",
     "NetworkDriver.GetCapabilities",

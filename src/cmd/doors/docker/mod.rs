@@ -95,7 +95,7 @@ pub(in crate::cmd) fn docker(args: &Args, context: &Context) -> std::result::Res
     listening
         .serve(args.idle.map(Duration::from_secs), || serving.pools.is_empty(), answer)
         .map_err(|source| Error::kernel("serve Docker", &source))?;
-    // What a service is ended with is no failure of it.
+    // SIGTERM is how a service is stopped: that is a success.
     Ok(if signal::caught() == Some(libc::SIGINT) { exit::INTERRUPTED } else { exit::DONE })
 }
 

@@ -8,7 +8,7 @@ use crate::net::link::feature::LinkFeature;
 use crate::net::link::worded::worded;
 
 worded! {
-    /// Whom a macvlan hears of those on top of the same link.
+    /// Which macvlans on the same link a macvlan receives frames from.
     MacvlanMode = r#"one of "bridge", "private", "vepa" and "passthru""# {
         /// None of them.
         Private = "private", 1;
@@ -24,7 +24,7 @@ worded! {
 /// What a macvlan is made with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Macvlan {
-    /// Whom it hears.
+    /// Which others it receives frames from.
     pub mode: MacvlanMode,
 }
 
